@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -11,8 +10,9 @@ from gearshift.models.base import DataError
 from gearshift.models.common.data_files import first_files
 from gearshift.models.common.table import Table
 from gearshift.models.common.text_file import TextFile
-from gearshift.models.language.readers.columns import columns_in, is_sample
-from gearshift.models.language.readers.files import FORMATS, SUFFIXES, file_kind, suffix_of
+from gearshift.models.language.readers.columns import form_of
+from gearshift.models.language.readers.files import FORMATS, SUFFIXES
+from gearshift.models.language.readers.rows import file_kind, suffix_of
 
 EMBEDDED = ("embedded:python", "embedded:commands")
 _CSV, _JSONL, _JSON, _PARQUET, _TEXT = FORMATS
@@ -58,7 +58,7 @@ def _format(file: Path) -> str | None:
             with file.open("rb") as opened:
                 return _PARQUET if opened.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC else None
         if kind == "CSV":
-            return _CSV if _has_sample(Table(TextFile(file), file.name).header) else None
+            return _CSV if form_of(Table(TextFile(file), file.name).header, {}).is_sample else None
         head = next(TextFile(file).chunks(_HEAD)).lstrip()
     except (DataError, OSError):
         return None
@@ -67,11 +67,6 @@ def _format(file: Path) -> str | None:
         letters = sum(map(str.isalpha, visible))
         is_prose = visible.isprintable() and 0 < len(visible) <= 2 * letters
         return _TEXT if is_prose else None
-    if not _has_sample(_KEY.findall(head)):
+    if not form_of(_KEY.findall(head), {}).is_sample:
         return None
     return _JSON if kind == "JSON" and head.startswith("[") else _JSONL
-
-
-def _has_sample(names: Sequence[str]) -> bool:
-    columns, _ = columns_in(names, {})
-    return is_sample(columns)

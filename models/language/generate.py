@@ -14,9 +14,9 @@ from gearshift.models.common.data_reports import BadRecords, OnBad
 from gearshift.models.common.predictions import input_errors
 from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.preview import choose
-from gearshift.models.language.readers.columns import RowReader
-from gearshift.models.language.readers.files import rows_of
+from gearshift.models.language.readers.columns import OPTIONAL, RowReader
 from gearshift.models.language.readers.records import Turn
+from gearshift.models.language.readers.rows import file_kind
 from gearshift.models.language.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ ALLOWED = "a text, which is one prompt, or a table or JSON with a prompt in each
 def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list[Prompt]:
     """The prompts in a file: one for each row of JSONL, JSON and CSV, or one of a text.
 
-    Answers of rows are left out. `declared`: see columns_in. Reads the disk. Raises DataError.
+    Answers of rows are left out. `declared`: see form_of. Reads the disk. Raises DataError.
     """
     with input_errors():
         contents = _contents(path, declared, on_bad)
@@ -56,18 +56,14 @@ def _contents(
     stem = re.sub(r"[^\w.-]+", "-", path.stem)
     file = TextFile(path)
     bad_records = BadRecords()
-    rows = rows_of(file, path.name, bad_records)
-    if rows is None:
+    if file_kind(path) == "text":
         text = "\n".join(file.lines()).removesuffix("\n")
         if text:
             return {stem: text}
         return {}
-    reader = RowReader(path.name, declared, bad_records, needed=("request",))
-    contents = {}
-    for row in rows:
-        content = reader.content(row)
-        if content is not None:
-            contents[f"{stem}-{row.line}"] = content
+    optional = {*OPTIONAL, "answer"}
+    reader = RowReader(file, path.name, declared, bad_records, optional=optional)
+    contents = {f"{stem}-{line}": content for line, content in reader.contents()}
     bad_records.finish(on_bad, len(contents))
     return contents
 

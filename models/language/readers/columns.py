@@ -2,106 +2,193 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import chain
+from math import isfinite
+from typing import Any, NamedTuple
 
-from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import IGNORE, BadRecords
-from gearshift.models.common.table import columns_option
+from gearshift.models.common.text_file import TextFile, parse_json
 from gearshift.models.language.readers.records import Turn
-from gearshift.models.language.readers.rows import Row
+from gearshift.models.language.readers.rows import Row, rows_of
 
-ROLES = ("system", "user", "assistant")
-_ALIASES = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
-"""Roles of ShareGPT, and those of APIs that mean the same."""
+ROLES = ("system", "user", "assistant", "tool")
+_ALIASES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bard": "assistant",
+    "bing": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "developer": "system",
+    "function": "tool",
+    "function_response": "tool",
+    "ipython": "tool",
+    "observation": "tool",
+}
+"""Roles of ShareGPT, and those of APIs and other tools that mean the same."""
 _UNREAD = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
 """Fields that hold text of a message beside its content."""
 NAMES = {
-    "request": ("prompt", "instruction", "input"),
+    "request": ("instruction", "prompt", "question", "input"),
     "context": ("context", "input"),
-    "answer": ("response", "completion", "output"),
-    "system": ("system",),
+    "answer": ("output", "completion", "response", "answer"),
+    "system": ("system", "system_prompt"),
     "messages": ("messages", "conversations"),
     "text": ("text",),
 }
-"""The names of columns by their meaning, those of Alpaca, TRL and ShareGPT; `input` is the request
-if no other column is."""
-METADATA = ("id", "category", "source", "url", "timestamp", "meta", "metadata")
-"""Names of columns that hold no text of a sample; they are ignored."""
-SAMPLE = ("request", "answer")
-"""What a sample has that is neither messages nor a text."""
-Columns = dict[str, str]
-"""The name of the column of each meaning that a row has."""
+"""The standard names of columns by their meaning, those of Alpaca, TRL, ShareGPT and GSM8K: of each
+meaning the first that a row has. `input` is the request if no other column is."""
+METADATA = (
+    "id",
+    "idx",
+    "index",
+    "prompt_id",
+    "conversation_id",
+    "category",
+    "source",
+    "dataset",
+    "url",
+    "timestamp",
+    "meta",
+    "metadata",
+)
+"""Names of columns that hold no text of a sample; they are left out."""
+_STANDARD = frozenset(chain(METADATA, *NAMES.values()))
+FORMS = (
+    ("messages", "system"),
+    ("request", "context", "answer", "system"),
+    ("text",),
+)
+"""The meanings of each form of a sample. Of a row that has two forms the first one is read."""
+OPTIONAL = frozenset({"context", "system"})
+"""Meanings that a form may lack."""
+LEFT_OUT = "left out"
 Fields = Mapping[str, Any]
+Meanings = dict[str, list[str]]
+"""The names of columns by their meaning, which may be LEFT_OUT."""
 Turns = tuple[Turn, ...]
 
 
-def is_sample(columns: Columns, needed: Collection[str] = SAMPLE) -> bool:
-    """Whether a row with these columns is a sample."""
-    return "messages" in columns or "text" in columns or columns.keys() >= set(needed)
+class Form(NamedTuple):
+    """What the columns of a row mean."""
+
+    columns: Mapping[str, str]
+    """The column of each meaning: of the form that is read, or all if no form is complete."""
+    unknown: Sequence[str]
+    """Columns that no rule reads."""
+    left_out: Sequence[str]
+    is_sample: bool
+    """Whether a form is complete."""
 
 
-def columns_in(names: Sequence[str], declared: Mapping[str, str]) -> tuple[Columns, list[str]]:
-    """The columns among `names`, and those that no rule reads.
+def form_of(
+    names: Sequence[str],
+    declared: Mapping[str, str],
+    optional: Collection[str] = OPTIONAL,
+) -> Form:
+    """The form of a row with the columns `names`.
 
-    `declared`: the meaning of a column by its name in lower case; it comes before NAMES.
+    `declared`: the meaning of a column by its name in lower case; it comes before NAMES and before
+    the order of FORMS. `optional`: the meanings that a form may lack.
     """
-    columns: Columns = {}
-    others: Columns = {}
-    keys = {name.strip().lower(): name for name in names}
-    for key, meaning in declared.items():
-        if key in keys and meaning != IGNORE:
-            columns[meaning] = keys[key]
-    for key, name in keys.items():
+    columns: dict[str, str] = {}
+    others: dict[str, str] = {}
+    for name in names:
+        key = name.strip().lower()
         if key not in declared:
             others[key] = name
+        elif declared[key] != IGNORE:
+            columns[declared[key]] = name
+    chosen = set(columns)
     for meaning, known in NAMES.items():
-        # A text beside a request and an answer is no sample.
-        if meaning in columns or (meaning == "text" and is_sample(columns)):
-            continue
         for key in known:
-            if key in others:
+            if key in others and meaning not in columns:
                 columns[meaning] = others.pop(key)
-                break
-    return columns, [name for key, name in others.items() if key not in METADATA]
+    unknown = [name for key, name in others.items() if key not in _STANDARD]
+
+    complete = [form for form in FORMS if columns.keys() >= set(form) - set(optional)]
+    if not complete:
+        return Form(columns, unknown, (), is_sample=False)
+    form = min(complete, key=lambda form: len(chosen.difference(form)))
+    columns = {meaning: columns[meaning] for meaning in form if meaning in columns}
+    read = {*columns.values(), *unknown}
+    left_out = [name for name in names if name not in read]
+    return Form(columns, unknown, left_out, is_sample=True)
 
 
 class RowReader:
-    """Reads the rows of one file; remembers the columns of each kind of row."""
+    """Reads the rows of one file; remembers the form of each kind of row."""
 
     def __init__(
         self,
-        file: str,
+        file: TextFile,
+        name: str,
         declared: Mapping[str, str],
         bad_records: BadRecords,
-        needed: Collection[str] = SAMPLE,
+        *,
+        meanings: Meanings | None = None,
+        optional: Collection[str] = OPTIONAL,
     ) -> None:
-        """`needed` without "answer": answers are left out."""
+        """`meanings` collects what is read. With an `optional` "answer", answers are left out."""
         self._file = file
+        self._name = name
         self._declared = declared
         self._bad_records = bad_records
-        self._needed = needed
-        self._columns: dict[tuple[str, ...], Columns] = {}
+        self._meanings = {} if meanings is None else meanings
+        self._optional = optional
+        self._forms: dict[tuple[str, ...], Form] = {}
 
-    def content(self, row: Row) -> str | Turns | None:
-        """The text or the turns of a row; None, and a bad record, if it is invalid.
+    def contents(self) -> Iterator[tuple[int, str | Turns]]:
+        """The line, and the text or the turns of each row; invalid rows are bad records.
 
-        Raises DataError if a column is not read, or if those of a table make no sample.
+        A null is as good as no column. Raises DataError if a column is not read, or if no form
+        fits the first rows.
         """
-        names = tuple(row.fields)
-        if names not in self._columns:
-            self._columns[names] = self._columns_of(names, row)
-        columns = self._columns[names]
-        try:
-            if "text" in columns:
-                return _text(row.fields, columns["text"])
-            return self._turns(row.fields, columns)
-        except ValueError as error:
-            self._bad_records.add(f"{self._file}:{row.line}", str(error))
-            return None
+        for row in rows_of(self._file, self._name, self._bad_records):
+            fields = row.values
+            names = tuple(fields)
+            if names not in self._forms:
+                self._forms[names] = self._form(names, row)
+            form = self._forms[names]
+            try:
+                if not form.is_sample:
+                    raise ValueError(f"no form of data is complete in: {', '.join(names)}")
+                if "text" in form.columns:
+                    content: str | Turns = _text(fields, form.columns["text"])
+                else:
+                    content = self._turns(fields, form.columns)
+            except ValueError as error:
+                self._bad_records.add(f"{self._name}:{row.line}", str(error))
+            else:
+                yield row.line, content
 
-    def _turns(self, fields: Fields, columns: Columns) -> Turns:
+    def _form(self, names: tuple[str, ...], row: Row) -> Form:
+        """Raises DataError for columns that are not read, and if no other row is a sample."""
+        form = form_of(names, self._declared, self._optional)
+        if form.unknown or not form.is_sample:
+            from gearshift.models.language.readers.unknown_columns import columns_error
+
+            again = rows_of(self._file, self._name, BadRecords())
+            error = columns_error(self._name, row, again, self._declared, self._optional)
+            if error is not None:
+                raise error
+        if not form.is_sample:  # a bad row among samples
+            return form
+        meanings = list(form.columns.items())
+        meanings += [(LEFT_OUT, name) for name in form.left_out]
+        for meaning, name in meanings:
+            columns = self._meanings.setdefault(meaning, [])
+            if name not in columns:
+                columns.append(name)
+        return form
+
+    def _turns(self, fields: Fields, columns: Mapping[str, str]) -> Turns:
         """The turns of messages, or of a request and an answer. Raises ValueError."""
         turns: list[Turn] = []
         system = _optional(fields, columns.get("system"))
@@ -110,9 +197,6 @@ class RowReader:
         if "messages" in columns:
             column = columns["messages"]
             return (*turns, *turns_of(fields[column], column))
-        if not is_sample(columns, self._needed):
-            needed = " and ".join(self._needed)
-            raise ValueError(f"no column for {needed}; data.columns names others")
 
         for turn in _side(fields, columns["request"], "user"):
             turns.append(replace(turn, learned=False))
@@ -120,35 +204,15 @@ class RowReader:
         last = turns[-1]
         if context and last.role == "user":
             turns[-1] = replace(last, text=f"{last.text}\n\n{context}")
-        if "answer" in self._needed:
+        if "answer" not in self._optional:
             turns += _side(fields, columns["answer"], "assistant")
         return tuple(turns)
-
-    def _columns_of(self, names: Sequence[str], row: Row) -> Columns:
-        """Raises DataError for columns that are not read, or that make no sample in a table."""
-        columns, unread = columns_in(names, self._declared)
-        if is_sample(columns, self._needed):
-            if not unread:
-                return columns
-            problem = f"columns that are not read: {', '.join(unread)}"
-            meanings = dict.fromkeys(unread, IGNORE)
-        else:
-            if not row.header:
-                return columns  # each row of JSON has keys of its own
-            meaning = next(meaning for meaning in self._needed if meaning not in columns)
-            problem = f"no column for the {meaning} among: {', '.join(names)}"
-            meanings = {unread[0] if unread else "NAME": meaning}
-        known = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
-        raise DataError(
-            problem,
-            where=f"{self._file}:{row.header or row.line}",
-            allowed=f"{known}; ignored: {', '.join(METADATA)}",
-            fix=f"rename a column, or say what one means:  {columns_option(meanings)}",
-        )
 
 
 def turns_of(messages: Any, field: str) -> Turns:
     """The turns of a list of messages in `field`. Raises ValueError, which names the field."""
+    if isinstance(messages, str) and messages.lstrip().startswith("["):  # in a cell of a table
+        messages = parse_json(messages)
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"{field} is no list of {{role, content}} or {{from, value}}")
     return tuple(_turn(message, f"{field}[{n}]") for n, message in enumerate(messages))
@@ -162,7 +226,7 @@ def _turn(message: Any, at: str) -> Turn:
     if "role" not in message and "from" in message:  # ShareGPT
         role_key = "from"
         content_key = "value"
-    role = str(message.get(role_key))
+    role = str(message.get(role_key)).lower()
     role = _ALIASES.get(role, role)
     if role not in ROLES:
         raise ValueError(f"{at}.{role_key} is {role!r}; allowed: {', '.join(ROLES)}")
@@ -207,6 +271,8 @@ def _optional(fields: Fields, column: str | None) -> str:
 
 def _text(fields: Fields, column: str) -> str:
     value = fields[column]
+    if isinstance(value, (int, float)) and isfinite(value):
+        return json.dumps(value)
     if not isinstance(value, str):
         raise ValueError(f"{column} is no text")
     if not value.strip():

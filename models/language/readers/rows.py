@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import check_expansion, check_reader
 from gearshift.models.common.data_reports import BadRecords, library_errors
 from gearshift.models.common.table import Table
-from gearshift.models.common.text_file import TextFile, parse_json
+from gearshift.models.common.text_file import GZIP, TextFile, parse_json
 
+_KINDS = {
+    ".csv": "CSV",
+    ".tsv": "CSV",
+    ".jsonl": "JSONL",
+    ".ndjson": "JSONL",
+    ".json": "JSON",
+    ".parquet": "Parquet",
+}
+SUFFIXES = _KINDS.keys()
 _BATCH = 16
 """Rows that are decoded at a time: each may be as long as the dictionary of its column."""
 
@@ -25,6 +35,26 @@ class Row(NamedTuple):
     fields: Mapping[str, Any]
     header: int | None = None
     """The line of the names of the fields in a table; None: each row names its own."""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The fields that are not null."""
+        return {name: value for name, value in self.fields.items() if value is not None}
+
+
+def suffix_of(file: Path) -> str:
+    """The suffix in lower case, without that of gzip."""
+    return Path(file.name.lower().removesuffix(GZIP)).suffix
+
+
+def file_kind(file: Path) -> str:
+    """Kind of a file by its suffix: CSV, JSONL, JSON, Parquet or text."""
+    return _KINDS.get(suffix_of(file), "text")
+
+
+def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
+    """The rows of a file that is no text, as training and use read them. Raises DataError."""
+    return _ROWS[file_kind(file.path)](file, name, bad_records)
 
 
 def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
@@ -111,3 +141,11 @@ def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{type(value).__name__}, not an object")
     return value
+
+
+_ROWS = {
+    "CSV": table_rows,
+    "JSONL": json_rows,
+    "JSON": array_rows,
+    "Parquet": parquet_rows,
+}
