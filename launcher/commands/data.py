@@ -82,9 +82,15 @@ def inspect_matches(
             findings = data_check.inspect(path, format, resolved)
             usable.append((family, f"{family}: {format}"))
         except SettingsError as error:
-            prefix = f"as {family}: " if len(matches) > 1 else ""
             for each in error.diagnostics:
-                diagnostics.append(replace(each, message=prefix + each.message))
+                message = each.message
+                fix = each.fix
+                if len(matches) > 1:
+                    option = f"--model {family}"
+                    message = f"as {family} ({option}): {message}"
+                    if fix and fix.startswith("--"):
+                        fix = f"{option} {fix}"
+                diagnostics.append(replace(each, message=message, fix=fix))
     if not usable:
         raise SettingsError(diagnostics)
     if len(usable) > 1:

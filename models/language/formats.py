@@ -16,6 +16,7 @@ from gearshift.models.language.readers.rows import file_kind, suffix_of
 
 EMBEDDED = ("embedded:python", "embedded:commands")
 _CSV, _JSONL, _JSON, _PARQUET, _TEXT = FORMATS
+_OF_KIND = {"CSV": _CSV, "JSONL": _JSONL, "JSON": _JSON, "Parquet": _PARQUET}
 
 FILES_CHECKED = 300
 """Files of a folder that are checked."""
@@ -49,6 +50,12 @@ def recognize(path: Path) -> str | None:
     return first_format if 2 * num_known >= len(files) else None
 
 
+def possible(path: Path) -> str | None:
+    """The format of the first file of rows, whatever its columns are; None if there is none."""
+    kinds = map(file_kind, islice(first_files(path), FILES_CHECKED))
+    return next((_OF_KIND[kind] for kind in kinds if kind in _OF_KIND), None)
+
+
 def _format(file: Path) -> str | None:
     try:
         if not file.is_file():
@@ -69,4 +76,5 @@ def _format(file: Path) -> str | None:
         return _TEXT if is_prose else None
     if not form_of(_KEY.findall(head), {}).is_sample:
         return None
-    return _JSON if kind == "JSON" and head.startswith("[") else _JSONL
+    is_lines = head.startswith("{") and head.partition("\n")[0].rstrip().endswith("}")
+    return _JSON if kind == "JSON" and not is_lines else _JSONL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,24 +118,49 @@ def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Ro
 def array_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
     """The rows of an array, which is held in memory, or the object of each line of JSON.
 
-    Raises DataError for text that is not JSON.
+    The array may be in an object, as in {"version": 1, "data": [...]}. Raises DataError for text
+    that is not JSON.
     """
-    if not file.first_line().lstrip().startswith("["):
+    first = file.first_line().lstrip()
+    is_array = first.startswith("[")
+    is_row = False
+    if not is_array:
+        with suppress(ValueError):
+            is_row = _array_in(parse_json(first)) is None
+    if is_row:
         yield from json_rows(file, name, bad_records)
         return
     try:
-        rows = parse_json("".join(file.chunks()))
+        value = parse_json("".join(file.chunks()))
     except ValueError as error:
+        if not is_array:  # a damaged line
+            yield from json_rows(file, name, bad_records)
+            return
         raise DataError(
             f"'{name}' is not JSON: {error}",
             where=f"{name}:{getattr(error, 'lineno', 1)}",
             allowed="an array of objects, or one object per line",
         ) from None
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(_array_in(value) or [value], start=1):
         try:
             yield Row(number, _object(row))
         except ValueError as error:
             bad_records.add(f"{name}:{number}", str(error))
+
+
+def _array_in(value: Any) -> list[Any] | None:
+    """The array itself, or the only one of objects in an object; None: the object is a row."""
+    if isinstance(value, list):
+        return value
+    parts = value.values() if isinstance(value, dict) else ()
+    arrays = [part for part in parts if isinstance(part, list) and _has_rows(part)]
+    return arrays[0] if len(arrays) == 1 else None
+
+
+def _has_rows(part: list[Any]) -> bool:
+    """Whether a list begins with an object that is no message."""
+    first = part[0] if part else None
+    return isinstance(first, dict) and first.keys().isdisjoint(("role", "from"))
 
 
 def _object(value: Any) -> dict[str, Any]:
