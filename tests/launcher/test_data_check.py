@@ -1,5 +1,6 @@
 """`data check` prints findings and writes a page with pictures; invalid data exits with 2."""
 
+import shlex
 from functools import partial
 
 import pytest
@@ -120,3 +121,18 @@ def test_unusable_data_is_an_error_and_nothing_is_written(here, check):
             and "--set data.on_bad=skip" in error["fix"]
         )
         assert names(here) == ["mine.jsonl"]
+
+
+def test_a_table_that_no_family_knows_asks_which_and_the_line_of_each_runs(here, check):
+    rows = "".join(f"what is {n}?,it is {n}\n" for n in range(40))
+    (here / "faq.csv").write_text(f"Ask,Reply\n{rows}")
+    language, abr = check("faq.csv", "--json", code=2)["diagnostics"]
+    assert language["where"] == "faq.csv:1" and language["fix"].startswith("--model language --set")
+    assert not abr["fix"] and "data.columns=" in abr["hint"]
+    assert names(here) == ["faq.csv", "mine.jsonl"]
+    found = check("faq.csv", *shlex.split(language["fix"]), "--json")
+    assert found["format"] == FORMATS[0]
+    assert found["facts"]["columns"] == {"request": "Ask", "answer": "Reply"}
+    (here / "faq.csv").rename(here / "patients.csv")
+    abr = check("patients.csv", "--model", "abr", "--json", code=2)["diagnostics"]
+    assert [each["where"] for each in abr] == ["patients.csv"]

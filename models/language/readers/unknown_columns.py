@@ -43,7 +43,8 @@ def columns_error(
     for other in chain([row], islice(rows, _HEAD)):
         values = other.values
         has_sample = has_sample or form_of(tuple(values), declared, optional).is_sample
-        first_values = values | first_values
+        for name, value in values.items():
+            first_values.setdefault(name, value)
     if has_sample and not form_of(tuple(row.values), declared, optional).is_sample:
         return None
 
