@@ -41,8 +41,6 @@ class Family:
     """What mode `staged` trains, in this order; empty: not staged."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     """For a family that generates text: a prompt to try after training on each built-in data."""
-    names_columns: bool = False
-    """Whether it reads tables of other columns, once data.columns says what they mean."""
     predicts: bool = False
     """Whether its task has `predict` or `generate`: a run then ends with that command."""
 
@@ -60,8 +58,7 @@ class Family:
     @property
     def formats(self) -> str:
         """Module with FORMATS, one description per format, recognize(path) -> str | None, the
-        format of a file or folder, and EMBEDDED, the names of built-in data; with `names_columns`
-        also possible(path), which is the format if all columns are named; imports no torch."""
+        format of a file or folder, and EMBEDDED, the names of built-in data; imports no torch."""
         return f"gearshift.models.{self.name}.formats"
 
 
@@ -98,7 +95,6 @@ _FAMILIES = (
             ),
         ),
         {"embedded:python": "def ", "embedded:commands": "list /tmp by size"},
-        names_columns=True,
         predicts=True,
     ),
     Family(
@@ -109,7 +105,6 @@ _FAMILIES = (
             _encoder("the encoder is trained, decoder and heads are frozen"),
             _on_encoder("whole", "decoder and heads are trained on the frozen encoder"),
         ),
-        names_columns=True,
         predicts=True,
     ),
     Family(

@@ -94,10 +94,10 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
     """The families that may read the data at `path`, each with one of its FORMATS. Reads the disk.
 
     Only `family`, if it is given. A format is recognized by names or a few bytes, so several
-    families may match. If none does, those that read it once its columns are named. A format is
-    None of embedded data and of a given family, whose own error is more precise. Raises
-    SettingsError if no family may read it; `origin` is the command that names the path.
+    families may match; it is None of embedded data and of a given family, whose own error is more
+    precise. Raises SettingsError if none matches; `origin` is the command that names the path.
     """
+
     names = list(FAMILIES) if family is None else [family]
     formats: dict[str, Any] = {}
     for name in names:
@@ -131,14 +131,11 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
             )
         # A pipe or a device would block whoever opens it.
         check_kind(location)
-        matches: list[tuple[str, str | None]] = []
-        possible: list[tuple[str, str | None]] = []
+        matches = []
         for name, module in formats.items():
             match = module and module.recognize(location)
-            if match is not None:
+            if match is not None or family is not None:
                 matches.append((name, match))
-            elif module and FAMILIES[name].names_columns:
-                possible.append((name, module.possible(location)))
     except DataError as error:
         raise SettingsError.of(
             error.message,
@@ -153,9 +150,6 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
             value=path,
             where=origin,
         ) from error
-    matches = matches or [(name, form) for name, form in possible if form is not None]
-    if family is not None:
-        matches = matches or [(family, None)]
     if matches:
         return matches
     lines = [f"{name}: {'; '.join(module.FORMATS)}" for name, module in formats.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -69,6 +69,8 @@ FORMS = (
 OPTIONAL = frozenset({"context", "system"})
 """Meanings that a form may lack."""
 LEFT_OUT = "left out"
+HEAD = 100
+"""Rows whose columns an error lists: objects of JSON have keys of their own."""
 Fields = Mapping[str, Any]
 Meanings = dict[str, list[str]]
 """The names of columns by their meaning, which may be LEFT_OUT."""
@@ -151,8 +153,7 @@ class RowReader:
         fits the first rows.
         """
         for row in rows_of(self._file, self._name, self._bad_records):
-            fields = row.values
-            names = tuple(fields)
+            names = tuple(row.fields)
             if names not in self._forms:
                 self._forms[names] = self._form(names, row)
             form = self._forms[names]
@@ -160,9 +161,9 @@ class RowReader:
                 if not form.is_sample:
                     raise ValueError(f"no form of data is complete in: {', '.join(names)}")
                 if "text" in form.columns:
-                    content: str | Turns = _text(fields, form.columns["text"])
+                    content: str | Turns = _text(row.fields, form.columns["text"])
                 else:
-                    content = self._turns(fields, form.columns)
+                    content = self._turns(row.fields, form.columns)
             except ValueError as error:
                 self._bad_records.add(f"{self._name}:{row.line}", str(error))
             else:
@@ -174,8 +175,8 @@ class RowReader:
         if form.unknown or not form.is_sample:
             from gearshift.models.language.readers.unknown_columns import columns_error
 
-            again = rows_of(self._file, self._name, BadRecords())
-            error = columns_error(self._name, row, again, self._declared, self._optional)
+            head = [row, *islice(rows_of(self._file, self._name, BadRecords()), HEAD)]
+            error = columns_error(self._name, head, self._declared, self._optional)
             if error is not None:
                 raise error
         if not form.is_sample:  # a bad row among samples

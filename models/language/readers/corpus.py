@@ -69,10 +69,11 @@ class Corpus:
         self.names = index["names"][self._kept]
         self.labels = index["labels"][self._kept]
         """The source of each in UTF-8, and the number of its kind of request."""
-        self.encodings: dict[str, list[str]] = json.loads(index["notes"].tobytes())
+        self.encodings: dict[str, list[str]]
         """The files whose encoding was assumed, by encoding."""
-        self.meanings: dict[str, list[str]] = json.loads(index["meanings"].tobytes())
-        """The columns of rows by their meaning, see columns.Meanings."""
+        self.meanings: dict[str, list[str]]
+        """The columns of rows, see columns.Meanings."""
+        self.encodings, self.meanings = json.loads(index["notes"].tobytes())
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -177,8 +178,7 @@ def scan(source: FileSource | RecordSource, on_bad: OnBad) -> array_file.Arrays:
         "labels": label_numbers.reshape(-1),
         "names": names,
         "groups": groups,
-        "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8),
-        "meanings": np.frombuffer(json.dumps(source.meanings).encode(), np.uint8),
+        "notes": np.frombuffer(json.dumps([notes, source.meanings]).encode(), np.uint8),
     }
 
 

@@ -137,7 +137,7 @@ def _find_files(path: Path) -> tuple[list[Path], int]:
     if not data_files.existing_path(str(path), allowed).is_dir():
         return [path], 0
     files = data_files.files(path)
-    chosen = [file for file in files if suffix_of(file) in SUFFIXES and _is_data(file)]
+    chosen = [file for file in files if suffix_of(file) in SUFFIXES and is_data(file)]
     if not chosen:
         raise DataError(
             f"data.path '{path}' has no file with a known suffix ({len(files)} other files)",
@@ -147,8 +147,8 @@ def _find_files(path: Path) -> tuple[list[Path], int]:
     return chosen, len(files) - len(chosen)
 
 
-def _is_data(file: Path) -> bool:
-    """Whether a file of JSON begins as an array; others are data. Reads its first part.
+def is_data(file: Path) -> bool:
+    """Whether a file of a folder is data: of JSON only an array is. Reads its first part.
 
     False if it cannot be read.
     """

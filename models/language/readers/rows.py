@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,23 +23,20 @@ _KINDS = {
     ".parquet": "Parquet",
 }
 SUFFIXES = _KINDS.keys()
+_ARRAYS = ("data", "rows", "train", "examples", "instances", "records")
+"""Names of the array of rows in an object."""
 _BATCH = 16
 """Rows that are decoded at a time: each may be as long as the dictionary of its column."""
 
 
 class Row(NamedTuple):
-    """A row of a table or an object of JSON, as it is in the file."""
+    """A row of a table or an object of JSON, without nulls."""
 
     line: int
     """Where it begins; in a Parquet file and an array of JSON its number."""
     fields: Mapping[str, Any]
     header: int | None = None
     """The line of the names of the fields in a table; None: each row names its own."""
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """The fields that are not null."""
-        return {name: value for name, value in self.fields.items() if value is not None}
 
 
 def suffix_of(file: Path) -> str:
@@ -55,7 +51,9 @@ def file_kind(file: Path) -> str:
 
 def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
     """The rows of a file that is no text, as training and use read them. Raises DataError."""
-    return _ROWS[file_kind(file.path)](file, name, bad_records)
+    for row in _ROWS[file_kind(file.path)](file, name, bad_records):
+        fields = {key: value for key, value in row.fields.items() if value is not None}
+        yield row._replace(fields=fields)
 
 
 def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
@@ -121,46 +119,26 @@ def array_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[R
     The array may be in an object, as in {"version": 1, "data": [...]}. Raises DataError for text
     that is not JSON.
     """
-    first = file.first_line().lstrip()
-    is_array = first.startswith("[")
-    is_row = False
-    if not is_array:
-        with suppress(ValueError):
-            is_row = _array_in(parse_json(first)) is None
-    if is_row:
+    file.first_line()  # raises DataError if the file is empty
+    lines = islice(filter(str.strip, file.lines()), 2)
+    if sum(line.strip()[:1] + line.strip()[-1:] == "{}" for line in lines) == 2:
         yield from json_rows(file, name, bad_records)
         return
     try:
-        value = parse_json("".join(file.chunks()))
+        rows = parse_json("".join(file.chunks()))
     except ValueError as error:
-        if not is_array:  # a damaged line
-            yield from json_rows(file, name, bad_records)
-            return
         raise DataError(
             f"'{name}' is not JSON: {error}",
             where=f"{name}:{getattr(error, 'lineno', 1)}",
             allowed="an array of objects, or one object per line",
         ) from None
-    for number, row in enumerate(_array_in(value) or [value], start=1):
+    if isinstance(rows, dict):
+        rows = next((rows[key] for key in _ARRAYS if key in rows), [rows])
+    for number, row in enumerate(rows, start=1):
         try:
             yield Row(number, _object(row))
         except ValueError as error:
             bad_records.add(f"{name}:{number}", str(error))
-
-
-def _array_in(value: Any) -> list[Any] | None:
-    """The array itself, or the only one of objects in an object; None: the object is a row."""
-    if isinstance(value, list):
-        return value
-    parts = value.values() if isinstance(value, dict) else ()
-    arrays = [part for part in parts if isinstance(part, list) and _has_rows(part)]
-    return arrays[0] if len(arrays) == 1 else None
-
-
-def _has_rows(part: list[Any]) -> bool:
-    """Whether a list begins with an object that is no message."""
-    first = part[0] if part else None
-    return isinstance(first, dict) and first.keys().isdisjoint(("role", "from"))
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -3,117 +3,88 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_reports import IGNORE
+from gearshift.models.common.data_reports import IGNORE, listed
 from gearshift.models.common.table import columns_option
-from gearshift.models.language.readers.columns import FORMS, METADATA, NAMES, Form, form_of
+from gearshift.models.language.readers.columns import METADATA, NAMES, OPTIONAL, form_of, turns_of
 from gearshift.models.language.readers.rows import Row
 
-_HEAD = 1000
-"""Rows whose columns the error lists: objects of JSON have keys of their own."""
+_MANY = 40
 _LIKE = {
-    "messages": "message conversation dialog dialogue chat turn item chosen",
-    "request": "request instruction prompt question query ask user human problem frage pregunta",
+    "messages": "",
+    "request": "request instruction prompt question query input ask user human problem frage",
     "context": "context passage background document evidence",
-    "answer": "answer response completion output reply assistant bot gpt solution target chosen "
-    "antwort respuesta réponse",
+    "answer": "answer response completion output reply assistant bot gpt solution chosen antwort",
     "system": "system",
-    "text": "text content body article document sentence story code",
+    "text": "text content body article sentence story code",
 }
-"""Words in names of columns that tell a meaning."""
+"""Words in names of columns that tell a meaning; messages tell themselves."""
+_NO_TEXT = re.compile(r"(id|type|score|rating|length|model)$", re.IGNORECASE)
+"""The end of names of columns about others, such as question_id."""
+_WORD = re.compile(r"[A-Z]*[^\W\d_A-Z]+|[A-Z]+")
 
 
 def columns_error(
     file: str,
-    row: Row,
-    rows: Iterable[Row],
+    head: Sequence[Row],
     declared: Mapping[str, str],
     optional: Collection[str],
 ) -> DataError | None:
-    """The error for the columns of `row` and of the first `rows` of a file, with one fix for all.
+    """The error for the columns of the first row of `head`, with one fix for those of all rows.
 
-    None if `row` is no sample and another one is: then that row is invalid, not the file.
+    None if that row is no sample and another one is: then it is invalid, not the file.
     """
-    first_values: dict[str, Any] = {}
-    has_sample = False
-    for other in chain([row], islice(rows, _HEAD)):
-        values = other.values
-        has_sample = has_sample or form_of(tuple(values), declared, optional).is_sample
-        for name, value in values.items():
-            first_values.setdefault(name, value)
-    if has_sample and not form_of(tuple(row.values), declared, optional).is_sample:
+    columns: dict[str, Any] = {}
+    for row in reversed(head):
+        columns |= row.fields
+    forms = [form_of(tuple(row.fields), declared, optional) for row in head]
+    has_sample = any(form.is_sample for form in forms)
+    if has_sample and not forms[0].is_sample:
         return None
 
-    form = form_of(tuple(first_values), declared, optional)
-    guesses = _guesses(form, first_values, optional)
-    columns = ", ".join(first_values) or "none"
-    message = f"the columns make no sample: {columns}"
+    form = form_of(tuple(columns), declared, optional)
+    missing = [meaning for meaning in _LIKE if meaning not in form.columns]
     if has_sample:
-        message = f"columns that are not read: {', '.join(form.unknown)}; all columns: {columns}"
-    names = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
-    fix = ""
+        missing = sorted(OPTIONAL.intersection(missing))
+    elif "request" in form.columns:
+        missing.remove("messages")  # what is left are the messages of the answer
+    meanings = dict(declared) | dict.fromkeys(form.unknown, IGNORE)
+    for name in sorted(form.unknown, key=len):  # the plain name before answer_of_a_kind
+        for meaning in missing:
+            if _is_like(meaning, name, columns[name]):
+                meanings[name] = meaning
+                missing.remove(meaning)
+                break
+
+    message = f"columns that are not read: {listed(form.unknown, _MANY)}; all columns"
+    if not has_sample:
+        message = "no form of data fits the columns"
+    fix = columns_option(meanings)
     hint = ""
-    if has_sample or (form.unknown and guesses is not None):
-        meanings = dict(declared) | dict.fromkeys(form.unknown, IGNORE)
-        for meaning, name in (guesses or {}).items():
-            meanings[name] = meaning
-        fix = columns_option(meanings)
-    else:
-        form_of_fix = columns_option({"NAME": "request", "OTHER NAME": "answer"})
-        hint = f"say what each column means, or {IGNORE}:  {form_of_fix}"
+    keys = {name.strip().lower(): meaning for name, meaning in meanings.items()}
+    if not form_of(tuple(columns), keys, optional).is_sample:
+        fix = ""
+        hint = "say what each column means:  --set 'data.columns=[NAME=request, OTHER=answer]'"
+    names = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
     return DataError(
-        message,
-        where=f"{file}:{row.header or row.line}",
+        f"{message}: {listed(tuple(columns), _MANY) or 'none'}",
+        where=f"{file}:{head[0].header or head[0].line}",
         allowed=f"{names}; left out: {', '.join(METADATA)}",
         fix=fix,
         hint=hint,
     )
 
 
-def _guesses(
-    form: Form,
-    values: Mapping[str, Any],
-    optional: Collection[str],
-) -> dict[str, str] | None:
-    """The unknown column of each meaning that the most complete form lacks, as far as its name and
-    its first value tell; None if they leave no form complete."""
-    known = form.columns.keys()
-    for meanings in sorted(FORMS, key=lambda meanings: -len(known & set(meanings))):
-        guesses: dict[str, str] = {}
-        for meaning in meanings:
-            free = [name for name in form.unknown if name not in guesses.values()]
-            fitting = [name for name in free if _fits(meaning, values[name])]
-            name = _likeliest(meaning, fitting)
-            if name and meaning not in known:
-                guesses[meaning] = name
-        if known | guesses.keys() >= set(meanings) - set(optional):
-            return guesses
-    return None
-
-
-def _fits(meaning: str, value: Any) -> bool:
-    """Whether a value may be that of a column with this meaning."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        is_message = bool(value[0].keys() & {"role", "from"})
-        return is_message and meaning in ("messages", "request", "answer")
-    if meaning == "answer" and isinstance(value, (int, float)):
-        return True
-    return meaning != "messages" and isinstance(value, str)
-
-
-def _likeliest(meaning: str, names: Sequence[str]) -> str:
-    """The name with the fewest words among those with a word for `meaning`; empty: none, or two."""
-    like = set(_LIKE[meaning].split())
-    words_of: dict[str, int] = {}
-    for name in names:
-        spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
-        words = re.findall(r"[^\W\d_]+", spaced)
-        if like.intersection(word.removesuffix("s") for word in words):
-            words_of[name] = len(words)
-    fewest = min(words_of.values(), default=0)
-    shortest = [name for name, count in words_of.items() if count == fewest]
-    return shortest[0] if len(shortest) == 1 else ""
+def _is_like(meaning: str, name: str, value: Any) -> bool:
+    """Whether a column with this name and value probably has the meaning."""
+    if meaning == "messages":
+        with suppress(ValueError):
+            return bool(turns_of(value, name))
+        return False
+    is_text = isinstance(value, str) or (meaning == "answer" and not isinstance(value, dict))
+    words = {word.lower().removesuffix("s") for word in _WORD.findall(name)}
+    return is_text and not _NO_TEXT.search(name) and not words.isdisjoint(_LIKE[meaning].split())

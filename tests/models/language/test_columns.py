@@ -206,11 +206,8 @@ def test_a_fix_has_the_columns_of_other_rows_and_those_declared(tmp_path):
     in_jsonl(path, [good, good | {"tag": 1}, {"messages": TALK, "score": 2}])
     error = error_of(read, path, "name=ignore")
     assert error.where == "a.jsonl:2"
-    assert json.loads(shlex.split(error.fix)[1].partition("=")[2]) == [
-        "name=ignore",
-        "tag=ignore",
-        "score=ignore",
-    ]
+    columns = set(json.loads(shlex.split(error.fix)[1].partition("=")[2]))
+    assert columns == {"name=ignore", "tag=ignore", "score=ignore"}
 
 
 @pytest.mark.parametrize(
@@ -218,7 +215,6 @@ def test_a_fix_has_the_columns_of_other_rows_and_those_declared(tmp_path):
     [
         {"en": "one", "de": "eins"},
         {"prompt": "a"},
-        {"question_en": "a", "question_de": "b", "answer_en": "c", "answer_de": "d"},
         {"prompt": "a", "difficulty": "hard"},
         {"messages_json": [1, 2]},
     ],

@@ -81,9 +81,8 @@ def test_values_that_no_instrument_gives_make_a_bad_row(people, value, level, pr
     ("name", "content", "form"),
     [
         ("ABR-1-1", b":RUN-3\t", 0),
-        ("a.CSV", b"Patient_ID;Level\n", 1),
-        ("a.csv", b"subject,199,200\n", 1),
-        ("a.csv", b"Question,Answer\n", None),
+        ("a.CSV", b"", 1),
+        ("a.xlsx", b"", 1),
         ("a.set", b"", 2),
         ("a.edf", b"", 2),
         ("a.txt", b"text", None),
