@@ -14,7 +14,7 @@ from gearshift.models.common.data_reports import BadRecords, OnBad
 from gearshift.models.common.predictions import input_errors
 from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.preview import choose
-from gearshift.models.language.readers.columns import OPTIONAL, RowReader
+from gearshift.models.language.readers.columns import OPTIONAL, contents
 from gearshift.models.language.readers.records import Turn
 from gearshift.models.language.readers.rows import file_kind
 from gearshift.models.language.tokenizer import Tokenizer
@@ -32,11 +32,11 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
     Answers of rows are left out. `declared`: see form_of. Reads the disk. Raises DataError.
     """
     with input_errors():
-        contents = _contents(path, declared, on_bad)
-        if not contents:
+        texts = _contents(path, declared, on_bad)
+        if not texts:
             raise DataError(f"--input '{path}' has no prompt", allowed=ALLOWED)
     prompts = []
-    for name, content in contents.items():
+    for name, content in texts.items():
         if isinstance(content, str):
             turns = [Turn("user", content)]
         else:
@@ -61,11 +61,10 @@ def _contents(
         if text:
             return {stem: text}
         return {}
-    optional = {*OPTIONAL, "answer"}
-    reader = RowReader(file, path.name, declared, bad_records, optional=optional)
-    contents = {f"{stem}-{line}": content for line, content in reader.contents()}
-    bad_records.finish(on_bad, len(contents))
-    return contents
+    rows = contents(file, path.name, declared, bad_records, {}, {*OPTIONAL, "answer"})
+    prompts = {f"{stem}-{line}": content for line, content in rows}
+    bad_records.finish(on_bad, len(prompts))
+    return prompts
 
 
 def tokens(prompt: Prompt, tokenizer: Tokenizer, *, is_request: bool) -> list[int]:

@@ -174,7 +174,7 @@ class LanguageTask(FamilyTask):
             "format": source.format,
         }
         if corpus.meanings:
-            facts["columns"] = {key: ", ".join(names) for key, names in corpus.meanings.items()}
+            facts["columns"] = corpus.meanings
         if corpus.encodings:
             assumed = (f"{name}: {listed(files, 1)}" for name, files in corpus.encodings.items())
             facts["encoding"] = "; ".join(assumed)

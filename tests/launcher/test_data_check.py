@@ -132,7 +132,7 @@ def test_a_table_that_no_family_knows_asks_which_and_the_line_of_each_runs(here,
     assert names(here) == ["faq.csv", "mine.jsonl"]
     found = check("faq.csv", *shlex.split(language["fix"]), "--json")
     assert found["format"] == FORMATS[0]
-    assert found["facts"]["columns"] == {"request": "Ask", "answer": "Reply"}
+    assert found["facts"]["columns"] == {"Ask": "request", "Reply": "answer"}
     (here / "faq.csv").rename(here / "patients.csv")
     abr = check("patients.csv", "--model", "abr", "--json", code=2)["diagnostics"]
     assert [each["where"] for each in abr] == ["patients.csv"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from math import isfinite
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from gearshift.models.common.data_reports import IGNORE, BadRecords
 from gearshift.models.common.text_file import TextFile, parse_json
 from gearshift.models.language.readers.records import Turn
-from gearshift.models.language.readers.rows import Row, rows_of
+from gearshift.models.language.readers.rows import rows_of
 
 ROLES = ("system", "user", "assistant", "tool")
 _ALIASES = {
@@ -72,8 +72,6 @@ LEFT_OUT = "left out"
 HEAD = 100
 """Rows whose columns an error lists: objects of JSON have keys of their own."""
 Fields = Mapping[str, Any]
-Meanings = dict[str, list[str]]
-"""The names of columns by their meaning, which may be LEFT_OUT."""
 Turns = tuple[Turn, ...]
 
 
@@ -84,13 +82,12 @@ class Form(NamedTuple):
     """The column of each meaning: of the form that is read, or all if no form is complete."""
     unknown: Sequence[str]
     """Columns that no rule reads."""
-    left_out: Sequence[str]
     is_sample: bool
     """Whether a form is complete."""
 
 
 def form_of(
-    names: Sequence[str],
+    names: Iterable[str],
     declared: Mapping[str, str],
     optional: Collection[str] = OPTIONAL,
 ) -> Form:
@@ -99,15 +96,10 @@ def form_of(
     `declared`: the meaning of a column by its name in lower case; it comes before NAMES and before
     the order of FORMS. `optional`: the meanings that a form may lack.
     """
-    columns: dict[str, str] = {}
-    others: dict[str, str] = {}
-    for name in names:
-        key = name.strip().lower()
-        if key not in declared:
-            others[key] = name
-        elif declared[key] != IGNORE:
-            columns[declared[key]] = name
-    chosen = set(columns)
+    names_of = {name.strip().lower(): name for name in names}
+    columns = {declared[key]: name for key, name in names_of.items() if key in declared}
+    others = {key: name for key, name in names_of.items() if key not in declared}
+    chosen = columns.keys() - {IGNORE}
     for meaning, known in NAMES.items():
         for key in known:
             if key in others and meaning not in columns:
@@ -116,98 +108,69 @@ def form_of(
 
     complete = [form for form in FORMS if columns.keys() >= set(form) - set(optional)]
     if not complete:
-        return Form(columns, unknown, (), is_sample=False)
+        return Form(columns, unknown, is_sample=False)
     form = min(complete, key=lambda form: len(chosen.difference(form)))
     columns = {meaning: columns[meaning] for meaning in form if meaning in columns}
-    read = {*columns.values(), *unknown}
-    left_out = [name for name in names if name not in read]
-    return Form(columns, unknown, left_out, is_sample=True)
+    return Form(columns, unknown, is_sample=True)
 
 
-class RowReader:
-    """Reads the rows of one file; remembers the form of each kind of row."""
+def contents(
+    file: TextFile,
+    name: str,
+    declared: Mapping[str, str],
+    bad_records: BadRecords,
+    meanings: dict[str, str],
+    optional: Collection[str] = OPTIONAL,
+) -> Iterator[tuple[int, str | Turns]]:
+    """The line, and the text or the turns of each row of a file; invalid rows are bad records.
 
-    def __init__(
-        self,
-        file: TextFile,
-        name: str,
-        declared: Mapping[str, str],
-        bad_records: BadRecords,
-        *,
-        meanings: Meanings | None = None,
-        optional: Collection[str] = OPTIONAL,
-    ) -> None:
-        """`meanings` collects what is read. With an `optional` "answer", answers are left out."""
-        self._file = file
-        self._name = name
-        self._declared = declared
-        self._bad_records = bad_records
-        self._meanings = {} if meanings is None else meanings
-        self._optional = optional
-        self._forms: dict[tuple[str, ...], Form] = {}
+    `name` names the file in messages; `declared`, `optional`: see form_of. With an `optional`
+    "answer", answers are not read. Adds to `meanings` those of the columns, or LEFT_OUT. Raises
+    DataError if no rule reads a column, or if the first rows are no samples.
+    """
+    forms: dict[tuple[str, ...], Form] = {}
+    for row in rows_of(file, name, bad_records):
+        names = tuple(row.fields)
+        if names not in forms:
+            form = forms[names] = form_of(names, declared, optional)
+            if form.unknown or not form.is_sample:
+                from gearshift.models.language.readers.unknown_columns import check_columns
 
-    def contents(self) -> Iterator[tuple[int, str | Turns]]:
-        """The line, and the text or the turns of each row; invalid rows are bad records.
-
-        A null is as good as no column. Raises DataError if a column is not read, or if no form
-        fits the first rows.
-        """
-        for row in rows_of(self._file, self._name, self._bad_records):
-            names = tuple(row.fields)
-            if names not in self._forms:
-                self._forms[names] = self._form(names, row)
-            form = self._forms[names]
-            try:
-                if not form.is_sample:
-                    raise ValueError(f"no form of data is complete in: {', '.join(names)}")
-                if "text" in form.columns:
-                    content: str | Turns = _text(row.fields, form.columns["text"])
-                else:
-                    content = self._turns(row.fields, form.columns)
-            except ValueError as error:
-                self._bad_records.add(f"{self._name}:{row.line}", str(error))
+                head = [row, *islice(rows_of(file, name, BadRecords()), HEAD)]
+                check_columns(name, head, declared, optional)
             else:
-                yield row.line, content
+                read = {column: meaning for meaning, column in form.columns.items()}
+                meanings |= dict.fromkeys(names, LEFT_OUT) | read
+        try:
+            yield row.line, _content(row.fields, forms[names], optional)
+        except ValueError as error:
+            bad_records.add(f"{name}:{row.line}", str(error))
 
-    def _form(self, names: tuple[str, ...], row: Row) -> Form:
-        """Raises DataError for columns that are not read, and if no other row is a sample."""
-        form = form_of(names, self._declared, self._optional)
-        if form.unknown or not form.is_sample:
-            from gearshift.models.language.readers.unknown_columns import columns_error
 
-            head = [row, *islice(rows_of(self._file, self._name, BadRecords()), HEAD)]
-            error = columns_error(self._name, head, self._declared, self._optional)
-            if error is not None:
-                raise error
-        if not form.is_sample:  # a bad row among samples
-            return form
-        meanings = list(form.columns.items())
-        meanings += [(LEFT_OUT, name) for name in form.left_out]
-        for meaning, name in meanings:
-            columns = self._meanings.setdefault(meaning, [])
-            if name not in columns:
-                columns.append(name)
-        return form
+def _content(fields: Fields, form: Form, optional: Collection[str]) -> str | Turns:
+    """The text, or the turns of messages or of a request and an answer. Raises ValueError."""
+    columns = form.columns
+    if not form.is_sample:
+        raise ValueError(f"no form of data is complete in: {', '.join(fields)}")
+    if "text" in columns:
+        return _text(fields, columns["text"])
+    turns: list[Turn] = []
+    system = _optional(fields, columns.get("system"))
+    if system:
+        turns.append(Turn("system", system))
+    if "messages" in columns:
+        column = columns["messages"]
+        return (*turns, *turns_of(fields[column], column))
 
-    def _turns(self, fields: Fields, columns: Mapping[str, str]) -> Turns:
-        """The turns of messages, or of a request and an answer. Raises ValueError."""
-        turns: list[Turn] = []
-        system = _optional(fields, columns.get("system"))
-        if system:
-            turns.append(Turn("system", system))
-        if "messages" in columns:
-            column = columns["messages"]
-            return (*turns, *turns_of(fields[column], column))
-
-        for turn in _side(fields, columns["request"], "user"):
-            turns.append(replace(turn, learned=False))
-        context = _optional(fields, columns.get("context"))
-        last = turns[-1]
-        if context and last.role == "user":
-            turns[-1] = replace(last, text=f"{last.text}\n\n{context}")
-        if "answer" not in self._optional:
-            turns += _side(fields, columns["answer"], "assistant")
-        return tuple(turns)
+    for turn in _side(fields, columns["request"], "user"):
+        turns.append(replace(turn, learned=False))
+    context = _optional(fields, columns.get("context"))
+    last = turns[-1]
+    if context and last.role == "user":
+        turns[-1] = replace(last, text=f"{last.text}\n\n{context}")
+    if "answer" not in optional:
+        turns += _side(fields, columns["answer"], "assistant")
+    return tuple(turns)
 
 
 def turns_of(messages: Any, field: str) -> Turns:

@@ -40,7 +40,7 @@ class RecordSource:
     ignored = 0
     note = ""
     is_cut = False
-    meanings: Mapping[str, list[str]] = {}
+    meanings: Mapping[str, str] = {}
 
     def __init__(self, name: str, records: Sequence[Record]) -> None:
         self.name = name
@@ -71,8 +71,8 @@ class Corpus:
         """The source of each in UTF-8, and the number of its kind of request."""
         self.encodings: dict[str, list[str]]
         """The files whose encoding was assumed, by encoding."""
-        self.meanings: dict[str, list[str]]
-        """The columns of rows, see columns.Meanings."""
+        self.meanings: dict[str, str]
+        """What the columns of rows mean, by their names."""
         self.encodings, self.meanings = json.loads(index["notes"].tobytes())
 
     def __len__(self) -> int:

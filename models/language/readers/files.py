@@ -13,7 +13,7 @@ from gearshift.models.common.data_files import identity, unreadable_file
 from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.readers import plain_text, rows
-from gearshift.models.language.readers.columns import Meanings, RowReader
+from gearshift.models.language.readers.columns import contents
 from gearshift.models.language.readers.records import Record, exchanges
 from gearshift.models.language.readers.rows import file_kind, suffix_of
 
@@ -43,7 +43,7 @@ class FileSource:
         self._columns = columns
         self.note = ""
         """The encoding that was assumed of the part that was read last."""
-        self.meanings: Meanings = {}
+        self.meanings: dict[str, str] = {}
         """What the columns of the rows mean that were read."""
         self.is_cut = False
         """Whether each text comes in parts of whole lines."""
@@ -100,8 +100,7 @@ class FileSource:
         name: str,
         bad_records: BadRecords,
     ) -> Iterator[Record]:
-        reader = RowReader(file, name, self._columns, bad_records, meanings=self.meanings)
-        for line, content in reader.contents():
+        for line, content in contents(file, name, self._columns, bad_records, self.meanings):
             if isinstance(content, str):
                 yield from plain_text.records_of(content.split("\n"), f"{name}#{line:09}")
                 continue

@@ -120,8 +120,8 @@ def array_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[R
     that is not JSON.
     """
     file.first_line()  # raises DataError if the file is empty
-    lines = islice(filter(str.strip, file.lines()), 2)
-    if sum(line.strip()[:1] + line.strip()[-1:] == "{}" for line in lines) == 2:
+    first, *others = islice((line.strip() for line in file.lines() if line.strip()), 2)
+    if first.endswith("}") and others and others[0].startswith("{"):
         yield from json_rows(file, name, bad_records)
         return
     try:

@@ -14,6 +14,7 @@ from gearshift.models.language.readers.columns import METADATA, NAMES, OPTIONAL,
 from gearshift.models.language.readers.rows import Row
 
 _MANY = 40
+_HINT = "say what each column means:  --set 'data.columns=[NAME=request, OTHER=answer]'"
 _LIKE = {
     "messages": "",
     "request": "request instruction prompt question query input ask user human problem frage",
@@ -28,27 +29,25 @@ _NO_TEXT = re.compile(r"(id|type|score|rating|length|model)$", re.IGNORECASE)
 _WORD = re.compile(r"[A-Z]*[^\W\d_A-Z]+|[A-Z]+")
 
 
-def columns_error(
+def check_columns(
     file: str,
     head: Sequence[Row],
     declared: Mapping[str, str],
     optional: Collection[str],
-) -> DataError | None:
-    """The error for the columns of the first row of `head`, with one fix for those of all rows.
+) -> None:
+    """Raise DataError for the columns of the first row of `head`, with one fix for all rows.
 
-    None if that row is no sample and another one is: then it is invalid, not the file.
+    Unless that row is no sample and another one is: then it is invalid, not the file.
     """
     columns: dict[str, Any] = {}
     for row in reversed(head):
         columns |= row.fields
-    forms = [form_of(tuple(row.fields), declared, optional) for row in head]
-    has_sample = any(form.is_sample for form in forms)
-    if has_sample and not forms[0].is_sample:
-        return None
-
-    form = form_of(tuple(columns), declared, optional)
+    first, *others = (form_of(row.fields, declared, optional).is_sample for row in head)
+    if not first and any(others):
+        return
+    form = form_of(columns, declared, optional)
     missing = [meaning for meaning in _LIKE if meaning not in form.columns]
-    if has_sample:
+    if first:
         missing = sorted(OPTIONAL.intersection(missing))
     elif "request" in form.columns:
         missing.remove("messages")  # what is left are the messages of the answer
@@ -60,22 +59,16 @@ def columns_error(
                 missing.remove(meaning)
                 break
 
-    message = f"columns that are not read: {listed(form.unknown, _MANY)}; all columns"
-    if not has_sample:
-        message = "no form of data fits the columns"
-    fix = columns_option(meanings)
-    hint = ""
     keys = {name.strip().lower(): meaning for name, meaning in meanings.items()}
-    if not form_of(tuple(columns), keys, optional).is_sample:
-        fix = ""
-        hint = "say what each column means:  --set 'data.columns=[NAME=request, OTHER=answer]'"
+    is_sample = form_of(columns, keys, optional).is_sample
     names = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
-    return DataError(
-        f"{message}: {listed(tuple(columns), _MANY) or 'none'}",
+    raise DataError(
+        f"the columns {listed(tuple(columns), _MANY)} are no sample; "
+        f"not known: {listed(form.unknown, _MANY)}",
         where=f"{file}:{head[0].header or head[0].line}",
         allowed=f"{names}; left out: {', '.join(METADATA)}",
-        fix=fix,
-        hint=hint,
+        fix=columns_option(meanings) if is_sample else "",
+        hint="" if is_sample else _HINT,
     )
 
 

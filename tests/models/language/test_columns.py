@@ -127,14 +127,18 @@ def test_each_form_is_read_in_each_format(tmp_path, form, name):
         (
             FORMS["Alpaca with its prompts"][0],
             {
-                "request": ["instruction"],
-                "context": ["input"],
-                "answer": ["output"],
-                "left out": ["text", "prompt"],
+                "instruction": "request",
+                "input": "context",
+                "output": "answer",
+                "text": "left out",
+                "prompt": "left out",
             },
         ),
-        (FORMS["messages and text"][0], {"messages": ["messages"], "left out": ["text", "prompt"]}),
-        ({"prompt": "a", "text": "b"}, {"text": ["text"], "left out": ["prompt"]}),
+        (
+            FORMS["messages and text"][0],
+            {"text": "left out", "messages": "messages", "prompt": "left out"},
+        ),
+        ({"prompt": "a", "text": "b"}, {"prompt": "left out", "text": "text"}),
     ],
 )
 def test_of_two_forms_one_is_read_and_the_columns_of_the_other_are_told(tmp_path, row, meanings):
