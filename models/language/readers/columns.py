@@ -142,9 +142,11 @@ def contents(
                 read = {column: meaning for meaning, column in form.columns.items()}
                 meanings |= dict.fromkeys(names, LEFT_OUT) | read
         try:
-            yield row.line, _content(row.fields, forms[names], optional)
+            content = _content(row.fields, forms[names], optional)
         except ValueError as error:
             bad_records.add(f"{name}:{row.line}", str(error))
+        else:
+            yield row.line, content
 
 
 def _content(fields: Fields, form: Form, optional: Collection[str]) -> str | Turns:

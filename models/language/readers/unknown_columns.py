@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import IGNORE, listed
 from gearshift.models.common.table import columns_option
-from gearshift.models.language.readers.columns import METADATA, NAMES, OPTIONAL, form_of, turns_of
+from gearshift.models.language.readers.columns import METADATA, NAMES, OPTIONAL, form_of
 from gearshift.models.language.readers.rows import Row
 
 _MANY = 40
 _HINT = "say what each column means:  --set 'data.columns=[NAME=request, OTHER=answer]'"
 _LIKE = {
-    "messages": "",
-    "request": "request instruction prompt question query input ask user human problem frage",
+    "messages": "message conversation dialog dialogue chat turn item chosen",
+    "request": "request instruction prompt question query input ask user human problem",
     "context": "context passage background document evidence",
-    "answer": "answer response completion output reply assistant bot gpt solution chosen antwort",
+    "answer": "answer response completion output reply assistant bot gpt solution chosen",
     "system": "system",
     "text": "text content body article sentence story code",
 }
-"""Words in names of columns that tell a meaning; messages tell themselves."""
+"""Words in names of columns that tell a meaning."""
+_TYPES = {"messages": list, "answer": (str, int, float, list)}
+"""Of the values of a column, beside text."""
 _NO_TEXT = re.compile(r"(id|type|score|rating|length|model)$", re.IGNORECASE)
 """The end of names of columns about others, such as question_id."""
 _WORD = re.compile(r"[A-Z]*[^\W\d_A-Z]+|[A-Z]+")
@@ -52,21 +53,20 @@ def check_columns(
     elif "request" in form.columns:
         missing.remove("messages")  # what is left are the messages of the answer
     meanings = dict(declared) | dict.fromkeys(form.unknown, IGNORE)
-    for name in sorted(form.unknown, key=len):  # the plain name before answer_of_a_kind
-        for meaning in missing:
-            if _is_like(meaning, name, columns[name]):
-                meanings[name] = meaning
-                missing.remove(meaning)
-                break
+    for meaning in missing:
+        names = [name for name in form.unknown if _is_like(meaning, name, columns[name])]
+        name = min(names, key=len, default="")
+        if meanings.get(name) == IGNORE:
+            meanings[name] = meaning
 
     keys = {name.strip().lower(): meaning for name, meaning in meanings.items()}
     is_sample = form_of(columns, keys, optional).is_sample
-    names = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
+    known = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
     raise DataError(
-        f"the columns {listed(tuple(columns), _MANY)} are no sample; "
-        f"not known: {listed(form.unknown, _MANY)}",
+        f"rows with the columns {listed(tuple(columns), _MANY)} cannot be read; "
+        f"not known: {listed(form.unknown, _MANY) or 'none'}",
         where=f"{file}:{head[0].header or head[0].line}",
-        allowed=f"{names}; left out: {', '.join(METADATA)}",
+        allowed=f"{known}; left out: {', '.join(METADATA)}",
         fix=columns_option(meanings) if is_sample else "",
         hint="" if is_sample else _HINT,
     )
@@ -74,10 +74,6 @@ def check_columns(
 
 def _is_like(meaning: str, name: str, value: Any) -> bool:
     """Whether a column with this name and value probably has the meaning."""
-    if meaning == "messages":
-        with suppress(ValueError):
-            return bool(turns_of(value, name))
-        return False
-    is_text = isinstance(value, str) or (meaning == "answer" and not isinstance(value, dict))
     words = {word.lower().removesuffix("s") for word in _WORD.findall(name)}
-    return is_text and not _NO_TEXT.search(name) and not words.isdisjoint(_LIKE[meaning].split())
+    is_name = not words.isdisjoint(_LIKE[meaning].split()) and not _NO_TEXT.search(name)
+    return is_name and isinstance(value, _TYPES.get(meaning, str))

@@ -220,7 +220,7 @@ def test_a_fix_has_the_columns_of_other_rows_and_those_declared(tmp_path):
         {"en": "one", "de": "eins"},
         {"prompt": "a"},
         {"prompt": "a", "difficulty": "hard"},
-        {"messages_json": [1, 2]},
+        {"question": "a", "answers": {"text": ["b"]}},
     ],
 )
 def test_where_names_tell_nothing_there_is_a_hint_and_no_fix(tmp_path, row):
