@@ -11,19 +11,20 @@ from typing import Any, NamedTuple
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import check_expansion, check_reader
 from gearshift.models.common.data_reports import BadRecords, library_errors
-from gearshift.models.common.table import Table
+from gearshift.models.common.table import Table, text_of
 from gearshift.models.common.text_file import GZIP, TextFile, parse_json
 
 _KINDS = {
     ".csv": "CSV",
     ".tsv": "CSV",
+    ".xlsx": "CSV",
     ".jsonl": "JSONL",
     ".ndjson": "JSONL",
     ".json": "JSON",
     ".parquet": "Parquet",
 }
 SUFFIXES = _KINDS.keys()
-_ARRAYS = ("data", "rows", "train", "examples", "instances", "records")
+_ARRAYS = ("data", "rows", "examples", "instances", "records")
 """Names of the array of rows in an object."""
 _BATCH = 16
 """Rows that are decoded at a time: each may be as long as the dictionary of its column."""
@@ -78,13 +79,13 @@ def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator
 
 
 def table_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
-    """The rows of a table of text.
+    """The rows of a table of text, or of the first sheet of a workbook.
 
     A first column without a name is left out: pandas and R write the names of rows into it. Other
     ones are named by their place. Raises DataError.
     """
     table = Table(file, name)
-    header = [column or f"column {n}" for n, column in enumerate(table.header, start=1)]
+    header = [text_of(column) or f"column {n}" for n, column in enumerate(table.header, start=1)]
     first = 0 if table.header[0] else 1
     column, uses = Counter(column.lower() for column in header).most_common(1)[0]
     if uses > 1:

@@ -82,6 +82,14 @@ def in_packed_tabs(path, table):
     path.write_bytes(gzip.compress(csv_text(table, "\t").encode()))
 
 
+def in_sheet(path, table):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in csv.reader(io.StringIO(csv_text(table))):
+        book.active.append(row)
+    book.save(path)
+
+
 def in_parquet(path, table):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -95,6 +103,7 @@ FORMATS = {
     "a.csv": in_csv,
     "b.csv": in_marked_semicolons,
     "a.tsv.gz": in_packed_tabs,
+    "a.xlsx": in_sheet,
     "a.parquet": in_parquet,
 }
 
@@ -114,7 +123,7 @@ def said(record):
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_is_read_in_each_format(tmp_path, form, name):
     row, expected = FORMS[form]
-    if isinstance(row.get("prompt"), list) and name.endswith((".csv", ".tsv.gz")):
+    if isinstance(row.get("prompt"), list) and name.endswith((".csv", ".tsv.gz", ".xlsx")):
         pytest.skip("a text that begins as a list may be a prompt")
     FORMATS[name](tmp_path / name, [row])
     [record] = read(tmp_path / name).records()

@@ -73,6 +73,14 @@ def test_a_plain_text_file_becomes_documents_of_whole_blocks_or_lines(tmp_path):
     assert len(read(lines)) > 30
 
 
+def test_lines_of_json_are_not_trained_on_as_text(tmp_path):
+    content = json.dumps({"prompt": "a", "response": "b"})
+    for name in ("lines", "lines.txt"):
+        error = error_of(read, write(tmp_path / name, content))
+        assert error.where.endswith(name) and ".jsonl" in error.hint
+    assert pairs(read(write(tmp_path / "lines.jsonl", content))) == [("a", "b")]
+
+
 def test_a_folder_gives_a_document_for_each_file_in_the_order_of_names(tmp_path):
     for folder in ("b", ".git"):
         (tmp_path / folder).mkdir()
