@@ -71,7 +71,8 @@ def inspect_matches(
 ) -> Findings:
     """The findings of the only family that can use the data and has all settings of `args`.
 
-    Raises SettingsError if several can, or none; then with the errors of each.
+    Raises SettingsError if several can, or none; then with the errors of each that has a fix, or
+    else of all.
     """
     usable = []
     diagnostics = []
@@ -92,7 +93,8 @@ def inspect_matches(
                         fix = f"{option} {fix}"
                 diagnostics.append(replace(each, message=message, fix=fix))
     if not usable:
-        raise SettingsError(diagnostics)
+        # The family that knows what to type comes nearest to reading it.
+        raise SettingsError([each for each in diagnostics if each.fix] or diagnostics)
     if len(usable) > 1:
         first, _ = usable[0]
         raise SettingsError.of(

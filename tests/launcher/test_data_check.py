@@ -123,16 +123,15 @@ def test_unusable_data_is_an_error_and_nothing_is_written(here, check):
         assert names(here) == ["mine.jsonl"]
 
 
-def test_a_table_that_no_family_knows_asks_which_and_the_line_of_each_runs(here, check):
+def test_a_table_that_no_family_knows_asks_which_and_a_fix_runs(here, check):
+    (here / "faq.csv").write_text("one,two\na,b\n")
+    language, abr = check("faq.csv", "--json", code=2)["diagnostics"]
+    for error, family in ((language, "language"), (abr, "abr")):
+        assert f"--model {family}" in error["message"] and "data.columns=" in error["hint"]
     rows = "".join(f"what is {n}?,it is {n}\n" for n in range(40))
     (here / "faq.csv").write_text(f"Ask,Reply\n{rows}")
-    language, abr = check("faq.csv", "--json", code=2)["diagnostics"]
-    assert language["where"] == "faq.csv:1" and language["fix"].startswith("--model language --set")
-    assert not abr["fix"] and "data.columns=" in abr["hint"]
-    assert names(here) == ["faq.csv", "mine.jsonl"]
-    found = check("faq.csv", *shlex.split(language["fix"]), "--json")
-    assert found["format"] == FORMATS[0]
+    [error] = check("faq.csv", "--json", code=2)["diagnostics"]
+    assert error["where"] == "faq.csv:1" and names(here) == ["faq.csv", "mine.jsonl"]
+    found = check("faq.csv", *shlex.split(error["fix"]), "--json")
+    assert (found["model"], found["format"]) == ("language:full", FORMATS[0])
     assert found["facts"]["columns"] == {"Ask": "request", "Reply": "answer"}
-    (here / "faq.csv").rename(here / "patients.csv")
-    abr = check("patients.csv", "--model", "abr", "--json", code=2)["diagnostics"]
-    assert [each["where"] for each in abr] == ["patients.csv"]
