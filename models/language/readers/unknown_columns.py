@@ -23,7 +23,7 @@ _LIKE = {
     "text": "text content body article sentence story code",
 }
 """Words in names of columns that tell a meaning."""
-_TYPES = {"messages": list, "answer": (str, int, float, list)}
+_TYPES: dict[str, Any] = {"messages": list, "answer": (str, int, float, list)}
 """Of the values of a column, beside text."""
 _NO_TEXT = re.compile(r"(id|type|score|rating|length|model)$", re.IGNORECASE)
 """The end of names of columns about others, such as question_id."""
