@@ -14,7 +14,8 @@ from gearshift.models.common.data_reports import BadRecords, OnBad
 from gearshift.models.common.predictions import input_errors
 from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.preview import choose
-from gearshift.models.language.readers.columns import OPTIONAL, contents
+from gearshift.models.language.readers.columns import contents
+from gearshift.models.language.readers.forms import OPTIONAL
 from gearshift.models.language.readers.records import Turn
 from gearshift.models.language.readers.rows import file_kind
 from gearshift.models.language.tokenizer import Tokenizer

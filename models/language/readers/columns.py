@@ -1,18 +1,20 @@
-"""Columns and messages: what each one means, and the text or the turns of a row."""
+"""The text or the turns of each row of a file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
-from gearshift.models.common.data_reports import IGNORE, BadRecords
+from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.text_file import TextFile, parse_json
+from gearshift.models.language.readers.forms import OPTIONAL, Form, form_of
 from gearshift.models.language.readers.records import Turn
 from gearshift.models.language.readers.rows import rows_of
+from gearshift.models.language.readers.unknown_columns import check_columns
 
 ROLES = ("system", "user", "assistant", "tool")
 _ALIASES = {
@@ -34,84 +36,11 @@ _ALIASES = {
 """Roles of ShareGPT, and those of APIs and other tools that mean the same."""
 _UNREAD = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
 """Fields that hold text of a message beside its content."""
-NAMES = {
-    "request": ("instruction", "prompt", "question", "input"),
-    "context": ("context", "input"),
-    "answer": ("output", "completion", "response", "answer"),
-    "system": ("system", "system_prompt"),
-    "messages": ("messages", "conversations"),
-    "text": ("text",),
-}
-"""The standard names of columns by their meaning, those of Alpaca, TRL, ShareGPT and GSM8K: of each
-meaning the first that a row has. `input` is the request if no other column is."""
-METADATA = (
-    "id",
-    "idx",
-    "index",
-    "prompt_id",
-    "conversation_id",
-    "category",
-    "source",
-    "dataset",
-    "url",
-    "timestamp",
-    "meta",
-    "metadata",
-)
-"""Names of columns that hold no text of a sample; they are left out."""
-_STANDARD = frozenset(chain(METADATA, *NAMES.values()))
-FORMS = (
-    ("messages", "system"),
-    ("request", "context", "answer", "system"),
-    ("text",),
-)
-"""The meanings of each form of a sample. Of a row that has two forms the first one is read."""
-OPTIONAL = frozenset({"context", "system"})
-"""Meanings that a form may lack."""
 LEFT_OUT = "left out"
 HEAD = 100
 """Rows whose columns an error lists: objects of JSON have keys of their own."""
 Fields = Mapping[str, Any]
 Turns = tuple[Turn, ...]
-
-
-class Form(NamedTuple):
-    """What the columns of a row mean."""
-
-    columns: Mapping[str, str]
-    """The column of each meaning: of the form that is read, or all if no form is complete."""
-    unknown: Sequence[str]
-    """Columns that no rule reads."""
-    is_sample: bool
-    """Whether a form is complete."""
-
-
-def form_of(
-    names: Iterable[str],
-    declared: Mapping[str, str],
-    optional: Collection[str] = OPTIONAL,
-) -> Form:
-    """The form of a row with the columns `names`.
-
-    `declared`: the meaning of a column by its name in lower case; it comes before NAMES and before
-    the order of FORMS. `optional`: the meanings that a form may lack.
-    """
-    names_of = {name.strip().lower(): name for name in names}
-    columns = {declared[key]: name for key, name in names_of.items() if key in declared}
-    others = {key: name for key, name in names_of.items() if key not in declared}
-    chosen = columns.keys() - {IGNORE}
-    for meaning, known in NAMES.items():
-        for key in known:
-            if key in others and meaning not in columns:
-                columns[meaning] = others.pop(key)
-    unknown = [name for key, name in others.items() if key not in _STANDARD]
-
-    complete = [form for form in FORMS if columns.keys() >= set(form) - set(optional)]
-    if not complete:
-        return Form(columns, unknown, is_sample=False)
-    form = min(complete, key=lambda form: len(chosen.difference(form)))
-    columns = {meaning: columns[meaning] for meaning in form if meaning in columns}
-    return Form(columns, unknown, is_sample=True)
 
 
 def contents(
@@ -134,8 +63,6 @@ def contents(
         if names not in forms:
             form = forms[names] = form_of(names, declared, optional)
             if form.unknown or not form.is_sample:
-                from gearshift.models.language.readers.unknown_columns import check_columns
-
                 head = [row, *islice(rows_of(file, name, BadRecords()), HEAD)]
                 check_columns(name, head, declared, optional)
             else:
@@ -187,11 +114,8 @@ def turns_of(messages: Any, field: str) -> Turns:
 def _turn(message: Any, at: str) -> Turn:
     if not isinstance(message, dict):
         raise ValueError(f"{at} is {type(message).__name__}, not an object")
-    role_key = "role"
-    content_key = "content"
-    if "role" not in message and "from" in message:  # ShareGPT
-        role_key = "from"
-        content_key = "value"
+    is_shared = "role" not in message and "from" in message
+    role_key, content_key = ("from", "value") if is_shared else ("role", "content")
     role = str(message.get(role_key)).lower()
     role = _ALIASES.get(role, role)
     if role not in ROLES:
@@ -212,15 +136,11 @@ def _turn(message: Any, at: str) -> Turn:
 
 def _joined(parts: Sequence[Any]) -> str | None:
     """The text of a content in parts; None if a part is no text, such as an image."""
-    texts = []
-    for part in parts:
-        if not isinstance(part, dict) or part.get("type") != "text":
-            return None
-        text = part.get("text")
-        if not isinstance(text, str):
-            return None
-        texts.append(text)
-    return "\n".join(texts)
+    try:
+        is_text = all(part["type"] == "text" for part in parts)
+        return "\n".join(part["text"] for part in parts) if is_text else None
+    except (KeyError, TypeError):
+        return None
 
 
 def _side(fields: Fields, column: str, role: str) -> Turns:

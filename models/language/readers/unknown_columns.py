@@ -9,25 +9,22 @@ from typing import Any
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import IGNORE, listed
 from gearshift.models.common.table import columns_option
-from gearshift.models.language.readers.columns import METADATA, NAMES, OPTIONAL, form_of
+from gearshift.models.language.readers.forms import METADATA, NAMES, OPTIONAL, form_of
 from gearshift.models.language.readers.rows import Row
 
 _MANY = 40
 _HINT = "say what each column means:  --set 'data.columns=[NAME=request, OTHER=answer]'"
 _LIKE = {
-    "messages": "message conversation dialog dialogue chat turn item chosen",
-    "request": "request instruction prompt question query input ask user human problem",
-    "context": "context passage background document evidence",
-    "answer": "answer response completion output reply assistant bot gpt solution chosen",
+    "request": "request|instruction|prompt|question|query|input|ask|user|human|problem",
+    "context": "context|passage|background|document|evidence",
+    "answer": "answer|response|completion|output|reply|assistant|bot|gpt|solution|chosen",
+    "messages": "message|conversation|dialog|dialogue|chat|turn|item",
     "system": "system",
-    "text": "text content body article sentence story code",
+    "text": "text|content|body|article|sentence|story|code",
 }
 """Words in names of columns that tell a meaning."""
 _TYPES: dict[str, Any] = {"messages": list, "answer": (str, int, float, list)}
 """Of the values of a column, beside text."""
-_NO_TEXT = re.compile(r"(id|type|score|rating|length|model)$", re.IGNORECASE)
-"""The end of names of columns about others, such as question_id."""
-_WORD = re.compile(r"[A-Z]*[^\W\d_A-Z]+|[A-Z]+")
 
 
 def check_columns(
@@ -47,16 +44,11 @@ def check_columns(
     if not first and any(others):
         return
     form = form_of(columns, declared, optional)
-    missing = [meaning for meaning in _LIKE if meaning not in form.columns]
-    if first:
-        missing = sorted(OPTIONAL.intersection(missing))
-    elif "request" in form.columns:
-        missing.remove("messages")  # what is left are the messages of the answer
     meanings = dict(declared) | dict.fromkeys(form.unknown, IGNORE)
-    for meaning in missing:
+    for meaning in OPTIONAL if first else _LIKE:
         names = [name for name in form.unknown if _is_like(meaning, name, columns[name])]
-        name = min(names, key=len, default="")
-        if meanings.get(name) == IGNORE:
+        name = min(names, key=len, default="")  # the answer before the answer_in_short
+        if meaning not in form.columns and meanings.get(name) == IGNORE:
             meanings[name] = meaning
 
     keys = {name.strip().lower(): meaning for name, meaning in meanings.items()}
@@ -77,6 +69,7 @@ def check_columns(
 
 def _is_like(meaning: str, name: str, value: Any) -> bool:
     """Whether a column with this name and value probably has the meaning."""
-    words = {word.lower().removesuffix("s") for word in _WORD.findall(name)}
-    is_name = not words.isdisjoint(_LIKE[meaning].split()) and not _NO_TEXT.search(name)
-    return is_name and isinstance(value, _TYPES.get(meaning, str))
+    begin = "(?<![a-zA-Z])|(?=[A-Z])"
+    end = "s?(?![a-z])(?!.*(id|type|score|rating|length|model)$)"  # such as question_id
+    is_named = re.search(f"({begin})(?i:{_LIKE[meaning]}){end}", name)
+    return bool(is_named) and isinstance(value, _TYPES.get(meaning, str))

@@ -188,7 +188,6 @@ def test_rows_of_several_forms_are_in_one_file_also_as_columns_with_nulls(tmp_pa
             {"prompt": TALK[:1], "chosen": TALK[1:], "rejected": TALK[1:]},
             ["chosen=answer", "rejected=ignore"],
         ),
-        ({"chosen": TALK, "rejected": TALK}, ["chosen=messages", "rejected=ignore"]),
         ({"body": "a", "stars": 5}, ["body=text", "stars=ignore"]),
         (
             {"question": "a", "answer": "b", "passage": "c", "level": 1},
