@@ -71,7 +71,8 @@ def inspect_matches(
 ) -> Findings:
     """The findings of the only family that can use the data and has all settings of `args`.
 
-    Raises SettingsError if several can, or none; then with the errors of each.
+    Raises SettingsError if several can, or none; then with the errors of each that has a fix, or
+    else of all.
     """
     usable = []
     diagnostics = []
@@ -82,11 +83,18 @@ def inspect_matches(
             findings = data_check.inspect(path, format, resolved)
             usable.append((family, f"{family}: {format}"))
         except SettingsError as error:
-            prefix = f"as {family}: " if len(matches) > 1 else ""
             for each in error.diagnostics:
-                diagnostics.append(replace(each, message=prefix + each.message))
+                message = each.message
+                fix = each.fix
+                if len(matches) > 1:
+                    option = f"--model {family}"
+                    message = f"as {family} ({option}): {message}"
+                    if fix and fix.startswith("--"):
+                        fix = f"{option} {fix}"
+                diagnostics.append(replace(each, message=message, fix=fix))
     if not usable:
-        raise SettingsError(diagnostics)
+        # The family that knows what to type comes nearest to reading it.
+        raise SettingsError([each for each in diagnostics if each.fix] or diagnostics)
     if len(usable) > 1:
         first, _ = usable[0]
         raise SettingsError.of(

@@ -97,9 +97,10 @@ class StagedModel(FamilySection):
 
 def column_field(meanings: Sequence[str], example: str) -> Any:
     """The field of one item of the setting: a column, `=`, and one of `meanings`."""
+    allowed = f"a column and its meaning, such as '{example}'; meanings: {', '.join(meanings)}"
     return Field(
         pattern=rf"^.+=({'|'.join(meanings)})$",
-        json_schema_extra={"allowed": f"a column and its meaning, such as '{example}'"},
+        json_schema_extra={"allowed": allowed},
     )
 
 

@@ -154,7 +154,7 @@ class Data(DataSection):
     answers: str | None = None
     """File whose line N answers line N of `path`. Default: none."""
     columns: Columns = Field(default_factory=list)
-    """What columns and keys of rows mean whose names are not known, such as "title=request"; other
-    meanings: context (follows the request), answer, system, messages, text, ignore."""
+    """What columns and keys of rows mean that have no standard name; context follows the request,
+    ignore leaves a column out."""
     seq_len: int | None = Field(default=None, ge=8, le=10**7)
     """Tokens per sample. Default: the context of the size."""

@@ -14,9 +14,10 @@ from gearshift.models.common.data_reports import BadRecords, OnBad
 from gearshift.models.common.predictions import input_errors
 from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.preview import choose
-from gearshift.models.language.readers.columns import RowReader
-from gearshift.models.language.readers.files import rows_of
+from gearshift.models.language.readers.columns import contents
+from gearshift.models.language.readers.forms import OPTIONAL
 from gearshift.models.language.readers.records import Turn
+from gearshift.models.language.readers.rows import file_kind
 from gearshift.models.language.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -29,14 +30,14 @@ ALLOWED = "a text, which is one prompt, or a table or JSON with a prompt in each
 def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list[Prompt]:
     """The prompts in a file: one for each row of JSONL, JSON and CSV, or one of a text.
 
-    Answers of rows are left out. `declared`: see columns_in. Reads the disk. Raises DataError.
+    Answers of rows are left out. `declared`: see form_of. Reads the disk. Raises DataError.
     """
     with input_errors():
-        contents = _contents(path, declared, on_bad)
-        if not contents:
+        texts = _contents(path, declared, on_bad)
+        if not texts:
             raise DataError(f"--input '{path}' has no prompt", allowed=ALLOWED)
     prompts = []
-    for name, content in contents.items():
+    for name, content in texts.items():
         if isinstance(content, str):
             turns = [Turn("user", content)]
         else:
@@ -56,20 +57,15 @@ def _contents(
     stem = re.sub(r"[^\w.-]+", "-", path.stem)
     file = TextFile(path)
     bad_records = BadRecords()
-    rows = rows_of(file, path.name, bad_records)
-    if rows is None:
+    if file_kind(path) == "text":
         text = "\n".join(file.lines()).removesuffix("\n")
         if text:
             return {stem: text}
         return {}
-    reader = RowReader(path.name, declared, bad_records, needed=("request",))
-    contents = {}
-    for row in rows:
-        content = reader.content(row)
-        if content is not None:
-            contents[f"{stem}-{row.line}"] = content
-    bad_records.finish(on_bad, len(contents))
-    return contents
+    rows = contents(file, path.name, declared, bad_records, {}, {*OPTIONAL, "answer"})
+    prompts = {f"{stem}-{line}": content for line, content in rows}
+    bad_records.finish(on_bad, len(prompts))
+    return prompts
 
 
 def tokens(prompt: Prompt, tokenizer: Tokenizer, *, is_request: bool) -> list[int]:

@@ -173,6 +173,8 @@ class LanguageTask(FamilyTask):
             "kind": "conversations" if self.is_chat else "text",
             "format": source.format,
         }
+        if corpus.meanings:
+            facts["columns"] = corpus.meanings
         if corpus.encodings:
             assumed = (f"{name}: {listed(files, 1)}" for name, files in corpus.encodings.items())
             facts["encoding"] = "; ".join(assumed)

@@ -24,7 +24,7 @@ TAGS = (
 """Tags in texts that are one token each."""
 RESERVED = 5
 
-FORMS = {"system": "<system>{}</system>\n", "user": "User: {}\n"}
+FORMS = {"system": "<system>{}</system>\n", "user": "User: {}\n", "tool": "Tool: {}\n"}
 """The text form of a message before an answer, by its role."""
 ANSWER = "Assistant:"
 """What comes before an answer, and a space; after it come the end token and a line end."""

@@ -1,5 +1,6 @@
 """`data check` prints findings and writes a page with pictures; invalid data exits with 2."""
 
+import shlex
 from functools import partial
 
 import pytest
@@ -120,3 +121,17 @@ def test_unusable_data_is_an_error_and_nothing_is_written(here, check):
             and "--set data.on_bad=skip" in error["fix"]
         )
         assert names(here) == ["mine.jsonl"]
+
+
+def test_a_table_that_no_family_knows_asks_which_and_a_fix_runs(here, check):
+    (here / "faq.csv").write_text("one,two\na,b\n")
+    language, abr = check("faq.csv", "--json", code=2)["diagnostics"]
+    for error, family in ((language, "language"), (abr, "abr")):
+        assert f"--model {family}" in error["message"] and "data.columns=" in error["hint"]
+    rows = "".join(f"what is {n}?,it is {n}\n" for n in range(40))
+    (here / "faq.csv").write_text(f"Ask,Reply\n{rows}")
+    [error] = check("faq.csv", "--json", code=2)["diagnostics"]
+    assert error["where"] == "faq.csv:1" and names(here) == ["faq.csv", "mine.jsonl"]
+    found = check("faq.csv", *shlex.split(error["fix"]), "--json")
+    assert (found["model"], found["format"]) == ("language:full", FORMATS[0])
+    assert found["facts"]["columns"] == {"Ask": "request", "Reply": "answer"}

@@ -1,154 +1,111 @@
-"""Columns and messages: what each one means, and the text or the turns of a row."""
+"""The text or the turns of each row of a file."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
+from math import isfinite
 from typing import Any
 
-from gearshift.models.base import DataError
-from gearshift.models.common.data_reports import IGNORE, BadRecords
-from gearshift.models.common.table import columns_option
+from gearshift.models.common.data_reports import BadRecords
+from gearshift.models.common.text_file import TextFile, parse_json
+from gearshift.models.language.readers.forms import OPTIONAL, Form, form_of
 from gearshift.models.language.readers.records import Turn
-from gearshift.models.language.readers.rows import Row
+from gearshift.models.language.readers.rows import rows_of
+from gearshift.models.language.readers.unknown_columns import check_columns
 
-ROLES = ("system", "user", "assistant")
-_ALIASES = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
-"""Roles of ShareGPT, and those of APIs that mean the same."""
+ROLES = ("system", "user", "assistant", "tool")
+_ALIASES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bard": "assistant",
+    "bing": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "developer": "system",
+    "function": "tool",
+    "function_response": "tool",
+    "ipython": "tool",
+    "observation": "tool",
+}
+"""Roles of ShareGPT, and those of APIs and other tools that mean the same."""
 _UNREAD = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
 """Fields that hold text of a message beside its content."""
-NAMES = {
-    "request": ("prompt", "instruction", "input"),
-    "context": ("context", "input"),
-    "answer": ("response", "completion", "output"),
-    "system": ("system",),
-    "messages": ("messages", "conversations"),
-    "text": ("text",),
-}
-"""The names of columns by their meaning, those of Alpaca, TRL and ShareGPT; `input` is the request
-if no other column is."""
-METADATA = ("id", "category", "source", "url", "timestamp", "meta", "metadata")
-"""Names of columns that hold no text of a sample; they are ignored."""
-SAMPLE = ("request", "answer")
-"""What a sample has that is neither messages nor a text."""
-Columns = dict[str, str]
-"""The name of the column of each meaning that a row has."""
+LEFT_OUT = "left out"
+HEAD = 100
+"""Rows whose columns an error lists: objects of JSON have keys of their own."""
 Fields = Mapping[str, Any]
 Turns = tuple[Turn, ...]
 
 
-def is_sample(columns: Columns, needed: Collection[str] = SAMPLE) -> bool:
-    """Whether a row with these columns is a sample."""
-    return "messages" in columns or "text" in columns or columns.keys() >= set(needed)
+def contents(
+    file: TextFile,
+    name: str,
+    declared: Mapping[str, str],
+    bad_records: BadRecords,
+    meanings: dict[str, str],
+    optional: Collection[str] = OPTIONAL,
+) -> Iterator[tuple[int, str | Turns]]:
+    """The line, and the text or the turns of each row of a file; invalid rows are bad records.
 
-
-def columns_in(names: Sequence[str], declared: Mapping[str, str]) -> tuple[Columns, list[str]]:
-    """The columns among `names`, and those that no rule reads.
-
-    `declared`: the meaning of a column by its name in lower case; it comes before NAMES.
+    `name` names the file in messages; `declared`, `optional`: see form_of. With an `optional`
+    "answer", answers are not read. Adds to `meanings` those of the columns, or LEFT_OUT. Raises
+    DataError if no rule reads a column, or if the first rows are no samples.
     """
-    columns: Columns = {}
-    others: Columns = {}
-    keys = {name.strip().lower(): name for name in names}
-    for key, meaning in declared.items():
-        if key in keys and meaning != IGNORE:
-            columns[meaning] = keys[key]
-    for key, name in keys.items():
-        if key not in declared:
-            others[key] = name
-    for meaning, known in NAMES.items():
-        # A text beside a request and an answer is no sample.
-        if meaning in columns or (meaning == "text" and is_sample(columns)):
-            continue
-        for key in known:
-            if key in others:
-                columns[meaning] = others.pop(key)
-                break
-    return columns, [name for key, name in others.items() if key not in METADATA]
-
-
-class RowReader:
-    """Reads the rows of one file; remembers the columns of each kind of row."""
-
-    def __init__(
-        self,
-        file: str,
-        declared: Mapping[str, str],
-        bad_records: BadRecords,
-        needed: Collection[str] = SAMPLE,
-    ) -> None:
-        """`needed` without "answer": answers are left out."""
-        self._file = file
-        self._declared = declared
-        self._bad_records = bad_records
-        self._needed = needed
-        self._columns: dict[tuple[str, ...], Columns] = {}
-
-    def content(self, row: Row) -> str | Turns | None:
-        """The text or the turns of a row; None, and a bad record, if it is invalid.
-
-        Raises DataError if a column is not read, or if those of a table make no sample.
-        """
+    forms: dict[tuple[str, ...], Form] = {}
+    for row in rows_of(file, name, bad_records):
         names = tuple(row.fields)
-        if names not in self._columns:
-            self._columns[names] = self._columns_of(names, row)
-        columns = self._columns[names]
+        if names not in forms:
+            form = forms[names] = form_of(names, declared, optional)
+            if form.unknown or not form.is_sample:
+                head = [row, *islice(rows_of(file, name, BadRecords()), HEAD)]
+                check_columns(name, head, declared, optional)
+            else:
+                read = {column: meaning for meaning, column in form.columns.items()}
+                meanings |= dict.fromkeys(names, LEFT_OUT) | read
         try:
-            if "text" in columns:
-                return _text(row.fields, columns["text"])
-            return self._turns(row.fields, columns)
+            content = _content(row.fields, forms[names], optional)
         except ValueError as error:
-            self._bad_records.add(f"{self._file}:{row.line}", str(error))
-            return None
-
-    def _turns(self, fields: Fields, columns: Columns) -> Turns:
-        """The turns of messages, or of a request and an answer. Raises ValueError."""
-        turns: list[Turn] = []
-        system = _optional(fields, columns.get("system"))
-        if system:
-            turns.append(Turn("system", system))
-        if "messages" in columns:
-            column = columns["messages"]
-            return (*turns, *turns_of(fields[column], column))
-        if not is_sample(columns, self._needed):
-            needed = " and ".join(self._needed)
-            raise ValueError(f"no column for {needed}; data.columns names others")
-
-        for turn in _side(fields, columns["request"], "user"):
-            turns.append(replace(turn, learned=False))
-        context = _optional(fields, columns.get("context"))
-        last = turns[-1]
-        if context and last.role == "user":
-            turns[-1] = replace(last, text=f"{last.text}\n\n{context}")
-        if "answer" in self._needed:
-            turns += _side(fields, columns["answer"], "assistant")
-        return tuple(turns)
-
-    def _columns_of(self, names: Sequence[str], row: Row) -> Columns:
-        """Raises DataError for columns that are not read, or that make no sample in a table."""
-        columns, unread = columns_in(names, self._declared)
-        if is_sample(columns, self._needed):
-            if not unread:
-                return columns
-            problem = f"columns that are not read: {', '.join(unread)}"
-            meanings = dict.fromkeys(unread, IGNORE)
+            bad_records.add(f"{name}:{row.line}", str(error))
         else:
-            if not row.header:
-                return columns  # each row of JSON has keys of its own
-            meaning = next(meaning for meaning in self._needed if meaning not in columns)
-            problem = f"no column for the {meaning} among: {', '.join(names)}"
-            meanings = {unread[0] if unread else "NAME": meaning}
-        known = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
-        raise DataError(
-            problem,
-            where=f"{self._file}:{row.header or row.line}",
-            allowed=f"{known}; ignored: {', '.join(METADATA)}",
-            fix=f"rename a column, or say what one means:  {columns_option(meanings)}",
-        )
+            yield row.line, content
+
+
+def _content(fields: Fields, form: Form, optional: Collection[str]) -> str | Turns:
+    """The text, or the turns of messages or of a request and an answer. Raises ValueError."""
+    columns = form.columns
+    if not form.is_sample:
+        raise ValueError(f"no form of data is complete in: {', '.join(fields)}")
+    if "text" in columns:
+        return _text(fields, columns["text"])
+    turns: list[Turn] = []
+    system = _optional(fields, columns.get("system"))
+    if system:
+        turns.append(Turn("system", system))
+    if "messages" in columns:
+        column = columns["messages"]
+        return (*turns, *turns_of(fields[column], column))
+
+    for turn in _side(fields, columns["request"], "user"):
+        turns.append(replace(turn, learned=False))
+    context = _optional(fields, columns.get("context"))
+    last = turns[-1]
+    if context and last.role == "user":
+        turns[-1] = replace(last, text=f"{last.text}\n\n{context}")
+    if "answer" not in optional:
+        turns += _side(fields, columns["answer"], "assistant")
+    return tuple(turns)
 
 
 def turns_of(messages: Any, field: str) -> Turns:
     """The turns of a list of messages in `field`. Raises ValueError, which names the field."""
+    if isinstance(messages, str) and messages.lstrip().startswith("["):  # in a cell of a table
+        messages = parse_json(messages)
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"{field} is no list of {{role, content}} or {{from, value}}")
     return tuple(_turn(message, f"{field}[{n}]") for n, message in enumerate(messages))
@@ -157,12 +114,9 @@ def turns_of(messages: Any, field: str) -> Turns:
 def _turn(message: Any, at: str) -> Turn:
     if not isinstance(message, dict):
         raise ValueError(f"{at} is {type(message).__name__}, not an object")
-    role_key = "role"
-    content_key = "content"
-    if "role" not in message and "from" in message:  # ShareGPT
-        role_key = "from"
-        content_key = "value"
-    role = str(message.get(role_key))
+    is_shared = "role" not in message and "from" in message
+    role_key, content_key = ("from", "value") if is_shared else ("role", "content")
+    role = str(message.get(role_key)).lower()
     role = _ALIASES.get(role, role)
     if role not in ROLES:
         raise ValueError(f"{at}.{role_key} is {role!r}; allowed: {', '.join(ROLES)}")
@@ -182,15 +136,11 @@ def _turn(message: Any, at: str) -> Turn:
 
 def _joined(parts: Sequence[Any]) -> str | None:
     """The text of a content in parts; None if a part is no text, such as an image."""
-    texts = []
-    for part in parts:
-        if not isinstance(part, dict) or part.get("type") != "text":
-            return None
-        text = part.get("text")
-        if not isinstance(text, str):
-            return None
-        texts.append(text)
-    return "\n".join(texts)
+    try:
+        is_text = all(part["type"] == "text" for part in parts)
+        return "\n".join(part["text"] for part in parts) if is_text else None
+    except (KeyError, TypeError):
+        return None
 
 
 def _side(fields: Fields, column: str, role: str) -> Turns:
@@ -207,6 +157,8 @@ def _optional(fields: Fields, column: str | None) -> str:
 
 def _text(fields: Fields, column: str) -> str:
     value = fields[column]
+    if isinstance(value, (int, float)) and isfinite(value):
+        return json.dumps(value)
     if not isinstance(value, str):
         raise ValueError(f"{column} is no text")
     if not value.strip():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
-VERSION = 9
+VERSION = 10
 """Cache version; increase it when the same files give another index or other tokens."""
 _CHUNK = 1 << 16
 """Records whose entries are Python objects at a time."""
@@ -40,6 +40,7 @@ class RecordSource:
     ignored = 0
     note = ""
     is_cut = False
+    meanings: Mapping[str, str] = {}
 
     def __init__(self, name: str, records: Sequence[Record]) -> None:
         self.name = name
@@ -68,8 +69,11 @@ class Corpus:
         self.names = index["names"][self._kept]
         self.labels = index["labels"][self._kept]
         """The source of each in UTF-8, and the number of its kind of request."""
-        self.encodings: dict[str, list[str]] = json.loads(index["notes"].tobytes())
+        self.encodings: dict[str, list[str]]
         """The files whose encoding was assumed, by encoding."""
+        self.meanings: dict[str, str]
+        """What the columns of rows mean, by their names."""
+        self.encodings, self.meanings = json.loads(index["notes"].tobytes())
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -174,7 +178,7 @@ def scan(source: FileSource | RecordSource, on_bad: OnBad) -> array_file.Arrays:
         "labels": label_numbers.reshape(-1),
         "names": names,
         "groups": groups,
-        "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8),
+        "notes": np.frombuffer(json.dumps([notes, source.meanings]).encode(), np.uint8),
     }
 
 

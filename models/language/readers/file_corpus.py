@@ -24,7 +24,7 @@ def read_corpus(
     """Read the corpus under `path`; line N of `answers` answers line N of `path`.
 
     Fewer than three texts are cut into parts of whole lines, whose end is held out: `split_ends`.
-    `columns`: declared ones, see columns_in. Reads the files once, or their cached index. Raises
+    `columns`: declared ones, see form_of. Reads the files once, or their cached index. Raises
     DataError.
     """
     source = FileSource(path, answers, columns or {})

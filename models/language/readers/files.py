@@ -11,11 +11,11 @@ from gearshift.models.base import DataError
 from gearshift.models.common import data_files
 from gearshift.models.common.data_files import identity, unreadable_file
 from gearshift.models.common.data_reports import BadRecords
-from gearshift.models.common.text_file import GZIP, TextFile
+from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.readers import plain_text, rows
-from gearshift.models.language.readers.columns import RowReader
+from gearshift.models.language.readers.columns import contents
 from gearshift.models.language.readers.records import Record, exchanges
-from gearshift.models.language.readers.rows import Row
+from gearshift.models.language.readers.rows import file_kind, suffix_of
 
 FORMATS = (
     "CSV with columns for a request and an answer, or with text",
@@ -25,56 +25,26 @@ FORMATS = (
     "plain text, documentation and source code",
 )
 """Formats of the family, as `list` and error messages name them."""
-_KINDS = {
-    ".csv": "CSV",
-    ".tsv": "CSV",
-    ".jsonl": "JSONL",
-    ".ndjson": "JSONL",
-    ".json": "JSON",
-    ".parquet": "Parquet",
-}
-SUFFIXES = _KINDS.keys() | {
+SUFFIXES = rows.SUFFIXES | {
     ".txt", ".text", ".md", ".rst", ".tex", ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp",
     ".cu", ".java", ".js", ".ts", ".go", ".rs", ".rb", ".sh", ".r", ".jl", ".lua", ".sql",
     ".html", ".xml", ".css", ".toml", ".yaml", ".yml",
 }  # fmt: skip
-_ROWS = {
-    "CSV": rows.table_rows,
-    "JSONL": rows.json_rows,
-    "JSON": rows.array_rows,
-    "Parquet": rows.parquet_rows,
-}
-
-
-def suffix_of(file: Path) -> str:
-    """The suffix in lower case, without that of gzip."""
-    return Path(file.name.lower().removesuffix(GZIP)).suffix
-
-
-def file_kind(file: Path) -> str:
-    """Kind of a file by its suffix: CSV, JSONL, JSON, Parquet or text."""
-    return _KINDS.get(suffix_of(file), "text")
-
-
-def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row] | None:
-    """The rows of a file, as training and use read them; None: it is a text. Raises DataError."""
-    read = _ROWS.get(file_kind(file.path))
-    if read is None:
-        return None
-    return read(file, name, bad_records)
 
 
 class FileSource:
     """Files under a path, one part each; or line N of `answers` answers line N of the path."""
 
     def __init__(self, path: Path, answers: Path | None, columns: Mapping[str, str]) -> None:
-        """`columns`: see columns_in. Raises DataError if there is nothing to read."""
+        """`columns`: see form_of. Raises DataError if there is nothing to read."""
         self.name = str(path)
         self._path = path
         self._answers = answers
         self._columns = columns
         self.note = ""
         """The encoding that was assumed of the part that was read last."""
+        self.meanings: dict[str, str] = {}
+        """What the columns of the rows mean that were read."""
         self.is_cut = False
         """Whether each text comes in parts of whole lines."""
         self._files = [path]
@@ -116,9 +86,8 @@ class FileSource:
             yield from plain_text.read_parallel(file, answers, bad_records)
             self.note = file.note or answers.note
             return
-        file_rows = rows_of(file, name, bad_records)
-        if file_rows is not None:
-            yield from self._records_of(file_rows, name, bad_records)
+        if file_kind(file.path) != "text":
+            yield from self._records_of(file, name, bad_records)
         elif file.path == self._path:
             yield from plain_text.read_documents(file, name)
         else:
@@ -127,21 +96,19 @@ class FileSource:
 
     def _records_of(
         self,
-        file_rows: Iterator[Row],
+        file: TextFile,
         name: str,
         bad_records: BadRecords,
     ) -> Iterator[Record]:
-        reader = RowReader(name, self._columns, bad_records)
-        for row in file_rows:
-            content = reader.content(row)
-            where = f"{name}:{row.line}"
+        for line, content in contents(file, name, self._columns, bad_records, self.meanings):
             if isinstance(content, str):
-                yield from plain_text.records_of(content.split("\n"), f"{name}#{row.line:09}")
-            elif content is not None:
-                records = exchanges(content, where)
-                yield from records
-                if not records:
-                    bad_records.add(where, "no request with an answer")
+                yield from plain_text.records_of(content.split("\n"), f"{name}#{line:09}")
+                continue
+            where = f"{name}:{line}"
+            records = exchanges(content, where)
+            yield from records
+            if not records:
+                bad_records.add(where, "no request with an answer")
 
     def current_stamp(self) -> str:
         """A digest of the columns, and of the names, sizes and times of the files as they are now.
@@ -169,7 +136,7 @@ def _find_files(path: Path) -> tuple[list[Path], int]:
     if not data_files.existing_path(str(path), allowed).is_dir():
         return [path], 0
     files = data_files.files(path)
-    chosen = [file for file in files if suffix_of(file) in SUFFIXES and _is_data(file)]
+    chosen = [file for file in files if suffix_of(file) in SUFFIXES and is_data(file)]
     if not chosen:
         raise DataError(
             f"data.path '{path}' has no file with a known suffix ({len(files)} other files)",
@@ -179,8 +146,8 @@ def _find_files(path: Path) -> tuple[list[Path], int]:
     return chosen, len(files) - len(chosen)
 
 
-def _is_data(file: Path) -> bool:
-    """Whether a file of JSON begins as an array; others are data. Reads its first part.
+def is_data(file: Path) -> bool:
+    """Whether a file of a folder is data: of JSON only an array is. Reads its first part.
 
     False if it cannot be read.
     """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import groupby, islice, zip_longest
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
-from gearshift.models.common.text_file import TextFile
+from gearshift.models.common.text_file import TextFile, parse_json
 from gearshift.models.language.readers.records import PIECE_MARK, Record, Turn, document, exchanges
 
 PART = 1 << 18
@@ -50,7 +52,14 @@ def read_documents(file: TextFile, name: str) -> Iterator[Record]:
 
     Blocks stay whole, up to PART. In a text without blank lines every line is a block.
     """
-    file.first_line()  # raises DataError if the file is empty
+    with suppress(ValueError):
+        if isinstance(parse_json(file.first_line()), dict):
+            raise DataError(
+                f"'{name}' is not text, but lines of JSON",
+                where=f"data.path, {file.path}",
+                allowed="lines of JSON in a file with the suffix .jsonl",
+                hint=f"rename it, such as  mv {shlex.quote(name)} {shlex.quote(name)}.jsonl",
+            )
     minimum = min(PIECE, len(next(file.chunks())) // PIECES)
     blocks = groupby(file.lines(), lambda line: bool(line.strip()))
     texts = (True for is_text, _ in blocks if is_text)

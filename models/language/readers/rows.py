@@ -4,27 +4,57 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import count
+from itertools import count, islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import check_expansion, check_reader
 from gearshift.models.common.data_reports import BadRecords, library_errors
-from gearshift.models.common.table import Table
-from gearshift.models.common.text_file import TextFile, parse_json
+from gearshift.models.common.table import Table, text_of
+from gearshift.models.common.text_file import GZIP, TextFile, parse_json
 
+_KINDS = {
+    ".csv": "CSV",
+    ".tsv": "CSV",
+    ".xlsx": "CSV",
+    ".jsonl": "JSONL",
+    ".ndjson": "JSONL",
+    ".json": "JSON",
+    ".parquet": "Parquet",
+}
+SUFFIXES = _KINDS.keys()
+_ARRAYS = ("data", "rows", "examples", "instances", "records")
+"""Names of the array of rows in an object."""
 _BATCH = 16
 """Rows that are decoded at a time: each may be as long as the dictionary of its column."""
 
 
 class Row(NamedTuple):
-    """A row of a table or an object of JSON, as it is in the file."""
+    """A row of a table or an object of JSON, without nulls."""
 
     line: int
     """Where it begins; in a Parquet file and an array of JSON its number."""
     fields: Mapping[str, Any]
     header: int | None = None
     """The line of the names of the fields in a table; None: each row names its own."""
+
+
+def suffix_of(file: Path) -> str:
+    """The suffix in lower case, without that of gzip."""
+    return Path(file.name.lower().removesuffix(GZIP)).suffix
+
+
+def file_kind(file: Path) -> str:
+    """Kind of a file by its suffix: CSV, JSONL, JSON, Parquet or text."""
+    return _KINDS.get(suffix_of(file), "text")
+
+
+def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
+    """The rows of a file that is no text, as training and use read them. Raises DataError."""
+    for row in _ROWS[file_kind(file.path)](file, name, bad_records):
+        fields = {key: value for key, value in row.fields.items() if value is not None}
+        yield row._replace(fields=fields)
 
 
 def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
@@ -49,13 +79,13 @@ def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator
 
 
 def table_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
-    """The rows of a table of text.
+    """The rows of a table of text, or of the first sheet of a workbook.
 
     A first column without a name is left out: pandas and R write the names of rows into it. Other
     ones are named by their place. Raises DataError.
     """
     table = Table(file, name)
-    header = [column or f"column {n}" for n, column in enumerate(table.header, start=1)]
+    header = [text_of(column) or f"column {n}" for n, column in enumerate(table.header, start=1)]
     first = 0 if table.header[0] else 1
     column, uses = Counter(column.lower() for column in header).most_common(1)[0]
     if uses > 1:
@@ -87,9 +117,12 @@ def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Ro
 def array_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
     """The rows of an array, which is held in memory, or the object of each line of JSON.
 
-    Raises DataError for text that is not JSON.
+    The array may be in an object, as in {"version": 1, "data": [...]}. Raises DataError for text
+    that is not JSON.
     """
-    if not file.first_line().lstrip().startswith("["):
+    file.first_line()  # raises DataError if the file is empty
+    first, *others = islice((line.strip() for line in file.lines() if line.strip()), 2)
+    if first.endswith("}") and others and others[0].startswith("{"):
         yield from json_rows(file, name, bad_records)
         return
     try:
@@ -100,6 +133,8 @@ def array_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[R
             where=f"{name}:{getattr(error, 'lineno', 1)}",
             allowed="an array of objects, or one object per line",
         ) from None
+    if isinstance(rows, dict):
+        rows = next((rows[key] for key in _ARRAYS if key in rows), [rows])
     for number, row in enumerate(rows, start=1):
         try:
             yield Row(number, _object(row))
@@ -111,3 +146,11 @@ def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{type(value).__name__}, not an object")
     return value
+
+
+_ROWS = {
+    "CSV": table_rows,
+    "JSONL": json_rows,
+    "JSON": array_rows,
+    "Parquet": parquet_rows,
+}

@@ -7,7 +7,7 @@ import pytest
 from gearshift.models.base import DataError
 from gearshift.models.common.split import SplitRule, split_groups
 from gearshift.models.language.readers import plain_text
-from gearshift.models.language.readers.file_corpus import read_corpus, split_ends
+from gearshift.models.language.readers.file_corpus import split_ends
 from tests.models.errors import error_of
 from tests.models.language.reading import (
     documents,
@@ -71,6 +71,14 @@ def test_a_plain_text_file_becomes_documents_of_whole_blocks_or_lines(tmp_path):
     assert all(text.startswith("block") for text in texts(corpus))
     lines = write(tmp_path / "b.txt", "\n".join(f"line number {i}" for i in range(90)))
     assert len(read(lines)) > 30
+
+
+def test_lines_of_json_are_not_trained_on_as_text(tmp_path):
+    content = json.dumps({"prompt": "a", "response": "b"})
+    for name in ("lines", "lines.txt"):
+        error = error_of(read, write(tmp_path / name, content))
+        assert error.where.endswith(name) and ".jsonl" in error.hint
+    assert pairs(read(write(tmp_path / "lines.jsonl", content))) == [("a", "b")]
 
 
 def test_a_folder_gives_a_document_for_each_file_in_the_order_of_names(tmp_path):
@@ -150,39 +158,6 @@ def test_a_folder_without_permission_is_an_error(tmp_path):
     write(folder / "a.txt", "text")
     with unreadable(folder):
         assert error_of(read, folder).where == "data.path"
-
-
-def test_columns_that_make_no_sample_or_that_no_rule_reads_are_an_error_with_the_setting(tmp_path):
-    path = write(tmp_path / "a.csv", "prompt,reply\na,b\n")
-    error = error_of(read, path)
-    assert error.where == "a.csv:1" and 'data.columns=["reply=answer"]' in error.fix
-    assert pairs(read_corpus(path, None, "stop", {"reply": "answer"})) == [("a", "b")]
-    good = {"prompt": "a", "response": "b"}
-    path = rows(tmp_path / "b.jsonl", {"en": "one", "de": "eins"}, good)
-    assert "b.jsonl:1: " in error_of(read, path).where
-    assert pairs(read(path, "skip")) == [("a", "b")]
-    path = write(tmp_path / "a.csv", "instruction,inptu,Output,topic\na,b,c,d\n")
-    error = error_of(read, path)
-    assert error.where == "a.csv:1" and 'data.columns=["inptu=ignore", "topic=ignore"]' in error.fix
-    declared = {"inptu": "context", "topic": "ignore"}
-    assert pairs(read_corpus(path, None, "stop", declared)) == [("a\n\nb", "c")]
-    path = rows(tmp_path / "a.jsonl", good, good | {"response_2": "e"})
-    assert error_of(read, path).where == "a.jsonl:2"
-
-
-@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
-def test_common_instruction_formats_are_read_whole(tmp_path, suffix):
-    for row, turns in (
-        ({"instruction": "a", "input": "b", "output": "c"}, ["user a\n\nb", "assistant c"]),
-        ({"instruction": "a", "input": "", "output": "c"}, ["user a", "assistant c"]),
-        ({"instruction": "a", "context": "b", "response": "c"}, ["user a\n\nb", "assistant c"]),
-        ({"System": "s", "Prompt": "a", "Output": "b"}, ["system s", "user a", "assistant b"]),
-    ):
-        path = tmp_path / f"a.{suffix}"
-        rows(path, row) if suffix == "jsonl" else in_csv(path, [row])
-        [found] = exchanges(read(path))
-        whole = [*((t.role, t.text) for t in found.before), ("assistant", found.text)]
-        assert [f"{role} {text}" for role, text in whole] == turns, row
 
 
 @pytest.mark.parametrize(

@@ -52,5 +52,5 @@ def test_each_row_of_jsonl_and_csv_is_a_prompt_named_for_its_line(prompts):
 def test_each_object_of_a_json_array_is_a_prompt(prompts):
     rows = json.dumps([{"prompt": "one"}, {"prompt": "two"}], indent=1)
     assert prompts(rows, "a.json") == {"a-1": [("user", "one")], "a-2": [("user", "two")]}
-    for content in ('{\n"prompt": 1}', "[1]", "[{]"):
+    for content in ('{\n"prompt": null}', "[1]", "[{]"):
         assert "a.json" in error_of(prompts, content, "a.json").where
