@@ -64,6 +64,8 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     beside the user's `data.path` are downloaded into it.
     """
     downloads = declared_targets(values)
+    if _PATH in values and isinstance(values[_PATH].value, list):
+        return []  # the user names all of them
     if not downloads or _PATH not in values or not all(target.name for target in downloads):
         return []  # a missing name is reported as an error
     first = downloads[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _DOWNLOADS = "download.folder"
 _DATA = "data."
+DATA = "data.path"
+"""The setting that names the data, in some families several files or folders."""
 PATHS: Mapping[str, Collection[str]] = {
     "engine.ds_config": (),
     "feature_cache.folder": (),
@@ -27,7 +29,7 @@ PATHS: Mapping[str, Collection[str]] = {
     "model.pretrained": (),
     "model.start": (),
     "model.tokenizer": ("bytes", "bpe"),
-    "data.path": (),
+    DATA: (),
     "data.answers": (),
     "data.channels": (),
     "data.texts": (),
@@ -46,13 +48,27 @@ def kept_values(values: Values) -> dict[str, Any]:
 
         texts[_DOWNLOADS] = str(feature_checks.declared_targets(values)[0].folder)
     for key, value in texts.items():
-        if _is_path(key, values, value):
-            texts[key] = _absolute(value)
+        kept = []
+        for text in as_list(value):
+            kept.append(_absolute(text) if _is_path(key, values, text) else text)
+        texts[key] = kept if isinstance(value, list) else kept[0]
     return texts
 
 
+def as_list(value: Any) -> list[Any]:
+    """The values of a setting that is one, or a list of several."""
+    return value if isinstance(value, list) else [value]
+
+
 def is_same(key: str, old: object, new: object, values: Values) -> bool:
-    """Whether two values of a setting are paths of the same file or folder. Reads the disk."""
+    """Whether two values of a setting are paths of the same files or folders. Reads the disk.
+
+    Or `old` is a name of the hub with its commit, and `new` is that name alone.
+    """
+    if isinstance(old, list) or isinstance(new, list):
+        return _all_are(is_same, key, old, new, values)
+    if str(new).startswith(HUB) and str(old).startswith(f"{new}@"):
+        return True
     if not _is_path(key, values, old) or not _is_path(key, values, new):
         return False
     first, second = (os.path.realpath(os.path.expanduser(str(path))) for path in (old, new))
@@ -60,10 +76,28 @@ def is_same(key: str, old: object, new: object, values: Values) -> bool:
 
 
 def has_moved(key: str, old: object, new: object, values: Values) -> bool:
-    """Whether the path `old` exists no more, and `new` names another one. Reads the disk."""
+    """Whether the paths `old` exist no more, and `new` names other ones. Reads the disk."""
+    if isinstance(old, list) or isinstance(new, list):
+        return _all_are(has_moved, key, old, new, values)
     if not _is_path(key, values, old) or not _is_path(key, values, new):
         return False
     return not os.path.exists(_absolute(old)) and os.path.exists(_absolute(new))
+
+
+def _all_are(
+    holds: Callable[[str, object, object, Values], bool],
+    key: str,
+    old: object,
+    new: object,
+    values: Values,
+) -> bool:
+    """Whether two lists have as many values, and it holds for each pair that differs."""
+    before = as_list(old)
+    after = as_list(new)
+    if len(before) != len(after):
+        return False
+    pairs = zip(before, after, strict=True)
+    return all(one == other or holds(key, one, other, values) for one, other in pairs)
 
 
 def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> None:
@@ -72,24 +106,26 @@ def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> No
     The names of groups of samples contain those of files. Reads the disk.
     """
     for key in values.keys() & recorded.keys():
-        new = values[key].value
         old = recorded[key]
-        # The commit of the run, if the user names the model again.
-        is_pinned = str(new).startswith(HUB) and str(old).startswith(f"{new}@")
-        if is_pinned or is_same(key, old, new, values):
+        if is_same(key, old, values[key].value, values):
             values[key] = replace(values[key], value=old)
 
 
 def data_paths(settings: Settings) -> dict[str, Path]:
-    """The files and folders of the data that `settings` name, by key. Reads the disk."""
+    """The files and folders of the data that `settings` name, by key. Reads the disk.
+
+    Those of several have their number: `data.path[0]`.
+    """
     data: Any = getattr(settings, "data", None)  # of the family
     files = {}
     for key in PATHS:
         if not key.startswith(_DATA):
             continue
-        text = getattr(data, key.removeprefix(_DATA), None)
-        if isinstance(text, str) and os.path.exists(_absolute(text)):
-            files[key] = Path(_absolute(text))
+        texts = as_list(getattr(data, key.removeprefix(_DATA), None))
+        for number, text in enumerate(texts):
+            name = f"{key}[{number}]" if len(texts) > 1 else key
+            if isinstance(text, str) and os.path.exists(_absolute(text)):
+                files[name] = Path(_absolute(text))
     return files
 
 
@@ -101,7 +137,7 @@ def _is_path(key: str, values: Values, value: object) -> bool:
     if not is_custom(family) or not key.startswith(("model.", _DATA)):
         return key in PATHS and value not in PATHS[key]
     # Only these are known of a custom task, and its data may have a name that is no path.
-    known = (TASK_FOLDER, "data.path", *(stage.loads for stage in config_of(family).stages))
+    known = (TASK_FOLDER, DATA, *(stage.loads for stage in config_of(family).stages))
     return key in known and os.path.exists(_absolute(value))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import lgamma
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from gearshift.models.common.family import padded, spread_positions
 from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.model import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, text_of
+
+if TYPE_CHECKING:
+    from gearshift.models.language.sources import Mixture
 
 MULTIPLE = 8
 """Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""
@@ -36,6 +39,8 @@ class Row:
     """UTF-8 bytes of text per label, on average over the split."""
     matched: bool = False
     """In a noise control: the answer is the true one, evaluated for comparison only."""
+    source: int | None = None
+    """The number of its source; None: there is one source."""
 
 
 def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]:
@@ -44,7 +49,7 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
     `input_ids`, `labels` int64 and `attention_mask` bool, each [batch, time]; `boundaries` int32,
     for Transformer.forward, where padding belongs to the last document of its row; `matched` bool
     [batch]; `units`, the number of labels; `tokens`, that of inputs; `meta`, the name of each
-    row's source.
+    row's source; of several sources `source`, its number [batch].
     """
     inputs = padded([row.inputs for row in rows], pad, length, MULTIPLE)
     labels = padded([row.labels for row in rows], IGNORE, length, MULTIPLE)
@@ -58,7 +63,7 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
         begin += time
     boundaries.append(begin)
 
-    return {
+    batch = {
         "input_ids": inputs,
         "labels": labels,
         "attention_mask": torch.arange(time) < sizes[:, None],
@@ -69,6 +74,9 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
         "tokens": int(sizes.sum()),
         "meta": [row.name for row in rows],
     }
+    if rows[0].source is not None:
+        batch["source"] = torch.tensor([row.source for row in rows])
+    return batch
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ class TokenWindows:
         self._shifts = encoded.offsets[numbers] - self._starts[:-1]
         self.tokens = int(self._starts[-1])
         text_bytes = encoded.text_bytes[numbers].sum()
-        self._bytes_per_token = float(text_bytes / self.tokens)
+        self.bytes_per_token = float(text_bytes / self.tokens)
         if rules.single_document:
             self._blocks = self._starts
         else:
@@ -164,27 +172,36 @@ class TokenWindows:
             labels,
             text_of(self._names[first]),
             starts,
-            self._bytes_per_token,
+            self.bytes_per_token,
         )
 
     def control(self, train: TokenWindows, size: int) -> dict[str, dict[str, float]]:
-        """The band of the loss on shuffled rows in nats per token, from token counts alone.
+        """See shuffled_band."""
+        return shuffled_band(self, train, size)
 
-        `chance`: under the token frequencies of `train` (one added to each of the `size` counts).
-        `min`: under each row's own frequencies, that is the logarithm of the number of its orders.
-        A loss below it indicates a leak.
-        """
-        # Ones, because a token that is not in the training split would have infinite nats.
-        frequencies = np.ones(size, dtype=np.int64)
-        for i in spread_positions(len(train), _COUNTED):
-            frequencies += np.bincount(train.sample(i).labels, minlength=size)
-        logp = np.log(frequencies / frequencies.sum())
 
-        chance = 0.0
-        orders = 0.0
-        for i in range(len(self)):
-            counts = np.bincount(self.sample(i).labels, minlength=size)
-            chance -= float(counts @ logp)
-            repeats = counts[counts > 1]
-            orders += lgamma(counts.sum() + 1) - sum(map(lgamma, repeats + 1))
-        return {"val_loss": {"min": orders / self.tokens, "chance": chance / self.tokens}}
+def shuffled_band(
+    rows: TokenWindows | Mixture,
+    train: TokenWindows | Mixture,
+    size: int,
+) -> dict[str, dict[str, float]]:
+    """The band of the loss on shuffled rows in nats per token, from token counts alone.
+
+    `chance`: under the token frequencies of `train` (one added to each of the `size` counts).
+    `min`: under each row's own frequencies, that is the logarithm of the number of its orders.
+    A loss below it indicates a leak.
+    """
+    # Ones, because a token that is not in the training split would have infinite nats.
+    frequencies = np.ones(size, dtype=np.int64)
+    for i in spread_positions(len(train), _COUNTED):
+        frequencies += np.bincount(train.sample(i).labels, minlength=size)
+    logp = np.log(frequencies / frequencies.sum())
+
+    chance = 0.0
+    orders = 0.0
+    for i in range(len(rows)):
+        counts = np.bincount(rows.sample(i).labels, minlength=size)
+        chance -= float(counts @ logp)
+        repeats = counts[counts > 1]
+        orders += lgamma(counts.sum() + 1) - sum(map(lgamma, repeats + 1))
+    return {"val_loss": {"min": orders / rows.tokens, "chance": chance / rows.tokens}}

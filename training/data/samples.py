@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gearshift.models.base import Batch, CountsTokens, DataError
+from gearshift.models.base import Batch, CountsTokens, DataError, HasSources
 from gearshift.training.seeds import derive
 from gearshift.training.settings import SettingError
 
@@ -229,8 +229,7 @@ class DataOrder:
                 min(start + size, self.length),
                 dtype=np.uint64,
             )
-            seed = derive(self.seed, "order", epoch)
-            keys = [derive(seed, "round", number) for number in range(_ROUNDS)]
+            keys = _keys(derive(self.seed, "order", epoch))
             self._indices = permute(positions, self.length, keys)
             self._block = epoch, block
         first = offset * self.global_batch
@@ -250,6 +249,89 @@ class DataOrder:
         epoch, indices = self.batch(step)
         micro_batches = indices.reshape(world_size, -1, micro_batch)[rank]
         return epoch, micro_batches.tolist()
+
+
+class MixedOrder(DataOrder):
+    """The order of samples of several sources, of which each has its share of all samples taken.
+
+    A source that is used up begins again with another permutation, while a longer one goes on: an
+    epoch, as many samples as all sources have, repeats samples of one and lacks some of another.
+    Nothing is dropped, and nothing is stored.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        weights: Sequence[float],
+        global_batch: int,
+        seed: int,
+    ):
+        """The sources follow each other in the numbers of samples. Raises as DataOrder."""
+        super().__init__(sum(sizes), global_batch, seed)
+        self._sizes = sizes
+        self._starts = list(accumulate(sizes, initial=0))
+        self._shares = np.array(weights) / sum(weights)
+
+    def batch(self, step: int) -> tuple[int, NDArray[np.int64]]:
+        block, offset = divmod(step, self._steps_at_once)
+        if (0, block) != self._block:
+            size = self._steps_at_once * self.global_batch
+            self._indices = self._mixed(block * size, size)
+            self._block = 0, block
+        first = offset * self.global_batch
+        return step // self.steps_per_epoch, self._indices[first : first + self.global_batch]
+
+    def _mixed(self, start: int, count: int) -> NDArray[np.int64]:
+        """The samples at `count` positions of the run from `start`."""
+        sources, numbers = interleave(start, count, self._shares)
+        indices = np.empty(count, np.int64)
+        for source, size in enumerate(self._sizes):
+            places = np.flatnonzero(sources == source)
+            passes, positions = np.divmod(numbers[places], max(1, size))
+            for number in np.unique(passes).tolist():
+                is_here = passes == number
+                keys = _keys(derive(self.seed, "source order", source, number))
+                chosen = permute(positions[is_here].astype(np.uint64), size, keys)
+                indices[places[is_here]] = self._starts[source] + chosen
+        return indices
+
+
+def interleave(
+    start: int, count: int, shares: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The source at each of `count` positions from `start`, and how often it came before [count].
+
+    Number n of a source is due at (n + 1/2) ÷ its share, and what is due first comes first. Of the
+    first p positions a source has p × its share, but for (1 + share × (sources - 2)) ÷ 2 at most.
+    Source: Webster's method of apportionment; Balinski and Young, Fair Representation, 1982.
+    """
+    slack = len(shares)
+    # Counts that are surely reached before `start`; the rest of its past is ordered here.
+    least = np.maximum(0, np.floor(shares * start) - slack).astype(np.int64)
+    due = []
+    sources = []
+    numbers = []
+    for source in np.flatnonzero(shares).tolist():
+        more = math.ceil(shares[source] * count) + 2 * slack + 2
+        part = least[source] + np.arange(more)
+        due.append((part + 0.5) / shares[source])
+        sources.append(np.full(more, source))
+        numbers.append(part)
+    skipped = start - int(least.sum())
+    order = np.argsort(np.concatenate(due), kind="stable")[skipped : skipped + count]
+    return np.concatenate(sources)[order], np.concatenate(numbers)[order]
+
+
+def order_of(split: Split, global_batch: int, seed: int) -> DataOrder:
+    """The order of the samples of `split`. Raises SettingError as DataOrder."""
+    if isinstance(split, HasSources) and split.source_weights is not None:
+        return MixedOrder(split.source_sizes, split.source_weights, global_batch, seed)
+    return DataOrder(len(split), global_batch, seed)
+
+
+def _keys(seed: int) -> list[int]:
+    """The keys of a permutation."""
+    return [derive(seed, "round", number) for number in range(_ROUNDS)]
 
 
 def permute(positions: NDArray[np.uint64], length: int, keys: Sequence[int]) -> NDArray[np.int64]:
