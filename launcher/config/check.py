@@ -39,7 +39,13 @@ from gearshift.launcher.config.provenance import (
     Resolved,
     Values,
 )
-from gearshift.launcher.config.schema import PRETRAINED, config_of, setting_infos, task_class
+from gearshift.launcher.config.schema import (
+    DATA_PATH,
+    PRETRAINED,
+    config_of,
+    setting_infos,
+    task_class,
+)
 from gearshift.launcher.config.selection import STAGES, declared_stages, errors, select_stages
 from gearshift.launcher.config.settings_file import nearest_file
 from gearshift.models.base import DataError
@@ -191,42 +197,39 @@ _ROWS_OF_CONTINUAL = (
 )
 """With continual learning; each `allowed` ends with that."""
 _WEIGHTS = "data.weights"
-_BY_SIZE = f"--set {_WEIGHTS}=null"
 _ROWS_OF_SOURCES = (
     Row(
-        paths.DATA,
+        DATA_PATH,
         lambda v: len(set(map(os.path.realpath, _sources(v)))) < len(_sources(v)),
         "names a source twice",
         f"each source once; {_WEIGHTS} decides how often it is repeated",
     ),
     Row(
         "data.answers",
-        lambda v: v["data.answers"] is not None and _sources(v),
-        f"answers the lines of one file, and {paths.DATA} names several",
+        lambda v: v["data.answers"] and _sources(v),
+        f"answers the lines of one file, and {DATA_PATH} names several",
         "null",
         "--set data.answers=null",
     ),
     Row(
         _WEIGHTS,
-        lambda v: v[_WEIGHTS] is not None and len(v[_WEIGHTS]) != len(_sources(v)),
-        f"is not one number for each of several sources of {paths.DATA}",
+        lambda v: v[_WEIGHTS] is not None and not _are_weights(v[_WEIGHTS], _sources(v)),
+        f"is not a number for each of several sources of {DATA_PATH}, one of them above 0",
         "as many numbers, such as [0.7, 0.3]; null: by size",
-        _BY_SIZE,
-    ),
-    Row(
-        _WEIGHTS,
-        lambda v: v[_WEIGHTS] is not None and not 0 < sum(v[_WEIGHTS]) < math.inf,
-        "has no sum above 0",
-        "numbers of which one is above 0; null: by size",
-        _BY_SIZE,
+        f"--set {_WEIGHTS}=null",
     ),
 )
 
 
 def _sources(values: Mapping[str, Any]) -> list[str]:
     """The sources of the data, if there are several."""
-    path = values[paths.DATA]
+    path = values[DATA_PATH]
     return path if isinstance(path, list) else []
+
+
+def _are_weights(weights: list[float], sources: list[str]) -> bool:
+    """Whether each source gets a share."""
+    return len(weights) == len(sources) and 0 < sum(weights) < math.inf
 
 
 def _about(values: Values, key: str, problem: str, **fields: Any) -> Diagnostic:

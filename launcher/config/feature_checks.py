@@ -64,8 +64,6 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     beside the user's `data.path` are downloaded into it.
     """
     downloads = declared_targets(values)
-    if _PATH in values and isinstance(values[_PATH].value, list):
-        return []  # the user names all of them
     if not downloads or _PATH not in values or not all(target.name for target in downloads):
         return []  # a missing name is reported as an error
     first = downloads[0]
@@ -73,7 +71,7 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     users = values[_PATH].value if _PATH in keys.user else None
     folder = values[_FOLDER].value
     path = str(first.path if is_alone else first.folder)
-    if values[_ENABLED].value:
+    if values[_ENABLED].value and not isinstance(users, list):
         if users is not None:
             if not will_download(values, users):
                 folder = users

@@ -31,9 +31,15 @@ from gearshift.launcher.config.command_line import (
     command_line_error,
 )
 from gearshift.launcher.config.errors import about, allowed, display_name
-from gearshift.launcher.config.paths import DATA
 from gearshift.launcher.config.provenance import BUILT_IN_LAYER, ResetPart, Setting, Values
-from gearshift.launcher.config.schema import AUTO, SettingInfo, config_of, sections, setting_infos
+from gearshift.launcher.config.schema import (
+    AUTO,
+    DATA_PATH,
+    SettingInfo,
+    config_of,
+    sections,
+    setting_infos,
+)
 from gearshift.models.catalog import FAMILIES, stages_of
 from gearshift.training.settings import TRACKERS
 
@@ -210,7 +216,7 @@ def rejected(
     kind = failure["type"]
     path = info.key
     value = setting.value
-    if path == DATA and info.type == "text" and isinstance(value, list):
+    if path == DATA_PATH and info.type == "text" and isinstance(value, list):
         return about(
             {path: setting},
             path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 _DOWNLOADS = "download.folder"
 _DATA = "data."
-DATA = "data.path"
-"""The setting that names the data, in some families several files or folders."""
 PATHS: Mapping[str, Collection[str]] = {
     "engine.ds_config": (),
     "feature_cache.folder": (),
@@ -29,7 +27,7 @@ PATHS: Mapping[str, Collection[str]] = {
     "model.pretrained": (),
     "model.start": (),
     "model.tokenizer": ("bytes", "bpe"),
-    DATA: (),
+    "data.path": (),
     "data.answers": (),
     "data.channels": (),
     "data.texts": (),
@@ -48,10 +46,12 @@ def kept_values(values: Values) -> dict[str, Any]:
 
         texts[_DOWNLOADS] = str(feature_checks.declared_targets(values)[0].folder)
     for key, value in texts.items():
-        kept = []
-        for text in as_list(value):
-            kept.append(_absolute(text) if _is_path(key, values, text) else text)
-        texts[key] = kept if isinstance(value, list) else kept[0]
+        if isinstance(value, list):
+            texts[key] = [
+                _absolute(text) if _is_path(key, values, text) else text for text in value
+            ]
+        elif _is_path(key, values, value):
+            texts[key] = _absolute(value)
     return texts
 
 
@@ -61,13 +61,14 @@ def as_list(value: Any) -> list[Any]:
 
 
 def is_same(key: str, old: object, new: object, values: Values) -> bool:
-    """Whether two values of a setting are paths of the same files or folders. Reads the disk.
+    """Whether two values of a setting are equal, or paths of the same file. Reads the disk.
 
-    Or `old` is a name of the hub with its commit, and `new` is that name alone.
+    `new` may lack the commit of a name of the hub.
     """
-    if isinstance(old, list) or isinstance(new, list):
-        return _all_are(is_same, key, old, new, values)
-    if str(new).startswith(HUB) and str(old).startswith(f"{new}@"):
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return all(is_same(key, *pair, values) for pair in zip(old, new, strict=True))
+    is_commit = str(new).startswith(HUB) and str(old).startswith(f"{new}@")
+    if old == new or is_commit:
         return True
     if not _is_path(key, values, old) or not _is_path(key, values, new):
         return False
@@ -77,27 +78,12 @@ def is_same(key: str, old: object, new: object, values: Values) -> bool:
 
 def has_moved(key: str, old: object, new: object, values: Values) -> bool:
     """Whether the paths `old` exist no more, and `new` names other ones. Reads the disk."""
-    if isinstance(old, list) or isinstance(new, list):
-        return _all_are(has_moved, key, old, new, values)
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = [pair for pair in zip(old, new, strict=True) if not is_same(key, *pair, values)]
+        return all(has_moved(key, *pair, values) for pair in pairs)
     if not _is_path(key, values, old) or not _is_path(key, values, new):
         return False
     return not os.path.exists(_absolute(old)) and os.path.exists(_absolute(new))
-
-
-def _all_are(
-    holds: Callable[[str, object, object, Values], bool],
-    key: str,
-    old: object,
-    new: object,
-    values: Values,
-) -> bool:
-    """Whether two lists have as many values, and it holds for each pair that differs."""
-    before = as_list(old)
-    after = as_list(new)
-    if len(before) != len(after):
-        return False
-    pairs = zip(before, after, strict=True)
-    return all(one == other or holds(key, one, other, values) for one, other in pairs)
 
 
 def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> None:
@@ -137,7 +123,7 @@ def _is_path(key: str, values: Values, value: object) -> bool:
     if not is_custom(family) or not key.startswith(("model.", _DATA)):
         return key in PATHS and value not in PATHS[key]
     # Only these are known of a custom task, and its data may have a name that is no path.
-    known = (TASK_FOLDER, DATA, *(stage.loads for stage in config_of(family).stages))
+    known = (TASK_FOLDER, "data.path", *(stage.loads for stage in config_of(family).stages))
     return key in known and os.path.exists(_absolute(value))
 
 

@@ -298,6 +298,7 @@ def task_with_data(settings: Any, folder: Path) -> Task:
     return task
 
 
+DATA_PATH = "data.path"
 PRETRAINED = "model.pretrained"
 """The setting with a pretrained model, in the families that have one: a folder, or of the hub."""
 

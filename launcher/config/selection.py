@@ -17,7 +17,7 @@ from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, shown
 from gearshift.launcher.base.disk import SHOWN, problem_of
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.config import presets
-from gearshift.launcher.config.paths import DATA, PATHS, as_list
+from gearshift.launcher.config.paths import PATHS
 from gearshift.launcher.config.presets import TASK_FOLDER, Preset
 from gearshift.launcher.config.provenance import (
     BUILT_IN_LAYER,
@@ -37,6 +37,7 @@ from gearshift.launcher.config.provenance import (
     layer_of,
 )
 from gearshift.launcher.config.schema import (
+    DATA_PATH,
     FIRST_RUN,
     PRETRAINED,
     TEXTS,
@@ -147,11 +148,7 @@ def _options(args: CliArgs) -> list[tuple[str, str, str]]:
     if args.engine is not None:
         entries.append((_ENGINE, args.engine, f"--engine {args.engine}"))
     for key, (option, text) in args.options.items():
-        argument = option
-        if text != "true":
-            texts = _several(text) or [text]
-            argument = " ".join(f"{option} {item}" for item in texts)
-        entries.append((key, text, argument))
+        entries.append((key, text, option if text == "true" else f"{option} {text}"))
     return entries
 
 
@@ -164,9 +161,8 @@ def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
     if setting.origin.layer != CLI_LAYER or not isinstance(text, str):
         return setting
     value: Any = text
-    several = _several(text)
-    if info is not None and info.key == DATA and several is not None:
-        value = several
+    if info is not None and info.key == DATA_PATH and text.startswith("["):
+        value = parse_yaml_value(text)
     elif info is None or info.type in ("text", "one of", TEXTS):
         if info is not None and info.nullable and text in ("null", "~"):
             value = None
@@ -175,13 +171,6 @@ def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
     else:
         value = parse_yaml_value(text)
     return Setting(value, setting.origin)
-
-
-def _several(text: str) -> list[Any] | None:
-    """The values of a list in brackets; None: it is none."""
-    if not (text.startswith("[") and text.endswith("]")):
-        return None
-    return list(parse_yaml_value(text))
 
 
 def errors() -> ModuleType:
@@ -499,12 +488,11 @@ def _read(
     if message:
         unseen = {"type": "unseen", "loc": (), "msg": message}
         return None, [input_errors().rejected(info, setting, unseen, below)]
+    text = str(setting.value)
     problem = None
-    for text in map(str, as_list(setting.value)):
-        if key in PATHS and not problem:
-            problem = problem_of(text)
+    if key in PATHS:
+        problem = problem_of(text)
     if problem:
-        text = str(setting.value)
         message = f"{errors().display_name(key)} {shown(text[:SHOWN])} {problem}"
         return None, [errors().about({key: setting}, key, message)]
     try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import lgamma
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,9 +17,6 @@ from gearshift.models.common.family import padded, spread_positions
 from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.model import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, text_of
-
-if TYPE_CHECKING:
-    from gearshift.models.language.sources import Mixture
 
 MULTIPLE = 8
 """Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""
@@ -176,32 +173,23 @@ class TokenWindows:
         )
 
     def control(self, train: TokenWindows, size: int) -> dict[str, dict[str, float]]:
-        """See shuffled_band."""
-        return shuffled_band(self, train, size)
+        """The band of the loss on shuffled rows in nats per token, from token counts alone.
 
+        `chance`: under the token frequencies of `train` (one added to each of the `size` counts).
+        `min`: under each row's own frequencies, that is the logarithm of the number of its orders.
+        A loss below it indicates a leak.
+        """
+        # Ones, because a token that is not in the training split would have infinite nats.
+        frequencies = np.ones(size, dtype=np.int64)
+        for i in spread_positions(len(train), _COUNTED):
+            frequencies += np.bincount(train.sample(i).labels, minlength=size)
+        logp = np.log(frequencies / frequencies.sum())
 
-def shuffled_band(
-    rows: TokenWindows | Mixture,
-    train: TokenWindows | Mixture,
-    size: int,
-) -> dict[str, dict[str, float]]:
-    """The band of the loss on shuffled rows in nats per token, from token counts alone.
-
-    `chance`: under the token frequencies of `train` (one added to each of the `size` counts).
-    `min`: under each row's own frequencies, that is the logarithm of the number of its orders.
-    A loss below it indicates a leak.
-    """
-    # Ones, because a token that is not in the training split would have infinite nats.
-    frequencies = np.ones(size, dtype=np.int64)
-    for i in spread_positions(len(train), _COUNTED):
-        frequencies += np.bincount(train.sample(i).labels, minlength=size)
-    logp = np.log(frequencies / frequencies.sum())
-
-    chance = 0.0
-    orders = 0.0
-    for i in range(len(rows)):
-        counts = np.bincount(rows.sample(i).labels, minlength=size)
-        chance -= float(counts @ logp)
-        repeats = counts[counts > 1]
-        orders += lgamma(counts.sum() + 1) - sum(map(lgamma, repeats + 1))
-    return {"val_loss": {"min": orders / rows.tokens, "chance": chance / rows.tokens}}
+        chance = 0.0
+        orders = 0.0
+        for i in range(len(self)):
+            counts = np.bincount(self.sample(i).labels, minlength=size)
+            chance -= float(counts @ logp)
+            repeats = counts[counts > 1]
+            orders += lgamma(counts.sum() + 1) - sum(map(lgamma, repeats + 1))
+        return {"val_loss": {"min": orders / self.tokens, "chance": chance / self.tokens}}

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
-from pathlib import PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gearshift.models.base import DataError, Draws
 from gearshift.models.catalog import HUB
-from gearshift.models.language.rows import Row, shuffled_band
 
 if TYPE_CHECKING:
     from gearshift.models.language.dialogues import Samples
     from gearshift.models.language.readers.corpus import Corpus
+    from gearshift.models.language.rows import Row
 
 
 def source_names(paths: Sequence[str]) -> list[str]:
@@ -34,11 +33,10 @@ def source_names(paths: Sequence[str]) -> list[str]:
 def _name(path: str, count: int) -> str:
     """The last `count` parts of a path or of a name, as letters, digits, `_`, `.` and `-`."""
     if path.startswith(("embedded:", HUB)):
-        text = re.sub("@[^:]*", "", path.partition(":")[2])  # without the commit
+        parts = re.sub("@[^:]*", "", path.partition(":")[2]).split("/")  # without the commit
     else:
-        text = os.path.abspath(os.path.expanduser(path))
-    whole = PurePath(text)
-    parts = (*whole.parts[:-1], whole.stem)
+        whole = Path(path).expanduser().absolute()
+        parts = [*whole.parts[:-1], whole.stem]
     return re.sub(r"[^\w.-]+", "-", "-".join(parts[-count:])).strip("-.")
 
 
@@ -51,9 +49,9 @@ def check_sources(corpora: Sequence[Corpus]) -> None:
     keys = first.keys
     for corpus in corpora[1:]:
         if corpus.is_text != first.is_text:
-            texts, chats = (corpus, first) if corpus.is_text else (first, corpus)
             raise DataError(
-                f"'{texts.source.name}' is plain text, and '{chats.source.name}' conversations",
+                f"one of '{first.source.name}' and '{corpus.source.name}' is plain text, "
+                "the other is conversations",
                 where="data.path",
                 allowed="sources of one kind",
                 hint="train on one after the other: see model.start",
@@ -70,19 +68,20 @@ class Mixture:
         self.source_sizes = list(map(len, parts))
         self.source_weights = weights
         taken = np.array(weights or self.source_sizes)
-        self.shares: list[float] = (taken / taken.sum()).tolist()
+        self.shares = taken / taken.sum()
         """What each has of the samples taken."""
         self._starts = list(accumulate(self.source_sizes, initial=0))
         self.length = parts[0].length
         self.row_length = parts[0].row_length
         self.temperature = parts[0].temperature
-        self.mean_length = float(np.dot(self.shares, [part.mean_length for part in parts]))
-        self.tokens = sum(part.tokens for part in parts)
-        self.skipped = sum(part.skipped for part in parts)
-        self.truncated = sum(part.truncated for part in parts)
-        self.whole_length = max(part.whole_length for part in parts)
-        text_bytes = sum(part.bytes_per_token * part.tokens for part in parts)
-        self.bytes_per_token = text_bytes / self.tokens
+        self.mean_length = self._mean("mean_length", self.shares)
+        tokens = np.array([part.tokens for part in parts])
+        self._shares_of_tokens = tokens / tokens.sum()
+        self._bytes_per_token = self._mean("bytes_per_token", self._shares_of_tokens)
+
+    def _mean(self, name: str, shares: np.ndarray) -> float:
+        """The mean of a number that each source has."""
+        return float(np.dot(shares, [getattr(part, name) for part in self.parts]))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -90,12 +89,15 @@ class Mixture:
     def sample(self, index: int, draws: Draws | None = None) -> Row:
         source = bisect_right(self._starts, index) - 1
         row = self.parts[source].sample(index - self._starts[source])
-        return replace(row, source=source, bytes_per_token=self.bytes_per_token)
+        return replace(row, source=source, bytes_per_token=self._bytes_per_token)
 
-    def control(self, train: Any, size: int) -> dict[str, dict[str, float]]:
-        """As of one source; of conversations, the widest band of any."""
-        if self.row_length is not None:
-            return shuffled_band(self, train, size)
-        pairs: Any = zip(self.parts, train.parts, strict=True)
-        bands = [part.control(other, size) for part, other in pairs]
-        return max(bands, key=lambda band: band["exact_match"]["max"])
+    def control(self, train: Mixture, size: int) -> dict[str, dict[str, float]]:
+        """The means of the bands of all sources, by tokens."""
+        means: dict[str, dict[str, float]] = {}
+        pairs: Any = zip(self._shares_of_tokens, self.parts, train.parts, strict=True)
+        for share, part, other in pairs:
+            for metric, band in part.control(other, size).items():
+                total = means.setdefault(metric, dict.fromkeys(band, 0.0))
+                for name, bound in band.items():
+                    total[name] += float(share) * bound
+        return means

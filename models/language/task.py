@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ from gearshift.models.common.family import (
     path_of,
     save_facts,
 )
-from gearshift.models.common.split import SPLITS, SplitRule, split_groups
+from gearshift.models.common.split import SPLITS, split_groups
 from gearshift.models.language import preview
 from gearshift.models.language.config import Data, Model
 from gearshift.models.language.encoded import encode
@@ -61,8 +62,6 @@ if TYPE_CHECKING:
 _BY_POSITION = "the end of each text is held out (fewer than 3 documents)"
 _MARK = "//"
 """Between the name of a source and that of a group in it: no name of a file has it."""
-_NATS = "nats of each source"
-_TOKENS = "tokens of each source"
 _START = "a run folder of  --set model.stage=lower , or a safetensors file of its model"
 
 
@@ -150,36 +149,34 @@ class LanguageTask(FamilyTask):
     def _split(self, corpora: Sequence[Corpus]) -> None:
         """Split each source, and record the groups of all. Raises DataError."""
         earlier = self.rule.earlier or {}
+        names = []
         if len(corpora) > 1 or any(_MARK in group for group in earlier):
             from gearshift.models.language import sources
 
             names = sources.source_names(self.paths)
-            for name, corpus in zip(names, corpora, strict=True):
-                prefix = name + _MARK
-                # A source alone has its groups from a run of several.
-                if len(corpora) > 1 or any(group.startswith(prefix) for group in earlier):
-                    corpus.prefix = prefix
-            if len(corpora) > 1:
-                self.names = names
-                sources.check_sources(corpora)
+            sources.check_sources(corpora)
+        if len(corpora) > 1:
+            self.names = names
+        for name, corpus in zip(names, corpora, strict=False):
+            prefix = name + _MARK
+            # A source alone has its groups in a run of several, too.
+            if self.names or any(group.startswith(prefix) for group in earlier):
+                corpus.prefix = prefix
         groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
         for corpus in corpora:
-            rule = self.rule
-            if self.names and earlier.keys().isdisjoint(corpus.groups):  # a new source
-                rule = replace(rule, earlier=None)
-            for name, of_source in self._groups_of(corpus, rule).items():
+            for name, of_source in self._groups_of(corpus).items():
                 groups[name] += of_source
         self.groups = groups
         self.save_split(groups)
 
-    def _groups_of(self, corpus: Corpus, rule: SplitRule) -> Groups:
+    def _groups_of(self, corpus: Corpus) -> Groups:
         """The groups of the splits of one source. Raises DataError."""
         # A continued run keeps the groups of its first data, whatever the new data would need.
-        if not corpus.source.is_cut or rule.earlier is not None:
-            return split_groups(corpus.groups, rule, self.noun)
+        if not corpus.source.is_cut or self.rule.earlier is not None:
+            return split_groups(corpus.groups, self.rule, self.noun)
         from gearshift.models.language.readers.file_corpus import split_ends
 
-        return split_ends(corpus, rule)
+        return split_ends(corpus, self.rule)
 
     def _build_splits(self, corpora: Sequence[Corpus], rules: Rules) -> dict[str, Any]:
         """Build the samples of each split; the facts of the data. Raises DataError.
@@ -199,13 +196,11 @@ class LanguageTask(FamilyTask):
                 parts[name].append(kind(encoded, corpus, numbers, rules, side))
             size = corpus.source.size or int(encoded.text_bytes.sum())
             sums.update(corpus.left_out, bytes=size, tokens=len(encoded), records=len(corpus))
-        samples = []
+        samples = list(chain.from_iterable(parts.values()))
         tokens = {}
         for name, of_sources in parts.items():
-            split = self._whole(of_sources)
-            self.splits[name] = split
-            samples.append(split)
-            tokens[name] = split.tokens
+            self.splits[name] = self._whole(of_sources)
+            tokens[name] = sum(part.tokens for part in of_sources)
         if not self.is_chat and tokens["train"] < rules.length:
             raise DataError(
                 f"the training split has {tokens['train']} tokens, "
@@ -221,9 +216,11 @@ class LanguageTask(FamilyTask):
             "format": " and ".join(dict.fromkeys(corpus.source.format for corpus in corpora)),
         }
         if self.names:
-            train = self.data("train")
-            for name, size, share in zip(self.names, train.source_sizes, train.shares, strict=True):
-                facts.setdefault("sources", {})[name] = {"samples": size, "share": share}
+            shares = self.data("train").shares.tolist()
+            facts["sources"] = {
+                name: {"samples": len(part), "share": share}
+                for name, part, share in zip(self.names, parts["train"], shares, strict=True)
+            }
         assumed = []
         for corpus in corpora:
             assumed += [f"{name}: {listed(files, 1)}" for name, files in corpus.encodings.items()]
@@ -388,7 +385,7 @@ class LanguageTask(FamilyTask):
         of permuted answers minus loss of true answers, in nats per token. Of several sources each
         has its loss; None: no sample of it was evaluated.
         """
-        n = {name: total.sum().item() for name, total in sums.items()}
+        n = {name: total.item() for name, total in sums.items()}
         loss = n["nats"] / n["tokens"]
         metrics: Scores = {
             "val_loss": loss,
@@ -401,9 +398,8 @@ class LanguageTask(FamilyTask):
             if self.control == "noise":
                 metrics["matched_gap"] = loss - n["true_nats"] / n["true_tokens"]
         for number, name in enumerate(self.names):
-            tokens = sums[_TOKENS][number].item()
-            nats = sums[_NATS][number].item()
-            metrics[f"val_loss_{name}"] = nats / tokens if tokens else None
+            tokens = n[f"tokens {number}"]
+            metrics[f"val_loss_{name}"] = n[f"nats {number}"] / tokens if tokens else None
         return metrics
 
     def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
@@ -577,7 +573,7 @@ def counts(
 ) -> dict[str, Tensor]:
     """What `batch` adds to the counts; `nats` and `correct` [batch, time] are those of each token.
 
-    Of `num_sources` sources, each has its nats and tokens as well, both [source].
+    Of several sources, each has its nats and tokens as well.
     An answer is exact if each of its labels, which follow each other, is the likeliest token after
     the true tokens before it. By induction this holds if and only if greedy decoding produces the
     whole answer and ends there, so no text is generated.
@@ -611,10 +607,8 @@ def counts(
     sums = {name: (x * ~is_true).sum() for name, x in rows.items()}
     sums["true_nats"] = (row_nats * is_true).sum()
     sums["true_tokens"] = (tokens * is_true).sum()
-    if num_sources:
-        source = batch["source"].to(nats.device)
-        numbers = torch.arange(num_sources, device=nats.device)
-        is_here = (source[:, None] == numbers) & ~is_true[:, None]
-        sums[_NATS] = (row_nats[:, None] * is_here).sum(0)
-        sums[_TOKENS] = (tokens[:, None] * is_here).sum(0)
+    for number in range(num_sources):
+        is_here = (batch["source"].to(nats.device) == number) & ~is_true
+        sums[f"nats {number}"] = (row_nats * is_here).sum()
+        sums[f"tokens {number}"] = (tokens * is_here).sum()
     return sums

@@ -27,6 +27,8 @@ _PROBES = 16
 _ROUNDS = 8
 # Positions permuted per call of numpy, whose overhead equals a few hundred of them
 _AT_ONCE = 4096
+_NEVER = 1e-300
+"""Instead of a share of 0."""
 Request = tuple[int, list[int]]
 """Epoch, and the samples of one micro-batch."""
 
@@ -223,17 +225,15 @@ class DataOrder:
         block, offset = divmod(position, self._steps_at_once)
         if (epoch, block) != self._block:
             size = self._steps_at_once * self.global_batch
-            start = block * size
-            positions = np.arange(
-                start,
-                min(start + size, self.length),
-                dtype=np.uint64,
-            )
-            keys = _keys(derive(self.seed, "order", epoch))
-            self._indices = permute(positions, self.length, keys)
+            self._indices = self._samples_at(epoch, block * size, size)
             self._block = epoch, block
         first = offset * self.global_batch
         return epoch, self._indices[first : first + self.global_batch]
+
+    def _samples_at(self, epoch: int, start: int, count: int) -> NDArray[np.int64]:
+        """The samples at `count` positions of an epoch from `start`, as far as there are."""
+        positions = np.arange(start, min(start + count, self.length), dtype=np.uint64)
+        return _permuted(positions, self.length, derive(self.seed, "order", epoch))
 
     def share(
         self,
@@ -252,11 +252,10 @@ class DataOrder:
 
 
 class MixedOrder(DataOrder):
-    """The order of samples of several sources, of which each has its share of all samples taken.
+    """The samples of several sources, each with its share of all that are taken.
 
     A source that is used up begins again with another permutation, while a longer one goes on: an
-    epoch, as many samples as all sources have, repeats samples of one and lacks some of another.
-    Nothing is dropped, and nothing is stored.
+    epoch, as many samples as there are, repeats some and lacks others. Nothing is dropped.
     """
 
     def __init__(
@@ -269,31 +268,22 @@ class MixedOrder(DataOrder):
         """The sources follow each other in the numbers of samples. Raises as DataOrder."""
         super().__init__(sum(sizes), global_batch, seed)
         self._sizes = sizes
-        self._starts = list(accumulate(sizes, initial=0))
         self._shares = np.array(weights) / sum(weights)
 
-    def batch(self, step: int) -> tuple[int, NDArray[np.int64]]:
-        block, offset = divmod(step, self._steps_at_once)
-        if (0, block) != self._block:
-            size = self._steps_at_once * self.global_batch
-            self._indices = self._mixed(block * size, size)
-            self._block = 0, block
-        first = offset * self.global_batch
-        return step // self.steps_per_epoch, self._indices[first : first + self.global_batch]
-
-    def _mixed(self, start: int, count: int) -> NDArray[np.int64]:
-        """The samples at `count` positions of the run from `start`."""
-        sources, numbers = interleave(start, count, self._shares)
-        indices = np.empty(count, np.int64)
+    def _samples_at(self, epoch: int, start: int, count: int) -> NDArray[np.int64]:
+        before = epoch * self.steps_per_epoch * self.global_batch
+        sources, numbers = interleave(before + start, count, self._shares)
+        begin = 0
         for source, size in enumerate(self._sizes):
-            places = np.flatnonzero(sources == source)
-            passes, positions = np.divmod(numbers[places], max(1, size))
-            for number in np.unique(passes).tolist():
-                is_here = passes == number
-                keys = _keys(derive(self.seed, "source order", source, number))
-                chosen = permute(positions[is_here].astype(np.uint64), size, keys)
-                indices[places[is_here]] = self._starts[source] + chosen
-        return indices
+            passes, positions = np.divmod(numbers, size)
+            for number in np.unique(passes[sources == source]).tolist():
+                here = (sources == source) & (passes == number)
+                seed = derive(self.seed, "source", source, number)
+                samples = _permuted(positions[here].astype(np.uint64), size, seed)
+                positions[here] = samples
+            numbers = np.where(sources == source, begin + positions, numbers)
+            begin += size
+        return numbers
 
 
 def interleave(
@@ -303,23 +293,16 @@ def interleave(
 
     Number n of a source is due at (n + 1/2) ÷ its share, and what is due first comes first. Of the
     first p positions a source has p × its share, but for (1 + share × (sources - 2)) ÷ 2 at most.
-    Source: Webster's method of apportionment; Balinski and Young, Fair Representation, 1982.
+    Source: Webster's method; Balinski and Young, Fair Representation, 1982.
     """
     slack = len(shares)
-    # Counts that are surely reached before `start`; the rest of its past is ordered here.
+    # Surely reached before `start`; what is due from there to `start` is skipped.
     least = np.maximum(0, np.floor(shares * start) - slack).astype(np.int64)
-    due = []
-    sources = []
-    numbers = []
-    for source in np.flatnonzero(shares).tolist():
-        more = math.ceil(shares[source] * count) + 2 * slack + 2
-        part = least[source] + np.arange(more)
-        due.append((part + 0.5) / shares[source])
-        sources.append(np.full(more, source))
-        numbers.append(part)
-    skipped = start - int(least.sum())
-    order = np.argsort(np.concatenate(due), kind="stable")[skipped : skipped + count]
-    return np.concatenate(sources)[order], np.concatenate(numbers)[order]
+    width = count + 2 * slack + 2
+    numbers = least[:, None] + np.arange(width)  # [source, number]
+    due = (numbers + 0.5) / np.maximum(shares, _NEVER)[:, None]
+    order = np.argsort(due, axis=None, kind="stable")[start - least.sum() :][:count]
+    return order // width, numbers.ravel()[order]
 
 
 def order_of(split: Split, global_batch: int, seed: int) -> DataOrder:
@@ -329,9 +312,10 @@ def order_of(split: Split, global_batch: int, seed: int) -> DataOrder:
     return DataOrder(len(split), global_batch, seed)
 
 
-def _keys(seed: int) -> list[int]:
-    """The keys of a permutation."""
-    return [derive(seed, "round", number) for number in range(_ROUNDS)]
+def _permuted(positions: NDArray[np.uint64], length: int, seed: int) -> NDArray[np.int64]:
+    """`positions`, each in [0, length), after the permutation of `seed`."""
+    keys = [derive(seed, "round", number) for number in range(_ROUNDS)]
+    return permute(positions, length, keys)
 
 
 def permute(positions: NDArray[np.uint64], length: int, keys: Sequence[int]) -> NDArray[np.int64]:
