@@ -186,8 +186,8 @@ def _run_arguments(command: Command, arguments: _Arguments, argument: str) -> Cl
     for option in command.options:
         texts = arguments.values.get(option.flag)
         if texts and option.key not in (None, "mode", "engine.name"):
-            text = texts[-1]
-            if option.repeats and len(texts) > 1:
+            text = ",".join(texts) if option.repeats else texts[-1]
+            if option.flag == "--data" and len(texts) > 1:  # a path may have a comma
                 text = json.dumps(texts, ensure_ascii=False)
             options[option.key] = (option.flag, text)
     resume = arguments.last(RESUME.flag)
