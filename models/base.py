@@ -104,6 +104,16 @@ class Split(Protocol):
     def sample(self, index: int, draws: Draws) -> Any: ...
 
 
+@runtime_checkable
+class HasSources(Protocol):
+    """A split of several sources, one after another."""
+
+    source_sizes: Sequence[int]
+    """Samples of each."""
+    source_weights: Sequence[float] | None
+    """What each has of the samples taken, in any unit; None: all samples count alike."""
+
+
 class Metric(Protocol):
     """Counts over a split that add up exactly over ranks."""
 

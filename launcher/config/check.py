@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.util import find_spec
@@ -37,7 +39,13 @@ from gearshift.launcher.config.provenance import (
     Resolved,
     Values,
 )
-from gearshift.launcher.config.schema import PRETRAINED, config_of, setting_infos, task_class
+from gearshift.launcher.config.schema import (
+    DATA_PATH,
+    PRETRAINED,
+    config_of,
+    setting_infos,
+    task_class,
+)
 from gearshift.launcher.config.selection import STAGES, declared_stages, errors, select_stages
 from gearshift.launcher.config.settings_file import nearest_file
 from gearshift.models.base import DataError
@@ -77,9 +85,11 @@ class Row(NamedTuple):
     """Whether it is a warning, if the user has set the value."""
 
 
-def _is_no_folder(path: str | None) -> bool:
+def _is_no_folder(path: str | list[str] | None) -> bool:
     """Whether new files cannot arrive at a path; one that does not exist is another error."""
-    return path is None or path.startswith(paths.EMBEDDED) or Path(path).expanduser().is_file()
+    if not isinstance(path, str):
+        return True
+    return path.startswith(paths.EMBEDDED) or Path(path).expanduser().is_file()
 
 
 def _limit(name: str) -> Row:
@@ -186,6 +196,40 @@ _ROWS_OF_CONTINUAL = (
     ),
 )
 """With continual learning; each `allowed` ends with that."""
+_WEIGHTS = "data.weights"
+_ROWS_OF_SOURCES = (
+    Row(
+        DATA_PATH,
+        lambda v: len(set(map(os.path.realpath, _sources(v)))) < len(_sources(v)),
+        "names a source twice",
+        f"each source once; {_WEIGHTS} decides how often it is repeated",
+    ),
+    Row(
+        "data.answers",
+        lambda v: v["data.answers"] and _sources(v),
+        f"answers the lines of one file, and {DATA_PATH} names several",
+        "null",
+        "--set data.answers=null",
+    ),
+    Row(
+        _WEIGHTS,
+        lambda v: v[_WEIGHTS] is not None and not _are_weights(v[_WEIGHTS], _sources(v)),
+        f"is not a number for each of several sources of {DATA_PATH}, one of them above 0",
+        "as many numbers, such as [0.7, 0.3]; null: by size",
+        f"--set {_WEIGHTS}=null",
+    ),
+)
+
+
+def _sources(values: Mapping[str, Any]) -> list[str]:
+    """The sources of the data, if there are several."""
+    path = values[DATA_PATH]
+    return path if isinstance(path, list) else []
+
+
+def _are_weights(weights: list[float], sources: list[str]) -> bool:
+    """Whether each source gets a share."""
+    return len(weights) == len(sources) and 0 < sum(weights) < math.inf
 
 
 def _about(values: Values, key: str, problem: str, **fields: Any) -> Diagnostic:
@@ -201,6 +245,8 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
     if now[_CONTINUAL]:
         for row in _ROWS_OF_CONTINUAL:
             rows.append(row._replace(allowed=f"{row.allowed}, with {_CONTINUAL}"))
+    if _WEIGHTS in now and not is_custom(now["model.family"]):
+        rows += _ROWS_OF_SOURCES
     for row in rows:
         if row.key not in now or not row.when(now):
             continue
@@ -220,7 +266,8 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
     diagnostics += _trackers(values)
     for key in paths.PATHS:
         if key in values:
-            diagnostics += _path(values, key)
+            for text in paths.as_list(now[key]):
+                diagnostics += _path(values, key, text)
     max_steps = values["train.max_steps"].value
     if max_steps is not None:
         diagnostics += check_lengths(values, keys, max_steps)
@@ -299,9 +346,8 @@ def _trackers(values: Values) -> Iterator[Diagnostic]:
             yield errors().about(values, "track", message, fix=install_command(package))
 
 
-def _path(values: Values, key: str) -> Iterator[Diagnostic]:
+def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
     """Errors of files that do not exist, of pipes and devices, which have no end, and of URLs."""
-    text = values[key].value
     if text is None or text.startswith((paths.EMBEDDED, HUB)):
         return
     if redact(text) != text:  # files of the run would name the password
@@ -327,7 +373,10 @@ def _path(values: Values, key: str) -> Iterator[Diagnostic]:
         if path.is_symlink():
             problem = f"is a link to a file that {problem}"
         like = nearest_file(text)
-        yield _about(values, key, problem, new=like, did_you_mean=like, fix=fix)
+        new: Any = like
+        if like is not None and text != values[key].value:  # one of several
+            new = [like if each == text else each for each in values[key].value]
+        yield _about(values, key, problem, new=new, did_you_mean=like, fix=fix)
 
 
 def _watched_folder(values: Values) -> Iterator[Diagnostic]:

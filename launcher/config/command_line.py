@@ -80,8 +80,9 @@ OPTIONS = (
         Option(
             "--data PATH",
             "File or folder in a format of the family, or its built-in data; see "
-            "`explain data.path` and `data check`.",
+            "`explain data.path` and `data check`. Several: --data A --data B.",
             "data.path",
+            repeats=True,
             values="paths",
         ),
         Option("--continuous-learning", key="continual.enabled"),

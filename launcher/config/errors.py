@@ -9,7 +9,7 @@ from typing import Any
 
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, listed, plain, shown
 from gearshift.launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Values
-from gearshift.launcher.config.schema import SettingInfo
+from gearshift.launcher.config.schema import DATA_PATH, SettingInfo
 from gearshift.models.base import DataError
 from gearshift.training.settings import SettingError
 
@@ -107,6 +107,8 @@ def fix_line(key: str, origin: Origin, value: Any) -> str:
     text = plain(value)
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
         text = ",".join(value)
+    if key == DATA_PATH and isinstance(value, list):
+        return " ".join(f"--data {shlex.quote(text)}" for text in value)
     option = "--set"  # no file of ours and of a resumed run is edited
     if origin.layer == CLI_LAYER:
         option = origin.where.split()[0]

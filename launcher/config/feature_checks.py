@@ -71,7 +71,7 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     users = values[_PATH].value if _PATH in keys.user else None
     folder = values[_FOLDER].value
     path = str(first.path if is_alone else first.folder)
-    if values[_ENABLED].value:
+    if values[_ENABLED].value and not isinstance(users, list):
         if users is not None:
             if not will_download(values, users):
                 folder = users

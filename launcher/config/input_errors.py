@@ -32,7 +32,14 @@ from gearshift.launcher.config.command_line import (
 )
 from gearshift.launcher.config.errors import about, allowed, display_name
 from gearshift.launcher.config.provenance import BUILT_IN_LAYER, ResetPart, Setting, Values
-from gearshift.launcher.config.schema import AUTO, SettingInfo, config_of, sections, setting_infos
+from gearshift.launcher.config.schema import (
+    AUTO,
+    DATA_PATH,
+    SettingInfo,
+    config_of,
+    sections,
+    setting_infos,
+)
 from gearshift.models.catalog import FAMILIES, stages_of
 from gearshift.training.settings import TRACKERS
 
@@ -209,6 +216,15 @@ def rejected(
     kind = failure["type"]
     path = info.key
     value = setting.value
+    if path == DATA_PATH and info.type == "text" and isinstance(value, list):
+        return about(
+            {path: setting},
+            path,
+            f"{path} {shown(value)} names several sources",
+            allowed="one file or folder; in the family language several",
+            new=value[0] if value else None,
+            hint="put the files into one folder",
+        )
     # Where in the value: an item of a list, a name of a mapping, or a name within one.
     parts: list[Any] = []
     if "mapping" in info.type:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -186,6 +187,8 @@ def _run_arguments(command: Command, arguments: _Arguments, argument: str) -> Cl
         texts = arguments.values.get(option.flag)
         if texts and option.key not in (None, "mode", "engine.name"):
             text = ",".join(texts) if option.repeats else texts[-1]
+            if option.flag == "--data" and len(texts) > 1:  # a path may have a comma
+                text = json.dumps(texts, ensure_ascii=False)
             options[option.key] = (option.flag, text)
     resume = arguments.last(RESUME.flag)
     resume_option = RESUME.flag

@@ -46,13 +46,30 @@ def kept_values(values: Values) -> dict[str, Any]:
 
         texts[_DOWNLOADS] = str(feature_checks.declared_targets(values)[0].folder)
     for key, value in texts.items():
-        if _is_path(key, values, value):
+        if isinstance(value, list):
+            texts[key] = [
+                _absolute(text) if _is_path(key, values, text) else text for text in value
+            ]
+        elif _is_path(key, values, value):
             texts[key] = _absolute(value)
     return texts
 
 
+def as_list(value: Any) -> list[Any]:
+    """The values of a setting that is one, or a list of several."""
+    return value if isinstance(value, list) else [value]
+
+
 def is_same(key: str, old: object, new: object, values: Values) -> bool:
-    """Whether two values of a setting are paths of the same file or folder. Reads the disk."""
+    """Whether two values of a setting are equal, or paths of the same file. Reads the disk.
+
+    `new` may lack the commit of a name of the hub.
+    """
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return all(is_same(key, *pair, values) for pair in zip(old, new, strict=True))
+    is_commit = str(new).startswith(HUB) and str(old).startswith(f"{new}@")
+    if old == new or is_commit:
+        return True
     if not _is_path(key, values, old) or not _is_path(key, values, new):
         return False
     first, second = (os.path.realpath(os.path.expanduser(str(path))) for path in (old, new))
@@ -60,7 +77,10 @@ def is_same(key: str, old: object, new: object, values: Values) -> bool:
 
 
 def has_moved(key: str, old: object, new: object, values: Values) -> bool:
-    """Whether the path `old` exists no more, and `new` names another one. Reads the disk."""
+    """Whether the paths `old` exist no more, and `new` names other ones. Reads the disk."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = [pair for pair in zip(old, new, strict=True) if not is_same(key, *pair, values)]
+        return all(has_moved(key, *pair, values) for pair in pairs)
     if not _is_path(key, values, old) or not _is_path(key, values, new):
         return False
     return not os.path.exists(_absolute(old)) and os.path.exists(_absolute(new))
@@ -72,24 +92,26 @@ def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> No
     The names of groups of samples contain those of files. Reads the disk.
     """
     for key in values.keys() & recorded.keys():
-        new = values[key].value
         old = recorded[key]
-        # The commit of the run, if the user names the model again.
-        is_pinned = str(new).startswith(HUB) and str(old).startswith(f"{new}@")
-        if is_pinned or is_same(key, old, new, values):
+        if is_same(key, old, values[key].value, values):
             values[key] = replace(values[key], value=old)
 
 
 def data_paths(settings: Settings) -> dict[str, Path]:
-    """The files and folders of the data that `settings` name, by key. Reads the disk."""
+    """The files and folders of the data that `settings` name, by key. Reads the disk.
+
+    Those of several have their number: `data.path[0]`.
+    """
     data: Any = getattr(settings, "data", None)  # of the family
     files = {}
     for key in PATHS:
         if not key.startswith(_DATA):
             continue
-        text = getattr(data, key.removeprefix(_DATA), None)
-        if isinstance(text, str) and os.path.exists(_absolute(text)):
-            files[key] = Path(_absolute(text))
+        texts = as_list(getattr(data, key.removeprefix(_DATA), None))
+        for number, text in enumerate(texts):
+            name = f"{key}[{number}]" if len(texts) > 1 else key
+            if isinstance(text, str) and os.path.exists(_absolute(text)):
+                files[name] = Path(_absolute(text))
     return files
 
 

@@ -298,6 +298,7 @@ def task_with_data(settings: Any, folder: Path) -> Task:
     return task
 
 
+DATA_PATH = "data.path"
 PRETRAINED = "model.pretrained"
 """The setting with a pretrained model, in the families that have one: a folder, or of the hub."""
 
@@ -427,6 +428,8 @@ def _infos(model: Any, prefix: str) -> Iterator[SettingInfo]:
             yield _info(prefix + (info.alias or name), info)
 
 
+TEXTS = "text or list of texts"
+"""The type of a setting that is a text or several."""
 _TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
@@ -458,6 +461,8 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
     if set(kinds) == {int, str}:
         word = "length"
         allowed = DURATION_FORMS
+    elif kinds == [str, list[str]]:
+        word = TEXTS
     elif get_origin(kinds[0]) is Literal and len(kinds) == 1:
         word = "one of"
         allowed = get_args(kinds[0])

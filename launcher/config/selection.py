@@ -37,8 +37,10 @@ from gearshift.launcher.config.provenance import (
     layer_of,
 )
 from gearshift.launcher.config.schema import (
+    DATA_PATH,
     FIRST_RUN,
     PRETRAINED,
+    TEXTS,
     SettingInfo,
     config_of,
     model_part,
@@ -159,7 +161,9 @@ def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
     if setting.origin.layer != CLI_LAYER or not isinstance(text, str):
         return setting
     value: Any = text
-    if info is None or info.type in ("text", "one of"):
+    if info is not None and info.key == DATA_PATH and text.startswith("["):
+        value = parse_yaml_value(text)
+    elif info is None or info.type in ("text", "one of", TEXTS):
         if info is not None and info.nullable and text in ("null", "~"):
             value = None
     elif info.type == "list of texts" and not text.startswith("["):

@@ -57,7 +57,7 @@ from gearshift.launcher.plan.target import (
 from gearshift.launcher.plan.time import UNKNOWN, Seconds
 from gearshift.models.base import Batch, DataError, HasFrozenEncoder, Task
 from gearshift.training.checkpoint import base_weights, retention
-from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
+from gearshift.training.data.samples import DataOrder, MicroBatch, Samples, order_of
 from gearshift.training.logging.encoding import size
 from gearshift.training.settings import FeatureCache, SettingError, TrainingSettings
 from gearshift.training.throughput import Gpu
@@ -291,7 +291,7 @@ class Planner:
         settings = resolved.settings
         numbers = resolved.batching
         batching.check_fills(resolved, len(self._samples))
-        order = DataOrder(len(self._samples), numbers.global_batch, settings.train.seed)
+        order = order_of(self._samples.split, numbers.global_batch, settings.train.seed)
         plan = solve(
             settings,
             samples=order.length,

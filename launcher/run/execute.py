@@ -18,7 +18,7 @@ from gearshift.launcher.base.diagnostics import PROGRAM, FetchError, SettingsErr
 from gearshift.launcher.base.signals import ProcessPhase, Stopped, at_signal
 from gearshift.launcher.config import batching
 from gearshift.launcher.config.command_line import INPUT
-from gearshift.launcher.config.paths import EMBEDDED
+from gearshift.launcher.config.paths import EMBEDDED, as_list
 from gearshift.launcher.config.provenance import Batching
 from gearshift.launcher.config.resolve import fetch_weights
 from gearshift.launcher.config.schema import is_of_hub
@@ -338,7 +338,7 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
     for stage in family.stages:
         if stage.name == values.get("model.stage") and not stage.predicts:
             return None
-    path = str(values.get("data.path", ""))
+    path = str(as_list(values.get("data.path", ""))[0])
     if path.startswith(EMBEDDED) and path not in family.prompts:
         return f"train on your own data: {PROGRAM} --model {family.name} --data FOLDER"
     if not family.predicts:

@@ -40,7 +40,7 @@ from gearshift.training.checkpoint import retention, tensor_file
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
 from gearshift.training.data.loader import Batches, EvaluationBatches
-from gearshift.training.data.samples import DataOrder, Samples, fingerprint
+from gearshift.training.data.samples import Samples, fingerprint, order_of
 from gearshift.training.data.workers import DataWatchdog
 from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart
 from gearshift.training.inspection import Architecture, architecture
@@ -215,7 +215,7 @@ def _train(rank: Rank) -> Outcome:
         rank.samples = Samples(task, task.data("train"), settings.train.seed)
     samples = rank.samples
     batching = job.resolved.batching
-    order = DataOrder(len(samples), batching.global_batch, settings.train.seed)
+    order = order_of(samples.split, batching.global_batch, settings.train.seed)
     train_plan = solve(
         settings,
         samples=order.length,

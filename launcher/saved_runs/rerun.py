@@ -49,6 +49,8 @@ def resolved_as(model: SavedModel, manifest_of_run: Manifest, args: CliArgs) -> 
         "engine.name": manifest_of_run.engine,
         "engine.nproc": manifest_of_run.world_size,
     }
+    if "data.path" in args.options and isinstance(values.get("data.path"), list):
+        values["data.weights"] = None  # those of the sources of the run
     if args.engine not in (None, manifest_of_run.engine):
         values["unread_settings"] = "warn"
         values.pop("engine.ds_config", None)

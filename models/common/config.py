@@ -72,7 +72,7 @@ class FamilySection(BaseModel):
 class DataSection(FamilySection):
     """What the data of every family has; a family says what `path` may be."""
 
-    path: str
+    path: str | list[str]
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0

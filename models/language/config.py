@@ -149,8 +149,12 @@ Columns = list[Annotated[str, column_field(COLUMNS, "title=request")]]
 class Data(DataSection):
     """Training text."""
 
-    path: str = "embedded:python"
-    """File or folder of text, JSON, CSV or Parquet; or embedded:python, embedded:commands."""
+    path: str | Annotated[list[str], Field(min_length=1)] = "embedded:python"
+    """File or folder of text, JSON, CSV or Parquet; or embedded:python, embedded:commands. Or
+    several of them, all text or all conversations: --data A --data B."""
+    weights: list[Annotated[float, Field(ge=0)]] | None = None
+    """What each of several sources has of the samples taken in training, such as [0.7, 0.3]; a
+    small one is repeated. Default: all samples are taken equally often."""
     answers: str | None = None
     """File whose line N answers line N of `path`. Default: none."""
     columns: Columns = Field(default_factory=list)

@@ -97,7 +97,7 @@ class Dialogues:
         self._prompt_sizes = np.minimum(prompts, room)[fits]
         self._names = names[fits]
         self.tokens = self._total(answer_sizes)
-        self._bytes_per_token = self._total(encoded.text_bytes[1::2]) / self.tokens
+        self.bytes_per_token = self._total(encoded.text_bytes[1::2]) / self.tokens
         lengths = self._prompt_sizes + sizes[fits] - 1
         self.mean_length = float(lengths.mean())
 
@@ -163,7 +163,7 @@ class Dialogues:
             tokens[:-1],
             labels,
             text_of(self._names[index]),
-            bytes_per_token=self._bytes_per_token,
+            bytes_per_token=self.bytes_per_token,
             matched=bool(self._is_true[index]),
         )
 

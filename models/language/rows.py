@@ -36,6 +36,8 @@ class Row:
     """UTF-8 bytes of text per label, on average over the split."""
     matched: bool = False
     """In a noise control: the answer is the true one, evaluated for comparison only."""
+    source: int | None = None
+    """The number of its source; None: there is one source."""
 
 
 def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
     `input_ids`, `labels` int64 and `attention_mask` bool, each [batch, time]; `boundaries` int32,
     for Transformer.forward, where padding belongs to the last document of its row; `matched` bool
     [batch]; `units`, the number of labels; `tokens`, that of inputs; `meta`, the name of each
-    row's source.
+    row's source; of several sources `source`, its number [batch].
     """
     inputs = padded([row.inputs for row in rows], pad, length, MULTIPLE)
     labels = padded([row.labels for row in rows], IGNORE, length, MULTIPLE)
@@ -58,7 +60,7 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
         begin += time
     boundaries.append(begin)
 
-    return {
+    batch = {
         "input_ids": inputs,
         "labels": labels,
         "attention_mask": torch.arange(time) < sizes[:, None],
@@ -69,6 +71,9 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
         "tokens": int(sizes.sum()),
         "meta": [row.name for row in rows],
     }
+    if rows[0].source is not None:
+        batch["source"] = torch.tensor([row.source for row in rows])
+    return batch
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class TokenWindows:
         self._shifts = encoded.offsets[numbers] - self._starts[:-1]
         self.tokens = int(self._starts[-1])
         text_bytes = encoded.text_bytes[numbers].sum()
-        self._bytes_per_token = float(text_bytes / self.tokens)
+        self.bytes_per_token = float(text_bytes / self.tokens)
         if rules.single_document:
             self._blocks = self._starts
         else:
@@ -164,7 +169,7 @@ class TokenWindows:
             labels,
             text_of(self._names[first]),
             starts,
-            self._bytes_per_token,
+            self.bytes_per_token,
         )
 
     def control(self, train: TokenWindows, size: int) -> dict[str, dict[str, float]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,13 @@ from gearshift.models.base import (
     Batch,
     Context,
     DataError,
+    Groups,
     Loss,
     Predictions,
     Prompt,
     SamplePart,
     Sampling,
+    SplitName,
 )
 from gearshift.models.catalog import folder_of
 from gearshift.models.common import layers
@@ -38,6 +42,7 @@ from gearshift.models.common.family import (
     path_of,
     save_facts,
 )
+from gearshift.models.common.split import SPLITS, split_groups
 from gearshift.models.language import preview
 from gearshift.models.language.config import Data, Model
 from gearshift.models.language.encoded import encode
@@ -52,8 +57,11 @@ if TYPE_CHECKING:
     from gearshift.models.language.dialogues import Samples
     from gearshift.models.language.model import Transformer
     from gearshift.models.language.pretrained import FromFolder, Pretrained
+    from gearshift.models.language.sources import Mixture
 
 _BY_POSITION = "the end of each text is held out (fewer than 3 documents)"
+_MARK = "//"
+"""Between the name of a source and that of a group in it: no name of a file has it."""
 _START = "a run folder of  --set model.stage=lower , or a safetensors file of its model"
 
 
@@ -96,10 +104,13 @@ class LanguageTask(FamilyTask):
         if model.stage == "whole":
             self.start = path_of(model.start)
             self.frozen_layers = 0 if self.has_adapters else model.freeze_layers
-        self.path = data.path
+        self.paths = [data.path] if isinstance(data.path, str) else data.path
+        self.names: list[str] = []
+        """Of several sources, after setup."""
+        self.weights = data.weights
         self.on_bad = data.on_bad
         self.control = data.control
-        is_embedded = self.path.startswith("embedded:")
+        is_embedded = all(path.startswith("embedded:") for path in self.paths)
         self.answers = None if is_embedded else path_of(data.answers)
         self.columns = declared_columns(() if is_embedded else data.columns)
         self.length = data.seq_len
@@ -111,23 +122,18 @@ class LanguageTask(FamilyTask):
         Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
         length = self._row_length()  # refuses a wrong model.pretrained before the data is read
-        corpus = read(self.path, self.answers, self.on_bad, self.columns)
-        self.is_chat = not corpus.is_text
+        corpora = [read(path, self.answers, self.on_bad, self.columns) for path in self.paths]
+        self.is_chat = not corpora[0].is_text
         self.noun = "requests" if self.is_chat else "documents"
-        # A continued run keeps the groups of its first data, whatever the new data would need.
-        if corpus.source.is_cut and self.rule.earlier is None:
-            from gearshift.models.language.readers.file_corpus import split_ends
-
-            self.groups = split_ends(corpus, self.rule)
-            self.save_split(self.groups)
-        else:
-            self.groups = self.split_groups(corpus.groups)
+        self._split(corpora)
         save_facts(_TextFacts(self.is_chat), self.context.folder)
 
         def texts(most_bytes: int) -> Iterator[str]:
             # At even distances: the beginning of the data may be of another kind than the rest.
-            step = max(1, math.ceil(corpus.source.size / most_bytes))
-            return corpus.texts(corpus.members(self.groups)["train"][::step])
+            size = sum(corpus.source.size for corpus in corpora)
+            step = max(1, math.ceil(size / most_bytes))
+            for corpus in corpora:
+                yield from corpus.texts(corpus.members(self.groups)["train"][::step])
 
         self.tokenizer = self._load_tokenizer(texts)
         rules = Rules(
@@ -138,9 +144,41 @@ class LanguageTask(FamilyTask):
             self.source.single_document,
             self.source.longest,
         )
-        self._facts = self._build_splits(corpus, rules)
+        self._facts = self._build_splits(corpora, rules)
 
-    def _build_splits(self, corpus: Corpus, rules: Rules) -> dict[str, Any]:
+    def _split(self, corpora: Sequence[Corpus]) -> None:
+        """Split each source, and record the groups of all. Raises DataError."""
+        earlier = self.rule.earlier or {}
+        names = []
+        if len(corpora) > 1 or any(_MARK in group for group in earlier):
+            from gearshift.models.language import sources
+
+            names = sources.source_names(self.paths)
+            sources.check_sources(corpora)
+        if len(corpora) > 1:
+            self.names = names
+        for name, corpus in zip(names, corpora, strict=False):
+            prefix = name + _MARK
+            # A source alone has its groups in a run of several, too.
+            if self.names or any(group.startswith(prefix) for group in earlier):
+                corpus.prefix = prefix
+        groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
+        for corpus in corpora:
+            for name, of_source in self._groups_of(corpus).items():
+                groups[name] += of_source
+        self.groups = groups
+        self.save_split(groups)
+
+    def _groups_of(self, corpus: Corpus) -> Groups:
+        """The groups of the splits of one source. Raises DataError."""
+        # A continued run keeps the groups of its first data, whatever the new data would need.
+        if not corpus.source.is_cut or self.rule.earlier is not None:
+            return split_groups(corpus.groups, self.rule, self.noun)
+        from gearshift.models.language.readers.file_corpus import split_ends
+
+        return split_ends(corpus, self.rule)
+
+    def _build_splits(self, corpora: Sequence[Corpus], rules: Rules) -> dict[str, Any]:
         """Build the samples of each split; the facts of the data. Raises DataError.
 
         Neither text nor, for a large corpus, tokens are in memory.
@@ -150,15 +188,20 @@ class LanguageTask(FamilyTask):
             from gearshift.models.language.dialogues import Dialogues
 
             kind = Dialogues
-        encoded = encode(corpus, self.tokenizer)
-        samples = []
+        parts: dict[SplitName, list[Samples]] = {name: [] for name in SPLITS}
+        sums: Counter[str] = Counter()
+        for corpus in corpora:
+            encoded = encode(corpus, self.tokenizer)
+            for side, (name, numbers) in enumerate(corpus.members(self.groups).items()):
+                parts[name].append(kind(encoded, corpus, numbers, rules, side))
+            size = corpus.source.size or int(encoded.text_bytes.sum())
+            sums.update(corpus.left_out, bytes=size, tokens=len(encoded), records=len(corpus))
+        samples = list(chain.from_iterable(parts.values()))
         tokens = {}
-        for side, (name, numbers) in enumerate(corpus.members(self.groups).items()):
-            split = kind(encoded, corpus, numbers, rules, side)
-            self.splits[name] = split
-            samples.append(split)
-            tokens[name] = split.tokens
-        if corpus.is_text and tokens["train"] < rules.length:
+        for name, of_sources in parts.items():
+            self.splits[name] = self._whole(of_sources)
+            tokens[name] = sum(part.tokens for part in of_sources)
+        if not self.is_chat and tokens["train"] < rules.length:
             raise DataError(
                 f"the training split has {tokens['train']} tokens, "
                 f"less than one sample of {rules.length}",
@@ -167,30 +210,40 @@ class LanguageTask(FamilyTask):
                 fix=f"--set data.seq_len={max(8, tokens['train'] // 16)}  or add data",
             )
 
-        source = corpus.source
         facts: dict[str, Any] = {
-            "source": source.name,
+            "source": " + ".join(corpus.source.name for corpus in corpora),
             "kind": "conversations" if self.is_chat else "text",
-            "format": source.format,
+            "format": " and ".join(dict.fromkeys(corpus.source.format for corpus in corpora)),
         }
-        if corpus.meanings:
-            facts["columns"] = corpus.meanings
-        if corpus.encodings:
-            assumed = (f"{name}: {listed(files, 1)}" for name, files in corpus.encodings.items())
+        if self.names:
+            shares = self.data("train").shares.tolist()
+            facts["sources"] = {
+                name: {"samples": len(part), "share": share}
+                for name, part, share in zip(self.names, parts["train"], shares, strict=True)
+            }
+        meanings: dict[str, str] = {}
+        assumed = []
+        for corpus in corpora:
+            meanings |= corpus.meanings
+            assumed += [f"{name}: {listed(files, 1)}" for name, files in corpus.encodings.items()]
+        if meanings:
+            facts["columns"] = meanings
+        if assumed:
             facts["encoding"] = "; ".join(assumed)
-        facts["bytes"] = source.size or int(encoded.text_bytes.sum())
-        if source.is_cut:
+        facts["bytes"] = sums.pop("bytes")
+        if any(corpus.source.is_cut for corpus in corpora):
             facts["split"] = _BY_POSITION
-        facts["exchanges" if self.is_chat else "documents"] = len(corpus)
+        records = sums.pop("records")
+        facts["exchanges" if self.is_chat else "documents"] = records
         truncated = sum(split.truncated for split in samples)
         facts |= {
-            "mean_tokens": round(len(encoded) / len(corpus), 1),
+            "mean_tokens": round(sums.pop("tokens") / records, 1),
             "tokenizer": self.tokenizer.name,
             "seq_len": rules.length,
             "tokens": tokens,
             "truncated_prompts": truncated,
-            **corpus.left_out,
-            "skipped_rows": corpus.skipped + sum(split.skipped for split in samples),
+            **sums,
+            "skipped_rows": sums["skipped_rows"] + sum(split.skipped for split in samples),
         }
         if truncated:
             longest = max(split.whole_length for split in samples)
@@ -200,6 +253,14 @@ class LanguageTask(FamilyTask):
                 advice = ""
             facts["warning"] = f"{truncated} prompts lose their start: shorten them{advice}"
         return facts
+
+    def _whole(self, parts: Sequence[Samples]) -> Samples | Mixture:
+        """The samples of all sources."""
+        if not self.names:
+            return parts[0]
+        from gearshift.models.language.sources import Mixture
+
+        return Mixture(parts, self.weights)
 
     def setup_without_data(self) -> None:
         self.tokenizer = self._load_tokenizer()
@@ -318,14 +379,15 @@ class LanguageTask(FamilyTask):
 
     def _counts(self, model: Module, batch: Batch) -> dict[str, Tensor]:
         nats, correct = self._output(model, batch, measure=True)
-        return counts(nats, correct, batch)
+        return counts(nats, correct, batch, len(self.names))
 
     def _scores(self, sums: Mapping[str, Tensor]) -> Scores:
         """Metrics of the summed counts.
 
         bits_per_byte = nats per token × tokens per byte ÷ ln 2, independent of the tokenizer.
         `exact_match` exists for conversations only. `matched_gap` exists in a noise control: loss
-        of permuted answers minus loss of true answers, in nats per token.
+        of permuted answers minus loss of true answers, in nats per token. Of several sources each
+        has its loss; None: no sample of it was evaluated.
         """
         n = {name: total.item() for name, total in sums.items()}
         loss = n["nats"] / n["tokens"]
@@ -339,6 +401,9 @@ class LanguageTask(FamilyTask):
             metrics["exact_match"] = n["exact"] / n["answers"]
             if self.control == "noise":
                 metrics["matched_gap"] = loss - n["true_nats"] / n["true_tokens"]
+        for number, name in enumerate(self.names):
+            tokens = n[f"tokens {number}"]
+            metrics[f"val_loss_{name}"] = n[f"nats {number}"] / tokens if tokens else None
         return metrics
 
     def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
@@ -504,9 +569,15 @@ def read(
     raise unknown_embedded(path, EMBEDDED)
 
 
-def counts(nats: Tensor, correct: Tensor, batch: Batch) -> dict[str, Tensor]:
+def counts(
+    nats: Tensor,
+    correct: Tensor,
+    batch: Batch,
+    num_sources: int = 0,
+) -> dict[str, Tensor]:
     """What `batch` adds to the counts; `nats` and `correct` [batch, time] are those of each token.
 
+    Of several sources, each has its nats and tokens as well.
     An answer is exact if each of its labels, which follow each other, is the likeliest token after
     the true tokens before it. By induction this holds if and only if greedy decoding produces the
     whole answer and ends there, so no text is generated.
@@ -540,4 +611,8 @@ def counts(nats: Tensor, correct: Tensor, batch: Batch) -> dict[str, Tensor]:
     sums = {name: (x * ~is_true).sum() for name, x in rows.items()}
     sums["true_nats"] = (row_nats * is_true).sum()
     sums["true_tokens"] = (tokens * is_true).sum()
+    for number in range(num_sources):
+        is_here = (batch["source"].to(nats.device) == number) & ~is_true
+        sums[f"nats {number}"] = (row_nats * is_here).sum()
+        sums[f"tokens {number}"] = (tokens * is_here).sum()
     return sums

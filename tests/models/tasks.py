@@ -43,7 +43,9 @@ def maker(family, default_share, **defaults):
     def make(folder=None, share=default_share, seed=0, **settings):
         given = {"size": "tiny"} | defaults | settings
         in_model = {k: v for k, v in given.items() if k in config.Model.model_fields}
-        in_data = {k: str(v) if k == "path" else v for k, v in given.items() if k not in in_model}
+        in_data = {k: v for k, v in given.items() if k not in in_model}
+        if "path" in in_data and not isinstance(in_data["path"], list):
+            in_data["path"] = str(in_data["path"])
         context = Context(seed, share, folder, torch.device("cpu"))
         return task_class(family)(config.Model(**in_model), config.Data(**in_data), context)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gearshift.models.base import Batch, CountsTokens, DataError
+from gearshift.models.base import Batch, CountsTokens, DataError, HasSources
 from gearshift.training.seeds import derive
 from gearshift.training.settings import SettingError
 
@@ -27,6 +27,8 @@ _PROBES = 16
 _ROUNDS = 8
 # Positions permuted per call of numpy, whose overhead equals a few hundred of them
 _AT_ONCE = 4096
+_NEVER = 1e-300
+"""Instead of a share of 0."""
 Request = tuple[int, list[int]]
 """Epoch, and the samples of one micro-batch."""
 
@@ -223,18 +225,15 @@ class DataOrder:
         block, offset = divmod(position, self._steps_at_once)
         if (epoch, block) != self._block:
             size = self._steps_at_once * self.global_batch
-            start = block * size
-            positions = np.arange(
-                start,
-                min(start + size, self.length),
-                dtype=np.uint64,
-            )
-            seed = derive(self.seed, "order", epoch)
-            keys = [derive(seed, "round", number) for number in range(_ROUNDS)]
-            self._indices = permute(positions, self.length, keys)
+            self._indices = self._samples_at(epoch, block * size, size)
             self._block = epoch, block
         first = offset * self.global_batch
         return epoch, self._indices[first : first + self.global_batch]
+
+    def _samples_at(self, epoch: int, start: int, count: int) -> NDArray[np.int64]:
+        """The samples at `count` positions of an epoch from `start`, as far as there are."""
+        positions = np.arange(start, min(start + count, self.length), dtype=np.uint64)
+        return _permuted(positions, self.length, derive(self.seed, "order", epoch))
 
     def share(
         self,
@@ -250,6 +249,73 @@ class DataOrder:
         epoch, indices = self.batch(step)
         micro_batches = indices.reshape(world_size, -1, micro_batch)[rank]
         return epoch, micro_batches.tolist()
+
+
+class MixedOrder(DataOrder):
+    """The samples of several sources, each with its share of all that are taken.
+
+    A source that is used up begins again with another permutation, while a longer one goes on: an
+    epoch, as many samples as there are, repeats some and lacks others. Nothing is dropped.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        weights: Sequence[float],
+        global_batch: int,
+        seed: int,
+    ):
+        """The sources follow each other in the numbers of samples. Raises as DataOrder."""
+        super().__init__(sum(sizes), global_batch, seed)
+        self._sizes = sizes
+        self._shares = np.array(weights) / sum(weights)
+
+    def _samples_at(self, epoch: int, start: int, count: int) -> NDArray[np.int64]:
+        before = epoch * self.steps_per_epoch * self.global_batch
+        sources, numbers = interleave(before + start, count, self._shares)
+        begin = 0
+        for source, size in enumerate(self._sizes):
+            passes, positions = np.divmod(numbers, size)
+            for number in np.unique(passes[sources == source]).tolist():
+                here = (sources == source) & (passes == number)
+                seed = derive(self.seed, "source", source, number)
+                samples = _permuted(positions[here].astype(np.uint64), size, seed)
+                positions[here] = samples
+            numbers = np.where(sources == source, begin + positions, numbers)
+            begin += size
+        return numbers
+
+
+def interleave(
+    start: int, count: int, shares: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The source at each of `count` positions from `start`, and how often it came before [count].
+
+    Number n of a source is due at (n + 1/2) ÷ its share, and what is due first comes first. Of the
+    first p positions a source has p × its share, but for (1 + share × (sources - 2)) ÷ 2 at most.
+    Source: Webster's method; Balinski and Young, Fair Representation, 1982.
+    """
+    slack = len(shares)
+    # Surely reached before `start`; what is due from there to `start` is skipped.
+    least = np.maximum(0, np.floor(shares * start) - slack).astype(np.int64)
+    width = count + 2 * slack + 2
+    numbers = least[:, None] + np.arange(width)  # [source, number]
+    due = (numbers + 0.5) / np.maximum(shares, _NEVER)[:, None]
+    order = np.argsort(due, axis=None, kind="stable")[start - least.sum() :][:count]
+    return order // width, numbers.ravel()[order]
+
+
+def order_of(split: Split, global_batch: int, seed: int) -> DataOrder:
+    """The order of the samples of `split`. Raises SettingError as DataOrder."""
+    if isinstance(split, HasSources) and split.source_weights is not None:
+        return MixedOrder(split.source_sizes, split.source_weights, global_batch, seed)
+    return DataOrder(len(split), global_batch, seed)
+
+
+def _permuted(positions: NDArray[np.uint64], length: int, seed: int) -> NDArray[np.int64]:
+    """`positions`, each in [0, length), after the permutation of `seed`."""
+    keys = [derive(seed, "round", number) for number in range(_ROUNDS)]
+    return permute(positions, length, keys)
 
 
 def permute(positions: NDArray[np.uint64], length: int, keys: Sequence[int]) -> NDArray[np.int64]:

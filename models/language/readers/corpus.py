@@ -69,6 +69,10 @@ class Corpus:
         self.names = index["names"][self._kept]
         self.labels = index["labels"][self._kept]
         """The source of each in UTF-8, and the number of its kind of request."""
+        self.prefix = ""
+        """The name of the source, before the groups of each of several."""
+        self.numbers = np.arange(len(self._kept))
+        """The records that may be in a split: all but those that another source has, too."""
         self.encodings: dict[str, list[str]]
         """The files whose encoding was assumed, by encoding."""
         self.meanings: dict[str, str]
@@ -80,8 +84,18 @@ class Corpus:
 
     @property
     def groups(self) -> Iterator[str]:
-        """The split group of each."""
-        return map(text_of, self._index["groups"][self._kept])
+        """The split group of each of `numbers`."""
+        groups = self._index["groups"][self._kept][self.numbers]
+        return (self.prefix + text_of(group) for group in groups)
+
+    @property
+    def keys(self) -> np.ndarray:
+        """A digest of each text or request, the same for equal ones."""
+        return self._index["keys"][self._kept]
+
+    def leave_out(self, keys: np.ndarray) -> None:
+        """Keep the texts and requests with one of `keys` out of all splits."""
+        self.numbers = np.flatnonzero(~np.isin(self.keys, keys))
 
     def members(self, splits: Groups) -> dict[SplitName, np.ndarray]:
         """The numbers of the records of each split, in order; `splits`: the groups of each."""
@@ -90,13 +104,13 @@ class Corpus:
             side_of.update(dict.fromkeys(splits[name], side))
         numbers = (side_of.get(group, len(SPLITS)) for group in self.groups)
         # Groups beyond data.fraction are in no split.
-        sides = np.fromiter(numbers, dtype=np.int8, count=len(self))
-        return {name: np.flatnonzero(sides == side) for side, name in enumerate(SPLITS)}
+        sides = np.fromiter(numbers, dtype=np.int8, count=len(self.numbers))
+        return {name: self.numbers[sides == side] for side, name in enumerate(SPLITS)}
 
     @property
     def left_out(self) -> Counter[str]:
         """Non-zero counts of skipped rows, duplicates and ignored files."""
-        duplicates = len(self._index["names"]) - len(self)
+        duplicates = len(self._index["names"]) - len(self.numbers)
         return +Counter(
             skipped_rows=self.skipped,
             ignored_files=self.source.ignored,
@@ -178,6 +192,7 @@ def scan(source: FileSource | RecordSource, on_bad: OnBad) -> array_file.Arrays:
         "labels": label_numbers.reshape(-1),
         "names": names,
         "groups": groups,
+        "keys": keys,
         "notes": np.frombuffer(json.dumps([notes, source.meanings]).encode(), np.uint8),
     }
 

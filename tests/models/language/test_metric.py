@@ -29,7 +29,7 @@ def test_bits_per_byte_is_the_loss_in_bits_over_the_bytes_of_the_text(prose, cou
     metric, counts = counts_of(task, model, "val", 4)
     # A second way: each document alone, log-softmax in float64, its bytes counted as bytes.
     nats = size = 0
-    corpus = read(task.path, None, "stop")
+    corpus = read(task.paths[0], None, "stop")
     groups = split_groups(corpus.groups, SplitRule(0.1), "groups")["val"]
     for document in (d for d in corpus.records() if d.group in groups):
         tokens = [task.tokenizer.start, *task.tokenizer.encode(document.text)]

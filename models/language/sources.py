@@ -1,0 +1,103 @@
+"""Several sources of data: their names, and their samples as one split."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gearshift.models.base import DataError, Draws
+from gearshift.models.catalog import HUB
+
+if TYPE_CHECKING:
+    from gearshift.models.language.dialogues import Samples
+    from gearshift.models.language.readers.corpus import Corpus
+    from gearshift.models.language.rows import Row
+
+
+def source_names(paths: Sequence[str]) -> list[str]:
+    """A name for each source: of its file or folder, if two are equal with the folders above it."""
+    for count in (1, 2, 99):
+        names = [_name(path, count) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name}-{number}" for number, name in enumerate(names, 1)]
+
+
+def _name(path: str, count: int) -> str:
+    """The last `count` parts of a path or of a name, as letters, digits, `_`, `.` and `-`."""
+    if path.startswith(("embedded:", HUB)):
+        parts = re.sub("@[^:]*", "", path.partition(":")[2]).split("/")  # without the commit
+    else:
+        whole = Path(path).expanduser().absolute()
+        parts = [*whole.parts[:-1], whole.stem]
+    return re.sub(r"[^\w.-]+", "-", "-".join(parts[-count:])).strip("-.")
+
+
+def check_sources(corpora: Sequence[Corpus]) -> None:
+    """Leave out of each source what one before it has: it could be in another split there.
+
+    Raises DataError for sources of different kinds.
+    """
+    first = corpora[0]
+    keys = first.keys
+    for corpus in corpora[1:]:
+        if corpus.is_text != first.is_text:
+            raise DataError(
+                f"one of '{first.source.name}' and '{corpus.source.name}' is plain text, "
+                "the other is conversations",
+                where="data.path",
+                allowed="sources of one kind",
+                hint="train on one after the other: see model.start",
+            )
+        corpus.leave_out(keys)
+        keys = np.append(keys, corpus.keys)
+
+
+class Mixture:
+    """The samples of several sources, one after another; implements models.base.HasSources."""
+
+    def __init__(self, parts: Sequence[Samples], weights: Sequence[float] | None) -> None:
+        self.parts = parts
+        self.source_sizes = list(map(len, parts))
+        self.source_weights = weights
+        taken = np.array(weights or self.source_sizes)
+        self.shares = taken / taken.sum()
+        """What each has of the samples taken."""
+        self._starts = list(accumulate(self.source_sizes, initial=0))
+        self.length = parts[0].length
+        self.row_length = parts[0].row_length
+        self.temperature = parts[0].temperature
+        self.mean_length = self._mean("mean_length", self.shares)
+        tokens = np.array([part.tokens for part in parts])
+        self._shares_of_tokens = tokens / tokens.sum()
+        self._bytes_per_token = self._mean("bytes_per_token", self._shares_of_tokens)
+
+    def _mean(self, name: str, shares: np.ndarray) -> float:
+        """The mean of a number that each source has."""
+        return float(np.dot(shares, [getattr(part, name) for part in self.parts]))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def sample(self, index: int, draws: Draws | None = None) -> Row:
+        source = bisect_right(self._starts, index) - 1
+        row = self.parts[source].sample(index - self._starts[source])
+        return replace(row, source=source, bytes_per_token=self._bytes_per_token)
+
+    def control(self, train: Mixture, size: int) -> dict[str, dict[str, float]]:
+        """The means of the bands of all sources, by tokens."""
+        means: dict[str, dict[str, float]] = {}
+        pairs: Any = zip(self._shares_of_tokens, self.parts, train.parts, strict=True)
+        for share, part, other in pairs:
+            for metric, band in part.control(other, size).items():
+                total = means.setdefault(metric, dict.fromkeys(band, 0.0))
+                for name, bound in band.items():
+                    total[name] += float(share) * bound
+        return means

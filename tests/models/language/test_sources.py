@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from gearshift.models.base import DataError
+from gearshift.models.language.sources import source_names
+from gearshift.training.data.samples import DataOrder, MixedOrder, order_of
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders of documents; two texts of `b` are in `a`, too."""
+    for name, shared in (("a", 0), ("b", 2)):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            text = f"{name if number >= shared else 'a'} {number} " * 20
+            (tmp_path / name / f"{number}.txt").write_text(text)
+    return [str(tmp_path / name) for name in ("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/x/code.jsonl", "embedded:python"], ["code", "python"]),
+        (["/x/code/train.jsonl", "/x/my prose/train.jsonl"], ["code-train", "my-prose-train"]),
+        (["/x/a.txt", "/x/a.md"], ["x-a-1", "x-a-2"]),
+        (["hf:me/chats@0ab1:en:all", "hf:me/chats@0ab1:de:all"], ["chats-en-all", "chats-de-all"]),
+    ],
+)
+def test_sources_have_short_names_that_differ(paths, names):
+    assert source_names(paths) == names
+
+
+def test_each_source_is_split_by_itself_and_has_no_text_of_another(folders, ready_task):
+    task = ready_task(path=folders, seq_len=16)
+    facts = task.facts()
+    assert facts["groups"] == {"train": 10 + 8, "val": 2, "test": 2}
+    assert facts["duplicates"] == 2
+    for split in ("train", "val", "test"):
+        sources = {group.partition("//")[0] for group in task.groups[split]}
+        assert sources == {"a", "b"}
+        samples = task.data(split)
+        rows = [samples.sample(index) for index in range(len(samples))]
+        assert [row.source for row in rows] == sorted(row.source for row in rows)
+        for row in rows:
+            text = task.tokenizer.decode(row.inputs.tolist())
+            if text.strip(" 0123456789"):  # the last row of a document may have no letter
+                assert ("b" in text) == bool(row.source)
+    alone = ready_task(path=folders[0], seq_len=16)
+    assert [f"a//{group}" for group in alone.groups["val"]] == task.groups["val"][:1]
+
+
+def test_without_weights_the_order_is_that_of_one_source(folders, ready_task):
+    split = ready_task(path=folders, seq_len=16).data("train")
+    order = order_of(split, 4, 0)
+    assert type(order) is DataOrder
+    assert np.array_equal(order.batch(3)[1], DataOrder(len(split), 4, 0).batch(3)[1])
+    split = ready_task(path=folders, seq_len=16, weights=[1, 0]).data("train")
+    order = order_of(split, 4, 0)
+    assert isinstance(order, MixedOrder)
+    assert order.batch(3)[1].max() < split.source_sizes[0]
+
+
+def test_a_noise_control_of_several_sources_has_the_band_of_all(folders, ready_task):
+    bands = []
+    for path in (*folders, folders):
+        task = ready_task(path=path, seq_len=16, control="noise")
+        bands.append(task.facts()["control"]["val_loss"]["min"])
+    assert min(bands[:2]) <= bands[2] <= max(bands[:2])
+
+
+def test_text_and_conversations_do_not_mix(folders, tmp_path, ready_task):
+    (tmp_path / "chat.csv").write_text("input,output\n" + "ask {},answer\n" * 9)
+    with pytest.raises(DataError) as error:
+        ready_task(path=[folders[0], str(tmp_path / "chat.csv")], seq_len=16)
+    assert error.value.where == "data.path"
