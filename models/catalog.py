@@ -146,6 +146,8 @@ _FAMILIES = (
     ),
 )
 FAMILIES = {family.name: family for family in _FAMILIES}
+PRETRAINED_FAMILY = "language"
+"""The family of a pretrained model that is named without one."""
 
 
 _OF_HUB = re.compile(r"\w+://.*|hf:.*|[\w-]+/[\w.-]+:[a-z0-9].*")

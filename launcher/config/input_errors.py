@@ -31,6 +31,7 @@ from gearshift.launcher.config.command_line import (
     command_line_error,
 )
 from gearshift.launcher.config.errors import about, allowed, display_name
+from gearshift.launcher.config.named_model import nearest_name_of_hub
 from gearshift.launcher.config.provenance import BUILT_IN_LAYER, ResetPart, Setting, Values
 from gearshift.launcher.config.schema import AUTO, SettingInfo, config_of, sections, setting_infos
 from gearshift.models.catalog import FAMILIES, stages_of
@@ -262,6 +263,10 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
     if info.nullable and word == "none":
         return "null"
     options = info.allowed
+    if info.key == "model.family":
+        named = nearest_name_of_hub(str(value))
+        if named is not None:
+            return named
     if info.type == "true or false":
         options = ("true", "false")
     if isinstance(options, tuple):

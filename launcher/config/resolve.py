@@ -12,6 +12,7 @@ from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
 from gearshift.launcher.config import adapt, batching, check, paths, presets
 from gearshift.launcher.config.batching import MICRO
 from gearshift.launcher.config.machine import Machine
+from gearshift.launcher.config.named_model import name_pretrained, named_model
 from gearshift.launcher.config.presets import TASK_FOLDER
 from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
@@ -64,6 +65,8 @@ def resolve(
     keys = KeySets.of(values)
 
     # What the machine and the files on it change.
+    name_pretrained(values)
+    understood = list(_understood(args, values))
     if base is not None:
         paths.keep_recorded(values, base.settings)
     run = adapt.adapt(values, keys, machine, world_size, chosen)
@@ -91,7 +94,9 @@ def resolve(
         world_size=run.size,
         nproc=run.nproc,
         promises={key: bounds for key, bounds in values[PROMISE].value.items() if bounds},
+        understood=understood,
         notes=[
+            *understood,
             *_notes_of_model(choice, values, keys, run.device),
             *run.notes,
             *_notes_of_batch(values, keys, solved),
@@ -154,6 +159,19 @@ def fetch_weights(model: Any) -> None:
 
 
 # For the reader: what was chosen, and what is promised.
+
+
+def _understood(args: CliArgs, values: Values) -> Iterator[str]:
+    """What --model was taken for, as far as nothing overrides it. Reads the disk."""
+    if args.model is None:
+        return
+    try:
+        named = named_model(args.model)
+    except SettingsError:  # reported before
+        return
+    origins = {values[key].origin.where for key in named.settings if key in values}
+    if named.meaning and origins == {f"--model {args.model}"}:
+        yield named.meaning
 
 
 def _notes_of_model(choice: Choice, values: Values, keys: KeySets, device: str) -> Iterator[str]:

@@ -17,6 +17,7 @@ from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, shown
 from gearshift.launcher.base.disk import SHOWN, problem_of
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.config import presets
+from gearshift.launcher.config.named_model import NamedModel, named_model
 from gearshift.launcher.config.paths import PATHS
 from gearshift.launcher.config.presets import TASK_FOLDER, Preset
 from gearshift.launcher.config.provenance import (
@@ -49,7 +50,7 @@ from gearshift.launcher.config.schema import (
     unseen_by_schema,
 )
 from gearshift.launcher.config.settings_file import Unreadable, parse_yaml_value, read_lines
-from gearshift.models.catalog import FAMILIES, Stage, is_custom, split_model_name, stages_of
+from gearshift.models.catalog import FAMILIES, Stage, is_custom, stages_of
 from gearshift.training.settings import nested
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
     for position, path in enumerate(args.configs):
         layers.append(_read_file(FILES_LAYER, path, position, "--config", wrong))
 
-    entries = _options(args)
+    entries = _options(args, wrong)
     for text in args.sets:
         key, equals, value = text.partition("=")
         if equals and key.strip():
@@ -129,15 +130,18 @@ def _read_file(
         return {}
 
 
-def _options(args: CliArgs) -> list[tuple[str, str, str]]:
-    """Key, text and argument of each option that stands for a setting, but for --set."""
+def _options(args: CliArgs, wrong: list[Diagnostic]) -> list[tuple[str, str, str]]:
+    """Key, text and argument of each option that stands for a setting, but for --set.
+
+    The error of a folder without a model is added to `wrong`.
+    """
     entries = []
-    if args.model is not None:
-        argument = f"--model {args.model}"
-        family, size = split_model_name(args.model)
-        entries.append((_FAMILY, family, argument))
-        if size or args.model.endswith(":"):
-            entries.append((_SIZE, size, argument))
+    try:
+        named = named_model(args.model) if args.model is not None else NamedModel({})
+        for key, text in named.settings.items():
+            entries.append((key, text, f"--model {args.model}"))
+    except SettingsError as error:
+        wrong += error.diagnostics
     if args.mode is not None and args.mode_file is None:  # --mode NAME, --fast, --stage NAME
         argument = args.mode_option
         if argument == "--mode":
