@@ -28,7 +28,15 @@ from gearshift.launcher.config.batching import (
     batch_line,
     proposed_batch,
 )
-from gearshift.launcher.config.named_model import ENCODER, FAMILY, SIZE, START, settings_around
+from gearshift.launcher.config.named_model import (
+    ENCODER,
+    FAMILY,
+    SIZE,
+    START,
+    name_of_hub,
+    nearest_name_of_hub,
+    settings_around,
+)
 from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
     RESUMED_LAYER,
@@ -38,13 +46,7 @@ from gearshift.launcher.config.provenance import (
     Resolved,
     Values,
 )
-from gearshift.launcher.config.schema import (
-    PRETRAINED,
-    config_of,
-    replaces_size,
-    setting_infos,
-    task_class,
-)
+from gearshift.launcher.config.schema import PRETRAINED, config_of, setting_infos, task_class
 from gearshift.launcher.config.selection import STAGES, declared_stages, errors, select_stages
 from gearshift.launcher.config.settings_file import nearest_file
 from gearshift.models.base import DataError
@@ -86,7 +88,8 @@ class Row(NamedTuple):
 
 def _is_no_folder(path: str | None) -> bool:
     """Whether new files cannot arrive at a path; one that does not exist is another error."""
-    return path is None or path.startswith(paths.EMBEDDED) or Path(path).expanduser().is_file()
+    is_name = path is None or path.startswith((paths.EMBEDDED, HUB))
+    return is_name or Path(path or "").expanduser().is_file()
 
 
 def _limit(name: str) -> Row:
@@ -229,7 +232,7 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
         if key in values:
             diagnostics += _path(values, key)
     for key in (START, ENCODER):
-        if key in values and not why_ineffective(values, key):
+        if key in values and SIZE in values and not why_ineffective(values, key):
             diagnostics += _initial_weights(values, key)
     max_steps = values["train.max_steps"].value
     if max_steps is not None:
@@ -337,35 +340,24 @@ def _path(values: Values, key: str) -> Iterator[Diagnostic]:
         if path.is_symlink():
             problem = f"is a link to a file that {problem}"
         like = nearest_file(text)
+        if like is None and key == "data.path":
+            like = name_of_hub(text) or nearest_name_of_hub(text)
         yield _about(values, key, problem, new=like, did_you_mean=like, fix=fix)
 
 
 def _initial_weights(values: Values, key: str) -> Iterator[Diagnostic]:
     """A run whose weights are those of another family or size. Reads its settings."""
     text = values[key].value
-    family = values[FAMILY].value
-    if text is None or family not in FAMILIES:
-        return
     try:
-        before = settings_around(Path(text).expanduser())
+        run = settings_around(Path(text or "").expanduser())
     except (SettingsError, OSError):  # loading reports it
         return
-    model = before.get(FAMILY)
-    size = before.get(SIZE)
-    if model not in (None, family):
-        problem = f"is a run of {model}, not of {family}"
-        yield _about(values, key, problem, fix=f"--model {model}:{size}")
-    pretrained = [
-        before.get(PRETRAINED),
-        values[PRETRAINED].value if PRETRAINED in values else None,
-    ]
-    is_sized = not any(replaces_size(family, name) for name in pretrained)
-    if model == family and is_sized and size not in (None, values[SIZE].value):
-        problem = f"is a run of size {size}, not of {values[SIZE].value}"
-        fix = errors().fix_line(SIZE, values[SIZE].origin, size)
-        yield _about(
-            values, key, problem, allowed=f"a run of {model}:{values[SIZE].value}", fix=fix
-        )
+    pretrained = values[PRETRAINED].value if PRETRAINED in values else None
+    before = f"{run.get(FAMILY)}:{run.get(SIZE)}"
+    now = f"{values[FAMILY].value}:{values[SIZE].value}"
+    if run and before != now and pretrained is None and run.get(PRETRAINED) is None:
+        problem = f"is a run of {before}, not of {now}"
+        yield _about(values, key, problem, fix=f"--model {before}")
 
 
 def _watched_folder(values: Values) -> Iterator[Diagnostic]:

@@ -103,8 +103,8 @@ def _pretrained(name: str, value: str, kind: str) -> NamedModel:
 
 
 def _of_folder(name: str, folder: Path) -> NamedModel:
-    run = run_around(folder)
-    if run is not None:
+    run = settings_around(folder)
+    if run:
         return _of_run(name, run)
     is_of_hub = _NAME.fullmatch(name) is not None
     if not (folder / _CONFIG).is_file():
@@ -122,57 +122,42 @@ def _of_folder(name: str, folder: Path) -> NamedModel:
     return _pretrained(name, name, kind)
 
 
-def run_around(path: Path) -> Path | None:
-    """The run folder at `path`, or around it where that is a checkpoint. Reads the disk."""
+def settings_around(path: Path) -> dict[str, Any]:
+    """The settings of the run at `path`, or around it where that is a checkpoint; empty: none.
+
+    Reads the disk. Raises SettingsError for a damaged file, and OSError.
+    """
     folder = path
     if path.parent.name == _CHECKPOINTS:
         folder = path.parent.parent
     elif path.name in ("best", "last"):
         folder = path.parent
-    if not (folder / _SETTINGS).is_file():
-        return None
-    return folder if any((folder / name).exists() for name in _BESIDE) else None
+    file = folder / _SETTINGS
+    is_run = file.is_file() and any((folder / name).exists() for name in _BESIDE)
+    return read_values(file) if is_run else {}
 
 
-def settings_around(path: Path) -> dict[str, Any]:
-    """The settings of the run at or around `path`; empty: there is none. Reads the disk.
-
-    Raises SettingsError for a damaged file, and OSError.
-    """
-    run = run_around(path)
-    return {} if run is None else read_values(run / _SETTINGS)
-
-
-def _of_run(name: str, run: Path) -> NamedModel:
+def _of_run(name: str, values: Mapping[str, Any]) -> NamedModel:
     """The model of a run, with its weights: all its settings that are not of its own start."""
-    values = read_values(run / _SETTINGS)
-    family = values.get(FAMILY)
+    family = str(values.get(FAMILY))
     infos = setting_infos(family) if family in FAMILIES else {}
     model = f"{family}:{values.get(SIZE)}"
     if START not in infos or values.get(_STAGE) == "encoder":
-        fix = None
-        if ENCODER in infos:
-            fix = f"--model {model} --set {shlex.quote(f'{ENCODER}={name}')}"
-        families = [known for known in FAMILIES if START in setting_infos(known)]
         raise SettingsError.of(
-            f"the run '{name}' of {model} cannot initialize a whole model",
+            f"the run '{name}' of {model} has no weights for a whole model",
             key=FAMILY,
             value=name,
             where=f"--model {name}",
-            allowed=f"a run of a whole model of {' or '.join(families)}",
-            fix=fix,
+            allowed=f"a run of a family with {START}, trained as a whole",
+            fix=f"--model {model} --set {shlex.quote(f'{ENCODER}={name}')}" if infos else None,
         )
-    settings = {FAMILY: str(family)}
+    settings = {FAMILY: family, START: name}
     for key, info in infos.items():
-        is_of_stage = key == _STAGE or _STAGE in info.only_if
-        if not key.startswith("model.") or (is_of_stage and key != PRETRAINED):
-            continue
-        value: Any = values.get(key, info.default)
-        if key == SIZE or value != info.default:
+        value = values.get(key, info.default)
+        is_of_model = key == PRETRAINED or (key != _STAGE and _STAGE not in info.only_if)
+        if key.startswith("model.") and is_of_model and (key == SIZE or value != info.default):
             settings[key] = plain(value)
-    if values.get(PRETRAINED) is not None:
+    if replaces_size(family, values.get(PRETRAINED)):
+        del settings[SIZE]  # it has no effect
         model = f"{family} with {PRETRAINED}={values[PRETRAINED]}"
-        if replaces_size(str(family), values[PRETRAINED]):
-            del settings[SIZE]  # it has no effect
-    settings[START] = name
     return NamedModel(settings, f"--model {name}: {model} with {START}={name}, a run")

@@ -74,10 +74,15 @@ def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> No
     for key in values.keys() & recorded.keys():
         new = values[key].value
         old = recorded[key]
-        # The commit of the run, if the user names the model again.
-        is_pinned = str(new).startswith(HUB) and str(old).startswith(f"{new}@")
-        if is_pinned or is_same(key, old, new, values):
+        if _is_pinned(str(old), str(new)) or is_same(key, old, new, values):
             values[key] = replace(values[key], value=old)
+
+
+def _is_pinned(old: str, new: str) -> bool:
+    """Whether `old` is the commit of a model or data set that the user names again as `new`."""
+    head, *parts = new.removeprefix(HUB).split(":")
+    is_named = new.startswith(HUB) and old.startswith(f"{HUB}{head}@")
+    return is_named and set(parts) <= {*old.split(":")}
 
 
 def data_paths(settings: Settings) -> dict[str, Path]:

@@ -28,8 +28,15 @@ from gearshift.launcher.config.provenance import (
     Resolved,
     Setting,
     Values,
+    is_of_hub,
 )
-from gearshift.launcher.config.schema import FIRST_RUN, config_of, is_of_hub, setting_infos
+from gearshift.launcher.config.schema import (
+    DATA_PATH,
+    FIRST_RUN,
+    PRETRAINED,
+    config_of,
+    setting_infos,
+)
 from gearshift.launcher.config.selection import (
     PROMISE,
     Choice,
@@ -147,15 +154,35 @@ def _rejected_together(error: ValidationError, values: Values) -> Diagnostic:
     return about(values, "model.family", f"{key}: {first['msg']}", key=key)
 
 
-def fetch_weights(model: Any) -> None:
-    """Download the weights of a model of the hub in the section `model`, if the cache lacks them.
+def fetch_weights(values: Values) -> None:
+    """Download the weights of a model of the hub that `values` name, if the cache lacks them.
 
     Touches network and disk. Raises SettingsError.
     """
-    if is_of_hub(model):
+    if is_of_hub(values, PRETRAINED):
         from gearshift.launcher.config import hub  # for the runs that name one
 
-        hub.fetch(model.pretrained, weights=True)
+        hub.fetch(values[PRETRAINED].value, weights=True)
+
+
+def fetch_data(values: Values) -> None:
+    """Download the files of a data set of the hub in data.path, if the cache lacks them.
+
+    Touches network and disk. Raises SettingsError.
+    """
+    if is_of_hub(values, DATA_PATH):
+        from gearshift.launcher.config import hub_data  # for the runs that name one
+
+        name = values[DATA_PATH].value
+        hub_data.fetch(name, may_download=hub_data.is_asked(values))
+
+
+def check_data(values: Values) -> None:
+    """Raise SettingsError if the cache lacks the data set of the hub in data.path."""
+    if is_of_hub(values, DATA_PATH):
+        from gearshift.launcher.config import hub_data
+
+        hub_data.fetch(values[DATA_PATH].value, may_download=False)
 
 
 # For the reader: what was chosen, and what is promised.

@@ -298,6 +298,7 @@ def task_with_data(settings: Any, folder: Path) -> Task:
     return task
 
 
+DATA_PATH = "data.path"
 PRETRAINED = "model.pretrained"
 """The setting with a pretrained model, in the families that have one: a folder, or of the hub."""
 
@@ -327,12 +328,6 @@ def replaces_size(family: str, pretrained: str | None) -> bool:
     """Whether the folder `pretrained` replaces the sizes of the family."""
     size = setting_infos(family).get("model.size")
     return pretrained is not None and size is not None and PRETRAINED in size.only_if
-
-
-def is_of_hub(model: Any) -> bool:
-    """Whether the section `model` names a model of the Hugging Face hub."""
-    name = getattr(model, "pretrained", None)
-    return isinstance(name, str) and name.startswith(HUB) and not is_custom(model.family)
 
 
 def settings_class(family: str) -> type[BaseModel]:

@@ -25,7 +25,7 @@ from gearshift.models.base import (
     SamplePart,
     Sampling,
 )
-from gearshift.models.catalog import folder_of
+from gearshift.models.catalog import folder_of, local_path
 from gearshift.models.common import layers
 from gearshift.models.common.config import declared_columns
 from gearshift.models.common.data_reports import OnBad, listed, unknown_embedded
@@ -111,7 +111,7 @@ class LanguageTask(FamilyTask):
         Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
         length = self._row_length()  # refuses a wrong model.pretrained before the data is read
-        corpus = read(self.path, self.answers, self.on_bad, self.columns)
+        corpus = read(local_path(self.path), self.answers, self.on_bad, self.columns)
         self.is_chat = not corpus.is_text
         self.noun = "requests" if self.is_chat else "documents"
         # A continued run keeps the groups of its first data, whatever the new data would need.
