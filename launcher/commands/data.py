@@ -19,7 +19,7 @@ from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.paths import EMBEDDED
 from gearshift.launcher.config.provenance import CliArgs, Resolved
 from gearshift.launcher.config.resolve import fetch_data, resolve
-from gearshift.launcher.config.schema import PRETRAINED, config_of
+from gearshift.launcher.config.schema import DATA_PATH, PRETRAINED, config_of
 from gearshift.launcher.report import data_check, page
 from gearshift.launcher.report.data_check import Findings, find_families
 from gearshift.models.catalog import HUB, folder_of, local_path, split_model_name
@@ -165,7 +165,8 @@ def _fetch(command_line: CommandLine) -> int:
     files = fetch(resolved.settings.download, is_shown=not command_line.as_json)
     path = getattr(resolved.settings.data, "path", None)
     option = ("--download-data", "") if path is None else ("--data", str(path))
-    text = _train_line(args, args.model, data=option)
+    sets = [text for text in args.sets if not text.startswith(f"{DATA_PATH}=")]
+    text = _train_line(replace(args, sets=sets), args.model, data=option)
     return output.show(command_line, list(map(asdict, files)), text)
 
 

@@ -33,7 +33,6 @@ from gearshift.launcher.config.named_model import (
     FAMILY,
     SIZE,
     START,
-    name_of_hub,
     nearest_name_of_hub,
     settings_around,
 )
@@ -341,7 +340,7 @@ def _path(values: Values, key: str) -> Iterator[Diagnostic]:
             problem = f"is a link to a file that {problem}"
         like = nearest_file(text)
         if like is None and key == "data.path":
-            like = name_of_hub(text) or nearest_name_of_hub(text)
+            like = nearest_name_of_hub(text)
         yield _about(values, key, problem, new=like, did_you_mean=like, fix=fix)
 
 

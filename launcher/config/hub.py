@@ -46,7 +46,7 @@ def fetch(name: str, *, weights: bool = False) -> str:
     call = f"{PROGRAM} data fetch {name}"
     model = Repository(name, parts["id"], parts["revision"], "model", is_local, call)
     is_new = weights and not is_local and not any(folder_of(name).rglob(_WEIGHTS))
-    folder = model.snapshot([*_TEXTS, *[_WEIGHTS] * weights], "" if is_new else None)
+    folder = model.snapshot([*_TEXTS, *[_WEIGHTS] * weights], is_announced=is_new)
     if weights and not any(folder.rglob(_WEIGHTS)):
         message = f"{name} has no {_WEIGHTS} in {folder}; other files are never loaded"
         fix = call if is_local else None
@@ -77,11 +77,10 @@ class Repository:
     call: str
     """The command that downloads what the cache lacks."""
 
-    def snapshot(self, patterns: Sequence[str], announced: str | None = None) -> Path:
+    def snapshot(self, patterns: Sequence[str], *, is_announced: bool = False) -> Path:
         """The folder of a commit in the cache, named for it, with the files of `patterns`.
 
-        A connection that breaks is continued where it broke. `announced`: tell on stderr of the
-        download, and how large it is.
+        A connection that breaks is continued where it broke. `is_announced`: on stderr.
         """
         # With the network code, which takes half a second to import.
         from huggingface_hub import snapshot_download
@@ -89,9 +88,8 @@ class Repository:
 
         logging.set_verbosity_error()
         disable_progress_bars()
-        if announced is not None:
-            line = f"{self.name}: downloading {announced}to the cache of the hub"
-            print(line, file=sys.stderr, flush=True)
+        if is_announced:
+            print(f"{self.name}: downloading to the cache of the hub", file=sys.stderr, flush=True)
             if sys.stderr.isatty():
                 enable_progress_bars()
         folder = self.ask(

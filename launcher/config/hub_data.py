@@ -19,13 +19,11 @@ from gearshift.launcher.config.hub import Repository, is_rank
 from gearshift.launcher.config.provenance import CLI_LAYER, Values
 from gearshift.launcher.config.schema import DATA_PATH
 from gearshift.models.catalog import HUB, data_folder
-from gearshift.training.logging.encoding import size
 
 FORM = f"{HUB}OWNER/NAME, with @REVISION, :CONFIG and :SPLIT if needed"
 _NAME = re.compile(
-    r"(?P<head>hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?)(?P<parts>(?::[^:]+){0,2})"
+    r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?(?::\w[\w.+ -]*){0,2}"
 )
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _DATA = re.compile(r"\w.*\.(parquet|jsonl|json|csv|txt)(\.gz)?", re.IGNORECASE)
 _WORD = re.compile(r"\w[\w.+ -]*")
 """A config or a split: it names a folder."""
@@ -39,8 +37,8 @@ _SPLITS = {
     "test": "test(ing)?|eval(uation)?",
 }
 """Words in the names of files and folders, as the library `datasets` understands them."""
-Files = dict[str, int]
-"""The bytes of each file, by its path in the repository."""
+Files = list[str]
+"""Paths in the repository."""
 Configs = dict[str, dict[str, Files]]
 """Files by config and split; a default config comes first."""
 
@@ -60,25 +58,19 @@ def pin(name: str, *, may_download: bool) -> str:
     Without `may_download`, and in a rank of torchrun or srun, only the cache is used, which must
     have the files. Touches network and disk. Raises SettingsError.
     """
-    match = _NAME.fullmatch(name)
-    if match is None:
-        message = f"'{name}' names no data set of the Hugging Face hub"
-        raise SettingsError.of(message, value=name, allowed=FORM)
-    parts = match["parts"].split(":")[1:]
-    is_pinned = _COMMIT.fullmatch(match["revision"] or "") and len(parts) == 2
-    if is_pinned and is_cached(name):
-        return name
     repository = _repository(name, may_download)
+    _, head, *parts = name.split(":")
+    if len(parts) == 2 and is_cached(name):
+        return name
     commit, configs = _configs(repository)
     if not configs:
         raise SettingsError.of(
             f"{name} has no file of parquet, jsonl, json, csv or txt; no code of it is run",
             value=name,
-            allowed=FORM,
-            hint=f"{HUB}{match['id']}@refs/convert/parquet  is what the hub converts it to",
+            hint=f"{HUB}{repository.id}@refs/convert/parquet  is what the hub converts it to",
         )
-    config, split = _choose(name, match["head"], parts, configs)
-    pinned = f"{HUB}{match['id']}@{commit}:{config}:{split}"
+    config, split = _choose(name, f"{HUB}{head}", parts, configs)
+    pinned = f"{HUB}{repository.id}@{commit}:{config}:{split}"
     if repository.is_local and not is_cached(pinned):
         raise repository.absent()
     return pinned
@@ -103,14 +95,15 @@ def fetch(name: str, *, may_download: bool) -> None:
     _, configs = _configs(repository)
     *_, config, split = name.split(":")
     files = configs[config][split]
-    announced = f"{len(files)} of its files, {size(sum(files.values()))}, "
-    repository.snapshot([*map(escape, files)], announced)
+    repository.snapshot([*map(escape, files)], is_announced=True)
     repository.ask(partial(_link, data_folder(name), files))
 
 
 def _repository(name: str, may_download: bool) -> Repository:
     match = _NAME.fullmatch(name)
-    assert match is not None, "checked by pin"
+    if match is None:
+        message = f"'{name}' names no data set of the Hugging Face hub"
+        raise SettingsError.of(message, value=name, allowed=FORM)
     return Repository(
         name=name,
         id=match["id"],
@@ -127,22 +120,20 @@ def _configs(repository: Repository) -> tuple[str, Configs]:
 
     snapshot = repository.snapshot([_CARD])
     commit = snapshot.name
+    list_files = partial(HfApi().dataset_info, repository.id, revision=commit)
     try:
         if repository.is_local:
             raise repository.absent()
-        list_files = partial(HfApi().dataset_info, repository.id, revision=commit)
-        listed = repository.ask(lambda: list_files(files_metadata=True).siblings)
+        listed = repository.ask(list_files).siblings or ()
     except SettingsError:
         configs: Configs = {}
         for folder in data_folder(f"{HUB}{repository.id}@{commit}").glob("[!.]*/[!.]*"):
-            configs.setdefault(folder.parent.name, {})[folder.name] = {}
+            configs.setdefault(folder.parent.name, {})[folder.name] = []
         if not configs:
             raise
         return commit, configs
-    files = {}
-    for file in listed or ():
-        if _DATA.fullmatch(file.rfilename) and "../" not in file.rfilename:
-            files[file.rfilename] = file.size or 0
+    paths = [file.rfilename for file in listed]
+    files = [path for path in paths if _DATA.fullmatch(path) and "../" not in path]
     return commit, _by_card(snapshot / _CARD, files) or _by_names(files)
 
 
@@ -161,14 +152,14 @@ def _by_card(card: Path, files: Files) -> Configs:
         for entry in sorted(entries, key=lambda entry: not entry.get(_DEFAULT, False)):
             splits: dict[str, Files] = {}
             for split, pattern in _patterns(entry.get("data_files")):
-                matches = {path: files[path] for path in files if _matches(path, pattern)}
-                splits.setdefault(split, {}).update(matches)
-            if not splits:
-                folder = str(entry.get("data_dir", ""))
-                splits = _splits({path: files[path] for path in files if path.startswith(folder)})
-            splits = {split: splits[split] for split in splits if _WORD.fullmatch(split)}
+                matches = [path for path in files if _matches(path, pattern)]
+                if matches and _WORD.fullmatch(split):
+                    splits.setdefault(split, []).extend(matches)
+            folder = entry.get("data_dir")
+            if folder:
+                splits = _splits([path for path in files if path.startswith(str(folder))])
             config = str(entry.get("config_name", _DEFAULT))
-            if _WORD.fullmatch(config) and any(splits.values()):
+            if splits and _WORD.fullmatch(config):
                 configs[config] = splits
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, YAMLError):
         return {}  # no metadata, or not in this form: the names of files count
@@ -197,23 +188,21 @@ def _matches(path: str, pattern: str) -> bool:
 
 def _by_names(files: Files) -> Configs:
     """The files by their names: a config is a folder that is neither `data` nor a split."""
-    groups: dict[str, Files] = {}
-    for path, count in files.items():
-        folder, slash, _ = path.partition("/")
-        is_config = slash and folder != "data" and not _split_of(folder)
-        config = folder if is_config and _WORD.fullmatch(folder) else _DEFAULT
-        groups.setdefault(config, {})[path] = count
-    configs = {config: _splits(group) for config, group in groups.items()}
-    return dict(sorted(configs.items(), key=lambda item: item[0] != _DEFAULT))
+    groups: dict[str, Files] = {_DEFAULT: []}
+    for path in files:
+        folder = path.rpartition("/")[0].partition("/")[0]
+        is_config = _WORD.fullmatch(folder) and folder != "data" and not _split_of(folder)
+        groups.setdefault(folder if is_config else _DEFAULT, []).append(path)
+    return {config: _splits(group) for config, group in groups.items() if group}
 
 
 def _splits(files: Files) -> dict[str, Files]:
     """The files of each split by their names; all train where no name tells."""
     splits: dict[str, Files] = {}
-    for path, count in files.items():
+    for path in files:
         split = _split_of(path)
         if split:
-            splits.setdefault(split, {})[path] = count
+            splits.setdefault(split, []).append(path)
     return splits or {_TRAIN: files}
 
 

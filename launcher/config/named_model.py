@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import SettingsError, plain
-from gearshift.launcher.config.provenance import Setting
+from gearshift.launcher.config.provenance import Setting, Values
 from gearshift.launcher.config.schema import PRETRAINED, replaces_size, setting_infos
 from gearshift.launcher.config.settings_file import read_values
 from gearshift.models.catalog import FAMILIES, HUB, PRETRAINED_FAMILY, is_custom, split_model_name
@@ -21,34 +21,23 @@ SIZE = "model.size"
 START = "model.start"
 ENCODER = "model.encoder"
 _STAGE = "model.stage"
-_CONFIG = "config.json"
 _SETTINGS = "settings.yaml"
 _CHECKPOINTS = "checkpoints"
 _BESIDE = ("origins.json", _CHECKPOINTS)
 """What a run has beside its settings: a settings.yaml alone may be a file of the user."""
 _NAME = re.compile(r"(?P<owner>\w[\w.-]*)/\w[\w.-]*(@[\w./-]+)?")
 _OTHER_FORM = re.compile(
-    r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?:datasets/)?(?P<id>[\w.-]+/[\w.-]+)"
-    r"(?:/(?:tree|blob)/(?P<branch>[\w.-]+).*)?/?"
-    r"|(?P<pair>[\w.-]+/[\w.-]+):(?P<revision>[\w.-]+)"
+    r"(?:(?:https?://)?(?:huggingface\.co|hf\.co)/(?:datasets/)?)?(?P<id>[\w.-]+/[\w.-]+)"
+    r"(?:(?::|/tree/|/blob/)(?P<revision>[\w.-]+).*)?/?"
 )
 """The address of a page of the hub, and OWNER/NAME:REVISION of other programs."""
 
 
-@dataclass(frozen=True)
-class NamedModel:
-    """The settings that a name stands for."""
+def named_model(name: str) -> dict[str, str]:
+    """The settings that `name` stands for, by key, as texts that the user could type.
 
-    settings: Mapping[str, str]
-    """By key, as texts that the user could type."""
-    meaning: str = ""
-    """What the name was taken for; empty: the name of a family or task says so itself."""
-
-
-def named_model(name: str) -> NamedModel:
-    """What `name` stands for. A folder that exists counts before a name of the hub.
-
-    Reads the disk. Raises SettingsError for a folder without a model.
+    A folder that exists counts before a name of the hub. Reads the disk. Raises SettingsError for a
+    folder without a model.
     """
     family, size = split_model_name(name)
     if family not in FAMILIES and not is_custom(family):
@@ -57,11 +46,26 @@ def named_model(name: str) -> NamedModel:
             return _of_folder(name, folder)
         hub_name = name_of_hub(name)
         if hub_name is not None:
-            return _pretrained(name, hub_name, "a model of the Hugging Face hub")
+            return {FAMILY: PRETRAINED_FAMILY, PRETRAINED: hub_name}
     settings = {FAMILY: family}
     if size or name.endswith(":"):
         settings[SIZE] = size
-    return NamedModel(settings)
+    return settings
+
+
+def meaning(values: Values) -> Iterator[str]:
+    """What --model was taken for, unless it names a family or task."""
+    for key in (START, PRETRAINED):
+        setting = values.get(key)
+        if setting is not None and setting.origin.where.startswith("--model "):
+            kind = "a folder here, not a name of the hub"
+            if setting.value.startswith(HUB):
+                kind = "a model of the Hugging Face hub"
+            elif key == START:
+                kind = "a run"
+            family = values[FAMILY].value
+            yield f"{setting.origin.where}: family {family} with {key}={setting.value}, {kind}"
+            return
 
 
 def name_of_hub(text: str) -> str | None:
@@ -80,11 +84,10 @@ def name_of_hub(text: str) -> str | None:
 def nearest_name_of_hub(text: str) -> str | None:
     """The name of a repository in the form of another program, or as the address of its page."""
     match = _OTHER_FORM.fullmatch(text)
-    if match is None:
+    if match is None or match["id"].partition("/")[0] in FAMILIES:
         return None
-    revision = match["branch"] or match["revision"]
-    name = HUB + (match["id"] or match["pair"])
-    return f"{name}@{revision}" if revision and revision != "main" else name
+    revision = match["revision"] or "main"
+    return HUB + match["id"] + (f"@{revision}" if revision != "main" else "")
 
 
 def name_pretrained(values: dict[str, Setting]) -> None:
@@ -97,29 +100,20 @@ def name_pretrained(values: dict[str, Setting]) -> None:
         values[PRETRAINED] = replace(setting, value=hub_name)
 
 
-def _pretrained(name: str, value: str, kind: str) -> NamedModel:
-    meaning = f"--model {name}: family {PRETRAINED_FAMILY} with {PRETRAINED}={value}, {kind}"
-    return NamedModel({FAMILY: PRETRAINED_FAMILY, PRETRAINED: value}, meaning)
-
-
-def _of_folder(name: str, folder: Path) -> NamedModel:
+def _of_folder(name: str, folder: Path) -> dict[str, str]:
     run = settings_around(folder)
     if run:
         return _of_run(name, run)
-    is_of_hub = _NAME.fullmatch(name) is not None
-    if not (folder / _CONFIG).is_file():
-        raise SettingsError.of(
-            f"the folder '{name}' has no model: neither {_CONFIG} nor {_SETTINGS} of a run",
-            key=FAMILY,
-            value=name,
-            where=f"--model {name}",
-            allowed="a folder with a model of transformers, or a run folder",
-            fix=f"--model {HUB}{name}" if is_of_hub else None,
-        )
-    kind = "a folder"
-    if is_of_hub:
-        kind += f"; the model of the hub would be {HUB}{name}"
-    return _pretrained(name, name, kind)
+    if (folder / "config.json").is_file():
+        return {FAMILY: PRETRAINED_FAMILY, PRETRAINED: name}
+    raise SettingsError.of(
+        f"the folder '{name}' has no model",
+        key=FAMILY,
+        value=name,
+        where=f"--model {name}",
+        allowed="a folder with the config.json of transformers, or a run folder",
+        fix=f"--model {HUB}{name}" if _NAME.fullmatch(name) else None,
+    )
 
 
 def settings_around(path: Path) -> dict[str, Any]:
@@ -137,7 +131,7 @@ def settings_around(path: Path) -> dict[str, Any]:
     return read_values(file) if is_run else {}
 
 
-def _of_run(name: str, values: Mapping[str, Any]) -> NamedModel:
+def _of_run(name: str, values: Mapping[str, Any]) -> dict[str, str]:
     """The model of a run, with its weights: all its settings that are not of its own start."""
     family = str(values.get(FAMILY))
     infos = setting_infos(family) if family in FAMILIES else {}
@@ -159,5 +153,4 @@ def _of_run(name: str, values: Mapping[str, Any]) -> NamedModel:
             settings[key] = plain(value)
     if replaces_size(family, values.get(PRETRAINED)):
         del settings[SIZE]  # it has no effect
-        model = f"{family} with {PRETRAINED}={values[PRETRAINED]}"
-    return NamedModel(settings, f"--model {name}: {model} with {START}={name}, a run")
+    return settings

@@ -282,8 +282,6 @@ class Resolved:
     """What engine auto chose; None: the engine was named, or follows from the processes."""
     unpromised: Mapping[str, str] = field(default_factory=dict)
     """By measure, why a promise is outside of its scope."""
-    understood: Sequence[str] = ()
-    """What a name was taken for that could mean several things; also among the notes."""
 
     @cached_property
     def settings(self) -> Any:

@@ -12,7 +12,7 @@ from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
 from gearshift.launcher.config import adapt, batching, check, paths, presets
 from gearshift.launcher.config.batching import MICRO
 from gearshift.launcher.config.machine import Machine
-from gearshift.launcher.config.named_model import name_pretrained, named_model
+from gearshift.launcher.config.named_model import meaning, name_pretrained
 from gearshift.launcher.config.presets import TASK_FOLDER
 from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
@@ -73,7 +73,6 @@ def resolve(
 
     # What the machine and the files on it change.
     name_pretrained(values)
-    understood = list(_understood(args, values))
     if base is not None:
         paths.keep_recorded(values, base.settings)
     run = adapt.adapt(values, keys, machine, world_size, chosen)
@@ -101,9 +100,8 @@ def resolve(
         world_size=run.size,
         nproc=run.nproc,
         promises={key: bounds for key, bounds in values[PROMISE].value.items() if bounds},
-        understood=understood,
         notes=[
-            *understood,
+            *meaning(values),
             *_notes_of_model(choice, values, keys, run.device),
             *run.notes,
             *_notes_of_batch(values, keys, solved),
@@ -165,40 +163,20 @@ def fetch_weights(values: Values) -> None:
         hub.fetch(values[PRETRAINED].value, weights=True)
 
 
-def fetch_data(values: Values) -> None:
+def fetch_data(values: Values, *, may_download: bool = True) -> None:
     """Download the files of a data set of the hub in data.path, if the cache lacks them.
 
+    They must be there without `may_download`, or if the command line does not ask for a download.
     Touches network and disk. Raises SettingsError.
     """
     if is_of_hub(values, DATA_PATH):
         from gearshift.launcher.config import hub_data  # for the runs that name one
 
-        name = values[DATA_PATH].value
-        hub_data.fetch(name, may_download=hub_data.is_asked(values))
-
-
-def check_data(values: Values) -> None:
-    """Raise SettingsError if the cache lacks the data set of the hub in data.path."""
-    if is_of_hub(values, DATA_PATH):
-        from gearshift.launcher.config import hub_data
-
-        hub_data.fetch(values[DATA_PATH].value, may_download=False)
+        is_asked = may_download and hub_data.is_asked(values)
+        hub_data.fetch(values[DATA_PATH].value, may_download=is_asked)
 
 
 # For the reader: what was chosen, and what is promised.
-
-
-def _understood(args: CliArgs, values: Values) -> Iterator[str]:
-    """What --model was taken for, as far as nothing overrides it. Reads the disk."""
-    if args.model is None:
-        return
-    try:
-        named = named_model(args.model)
-    except SettingsError:  # reported before
-        return
-    origins = {values[key].origin.where for key in named.settings if key in values}
-    if named.meaning and origins == {f"--model {args.model}"}:
-        yield named.meaning
 
 
 def _notes_of_model(choice: Choice, values: Values, keys: KeySets, device: str) -> Iterator[str]:

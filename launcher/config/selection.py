@@ -17,7 +17,7 @@ from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, shown
 from gearshift.launcher.base.disk import SHOWN, problem_of
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.config import presets
-from gearshift.launcher.config.named_model import NamedModel, named_model
+from gearshift.launcher.config.named_model import named_model
 from gearshift.launcher.config.paths import PATHS
 from gearshift.launcher.config.presets import TASK_FOLDER, Preset
 from gearshift.launcher.config.provenance import (
@@ -137,8 +137,8 @@ def _options(args: CliArgs, wrong: list[Diagnostic]) -> list[tuple[str, str, str
     """
     entries = []
     try:
-        named = named_model(args.model) if args.model is not None else NamedModel({})
-        for key, text in named.settings.items():
+        settings = named_model(args.model) if args.model is not None else {}
+        for key, text in settings.items():
             entries.append((key, text, f"--model {args.model}"))
     except SettingsError as error:
         wrong += error.diagnostics

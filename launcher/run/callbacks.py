@@ -14,7 +14,8 @@ from gearshift.engines.base import World
 from gearshift.launcher.base import environment, signals
 from gearshift.launcher.base.signals import ProcessPhase
 from gearshift.launcher.config import machine
-from gearshift.launcher.config.schema import Settings, model_name
+from gearshift.launcher.config.provenance import is_of_hub
+from gearshift.launcher.config.schema import DATA_PATH, Settings, model_name
 from gearshift.launcher.run_folder.run_folder import SAMPLES
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import DataError, TracksProgress
@@ -130,7 +131,7 @@ def run_info(
     settings = job.resolved.settings
     chosen = job.resolved.chosen
     of_data = tasks[-1].facts()
-    if job.experience and "source" in of_data:
+    if "source" in of_data and (job.experience or is_of_hub(job.resolved.values, DATA_PATH)):
         of_data = {**of_data, "source": settings.data.path}  # not the folder of links to its files
     notes = [*job.resolved.notes]
     if job.number:

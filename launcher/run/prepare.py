@@ -224,7 +224,6 @@ def first_line(ready: RunPlan) -> str:
     run = f"{model_name(settings.model)}, mode {settings.mode}, engine {settings.engine.name}"
     lines = [
         ready.line,
-        *ready.resolved.understood,
         chosen.line if chosen else None,
         f"{run} on {processes_of(ready)}; run folder {ready.destination}",
     ]

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from gearshift.launcher.__main__ import main
 from gearshift.launcher.config import hub_data, paths
 from gearshift.launcher.config.provenance import RESUMED_LAYER, Origin, Setting
-from gearshift.launcher.config.resolve import check_data, fetch_data
+from gearshift.launcher.config.resolve import fetch_data
 from gearshift.models.catalog import data_folder, local_path
 from tests.launcher.given import errors_of, refused, resolved, set_torchrun
 from tests.launcher.hub import COMMIT, NEWER, forget, serving_hub
@@ -86,10 +86,10 @@ def test_settings_name_the_commit_and_no_data_is_downloaded_before_the_run(serve
 
 def test_a_plan_downloads_no_data_and_names_the_command_that_does(server, chats):
     run = resolved(model="language:tiny", data=NAME)
-    (error,) = errors_of(check_data, run.values)
+    (error,) = errors_of(fetch_data, run.values, may_download=False)
     assert error.fix == f"python -m launcher data fetch --set data.path={PINNED}"
     assert main(error.fix.split()[3:]) == 0
-    check_data(run.values)
+    fetch_data(run.values, may_download=False)
 
 
 def test_the_card_declares_configs_and_splits(server, configured):
