@@ -28,14 +28,6 @@ from gearshift.launcher.config.batching import (
     batch_line,
     proposed_batch,
 )
-from gearshift.launcher.config.named_model import (
-    ENCODER,
-    FAMILY,
-    SIZE,
-    START,
-    nearest_name_of_hub,
-    settings_around,
-)
 from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
     RESUMED_LAYER,
@@ -230,9 +222,11 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
     for key in paths.PATHS:
         if key in values:
             diagnostics += _path(values, key)
-    for key in (START, ENCODER):
-        if key in values and SIZE in values and not why_ineffective(values, key):
-            diagnostics += _initial_weights(values, key)
+    for key in ("model.start", "model.encoder"):
+        if now.get(key) and "model.size" in values and not why_ineffective(values, key):
+            from gearshift.launcher.config import named_model  # for the runs that name weights
+
+            diagnostics += named_model.check_weights(values, key)
     max_steps = values["train.max_steps"].value
     if max_steps is not None:
         diagnostics += check_lengths(values, keys, max_steps)
@@ -340,23 +334,10 @@ def _path(values: Values, key: str) -> Iterator[Diagnostic]:
             problem = f"is a link to a file that {problem}"
         like = nearest_file(text)
         if like is None and key == "data.path":
-            like = nearest_name_of_hub(text)
+            from gearshift.launcher.config import named_model
+
+            like = named_model.nearest_name_of_hub(text)
         yield _about(values, key, problem, new=like, did_you_mean=like, fix=fix)
-
-
-def _initial_weights(values: Values, key: str) -> Iterator[Diagnostic]:
-    """A run whose weights are those of another family or size. Reads its settings."""
-    text = values[key].value
-    try:
-        run = settings_around(Path(text or "").expanduser())
-    except (SettingsError, OSError):  # loading reports it
-        return
-    pretrained = values[PRETRAINED].value if PRETRAINED in values else None
-    before = f"{run.get(FAMILY)}:{run.get(SIZE)}"
-    now = f"{values[FAMILY].value}:{values[SIZE].value}"
-    if run and before != now and pretrained is None and run.get(PRETRAINED) is None:
-        problem = f"is a run of {before}, not of {now}"
-        yield _about(values, key, problem, fix=f"--model {before}")
 
 
 def _watched_folder(values: Values) -> Iterator[Diagnostic]:

@@ -111,11 +111,11 @@ class Repository:
         except Exception as error:  # of requests or httpx, by its version
             response = getattr(error.__cause__ or error, "response", None)
             is_limited = getattr(response, "status_code", None) == _LIMITED
-            if not is_limited or not waits:
-                raise self._error(error, is_limited) from None
-            text = response.headers.get("Retry-After", "")
-        time.sleep(min(int(text), _LONGEST_WAIT_S) if text.isdigit() else waits[0])
-        return self.ask(request, waits[1:])
+            if is_limited and waits:
+                text = response.headers.get("Retry-After", "")
+                time.sleep(min(int(text), _LONGEST_WAIT_S) if text.isdigit() else waits[0])
+                return self.ask(request, waits[1:])
+            raise self._error(error, is_limited) from None
 
     def absent(self, cause: str = "") -> SettingsError:
         """The error for files that the cache lacks, and that are not downloaded."""

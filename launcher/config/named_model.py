@@ -10,16 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gearshift.launcher.base.diagnostics import SettingsError, plain
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, plain
+from gearshift.launcher.config.errors import about_value
 from gearshift.launcher.config.provenance import Setting, Values
 from gearshift.launcher.config.schema import PRETRAINED, replaces_size, setting_infos
 from gearshift.launcher.config.settings_file import read_values
-from gearshift.models.catalog import FAMILIES, HUB, PRETRAINED_FAMILY, is_custom, split_model_name
+from gearshift.models.catalog import FAMILIES, HUB, PRETRAINED_FAMILY, is_custom
 
-FAMILY = "model.family"
-SIZE = "model.size"
+_FAMILY = "model.family"
+_SIZE = "model.size"
 START = "model.start"
-ENCODER = "model.encoder"
+_ENCODER = "model.encoder"
 _STAGE = "model.stage"
 _SETTINGS = "settings.yaml"
 _CHECKPOINTS = "checkpoints"
@@ -33,24 +34,19 @@ _OTHER_FORM = re.compile(
 """The address of a page of the hub, and OWNER/NAME:REVISION of other programs."""
 
 
-def named_model(name: str) -> dict[str, str]:
-    """The settings that `name` stands for, by key, as texts that the user could type.
+def settings_of(name: str) -> dict[str, str]:
+    """The settings that a `name` of no family stands for, by key, as texts; empty: unknown.
 
     A folder that exists counts before a name of the hub. Reads the disk. Raises SettingsError for a
     folder without a model.
     """
-    family, size = split_model_name(name)
-    if family not in FAMILIES and not is_custom(family):
-        folder = Path(name).expanduser()
-        if folder.is_dir():
-            return _of_folder(name, folder)
-        hub_name = name_of_hub(name)
-        if hub_name is not None:
-            return {FAMILY: PRETRAINED_FAMILY, PRETRAINED: hub_name}
-    settings = {FAMILY: family}
-    if size or name.endswith(":"):
-        settings[SIZE] = size
-    return settings
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _of_folder(name, folder)
+    hub_name = name_of_hub(name)
+    if hub_name is None:
+        return {}
+    return {_FAMILY: PRETRAINED_FAMILY, PRETRAINED: hub_name}
 
 
 def meaning(values: Values) -> Iterator[str]:
@@ -63,7 +59,7 @@ def meaning(values: Values) -> Iterator[str]:
                 kind = "a model of the Hugging Face hub"
             elif key == START:
                 kind = "a run"
-            family = values[FAMILY].value
+            family = values[_FAMILY].value
             yield f"{setting.origin.where}: family {family} with {key}={setting.value}, {kind}"
             return
 
@@ -93,7 +89,7 @@ def nearest_name_of_hub(text: str) -> str | None:
 def name_pretrained(values: dict[str, Setting]) -> None:
     """Write `hf:` before OWNER/NAME in model.pretrained. Reads the disk."""
     setting = values.get(PRETRAINED)
-    if setting is None or not isinstance(setting.value, str) or is_custom(values[FAMILY].value):
+    if setting is None or not isinstance(setting.value, str) or is_custom(values[_FAMILY].value):
         return
     hub_name = name_of_hub(setting.value)
     if hub_name is not None:
@@ -105,10 +101,10 @@ def _of_folder(name: str, folder: Path) -> dict[str, str]:
     if run:
         return _of_run(name, run)
     if (folder / "config.json").is_file():
-        return {FAMILY: PRETRAINED_FAMILY, PRETRAINED: name}
+        return {_FAMILY: PRETRAINED_FAMILY, PRETRAINED: name}
     raise SettingsError.of(
         f"the folder '{name}' has no model",
-        key=FAMILY,
+        key=_FAMILY,
         value=name,
         where=f"--model {name}",
         allowed="a folder with the config.json of transformers, or a run folder",
@@ -131,26 +127,40 @@ def settings_around(path: Path) -> dict[str, Any]:
     return read_values(file) if is_run else {}
 
 
+def check_weights(values: Values, key: str) -> Iterator[Diagnostic]:
+    """The error of a run in model.start or model.encoder of another family or size."""
+    try:
+        run = settings_around(Path(values[key].value).expanduser())
+    except (SettingsError, OSError):  # loading reports it
+        return
+    is_pretrained = PRETRAINED in values and values[PRETRAINED].value is not None
+    before = f"{run.get(_FAMILY)}:{run.get(_SIZE)}"
+    now = f"{values[_FAMILY].value}:{values[_SIZE].value}"
+    if run and before != now and not is_pretrained and run.get(PRETRAINED) is None:
+        problem = f"is a run of {before}, not of {now}"
+        yield about_value(values, key, problem, fix=f"--model {before}")
+
+
 def _of_run(name: str, values: Mapping[str, Any]) -> dict[str, str]:
     """The model of a run, with its weights: all its settings that are not of its own start."""
-    family = str(values.get(FAMILY))
+    family = str(values.get(_FAMILY))
     infos = setting_infos(family) if family in FAMILIES else {}
-    model = f"{family}:{values.get(SIZE)}"
+    model = f"{family}:{values.get(_SIZE)}"
     if START not in infos or values.get(_STAGE) == "encoder":
         raise SettingsError.of(
             f"the run '{name}' of {model} has no weights for a whole model",
-            key=FAMILY,
+            key=_FAMILY,
             value=name,
             where=f"--model {name}",
             allowed=f"a run of a family with {START}, trained as a whole",
-            fix=f"--model {model} --set {shlex.quote(f'{ENCODER}={name}')}" if infos else None,
+            fix=f"--model {model} --set {shlex.quote(f'{_ENCODER}={name}')}" if infos else None,
         )
-    settings = {FAMILY: family, START: name}
+    settings = {_FAMILY: family, START: name}
     for key, info in infos.items():
         value = values.get(key, info.default)
         is_of_model = key == PRETRAINED or (key != _STAGE and _STAGE not in info.only_if)
-        if key.startswith("model.") and is_of_model and (key == SIZE or value != info.default):
+        if key.startswith("model.") and is_of_model and (key == _SIZE or value != info.default):
             settings[key] = plain(value)
     if replaces_size(family, values.get(PRETRAINED)):
-        del settings[SIZE]  # it has no effect
+        del settings[_SIZE]  # it has no effect
     return settings

@@ -12,7 +12,6 @@ from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
 from gearshift.launcher.config import adapt, batching, check, paths, presets
 from gearshift.launcher.config.batching import MICRO
 from gearshift.launcher.config.machine import Machine
-from gearshift.launcher.config.named_model import meaning, name_pretrained
 from gearshift.launcher.config.presets import TASK_FOLDER
 from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
@@ -72,7 +71,12 @@ def resolve(
     keys = KeySets.of(values)
 
     # What the machine and the files on it change.
-    name_pretrained(values)
+    understood: list[str] = []
+    if any(values[key].value is not None for key in (PRETRAINED, "model.start") if key in values):
+        from gearshift.launcher.config import named_model  # for the runs that name weights
+
+        named_model.name_pretrained(values)
+        understood += named_model.meaning(values)
     if base is not None:
         paths.keep_recorded(values, base.settings)
     run = adapt.adapt(values, keys, machine, world_size, chosen)
@@ -101,7 +105,7 @@ def resolve(
         nproc=run.nproc,
         promises={key: bounds for key, bounds in values[PROMISE].value.items() if bounds},
         notes=[
-            *meaning(values),
+            *understood,
             *_notes_of_model(choice, values, keys, run.device),
             *run.notes,
             *_notes_of_batch(values, keys, solved),

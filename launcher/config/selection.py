@@ -17,7 +17,6 @@ from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, shown
 from gearshift.launcher.base.disk import SHOWN, problem_of
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.config import presets
-from gearshift.launcher.config.named_model import named_model
 from gearshift.launcher.config.paths import PATHS
 from gearshift.launcher.config.presets import TASK_FOLDER, Preset
 from gearshift.launcher.config.provenance import (
@@ -50,7 +49,7 @@ from gearshift.launcher.config.schema import (
     unseen_by_schema,
 )
 from gearshift.launcher.config.settings_file import Unreadable, parse_yaml_value, read_lines
-from gearshift.models.catalog import FAMILIES, Stage, is_custom, stages_of
+from gearshift.models.catalog import FAMILIES, Stage, is_custom, split_model_name, stages_of
 from gearshift.training.settings import nested
 
 if TYPE_CHECKING:
@@ -136,12 +135,21 @@ def _options(args: CliArgs, wrong: list[Diagnostic]) -> list[tuple[str, str, str
     The error of a folder without a model is added to `wrong`.
     """
     entries = []
-    try:
-        settings = named_model(args.model) if args.model is not None else {}
+    if args.model is not None:
+        family, size = split_model_name(args.model)
+        settings = {_FAMILY: family}
+        if size or args.model.endswith(":"):
+            settings[_SIZE] = size
+        if family not in FAMILIES and not is_custom(family):
+            from gearshift.launcher.config import named_model  # for the runs that name weights
+
+            try:
+                settings = named_model.settings_of(args.model) or settings
+            except SettingsError as error:
+                wrong += error.diagnostics
+                settings = {}
         for key, text in settings.items():
             entries.append((key, text, f"--model {args.model}"))
-    except SettingsError as error:
-        wrong += error.diagnostics
     if args.mode is not None and args.mode_file is None:  # --mode NAME, --fast, --stage NAME
         argument = args.mode_option
         if argument == "--mode":

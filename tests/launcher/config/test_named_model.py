@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from gearshift.launcher.config import named_model
 from gearshift.launcher.config.schema import PRETRAINED
 from tests.launcher.given import refused, resolved
 from tests.launcher.hub import COMMIT, serving_hub
@@ -130,7 +129,3 @@ def test_an_empty_folder_is_an_error_and_no_download(here, model):
         (error,) = refused(model=name)
         assert error.where == f"--model {name}"
     assert error.fix == "--model hf:org/empty"
-    assert named_model.named_model("language:tiny") == {
-        "model.family": "language",
-        "model.size": "tiny",
-    }
