@@ -110,8 +110,8 @@ class Repository:
             return request()
         except Exception as error:  # of requests or httpx, by its version
             response = getattr(error.__cause__ or error, "response", None)
-            is_limited = getattr(response, "status_code", None) == _LIMITED
-            if is_limited and waits:
+            is_limited = response is not None and response.status_code == _LIMITED
+            if response is not None and is_limited and waits:
                 text = response.headers.get("Retry-After", "")
                 time.sleep(min(int(text), _LONGEST_WAIT_S) if text.isdigit() else waits[0])
                 return self.ask(request, waits[1:])

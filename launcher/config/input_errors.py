@@ -307,6 +307,8 @@ def as_arguments(diagnostics: Iterable[Diagnostic], call: str) -> list[Diagnosti
         key = diagnostic.key or ""
         if where.startswith(("--", "command line", "the command line")):
             name = _OF_KEYS.get(key, "settings")
+            if where.startswith("--model "):
+                name = "model"
             if key.startswith("--") and key not in _OF_KEYS:
                 name = key[2:].replace("-", "_")
             if key == "data.path" and call == EVALUATE:
