@@ -334,10 +334,12 @@ def _errors(call: str) -> Iterator[None]:
         raise RunError(str(error)) from error
 
 
-def _model_name(model: str | type | None) -> str | None:
-    """The name of a model, or of the class of a custom task."""
+def _model_name(model: str | type | PathLike[str] | None) -> str | None:
+    """The name of a model or its folder, or of the class of a custom task."""
     if isinstance(model, type):
         return custom_task.name_of(model)
+    if isinstance(model, PathLike):
+        return str(model)
     # A class of the script itself: its file may be imported under another name.
     module, _, name = (model or "").partition(":")
     if module == custom_task.MAIN:

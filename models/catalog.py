@@ -146,6 +146,8 @@ _FAMILIES = (
     ),
 )
 FAMILIES = {family.name: family for family in _FAMILIES}
+PRETRAINED_FAMILY = "language"
+"""The family of a pretrained model that is named without one."""
 
 
 _OF_HUB = re.compile(r"\w+://.*|hf:.*|[\w-]+/[\w.-]+:[a-z0-9].*")
@@ -207,3 +209,28 @@ def folder_of(name: str) -> Path:
         _COMMITS,
         commit,
     )
+
+
+def data_folder(name: str) -> Path:
+    """The folder with links to the files of `hf:OWNER/NAME@COMMIT:CONFIG:SPLIT`, in the cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    data, _, parts = name.removeprefix(HUB).partition("@")
+    return Path(
+        HF_HUB_CACHE,
+        f"datasets--{data.replace('/', '--')}",
+        "splits",
+        *parts.split(":"),
+    )
+
+
+def local_path(name: str) -> str:
+    """The file or folder that a value of data.path names; of the hub, a split in the cache.
+
+    Reads the disk, not the network: who starts the ranks has downloaded it.
+    """
+    if not name.startswith(HUB):
+        return name
+    folder = data_folder(name)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return str(files[0] if len(files) == 1 else folder)

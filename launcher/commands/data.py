@@ -18,11 +18,11 @@ from gearshift.launcher.config.check import why_ineffective
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.paths import EMBEDDED
 from gearshift.launcher.config.provenance import CliArgs, Resolved
-from gearshift.launcher.config.resolve import resolve
-from gearshift.launcher.config.schema import PRETRAINED, config_of
+from gearshift.launcher.config.resolve import fetch_data, resolve
+from gearshift.launcher.config.schema import DATA_PATH, PRETRAINED, config_of
 from gearshift.launcher.report import data_check, page
 from gearshift.launcher.report.data_check import Findings, find_families
-from gearshift.models.catalog import HUB, folder_of, split_model_name
+from gearshift.models.catalog import HUB, folder_of, local_path, split_model_name
 
 _LABEL = 18
 _WIDTH = 78
@@ -44,10 +44,17 @@ def main(command_line: CommandLine) -> int:
     )
 
     origin = f"command line: data check {path}"
+    location = path
+    if path.startswith(HUB):
+        from gearshift.launcher.config import hub_data
+
+        path = hub_data.pin(path, may_download=True)
+        hub_data.fetch(path, may_download=True)
+        location = local_path(path)
     family = None
     if args.model is not None:
         family = _resolved(args, path).settings.model.family
-    findings = inspect_matches(path, origin, find_families(path, family, origin), args)
+    findings = inspect_matches(path, origin, find_families(location, family, origin), args)
     file = data_check.write(findings, out)
     content = {
         "path": findings.path,
@@ -162,10 +169,12 @@ def _fetch(command_line: CommandLine) -> int:
     from gearshift.launcher.download.fetch import fetch  # with requests, which takes time to import
 
     signals.leave(_REST)
+    fetch_data(resolved.values)
     files = fetch(resolved.settings.download, is_shown=not command_line.as_json)
     path = getattr(resolved.settings.data, "path", None)
     option = ("--download-data", "") if path is None else ("--data", str(path))
-    text = _train_line(args, args.model, data=option)
+    sets = [text for text in args.sets if not text.startswith(f"{DATA_PATH}=")]
+    text = _train_line(replace(args, sets=sets), args.model, data=option)
     return output.show(command_line, list(map(asdict, files)), text)
 
 

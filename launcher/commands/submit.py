@@ -13,7 +13,7 @@ from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, counted, re
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config.command_line import CommandLine
-from gearshift.launcher.config.resolve import fetch_weights
+from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.schema import AUTO, model_name
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.submit import allocation, jobs
@@ -66,7 +66,8 @@ def main(command_line: CommandLine) -> int:
         return output.show(command_line, content, _dry_run(submission, requested))
     jobs.check_room(submission)
     for plan in plans:
-        fetch_weights(plan.resolved.settings.model)
+        fetch_weights(plan.resolved.values)
+        fetch_data(plan.resolved.values)
     ids = jobs.submit_all(submission, requested)
     content = _as_json(submission, requested, ids)
     return output.show(command_line, content, _submitted(submission, requested, ids))

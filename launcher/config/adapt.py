@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,10 +21,18 @@ from gearshift.launcher.config.provenance import (
     Origin,
     Resolved,
     Setting,
+    Values,
+    hub_names,
 )
-from gearshift.launcher.config.schema import PRETRAINED, Settings, config_of, setting_infos
+from gearshift.launcher.config.schema import (
+    DATA_PATH,
+    PRETRAINED,
+    Settings,
+    config_of,
+    setting_infos,
+)
 from gearshift.launcher.config.settings_file import read_lines
-from gearshift.models.catalog import HUB, folder_of, is_custom
+from gearshift.models.catalog import folder_of
 from gearshift.training.settings import nested
 
 _CHECKPOINTING = "memory.activation_checkpointing"
@@ -382,7 +390,7 @@ def adapt(
         run.device = machine.device
         if machine.unused and run.device in ("cuda", "cpu"):
             run.notes.append(f"device: {run.device}: {machine.unused}")
-    _pin_pretrained(run)
+    _pin_commits(run)
     if run.get("download.fetch"):
         from gearshift.launcher.config import feature_checks  # for the runs that download
 
@@ -431,27 +439,55 @@ def _holds(row: Row, run: Adaptation, facts: Mapping[str, Any]) -> bool:
     return True
 
 
-def _pin_pretrained(run: Adaptation) -> None:
-    """Name the commit of a model of the hub, so that a resumed run has the same."""
-    setting = run.values.get(PRETRAINED)
-    if setting is None or is_custom(run.get("model.family")):
-        return
-    if not str(setting.value).startswith(HUB):
-        return
-    from gearshift.launcher.config import hub  # for the runs that name one
+def _pin_commits(run: Adaptation) -> None:
+    """Name the commits of model and data of the hub, so that a resumed run has the same."""
+    for key in (PRETRAINED, DATA_PATH):
+        for name in hub_names(run.values, key):
+            setting = run.values[key]
+            try:
+                pinned, note = _pinned(key, name, run.values)
+            except SettingsError as error:
+                run.diagnostics += _about_hub(key, name, setting, error)
+                continue
+            run.values[key] = replace(setting, value=_replaced(setting.value, name, pinned))
+            if note:
+                run.notes.append(note)
 
-    try:
-        pinned = hub.fetch(setting.value)
-    except SettingsError as error:
-        from gearshift.launcher.config import errors
 
-        where = errors.where(PRETRAINED, setting.origin)
-        for diagnostic in error.diagnostics:
-            run.diagnostics.append(replace(diagnostic, key=PRETRAINED, where=where))
-        return
-    run.values[PRETRAINED] = replace(setting, value=pinned)
-    if pinned != setting.value:
-        run.notes.append(f"{PRETRAINED}: {pinned}, the commit of {setting.value}")
+def _about_hub(key: str, name: str, setting: Setting, error: SettingsError) -> Iterator[Diagnostic]:
+    """What `error` says of `name`, which a setting names."""
+    from gearshift.launcher.config import errors
+
+    for diagnostic in error.diagnostics:
+        suggestion = diagnostic.did_you_mean
+        fix = diagnostic.fix
+        if suggestion and not fix:
+            value = _replaced(setting.value, name, suggestion)
+            fix = errors.fix_line(key, setting.origin, value)
+        where = errors.where(key, setting.origin)
+        yield replace(diagnostic, key=key, where=where, fix=fix)
+
+
+def _replaced(value: Any, name: str, new: str) -> Any:
+    """`value`, a name or a list of names, with `new` instead of `name`."""
+    if isinstance(value, list):
+        return [new if each == name else each for each in value]
+    return new
+
+
+def _pinned(key: str, name: str, values: Values) -> tuple[str, str]:
+    """The commit of what a setting names, and a note on it. Raises SettingsError."""
+    if key == PRETRAINED:
+        from gearshift.launcher.config import hub  # for the runs that name one
+
+        pinned = hub.fetch(name)
+        note = f"{key}: {pinned}, the commit of {name}"
+        return pinned, "" if pinned == name else note
+    from gearshift.launcher.config import hub_data
+
+    pinned = hub_data.pin(name, may_download=hub_data.is_asked(values))
+    state = "in the cache" if hub_data.is_cached(pinned) else "not downloaded yet"
+    return pinned, f"{key}: {pinned}, {state}"
 
 
 def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -> None:

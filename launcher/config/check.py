@@ -89,7 +89,7 @@ def _is_no_folder(path: str | list[str] | None) -> bool:
     """Whether new files cannot arrive at a path; one that does not exist is another error."""
     if not isinstance(path, str):
         return True
-    return path.startswith(paths.EMBEDDED) or Path(path).expanduser().is_file()
+    return path.startswith((paths.EMBEDDED, HUB)) or Path(path).expanduser().is_file()
 
 
 def _limit(name: str) -> Row:
@@ -268,6 +268,11 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
         if key in values:
             for text in paths.as_list(now[key]):
                 diagnostics += _path(values, key, text)
+    for key in ("model.start", "model.encoder"):
+        if now.get(key) and "model.size" in values and not why_ineffective(values, key):
+            from gearshift.launcher.config import named_model  # for the runs that name weights
+
+            diagnostics += named_model.check_weights(values, key)
     max_steps = values["train.max_steps"].value
     if max_steps is not None:
         diagnostics += check_lengths(values, keys, max_steps)
@@ -373,6 +378,10 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
         if path.is_symlink():
             problem = f"is a link to a file that {problem}"
         like = nearest_file(text)
+        if like is None and key == "data.path":
+            from gearshift.launcher.config import named_model
+
+            like = named_model.nearest_name_of_hub(text)
         new: Any = like
         if like is not None and text != values[key].value:  # one of several
             new = [like if each == text else each for each in values[key].value]

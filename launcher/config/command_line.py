@@ -73,14 +73,16 @@ OPTIONS = (
         MODEL,
         Option(
             "--model FAMILY[:SIZE]",
-            "Model family and size, see `list models`; or a custom task, "
+            "Model family and size, see `list models`; the folder, OWNER/NAME or "
+            "hf:OWNER/NAME@REVISION of a Hugging Face model; a run folder; or a custom task, "
             "package.module:Class[:SIZE], see `new-task`.",
             values="models",
         ),
         Option(
             "--data PATH",
-            "File or folder in a format of the family, or its built-in data; see "
-            "`explain data.path` and `data check`. Several: --data A --data B.",
+            "File or folder in a format of the family, its built-in data, or a data set of the "
+            "Hugging Face hub, hf:OWNER/NAME; see `explain data.path` and `data check`. Several: "
+            "--data A --data B.",
             "data.path",
             repeats=True,
             values="paths",

@@ -30,7 +30,8 @@ def allowed(info: SettingInfo) -> str:
     if isinstance(info.allowed, tuple):
         text = listed(info.allowed, f"explain {info.key}")
         if info.key == "model.family":
-            text += "; or a task of your own: package.module:Class"
+            text += "; a task of your own: package.module:Class; a Hugging Face model: its folder, "
+            text += "OWNER/NAME or hf:OWNER/NAME@REVISION; or the folder of a run"
     elif info.allowed:
         text = info.allowed
     elif info.range:
@@ -116,6 +117,8 @@ def fix_line(key: str, origin: Origin, value: Any) -> str:
         return f"--set {shlex.quote(f'{key}={text}')}"
     if key == "model.size":  # --model FAMILY:SIZE
         family = origin.where.split()[1].rpartition(":")[0]
+        if not family:  # of the folder of a run
+            return f"--set {key}={text}"
         text = f"{family}:{value}"
     return f"{option} {text}"
 

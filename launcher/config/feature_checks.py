@@ -20,6 +20,7 @@ from gearshift.launcher.config.provenance import (
     Resolved,
     Setting,
     Values,
+    hub_names,
 )
 from gearshift.launcher.config.schema import ALLOWED_FILES, Download, File, safe_name
 from gearshift.slurm.environment import RankEnvironment
@@ -120,7 +121,7 @@ def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
                     fix=f"--set {_FOLDER}={shlex.quote(str(target.folder))}",
                 )
                 break
-    if is_fetched and not targets:
+    if is_fetched and not targets and not hub_names(values, _PATH):
         message = f"{_FILES} declares no URL"
         yield errors.about(
             values, "download.fetch", message, key=_FILES, value=None, allowed=ALLOWED_FILES

@@ -1,11 +1,15 @@
-"""Models of the Hugging Face hub: the commit that `hf:ID` names, and its files in the cache."""
+"""The Hugging Face hub: the commit that `hf:ID` names, its files in the cache, and its errors."""
 
 from __future__ import annotations
 
 import re
 import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
@@ -13,6 +17,7 @@ from gearshift.models.catalog import HUB, folder_of
 from gearshift.slurm.environment import InvalidEnvironment
 from gearshift.slurm.variables import read_rank_environment
 
+Answer = TypeVar("Answer")
 FORM = f"{HUB}OWNER/NAME, or with a branch, tag or commit {HUB}OWNER/NAME@REVISION"
 _NAME = re.compile(r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?")
 _WEIGHTS = "*.safetensors"
@@ -20,6 +25,11 @@ _TEXTS = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja")
 """Configuration and tokenizer."""
 _COPIES = ["consolidated*", "original/*", "onnx/*"]
 """The same weights in the layout of other programs."""
+_LOGIN = "hf auth login"
+_LIMITED = 429
+_WAITS_S = (1, 4, 15)
+"""Pauses before a request is repeated that the rate limit refused, unless the hub says how long."""
+_LONGEST_WAIT_S = 60
 
 
 @cache
@@ -32,41 +42,114 @@ def fetch(name: str, *, weights: bool = False) -> str:
     if (parts := _NAME.fullmatch(name)) is None:
         message = f"'{name}' names no model of the Hugging Face hub"
         raise SettingsError.of(message, value=name, allowed=FORM)
-    # With the network code, which takes half a second to import.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
-
-    try:
-        is_rank = read_rank_environment(environment.variables()) is not None
-    except InvalidEnvironment:
-        is_rank = True
-    logging.set_verbosity_error()
-    disable_progress_bars()
-    if weights and not is_rank and not any(folder_of(name).rglob(_WEIGHTS)):
-        print(f"{name}: downloading to the cache of the hub", file=sys.stderr, flush=True)
-        if sys.stderr.isatty():
-            enable_progress_bars()
-    call = f"{PROGRAM} data fetch {name}  where there is a network, with the same cache"
-    try:
-        done = snapshot_download(
-            parts["id"],
-            revision=parts["revision"],
-            allow_patterns=[*_TEXTS, *[_WEIGHTS] * weights],
-            ignore_patterns=_COPIES,
-            local_files_only=is_rank,
-        )
-    except Exception as error:  # of requests or httpx, by its version
-        message = f"{name} cannot be downloaded: {' '.join(str(error).split())}"
-        fix = None
-        if isinstance(error, LocalEntryNotFoundError):
-            fix = call
-        elif isinstance(error, RepositoryNotFoundError):
-            fix = "set HF_TOKEN to a token of your account, which has access"
-        raise SettingsError.of(message, value=name, allowed=FORM, fix=fix) from None
-    folder = Path(done)
+    is_local = is_rank()
+    call = f"{PROGRAM} data fetch {name}"
+    model = Repository(name, parts["id"], parts["revision"], "model", is_local, call)
+    is_new = weights and not is_local and not any(folder_of(name).rglob(_WEIGHTS))
+    folder = model.snapshot([*_TEXTS, *[_WEIGHTS] * weights], is_announced=is_new)
     if weights and not any(folder.rglob(_WEIGHTS)):
         message = f"{name} has no {_WEIGHTS} in {folder}; other files are never loaded"
-        fix = call if is_rank else None
+        fix = call if is_local else None
         raise SettingsError.of(message, value=name, allowed="a model with safetensors", fix=fix)
     return f"{HUB}{parts['id']}@{folder.name}"
+
+
+def is_rank() -> bool:
+    """Whether torchrun or srun started this process, which then downloads nothing."""
+    try:
+        return read_rank_environment(environment.variables()) is not None
+    except InvalidEnvironment:
+        return True
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository of the hub. Its methods touch the network, and raise SettingsError."""
+
+    name: str
+    """As typed."""
+    id: str
+    """OWNER/NAME."""
+    revision: str | None
+    kind: Literal["model", "dataset"]
+    is_local: bool
+    """Whether only the cache is used."""
+    call: str
+    """The command that downloads what the cache lacks."""
+
+    def snapshot(self, patterns: Sequence[str], *, is_announced: bool = False) -> Path:
+        """The folder of a commit in the cache, named for it, with the files of `patterns`.
+
+        A connection that breaks is continued where it broke. `is_announced`: on stderr.
+        """
+        # With the network code, which takes half a second to import.
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
+
+        logging.set_verbosity_error()
+        disable_progress_bars()
+        if is_announced:
+            print(f"{self.name}: downloading to the cache of the hub", file=sys.stderr, flush=True)
+            if sys.stderr.isatty():
+                enable_progress_bars()
+        folder = self.ask(
+            lambda: snapshot_download(
+                self.id,
+                repo_type=self.kind,
+                revision=self.revision,
+                allow_patterns=[*patterns],
+                ignore_patterns=_COPIES if self.kind == "model" else None,
+                local_files_only=self.is_local,
+            )
+        )
+        return Path(folder)
+
+    def ask(self, request: Callable[[], Answer], waits: Sequence[int] = _WAITS_S) -> Answer:
+        """What the hub answers to `request`, which is repeated at its rate limit."""
+        try:
+            return request()
+        except Exception as error:  # of requests or httpx, by its version
+            response = getattr(error.__cause__ or error, "response", None)
+            is_limited = response is not None and response.status_code == _LIMITED
+            if response is not None and is_limited and waits:
+                text = response.headers.get("Retry-After", "")
+                time.sleep(min(int(text), _LONGEST_WAIT_S) if text.isdigit() else waits[0])
+                return self.ask(request, waits[1:])
+            raise self._error(error, is_limited) from None
+
+    def absent(self, cause: str = "") -> SettingsError:
+        """The error for files that the cache lacks, and that are not downloaded."""
+        return SettingsError.of(
+            f"{self.name} is not in the cache of the hub{cause}",
+            value=self.name,
+            fix=self.call,
+            hint="where there is a network, with the same cache",
+        )
+
+    def _error(self, error: Exception, is_limited: bool) -> SettingsError:
+        from huggingface_hub import errors
+
+        text = " ".join(str(error).split())
+        fix = None
+        if is_limited:
+            problem = "cannot be downloaded now: the hub limits the rate of requests"
+            fix = _LOGIN
+            hint = "its limit is higher with a login; or wait some minutes"
+        elif isinstance(error, errors.GatedRepoError):
+            problem = "is gated: its owner decides who may read it"
+            fix = _LOGIN
+            hint = "ask for access on its page; HF_TOKEN may hold the token instead"
+        elif isinstance(error, errors.RepositoryNotFoundError):
+            problem = f"is no {self.kind} of the hub, or a private one"
+            fix = _LOGIN
+            hint = "check how the name is spelled; HF_TOKEN may hold the token instead"
+        elif isinstance(error, errors.RevisionNotFoundError):
+            problem = f"names no branch, tag or commit of {self.id}"
+            hint = f"{HUB}{self.id}  is its newest commit"
+        elif isinstance(error, errors.LocalEntryNotFoundError):
+            return self.absent("" if self.is_local else f", and cannot be downloaded: {text}")
+        else:
+            problem = f"cannot be downloaded: {text}"
+            hint = "the same command continues with the files that are left"
+        message = f"{self.name} {problem}"
+        return SettingsError.of(message, value=self.name, fix=fix, hint=hint)

@@ -31,6 +31,7 @@ from gearshift.launcher.config.command_line import (
     command_line_error,
 )
 from gearshift.launcher.config.errors import about, allowed, display_name
+from gearshift.launcher.config.named_model import nearest_name_of_hub
 from gearshift.launcher.config.provenance import BUILT_IN_LAYER, ResetPart, Setting, Values
 from gearshift.launcher.config.schema import (
     AUTO,
@@ -278,6 +279,10 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
     if info.nullable and word == "none":
         return "null"
     options = info.allowed
+    if info.key == "model.family":
+        named = nearest_name_of_hub(str(value))
+        if named is not None:
+            return named
     if info.type == "true or false":
         options = ("true", "false")
     if isinstance(options, tuple):
@@ -318,6 +323,8 @@ def as_arguments(diagnostics: Iterable[Diagnostic], call: str) -> list[Diagnosti
         key = diagnostic.key or ""
         if where.startswith(("--", "command line", "the command line")):
             name = _OF_KEYS.get(key, "settings")
+            if where.startswith("--model "):
+                name = "model"
             if key.startswith("--") and key not in _OF_KEYS:
                 name = key[2:].replace("-", "_")
             if key == "data.path" and call == EVALUATE:

@@ -67,8 +67,7 @@ def is_same(key: str, old: object, new: object, values: Values) -> bool:
     """
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return all(is_same(key, *pair, values) for pair in zip(old, new, strict=True))
-    is_commit = str(new).startswith(HUB) and str(old).startswith(f"{new}@")
-    if old == new or is_commit:
+    if old == new or _is_pinned(str(old), str(new)):
         return True
     if not _is_path(key, values, old) or not _is_path(key, values, new):
         return False
@@ -95,6 +94,13 @@ def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> No
         old = recorded[key]
         if is_same(key, old, values[key].value, values):
             values[key] = replace(values[key], value=old)
+
+
+def _is_pinned(old: str, new: str) -> bool:
+    """Whether `old` is the commit of a model or data set that the user names again as `new`."""
+    head, *parts = new.removeprefix(HUB).split(":")
+    is_named = new.startswith(HUB) and old.startswith(f"{HUB}{head}@")
+    return is_named and set(parts) <= {*old.split(":")}
 
 
 def data_paths(settings: Settings) -> dict[str, Path]:

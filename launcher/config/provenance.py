@@ -11,6 +11,7 @@ from typing import Any, Literal
 from gearshift.launcher.base.diagnostics import Diagnostic, counted, plain
 from gearshift.launcher.config.schema import AUTO, settings_class
 from gearshift.launcher.config.settings_file import Line
+from gearshift.models.catalog import HUB, is_custom
 from gearshift.training.settings import nested
 
 BUILT_IN_LAYER = "built-in"
@@ -82,6 +83,15 @@ class Setting:
 
 Values = Mapping[str, Setting]
 """Every setting by its dotted key; or those of a layer, which all their origins name."""
+
+
+def hub_names(values: Values, key: str) -> list[str]:
+    """The models or data sets of the Hugging Face hub that a setting of a family names."""
+    if key not in values or is_custom(values["model.family"].value):
+        return []
+    value = values[key].value
+    texts = value if isinstance(value, list) else [value]
+    return [text for text in texts if str(text).startswith(HUB)]
 
 
 def layer_of(layer: str, lines: Iterable[Line], position: int = -1) -> dict[str, Setting]:

@@ -27,8 +27,15 @@ from gearshift.launcher.config.provenance import (
     Resolved,
     Setting,
     Values,
+    hub_names,
 )
-from gearshift.launcher.config.schema import FIRST_RUN, config_of, is_of_hub, setting_infos
+from gearshift.launcher.config.schema import (
+    DATA_PATH,
+    FIRST_RUN,
+    PRETRAINED,
+    config_of,
+    setting_infos,
+)
 from gearshift.launcher.config.selection import (
     PROMISE,
     Choice,
@@ -64,6 +71,12 @@ def resolve(
     keys = KeySets.of(values)
 
     # What the machine and the files on it change.
+    understood: list[str] = []
+    if any(values[key].value is not None for key in (PRETRAINED, "model.start") if key in values):
+        from gearshift.launcher.config import named_model  # for the runs that name weights
+
+        named_model.name_pretrained(values)
+        understood += named_model.meaning(values)
     if base is not None:
         paths.keep_recorded(values, base.settings)
     run = adapt.adapt(values, keys, machine, world_size, chosen)
@@ -92,6 +105,7 @@ def resolve(
         nproc=run.nproc,
         promises={key: bounds for key, bounds in values[PROMISE].value.items() if bounds},
         notes=[
+            *understood,
             *_notes_of_model(choice, values, keys, run.device),
             *run.notes,
             *_notes_of_batch(values, keys, solved),
@@ -142,15 +156,28 @@ def _rejected_together(error: ValidationError, values: Values) -> Diagnostic:
     return about(values, "model.family", f"{key}: {first['msg']}", key=key)
 
 
-def fetch_weights(model: Any) -> None:
-    """Download the weights of a model of the hub in the section `model`, if the cache lacks them.
+def fetch_weights(values: Values) -> None:
+    """Download the weights of a model of the hub that `values` name, if the cache lacks them.
 
     Touches network and disk. Raises SettingsError.
     """
-    if is_of_hub(model):
+    if hub_names(values, PRETRAINED):
         from gearshift.launcher.config import hub  # for the runs that name one
 
-        hub.fetch(model.pretrained, weights=True)
+        hub.fetch(values[PRETRAINED].value, weights=True)
+
+
+def fetch_data(values: Values, *, may_download: bool = True) -> None:
+    """Download the files of a data set of the hub in data.path, if the cache lacks them.
+
+    They must be there without `may_download`, or if the command line does not ask for a download.
+    Touches network and disk. Raises SettingsError.
+    """
+    for name in hub_names(values, DATA_PATH):
+        from gearshift.launcher.config import hub_data  # for the runs that name one
+
+        is_asked = may_download and hub_data.is_asked(values)
+        hub_data.fetch(name, may_download=is_asked)
 
 
 # For the reader: what was chosen, and what is promised.

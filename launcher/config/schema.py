@@ -330,12 +330,6 @@ def replaces_size(family: str, pretrained: str | None) -> bool:
     return pretrained is not None and size is not None and PRETRAINED in size.only_if
 
 
-def is_of_hub(model: Any) -> bool:
-    """Whether the section `model` names a model of the Hugging Face hub."""
-    name = getattr(model, "pretrained", None)
-    return isinstance(name, str) and name.startswith(HUB) and not is_custom(model.family)
-
-
 def settings_class(family: str) -> type[BaseModel]:
     """The whole tree for one family: frozen, refusing unknown keys."""
     return _settings_class(config_of(family))

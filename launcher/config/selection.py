@@ -99,7 +99,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
     for position, path in enumerate(args.configs):
         layers.append(_read_file(FILES_LAYER, path, position, "--config", wrong))
 
-    entries = _options(args)
+    entries = _options(args, wrong)
     for text in args.sets:
         key, equals, value = text.partition("=")
         if equals and key.strip():
@@ -131,15 +131,27 @@ def _read_file(
         return {}
 
 
-def _options(args: CliArgs) -> list[tuple[str, str, str]]:
-    """Key, text and argument of each option that stands for a setting, but for --set."""
+def _options(args: CliArgs, wrong: list[Diagnostic]) -> list[tuple[str, str, str]]:
+    """Key, text and argument of each option that stands for a setting, but for --set.
+
+    The error of a folder without a model is added to `wrong`.
+    """
     entries = []
     if args.model is not None:
-        argument = f"--model {args.model}"
         family, size = split_model_name(args.model)
-        entries.append((_FAMILY, family, argument))
+        settings = {_FAMILY: family}
         if size or args.model.endswith(":"):
-            entries.append((_SIZE, size, argument))
+            settings[_SIZE] = size
+        if family not in FAMILIES and not is_custom(family):
+            from gearshift.launcher.config import named_model  # for the runs that name weights
+
+            try:
+                settings = named_model.settings_of(args.model) or settings
+            except SettingsError as error:
+                wrong += error.diagnostics
+                settings = {}
+        for key, text in settings.items():
+            entries.append((key, text, f"--model {args.model}"))
     if args.mode is not None and args.mode_file is None:  # --mode NAME, --fast, --stage NAME
         argument = args.mode_option
         if argument == "--mode":

@@ -30,7 +30,7 @@ from gearshift.launcher.config import batching, fitted_batch
 from gearshift.launcher.config.adapt import engine_options
 from gearshift.launcher.config.errors import about_data, about_setting
 from gearshift.launcher.config.provenance import Batching, Resolved
-from gearshift.launcher.config.resolve import fetch_weights
+from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.schema import config_of, task_with_data
 from gearshift.launcher.plan import time
 from gearshift.launcher.plan.placement import FP32_BYTES, Placed, as_traced, replicated, zero
@@ -230,7 +230,8 @@ def open_planner(
     """
     model = resolved.settings.model
     if not getattr(config_of(model.family), "PLANNED_BY_CONFIG", False):
-        fetch_weights(model)
+        fetch_weights(resolved.values)
+    fetch_data(resolved.values, may_download=False)
     with hidden_gpus(), temporary_folder("gearshift-plan-") as folder:
         with _settings_errors(resolved):
             task = task_with_data(resolved.settings, folder)

@@ -14,7 +14,9 @@ from gearshift.engines.base import World
 from gearshift.launcher.base import environment, signals
 from gearshift.launcher.base.signals import ProcessPhase
 from gearshift.launcher.config import machine
-from gearshift.launcher.config.schema import Settings, model_name
+from gearshift.launcher.config.paths import as_list
+from gearshift.launcher.config.provenance import hub_names
+from gearshift.launcher.config.schema import DATA_PATH, Settings, model_name
 from gearshift.launcher.run_folder.run_folder import SAMPLES
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import DataError, TracksProgress
@@ -130,8 +132,9 @@ def run_info(
     settings = job.resolved.settings
     chosen = job.resolved.chosen
     of_data = tasks[-1].facts()
-    if job.experience and "source" in of_data:
-        of_data = {**of_data, "source": settings.data.path}  # not the folder of links to its files
+    if "source" in of_data and (job.experience or hub_names(job.resolved.values, DATA_PATH)):
+        # Not the folder of links to its files.
+        of_data = {**of_data, "source": " + ".join(as_list(settings.data.path))}
     notes = [*job.resolved.notes]
     if job.number:
         new = len(tasks[-1].data("train"))

@@ -20,8 +20,7 @@ from gearshift.launcher.config import batching
 from gearshift.launcher.config.command_line import INPUT
 from gearshift.launcher.config.paths import EMBEDDED, as_list
 from gearshift.launcher.config.provenance import Batching
-from gearshift.launcher.config.resolve import fetch_weights
-from gearshift.launcher.config.schema import is_of_hub
+from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.settings_file import read_values
 from gearshift.launcher.run import affinity, run_end
 from gearshift.launcher.run.run_end import RunEnd
@@ -80,10 +79,10 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
 
 
 def _fetch(plan: RunPlan, shows_progress: bool) -> None:
-    """Fetch the pretrained weights and the files that the run asks for. Raises FetchError."""
+    """Fetch weights, data and files that the run asks for. Raises FetchError."""
     settings = plan.resolved.settings
-    if is_of_hub(settings.model):
-        fetch_weights(settings.model)
+    fetch_weights(plan.resolved.values)
+    fetch_data(plan.resolved.values)
     if settings.download.fetch:
         from gearshift.launcher.config.feature_checks import is_requested
 

@@ -14,7 +14,7 @@ from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.base.temporary import temporary_folder
 from gearshift.launcher.config import machine
 from gearshift.launcher.config.provenance import RESUMED_LAYER, CliArgs, Origin, Resolved, Setting
-from gearshift.launcher.config.resolve import resolve
+from gearshift.launcher.config.resolve import fetch_data, resolve
 from gearshift.launcher.config.resumed_settings import Base
 from gearshift.launcher.run import affinity, supervisor
 from gearshift.launcher.run.run_end import RunEnd
@@ -57,12 +57,14 @@ def resolved_as(model: SavedModel, manifest_of_run: Manifest, args: CliArgs) -> 
     origin = Origin(RESUMED_LAYER, _ORIGIN)
     entries = {key: Setting(value, origin) for key, value in values.items()}
     try:
-        return resolve(
+        resolved = resolve(
             CliArgs(engine=args.engine, options=args.options),
             machine.detect_machine(),
             None,
             Base(entries, {}),
         )
+        fetch_data(resolved.values)
+        return resolved
     except SettingsError as error:
         errors = []
         for each in error.diagnostics:  # this command takes no settings

@@ -14,14 +14,20 @@ from typing import Literal
 
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base import disk, environment
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, plain
 from gearshift.launcher.config import machine, presets
 from gearshift.launcher.config.command_line import RUN, CommandLine
 from gearshift.launcher.config.errors import about_value
 from gearshift.launcher.config.feature_checks import check_processes
 from gearshift.launcher.config.parsing import parse
-from gearshift.launcher.config.provenance import BATCH_SETTINGS, CLI_LAYER, STAGED_MODE, CliArgs
-from gearshift.launcher.config.schema import PRETRAINED
+from gearshift.launcher.config.provenance import (
+    BATCH_SETTINGS,
+    CLI_LAYER,
+    STAGED_MODE,
+    CliArgs,
+    hub_names,
+)
+from gearshift.launcher.config.schema import DATA_PATH, PRETRAINED
 from gearshift.launcher.run.prepare import least_room_bytes, prepare_run_at
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.run_plan import Pipeline, RunPlan
@@ -29,7 +35,6 @@ from gearshift.launcher.stages import execute
 from gearshift.launcher.stages.pipeline import distinct, prepare, selected, with_weights
 from gearshift.launcher.submit.allocation import FOLDER, Allocation
 from gearshift.launcher.submit.options import ALLOCATED, ARRAY, MODE_FLAGS, SWEEP, run_arguments
-from gearshift.models.catalog import HUB
 from gearshift.slurm import queue, sbatch, script
 from gearshift.slurm.environment import SLURM_FOLDER, RankEnvironment
 from gearshift.slurm.sbatch import SbatchError
@@ -363,12 +368,13 @@ def _downloads(stages: Pipeline) -> list[str]:
 
 
 def _pinned(run: RunPlan) -> list[str]:
-    """The commit of a model of the hub: a requeued job loads it, too."""
-    resolved = run.resolved
-    if PRETRAINED not in resolved.keys.decided:
-        return []
-    name = str(resolved.values[PRETRAINED].value)
-    return [f"--set={PRETRAINED}={name}"] if name.startswith(HUB) else []
+    """The commits of model and data of the hub: a requeued job loads them, too."""
+    values = run.resolved.values
+    words = []
+    for key in (PRETRAINED, DATA_PATH):
+        if key in run.resolved.keys.decided and hub_names(values, key):
+            words.append(f"--set={key}={plain(values[key].value)}")
+    return words
 
 
 def _prepare(

@@ -36,6 +36,7 @@ from gearshift.models.base import (
     Prediction,
     Predictions,
 )
+from gearshift.models.catalog import local_path
 from gearshift.models.common import layers
 from gearshift.models.common.data_files import files
 from gearshift.models.common.data_reports import unknown_embedded
@@ -95,7 +96,7 @@ class AbrTask(FamilyTask):
     def read(self) -> Responses:
         data = self.data_settings
         if not data.path.startswith("embedded:"):
-            return read_responses(data.path, data)
+            return read_responses(local_path(data.path), data)
         if data.path in PATIENTS:
             return read_patients(data.path, data.shares)
         raise unknown_embedded(data.path, PATIENTS)

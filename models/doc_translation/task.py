@@ -28,7 +28,7 @@ from gearshift.models.base import (
     Predictions,
     SplitName,
 )
-from gearshift.models.catalog import folder_of
+from gearshift.models.catalog import folder_of, local_path
 from gearshift.models.common import subwords
 from gearshift.models.common.data_files import existing_path, files, unknown_format
 from gearshift.models.common.data_reports import few, unknown_embedded
@@ -111,7 +111,7 @@ class DocTranslationTask(FamilyTask):
         self._reports: dict[str, Coverage] = {}
 
     def read(self) -> Sequence[Page]:
-        path = self.path
+        path = local_path(self.path)
         data = self.data_settings
         if path == "embedded:cards":
             self.collection = embedded.read_cards()

@@ -24,7 +24,7 @@ from gearshift.models.base import (
     Prediction,
     SplitName,
 )
-from gearshift.models.catalog import folder_of
+from gearshift.models.catalog import folder_of, local_path
 from gearshift.models.common import initial_weights, subwords
 from gearshift.models.common.data_reports import listed
 from gearshift.models.common.family import (
@@ -131,7 +131,7 @@ class EegTask(FamilyTask):
         Reads and writes the disk: rank 0 first, then the others. Raises DataError.
         """
         data = self.data_settings
-        self.recordings = files.read(self.path, data, self.use)
+        self.recordings = files.read(local_path(self.path), data, self.use)
         items = self.recordings.items
         self.groups, numbers, names_by_split = split_items(items, data.split, self.rule)
         self.save_split(names_by_split)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy import ndarray
 
 from gearshift.models.base import DataError
+from gearshift.models.catalog import local_path
 from gearshift.models.common import data_files
 from gearshift.models.common.data_files import existing_path, known_files
 from gearshift.models.common.data_reports import BadRecords, MissingPackage, unknown_embedded
@@ -33,7 +34,7 @@ def read(settings: Data, sensor: Sides) -> tuple[list[EventRecording], dict[str,
 
     Raises DataError.
     """
-    path = settings.path
+    path = local_path(settings.path)
     if path in EMBEDDED:
         from gearshift.models.event_seg import embedded
 

@@ -91,8 +91,9 @@ class Model(FamilySection):
     size: str = Field(default="full", json_schema_extra={"only_if": {"model.pretrained": [None]}})
     """Model size; see `list models`."""
     pretrained: str | None = None
-    """Local folder of a causal language model that transformers can load, or hf:OWNER/NAME with or
-    without @REVISION; its size and tokenizer replace the built-in ones."""
+    """Local folder of a causal language model that transformers can load, or OWNER/NAME of the
+    Hugging Face hub with or without hf: and @REVISION; its size and tokenizer replace the built-in
+    ones."""
     allow_missing: Annotated[
         bool,
         Field(
@@ -112,8 +113,8 @@ class Model(FamilySection):
     """whole: train the model. lower: train all but the upper half of its layers, which is frozen;
     with model.lora.rank, all adapters."""
     start: str | None = Field(default=None, json_schema_extra=_WHOLE)
-    """Initial weights of the model, instead of those of model.pretrained: the run folder of a stage
-    lower, or a safetensors file. Default: none."""
+    """Initial weights of the model, instead of those of model.pretrained: a run folder of the same
+    size, or a safetensors file. Default: none."""
     freeze_layers: int = Field(default=0, ge=0, le=10**4, json_schema_extra=_FROZEN)
     """Layers that are not trained, from the first one, and with them the token embedding. 0: all
     are trained."""
@@ -150,8 +151,9 @@ class Data(DataSection):
     """Training text."""
 
     path: str | Annotated[list[str], Field(min_length=1)] = "embedded:python"
-    """File or folder of text, JSON, CSV or Parquet; or embedded:python, embedded:commands. Or
-    several of them, all text or all conversations: --data A --data B."""
+    """File or folder of text, JSON, CSV or Parquet; hf:OWNER/NAME of a data set of the Hugging Face
+    hub; or embedded:python, embedded:commands. Or several of them, all text or all conversations:
+    --data A --data B."""
     weights: list[Annotated[float, Field(ge=0)]] | None = None
     """What each of several sources has of the samples taken in training, such as [0.7, 0.3]; a
     small one is repeated. Default: all samples are taken equally often."""

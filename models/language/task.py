@@ -29,7 +29,7 @@ from gearshift.models.base import (
     Sampling,
     SplitName,
 )
-from gearshift.models.catalog import folder_of
+from gearshift.models.catalog import folder_of, local_path
 from gearshift.models.common import layers
 from gearshift.models.common.config import declared_columns
 from gearshift.models.common.data_reports import OnBad, listed, unknown_embedded
@@ -122,7 +122,9 @@ class LanguageTask(FamilyTask):
         Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
         length = self._row_length()  # refuses a wrong model.pretrained before the data is read
-        corpora = [read(path, self.answers, self.on_bad, self.columns) for path in self.paths]
+        corpora = []
+        for path in map(local_path, self.paths):
+            corpora.append(read(path, self.answers, self.on_bad, self.columns))
         self.is_chat = not corpora[0].is_text
         self.noun = "requests" if self.is_chat else "documents"
         self._split(corpora)

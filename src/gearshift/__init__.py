@@ -68,7 +68,7 @@ _MODULES = {
 
 
 def train(
-    model: str | type | None = None,
+    model: str | type | PathLike[str] | None = None,
     mode: str | None = None,
     engine: str | None = None,
     *,

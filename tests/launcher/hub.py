@@ -4,10 +4,11 @@ import hashlib
 import json
 import os
 from contextlib import contextmanager
+from dataclasses import replace
 
 from huggingface_hub import constants
 
-from gearshift.launcher.config import hub
+from gearshift.launcher.config import hub, hub_data
 from tests.launcher.download.server import Response, serving
 from tests.launcher.given import python
 
@@ -30,27 +31,45 @@ class Hub:
 
     @property
     def logins(self):
-        """The tokens of all requests about models."""
-        requests = [headers for path, headers in self._server.requests if "/models/" in path]
+        """The tokens of all requests about models and data sets."""
+        requests = [headers for path, headers in self._server.requests if "/api/" in path]
         return {headers.get("authorization") for headers in requests}
 
-    def add(self, name, folder, commit=COMMIT, revision="main"):
+    def add(self, name, folder, commit=COMMIT, revision="main", kind="models"):
         """Publish the files of `folder` as the commit of a revision."""
+        prefix = "/datasets" if kind == "datasets" else ""
         tree = []
         for file in (path for path in folder.rglob("*") if path.is_file()):
             content, path = file.read_bytes(), file.relative_to(folder).as_posix()
             etag = hashlib.sha1(content).hexdigest()
             tree.append({"type": "file", "path": path, "size": len(content), "oid": etag})
             headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit}
-            self._server.on(f"/{name}/resolve/{commit}/{path}", Response(200, content, headers))
-        facts = {"id": name, "sha": commit}
-        for path, value in ((f"revision/{revision}", facts), (f"tree/{commit}", tree)):
-            self._server.on(f"/api/models/{name}/{path}", Response(body=json.dumps(value).encode()))
+            response = Response(200, content, headers, has_ranges=True)
+            self._server.on(f"{prefix}/{name}/resolve/{commit}/{path}", response)
+        files = [{"rfilename": each["path"], "size": each["size"]} for each in tree]
+        facts = {"id": name, "sha": commit, "siblings": files}
+        answers = {f"revision/{revision}": facts, f"revision/{commit}": facts}
+        for path, value in {**answers, f"tree/{commit}": tree}.items():
+            self._server.on(f"/api/{kind}/{name}/{path}", Response(body=json.dumps(value).encode()))
 
-    def refuse(self, name, status, code, revision="main"):
-        """Answer with an error; `code` is the word of the hub for it."""
-        response = Response(status, b"{}", {"X-Error-Code": code} if code else {})
-        self._server.on(f"/api/models/{name}/revision/{revision}", response)
+    def refuse(self, name, status, code, revision="main", kind="models", times=None):
+        """Answer with an error, `times` or always; `code` is the word of the hub for it."""
+        headers = {"X-Error-Code": code} if code else {}
+        path = f"/api/{kind}/{name}/revision/{revision}"
+        response = Response(status, b"{}", {**headers, "Retry-After": "0"})
+        after = self._server.responses.get(path, []) if times else []
+        self._server.on(path, *[response] * (times or 1), *after)
+
+    def cut(self, name, path, at, commit=COMMIT):
+        """Close the connection once, at a byte of a file of a data set."""
+        path = f"/datasets/{name}/resolve/{commit}/{path}"
+        (whole,) = self._server.responses[path]
+        self._server.on(path, replace(whole, cut=at), whole)
+
+    def ranges(self, path):
+        """The ranges of bytes that were asked for of files with this name."""
+        requests = [headers for file, headers in self._server.requests if file.endswith(path)]
+        return [headers["range"] for headers in requests if "range" in headers]
 
     def stop(self):
         """Answer no more."""
@@ -75,9 +94,15 @@ def serving_hub(home, monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(running.cache))
-        hub.fetch.cache_clear()
+        forget()
         yield running
-        hub.fetch.cache_clear()
+        forget()
+
+
+def forget():
+    """Forget what the hub answered, as another process does."""
+    hub.fetch.cache_clear()
+    hub_data.pin.cache_clear()
 
 
 def is_proxy(name):

@@ -51,7 +51,7 @@ def test_settings_name_the_commit_and_need_no_weights(server):
     assert paths.kept_values(run.values)[PRETRAINED] == PINNED
     assert f"{PRETRAINED}: {PINNED}, the commit of {NAME}" in run.notes
     assert model_name(run.settings.model) == "language:tiny" == f"language:{name_of(folder(run))}"
-    fetch_weights(run.settings.model)
+    fetch_weights(run.values)
     assert server.sent == {*TEXTS, "model.safetensors"}
     assert {path.name for path in folder(run).iterdir()} == server.sent
 
@@ -88,18 +88,19 @@ def test_data_fetch_downloads_all_that_is_read(server, capsys):
 @pytest.mark.parametrize(
     ("status", "code", "fix"),
     [
-        (404, "RepoNotFound", "HF_TOKEN"),
-        (401, "RepoNotFound", "HF_TOKEN"),
-        (401, "GatedRepo", "HF_TOKEN"),
+        (404, "RepoNotFound", "hf auth login"),
+        (401, "RepoNotFound", "hf auth login"),
+        (401, "GatedRepo", "hf auth login"),
+        (429, None, "hf auth login"),
         (404, "RevisionNotFound", None),
-        (503, None, "data fetch hf:org/other"),
+        (503, None, "python -m launcher data fetch hf:org/other"),
     ],
 )
 def test_what_the_hub_refuses_is_one_error(server, status, code, fix):
     server.refuse("org/other", status, code)
     (error,) = refused(f"{PRETRAINED}=hf:org/other", model="language")
     assert error.key == PRETRAINED and error.where == f"--set {PRETRAINED}=hf:org/other"
-    assert fix in error.fix if fix else error.fix is None
+    assert error.fix == fix and error.hint
 
 
 def test_without_a_network_only_the_cache_is_used(server, monkeypatch):
@@ -108,7 +109,7 @@ def test_without_a_network_only_the_cache_is_used(server, monkeypatch):
     hub.fetch.cache_clear()
     assert hub.fetch(NAME, weights=True) == PINNED
     error = error_of("hf:org/other")
-    assert error.fix.startswith("python -m launcher data fetch hf:org/other  ")
+    assert error.fix == "python -m launcher data fetch hf:org/other"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert error_of("hf:org/other").fix == error.fix
 
@@ -117,7 +118,7 @@ def test_a_rank_of_torchrun_downloads_nothing(server, monkeypatch):
     set_torchrun(monkeypatch, 1)
     error = error_of(NAME)
     assert not server.logins
-    assert error.fix.startswith(f"python -m launcher data fetch {NAME}  ")
+    assert error.fix == f"python -m launcher data fetch {NAME}"
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
     hub.fetch(NAME)

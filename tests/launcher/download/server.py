@@ -23,6 +23,8 @@ class Response:
     length: int | None = None
     """The Content-Length to send instead of the true one; 0: none."""
     chunked: bool = False
+    has_ranges: bool = False
+    """Sends the rest of the body where the request asks for it."""
     keeps_open: bool = False
     """Sends its body, and keeps the connection open."""
 
@@ -42,12 +44,12 @@ class Server:
         self.responses[path] = list(responses) or [Response()]
         return self.url + path
 
-    def next(self, path):
-        """The response to a request."""
+    def next(self, path, command="GET"):
+        """The response to a request; one of HEAD stays the next one."""
         responses = self.responses.get(path.partition("?")[0])
         if not responses:
             return Response(404, b"nothing here")
-        return responses.pop(0) if responses[1:] else responses[0]
+        return responses.pop(0) if responses[1:] and command == "GET" else responses[0]
 
 
 @contextmanager
@@ -74,10 +76,15 @@ class _Requests(BaseHTTPRequestHandler):
         server: Server = self.server.script
         headers = {name.lower(): value for name, value in self.headers.items()}
         server.requests.append((self.path, headers))
-        response = server.next(self.path)
+        response = server.next(self.path, self.command)
         self.close_connection = True
-        self.send_response(response.status)
-        length = len(response.body) if response.length is None else response.length
+        body = response.body
+        status = response.status
+        if response.has_ranges and "range" in headers:
+            body = body[int(headers["range"].removeprefix("bytes=").rstrip("-")) :]
+            status = 206
+        self.send_response(status)
+        length = len(body) if response.length is None else response.length
         if response.chunked:
             self.send_header("Transfer-Encoding", "chunked")
         elif length or response.length is None:
@@ -87,7 +94,7 @@ class _Requests(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self._send(response, response.body)
+            self._send(response, body)
 
     do_HEAD = do_GET
 

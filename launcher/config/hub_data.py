@@ -1,0 +1,255 @@
+"""Data sets of the Hugging Face hub: which files a config and a split have, and their download."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cache, partial
+from glob import escape
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from gearshift.launcher.base.diagnostics import MANY, PROGRAM, SettingsError, nearest_match
+from gearshift.launcher.config.feature_checks import is_requested
+from gearshift.launcher.config.hub import Repository, is_rank
+from gearshift.launcher.config.provenance import CLI_LAYER, Values
+from gearshift.launcher.config.schema import DATA_PATH
+from gearshift.models.catalog import HUB, data_folder
+
+FORM = f"{HUB}OWNER/NAME, with @REVISION, :CONFIG and :SPLIT if needed"
+_NAME = re.compile(
+    r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?(?::\w[\w.+ -]*){0,2}"
+)
+_DATA = re.compile(r"\w.*\.(parquet|jsonl|json|csv|txt)(\.gz)?", re.IGNORECASE)
+_WORD = re.compile(r"\w[\w.+ -]*")
+"""A config or a split: it names a folder."""
+_SHARD = re.compile(r"(?:.*/)?data/(\w+)-\d+-of-\d+\..*")
+_CARD = "README.md"
+_DEFAULT = "default"
+_TRAIN = "train"
+_SPLITS = {
+    "train": "train(ing)?",
+    "validation": "val(id(ation)?)?|dev",
+    "test": "test(ing)?|eval(uation)?",
+}
+"""Words in the names of files and folders, as the library `datasets` understands them."""
+Files = list[str]
+"""Paths in the repository."""
+Configs = dict[str, dict[str, Files]]
+"""Files by config and split; a default config comes first."""
+
+
+def is_asked(values: Values) -> bool:
+    """Whether the command line asks for a download of data.path; a file may be from somebody else.
+
+    It does if it names the data, and with --download-data.
+    """
+    return values[DATA_PATH].origin.layer == CLI_LAYER or is_requested(values)
+
+
+@cache
+def pin(name: str, *, may_download: bool) -> str:
+    """`hf:ID@COMMIT:CONFIG:SPLIT` of `hf:ID[@REVISION][:CONFIG][:SPLIT]`; downloads no data.
+
+    Without `may_download`, and in a rank of torchrun or srun, only the cache is used, which must
+    have the files. Touches network and disk. Raises SettingsError.
+    """
+    repository = _repository(name, may_download)
+    _, head, *parts = name.split(":")
+    if len(parts) == 2 and is_cached(name):
+        return name
+    commit, configs = _configs(repository)
+    if not configs:
+        raise SettingsError.of(
+            f"{name} has no file of parquet, jsonl, json, csv or txt; no code of it is run",
+            value=name,
+            hint=f"{HUB}{repository.id}@refs/convert/parquet  is what the hub converts it to",
+        )
+    config, split = _choose(name, f"{HUB}{head}", parts, configs)
+    pinned = f"{HUB}{repository.id}@{commit}:{config}:{split}"
+    if repository.is_local and not is_cached(pinned):
+        raise repository.absent()
+    return pinned
+
+
+def is_cached(name: str) -> bool:
+    """Whether all files of a name that `pin` gave were downloaded. Reads the disk."""
+    folder = data_folder(name)
+    return folder.is_dir() and all(path.exists() for path in folder.rglob("*"))
+
+
+def fetch(name: str, *, may_download: bool) -> None:
+    """Download the files of a name that `pin` gave, as far as the cache lacks them.
+
+    Touches network and disk. Raises SettingsError.
+    """
+    if is_cached(name):
+        return
+    repository = _repository(name, may_download)
+    if repository.is_local:
+        raise repository.absent()
+    _, configs = _configs(repository)
+    *_, config, split = name.split(":")
+    files = configs[config][split]
+    repository.snapshot([*map(escape, files)], is_announced=True)
+    repository.ask(partial(_link, data_folder(name), files))
+
+
+def _repository(name: str, may_download: bool) -> Repository:
+    match = _NAME.fullmatch(name)
+    if match is None:
+        message = f"'{name}' names no data set of the Hugging Face hub"
+        raise SettingsError.of(message, value=name, allowed=FORM)
+    return Repository(
+        name=name,
+        id=match["id"],
+        revision=match["revision"],
+        kind="dataset",
+        is_local=not may_download or is_rank(),
+        call=f"{PROGRAM} data fetch --set {shlex.quote(f'data.path={name}')}",
+    )
+
+
+def _configs(repository: Repository) -> tuple[str, Configs]:
+    """The commit and its files; where the hub cannot be asked, what the cache has of them."""
+    from huggingface_hub import HfApi
+
+    snapshot = repository.snapshot([_CARD])
+    commit = snapshot.name
+    list_files = partial(HfApi().dataset_info, repository.id, revision=commit)
+    try:
+        if repository.is_local:
+            raise repository.absent()
+        listed = repository.ask(list_files).siblings or ()
+    except SettingsError:
+        configs: Configs = {}
+        for folder in data_folder(f"{HUB}{repository.id}@{commit}").glob("[!.]*/[!.]*"):
+            configs.setdefault(folder.parent.name, {})[folder.name] = []
+        if not configs:
+            raise
+        return commit, configs
+    paths = [file.rfilename for file in listed]
+    files = [path for path in paths if _DATA.fullmatch(path) and "../" not in path]
+    return commit, _by_card(snapshot / _CARD, files) or _by_names(files)
+
+
+def _by_card(card: Path, files: Files) -> Configs:
+    """The files as the metadata of a data set declare them; empty: they declare nothing.
+
+    Source: huggingface.co/docs/hub/datasets-manual-configuration.
+    """
+    from huggingface_hub import metadata_load
+    from yaml import YAMLError
+
+    configs: Configs = {}
+    try:
+        entries = (metadata_load(card) or {}).get("configs") or ()
+        # The default config comes first.
+        for entry in sorted(entries, key=lambda entry: not entry.get(_DEFAULT, False)):
+            splits: dict[str, Files] = {}
+            for split, pattern in _patterns(entry.get("data_files")):
+                matches = [path for path in files if _matches(path, pattern)]
+                if matches and _WORD.fullmatch(split):
+                    splits.setdefault(split, []).extend(matches)
+            folder = entry.get("data_dir")
+            if folder:
+                splits = _splits([path for path in files if path.startswith(str(folder))])
+            config = str(entry.get("config_name", _DEFAULT))
+            if splits and _WORD.fullmatch(config):
+                configs[config] = splits
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, YAMLError):
+        return {}  # no metadata, or not in this form: the names of files count
+    return configs
+
+
+def _patterns(data_files: Any) -> Iterator[tuple[str, str]]:
+    """Each split with a pattern of paths, of the forms that `data_files` may have."""
+    pairs: list[tuple[Any, Any]] = [(_TRAIN, data_files or ())]
+    if isinstance(data_files, Mapping):
+        pairs = list(data_files.items())
+    elif isinstance(data_files, list) and isinstance(next(iter(data_files), None), Mapping):
+        pairs = [(entry["split"], entry["path"]) for entry in data_files]
+    for split, paths in pairs:
+        for path in [paths] if isinstance(paths, str) else paths:
+            yield str(split), str(path)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether a path matches: `*` stays within a folder, `**/` is any number of them, or none."""
+    pattern = pattern.removeprefix("./")
+    if "**" in pattern:
+        return fnmatchcase(path, pattern) or fnmatchcase(path, pattern.replace("**/", ""))
+    return path.count("/") == pattern.count("/") and fnmatchcase(path, pattern)
+
+
+def _by_names(files: Files) -> Configs:
+    """The files by their names: a config is a folder that is neither `data` nor a split."""
+    groups: dict[str, Files] = {_DEFAULT: []}
+    for path in files:
+        folder = path.rpartition("/")[0].partition("/")[0]
+        is_config = _WORD.fullmatch(folder) and folder != "data" and not _split_of(folder)
+        groups.setdefault(folder if is_config else _DEFAULT, []).append(path)
+    return {config: _splits(group) for config, group in groups.items() if group}
+
+
+def _splits(files: Files) -> dict[str, Files]:
+    """The files of each split by their names; all train where no name tells."""
+    splits: dict[str, Files] = {}
+    for path in files:
+        split = _split_of(path)
+        if split:
+            splits.setdefault(split, []).append(path)
+    return splits or {_TRAIN: files}
+
+
+def _split_of(path: str) -> str | None:
+    shard = _SHARD.fullmatch(path)
+    if shard:
+        return shard[1]
+    for part in reversed(path.lower().split("/")):
+        for split, words in _SPLITS.items():
+            if re.search(f"(?<![a-z])({words})(?![a-z])", part):
+                return split
+    return None
+
+
+def _choose(name: str, head: str, parts: Sequence[str], configs: Configs) -> tuple[str, str]:
+    """The config and the split that `parts` name. Raises SettingsError, which lists them."""
+    config = next(iter(configs))
+    *first, split = parts or [_TRAIN]
+    if parts and parts[0] in configs:
+        config = parts[0]
+        split = parts[1] if first else _TRAIN
+    elif first or (len(configs) > 1 and config != _DEFAULT):
+        split = ""  # no config is named
+    if split in configs[config]:
+        return config, split
+    names = []
+    for known, splits in configs.items():
+        names += [f"{known}:{split}" for split in splits]
+    nearest = nearest_match(":".join(parts), names) or names[0]
+    more = f" and {len(names) - MANY} more" if names[MANY:] else ""
+    raise SettingsError.of(
+        f"{name} names none of its configs and splits",
+        value=name,
+        allowed=", ".join(f"{head}:{part}" for part in names[:MANY]) + more,
+        did_you_mean=f"{head}:{nearest}",
+    )
+
+
+def _link(folder: Path, files: Files) -> None:
+    """Link the files from the snapshot of their commit: `folder` has all of them, or none."""
+    new = folder.with_name(f".{folder.name}.{os.getpid()}")
+    rmtree(new, ignore_errors=True)
+    commit = folder.parents[1]
+    snapshot = commit.parents[1] / "snapshots" / commit.name
+    for path in files:
+        link = new / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(snapshot / path, link.parent))
+    if not folder.is_dir():  # another process may be first
+        new.rename(folder)
