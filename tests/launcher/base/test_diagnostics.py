@@ -101,7 +101,7 @@ ds_configs/models/language.yaml:N)
   allowed       none, selective, full, or such as 'every 2'
 error: data.path 2024 should be a valid string
   where         mine.yaml:17 data.path (overrides embedded:python from ds_configs/models/language.yaml:N)
-  allowed       a text
+  allowed       a text or list of texts
 """
 WRONG_NAMES = """\
 model: {family: langage}
