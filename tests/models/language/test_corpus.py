@@ -201,6 +201,8 @@ def test_an_invalid_line_is_reported_with_its_number(tmp_path, line):
 def test_an_array_is_read_by_row_and_an_invalid_one_is_an_error_with_its_line(tmp_path):
     path = write(tmp_path / "a.json", '[{"prompt": "a", "response": "b"},\n7]')
     assert "a.json:2: " in error_of(read, path).where and len(read(path, "skip")) == 1
+    for content in ("5", '"text"', '{"data": 5}'):
+        assert "a.json:1" in error_of(read, write(path, content)).where
     for content in (
         '[{"text": "a"},\n{"text": }]',
         '[{"text": "a"},\n{"text": "b',
