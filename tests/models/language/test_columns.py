@@ -74,8 +74,8 @@ def in_csv(path, table):
     path.write_text(csv_text(table), newline="")
 
 
-def in_marked_semicolons(path, table):
-    path.write_text(csv_text(table, ";"), encoding="utf-8-sig")
+def in_semicolons_of_excel(path, table):
+    path.write_text("sep=;\n" + csv_text(table, ";"), encoding="utf-8-sig")
 
 
 def in_packed_tabs(path, table):
@@ -101,7 +101,7 @@ FORMATS = {
     "a.jsonl": in_jsonl,
     "a.json": in_json,
     "a.csv": in_csv,
-    "b.csv": in_marked_semicolons,
+    "b.csv": in_semicolons_of_excel,
     "a.tsv.gz": in_packed_tabs,
     "a.xlsx": in_sheet,
     "a.parquet": in_parquet,
