@@ -47,7 +47,10 @@ FORMS = {
     ),
     "input and output": ({"input": "a", "output": "b"}, ASKED),
     "numbers": ({"input": "a", "output": 4.5}, ("user a", "assistant 4.5")),
-    "messages and text": ({"text": "x", "messages": TALK, "prompt": "a"}, ASKED),
+    "messages, request and text": (
+        {"text": "x", "messages": TALK, "prompt": "x", "completion": "y"},
+        ASKED,
+    ),
     "text": ({"text": "once upon"}, "once upon"),
 }
 
@@ -144,8 +147,13 @@ def test_each_form_is_read_in_each_format(tmp_path, form, name):
             },
         ),
         (
-            FORMS["messages and text"][0],
-            {"text": "left out", "messages": "messages", "prompt": "left out"},
+            FORMS["messages, request and text"][0],
+            {
+                "text": "left out",
+                "messages": "messages",
+                "prompt": "left out",
+                "completion": "left out",
+            },
         ),
         ({"prompt": "a", "text": "b"}, {"prompt": "left out", "text": "text"}),
     ],
