@@ -38,7 +38,7 @@ _ALIASES = {
 _UNREAD = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
 """Fields that hold text of a message beside its content."""
 LEFT_OUT = "left out"
-HEAD = 100
+HEAD = 300
 """Rows whose columns an error lists: objects of JSON have keys of their own."""
 Fields = Mapping[str, Any]
 Turns = tuple[Turn, ...]

@@ -112,8 +112,13 @@ def table_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[R
 
 
 def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
-    """The value of each line of JSON; blank lines are skipped. Raises DataError."""
-    file.first_line()  # raises DataError if the file is empty
+    """The value of each line of JSON, or the rows of an array that is named as lines.
+
+    Blank lines are skipped. Raises DataError.
+    """
+    if file.first_line().lstrip().startswith("["):
+        yield from array_rows(file, name, bad_records)
+        return
     for line, raw in enumerate(file.lines(), start=1):
         if raw.strip():
             try:

@@ -63,6 +63,10 @@ def in_json(path, table):
     path.write_text(json.dumps({"version": 2, "data": table}, indent=1))
 
 
+def in_array(path, table):
+    path.write_text(json.dumps(table))
+
+
 def csv_text(table, delimiter=","):
     """A table; lists are written as JSON."""
     text = io.StringIO()
@@ -102,6 +106,7 @@ def in_parquet(path, table):
 
 FORMATS = {
     "a.jsonl": in_jsonl,
+    "b.jsonl": in_array,
     "a.json": in_json,
     "a.csv": in_csv,
     "b.csv": in_semicolons_of_excel,
