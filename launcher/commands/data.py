@@ -90,15 +90,9 @@ def inspect_matches(
             findings = data_check.inspect(path, format, resolved)
             usable.append((family, f"{family}: {format}"))
         except SettingsError as error:
+            prefix = f"as {family} (--model {family}): " if len(matches) > 1 else ""
             for each in error.diagnostics:
-                message = each.message
-                fix = each.fix
-                if len(matches) > 1:
-                    option = f"--model {family}"
-                    message = f"as {family} ({option}): {message}"
-                    if fix and fix.startswith("--"):
-                        fix = f"{option} {fix}"
-                diagnostics.append(replace(each, message=message, fix=fix))
+                diagnostics.append(replace(each, message=prefix + each.message))
     if not usable:
         # The family that knows what to type comes nearest to reading it.
         raise SettingsError([each for each in diagnostics if each.fix] or diagnostics)

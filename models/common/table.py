@@ -97,7 +97,8 @@ class Table:
                     allowed='a name in quotes, in which each quote is doubled: "6"" nails"',
                     fix=f"close or double the quote of line {line}",
                 )
-            if not _is_blank(cells):
+            is_of_excel = cells[:1] == ["sep="]  # names the delimiter
+            if not is_of_excel and not _is_blank(cells):
                 return line, cells
         return 1, ()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from math import isfinite
@@ -37,7 +38,7 @@ _ALIASES = {
 _UNREAD = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
 """Fields that hold text of a message beside its content."""
 LEFT_OUT = "left out"
-HEAD = 100
+HEAD = 300
 """Rows whose columns an error lists: objects of JSON have keys of their own."""
 Fields = Mapping[str, Any]
 Turns = tuple[Turn, ...]
@@ -104,8 +105,9 @@ def _content(fields: Fields, form: Form, optional: Collection[str]) -> str | Tur
 
 def turns_of(messages: Any, field: str) -> Turns:
     """The turns of a list of messages in `field`. Raises ValueError, which names the field."""
-    if isinstance(messages, str) and messages.lstrip().startswith("["):  # in a cell of a table
-        messages = parse_json(messages)
+    if isinstance(messages, str):  # in a cell of a table
+        with suppress(ValueError):
+            messages = parse_json(messages)
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"{field} is no list of {{role, content}} or {{from, value}}")
     return tuple(_turn(message, f"{field}[{n}]") for n, message in enumerate(messages))

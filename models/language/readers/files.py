@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -30,6 +31,9 @@ SUFFIXES = rows.SUFFIXES | {
     ".cu", ".java", ".js", ".ts", ".go", ".rs", ".rb", ".sh", ".r", ".jl", ".lua", ".sql",
     ".html", ".xml", ".css", ".toml", ".yaml", ".yml",
 }  # fmt: skip
+
+_ABOUT = re.compile(r"(readme|licen[cs]e|notice|citation)\b", re.IGNORECASE)
+"""Names of files about the rows beside them."""
 
 
 class FileSource:
@@ -130,13 +134,16 @@ def _find_files(path: Path) -> tuple[list[Path], int]:
     """Files to read under `path`, sorted, and the number of ignored files.
 
     A single file may have any suffix; a folder gives its visible files of a known suffix at any
-    depth, of JSON the arrays. Raises DataError if there is none or a folder is not readable.
+    depth, of JSON the arrays, and beside rows no README or license. Raises DataError if there is
+    none or a folder is not readable.
     """
     allowed = "a file or folder of text, JSON, CSV or Parquet; embedded:python, embedded:commands"
     if not data_files.existing_path(str(path), allowed).is_dir():
         return [path], 0
     files = data_files.files(path)
     chosen = [file for file in files if suffix_of(file) in SUFFIXES and is_data(file)]
+    if any(file_kind(file) != "text" for file in chosen):
+        chosen = [file for file in chosen if not _ABOUT.match(file.name)]
     if not chosen:
         raise DataError(
             f"data.path '{path}' has no file with a known suffix ({len(files)} other files)",

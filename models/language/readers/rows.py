@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,11 +31,12 @@ _BATCH = 16
 
 
 class Row(NamedTuple):
-    """A row of a table or an object of JSON, without nulls."""
+    """A row of a table or a value of JSON."""
 
     line: int
     """Where it begins; in a Parquet file and an array of JSON its number."""
-    fields: Mapping[str, Any]
+    fields: Any
+    """A mapping, or another value of JSON, of which `rows_of` makes a bad record."""
     header: int | None = None
     """The line of the names of the fields in a table; None: each row names its own."""
 
@@ -51,10 +52,17 @@ def file_kind(file: Path) -> str:
 
 
 def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
-    """The rows of a file that is no text, as training and use read them. Raises DataError."""
+    """The rows of a file that is no text without their nulls, as training and use read them.
+
+    Raises DataError.
+    """
     for row in _ROWS[file_kind(file.path)](file, name, bad_records):
-        fields = {key: value for key, value in row.fields.items() if value is not None}
-        yield row._replace(fields=fields)
+        if isinstance(row.fields, dict):
+            fields = {key: value for key, value in row.fields.items() if value is not None}
+            yield row._replace(fields=fields)
+        else:
+            problem = f"{type(row.fields).__name__}, not an object"
+            bad_records.add(f"{name}:{row.line}", problem)
 
 
 def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
@@ -104,12 +112,17 @@ def table_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[R
 
 
 def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
-    """The object of each line of JSON; blank lines are skipped. Raises DataError."""
-    file.first_line()  # raises DataError if the file is empty
+    """The value of each line of JSON, or the rows of an array that is named as lines.
+
+    Blank lines are skipped. Raises DataError.
+    """
+    if file.first_line().lstrip().startswith("["):
+        yield from array_rows(file, name, bad_records)
+        return
     for line, raw in enumerate(file.lines(), start=1):
         if raw.strip():
             try:
-                yield Row(line, _object(parse_json(raw)))
+                yield Row(line, parse_json(raw))
             except ValueError as error:
                 bad_records.add(f"{name}:{line}", f"not JSON: {error}")
 
@@ -121,8 +134,9 @@ def array_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[R
     that is not JSON.
     """
     file.first_line()  # raises DataError if the file is empty
-    first, *others = islice((line.strip() for line in file.lines() if line.strip()), 2)
-    if first.endswith("}") and others and others[0].startswith("{"):
+    lines = islice(filter(str.strip, file.lines()), 2)
+    ends = "".join(line.strip()[:1] + line.strip()[-1:] for line in lines)
+    if ends.startswith("{}{"):
         yield from json_rows(file, name, bad_records)
         return
     try:
@@ -133,19 +147,9 @@ def array_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[R
             where=f"{name}:{getattr(error, 'lineno', 1)}",
             allowed="an array of objects, or one object per line",
         ) from None
-    if isinstance(rows, dict):
-        rows = next((rows[key] for key in _ARRAYS if key in rows), [rows])
-    for number, row in enumerate(rows, start=1):
-        try:
-            yield Row(number, _object(row))
-        except ValueError as error:
-            bad_records.add(f"{name}:{number}", str(error))
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{type(value).__name__}, not an object")
-    return value
+    parts = [rows.get(key) for key in _ARRAYS] if isinstance(rows, dict) else []
+    array = next((part for part in [rows, *parts] if isinstance(part, list)), [rows])
+    yield from map(Row, count(1), array)
 
 
 _ROWS = {

@@ -53,13 +53,10 @@ def check_columns(
 
     keys = {name.strip().lower(): meaning for name, meaning in meanings.items()}
     is_sample = form_of(columns, keys, optional).is_sample
-    unknown = listed(form.unknown, _MANY) or "none"
-    if len(form.unknown) == len(columns):
-        unknown = "all"
     known = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
     raise DataError(
         f"rows with the columns {listed(tuple(columns), _MANY)} cannot be read; "
-        f"not known: {unknown}",
+        f"not known: {listed(form.unknown, _MANY) or 'none'}",
         where=f"{file}:{head[0].header or head[0].line}",
         allowed=f"{known}; left out: {', '.join(METADATA)}",
         fix=columns_option(meanings) if is_sample else "",

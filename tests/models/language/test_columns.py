@@ -47,7 +47,10 @@ FORMS = {
     ),
     "input and output": ({"input": "a", "output": "b"}, ASKED),
     "numbers": ({"input": "a", "output": 4.5}, ("user a", "assistant 4.5")),
-    "messages and text": ({"text": "x", "messages": TALK, "prompt": "a"}, ASKED),
+    "messages, request and text": (
+        {"text": "x", "messages": TALK, "prompt": "x", "completion": "y"},
+        ASKED,
+    ),
     "text": ({"text": "once upon"}, "once upon"),
 }
 
@@ -58,6 +61,10 @@ def in_jsonl(path, table):
 
 def in_json(path, table):
     path.write_text(json.dumps({"version": 2, "data": table}, indent=1))
+
+
+def in_array(path, table):
+    path.write_text(json.dumps(table))
 
 
 def csv_text(table, delimiter=","):
@@ -74,8 +81,8 @@ def in_csv(path, table):
     path.write_text(csv_text(table), newline="")
 
 
-def in_marked_semicolons(path, table):
-    path.write_text(csv_text(table, ";"), encoding="utf-8-sig")
+def in_semicolons_of_excel(path, table):
+    path.write_text("sep=;\n" + csv_text(table, ";"), encoding="utf-8-sig")
 
 
 def in_packed_tabs(path, table):
@@ -99,9 +106,10 @@ def in_parquet(path, table):
 
 FORMATS = {
     "a.jsonl": in_jsonl,
+    "b.jsonl": in_array,
     "a.json": in_json,
     "a.csv": in_csv,
-    "b.csv": in_marked_semicolons,
+    "b.csv": in_semicolons_of_excel,
     "a.tsv.gz": in_packed_tabs,
     "a.xlsx": in_sheet,
     "a.parquet": in_parquet,
@@ -144,8 +152,13 @@ def test_each_form_is_read_in_each_format(tmp_path, form, name):
             },
         ),
         (
-            FORMS["messages and text"][0],
-            {"text": "left out", "messages": "messages", "prompt": "left out"},
+            FORMS["messages, request and text"][0],
+            {
+                "text": "left out",
+                "messages": "messages",
+                "prompt": "left out",
+                "completion": "left out",
+            },
         ),
         ({"prompt": "a", "text": "b"}, {"prompt": "left out", "text": "text"}),
     ],

@@ -97,6 +97,16 @@ def test_a_folder_gives_a_document_for_each_file_in_the_order_of_names(tmp_path)
     assert documents(corpus) == expected and corpus.left_out["ignored_files"] == 2
 
 
+def test_a_readme_beside_rows_is_no_data(tmp_path):
+    write(tmp_path / "README.md", "about the rows")
+    write(tmp_path / "LICENSE", "of the rows")
+    assert texts(read(tmp_path)) == ["about the rows"]
+    (tmp_path / "data").mkdir()
+    rows(tmp_path / "data" / "train-00000.jsonl", *ROWS[:3])
+    corpus = read(tmp_path)
+    assert len(pairs(corpus)) == 3 and corpus.left_out["ignored_files"] == 2
+
+
 def test_a_long_text_is_cut_at_line_ends_into_texts_of_one_group(tmp_path):
     content = "\n".join(f"line number {i}" for i in range(40_000))
     write(tmp_path / "a.txt", content)
@@ -201,6 +211,8 @@ def test_an_invalid_line_is_reported_with_its_number(tmp_path, line):
 def test_an_array_is_read_by_row_and_an_invalid_one_is_an_error_with_its_line(tmp_path):
     path = write(tmp_path / "a.json", '[{"prompt": "a", "response": "b"},\n7]')
     assert "a.json:2: " in error_of(read, path).where and len(read(path, "skip")) == 1
+    for content in ("5", '"text"', '{"data": 5}'):
+        assert "a.json:1" in error_of(read, write(path, content)).where
     for content in (
         '[{"text": "a"},\n{"text": }]',
         '[{"text": "a"},\n{"text": "b',
