@@ -263,8 +263,8 @@ class ConsoleReporter(Callback):
         self._write("train", self._progress.line())
 
     def evaluated(self, evaluation: EvalResult) -> None:
-        texts = []
-        of_sources = []
+        texts: list[str] = []
+        of_sources: list[str] = []
         for name, value in evaluation.metrics.items():
             source = name.removeprefix(_OF_SOURCE)
             (texts if source == name else of_sources).append(f"{source} {real(value)}")
