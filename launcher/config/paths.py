@@ -65,24 +65,33 @@ def is_same(key: str, old: object, new: object, values: Values) -> bool:
 
     `new` may lack the commit of a name of the hub.
     """
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return all(is_same(key, *pair, values) for pair in zip(old, new, strict=True))
-    if old == new or _is_pinned(str(old), str(new)):
+    if _are_paired(old, new):
+        pairs = zip(as_list(old), as_list(new), strict=True)
+        return all(is_same(key, *pair, values) for pair in pairs)
+    if _is_pinned(str(old), str(new)):
         return True
     if not _is_path(key, values, old) or not _is_path(key, values, new):
-        return False
+        return old == new
     first, second = (os.path.realpath(os.path.expanduser(str(path))) for path in (old, new))
     return first == second
 
 
 def has_moved(key: str, old: object, new: object, values: Values) -> bool:
     """Whether the paths `old` exist no more, and `new` names other ones. Reads the disk."""
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = [pair for pair in zip(old, new, strict=True) if not is_same(key, *pair, values)]
-        return all(has_moved(key, *pair, values) for pair in pairs)
+    if _are_paired(old, new):
+        pairs = zip(as_list(old), as_list(new), strict=True)
+        moved = [pair for pair in pairs if not is_same(key, *pair, values)]
+        return all(has_moved(key, *pair, values) for pair in moved)
     if not _is_path(key, values, old) or not _is_path(key, values, new):
         return False
     return not os.path.exists(_absolute(old)) and os.path.exists(_absolute(new))
+
+
+def _are_paired(old: object, new: object) -> bool:
+    """Whether two values are lists of one length."""
+    if not isinstance(old, list) or not isinstance(new, list):
+        return False
+    return len(old) == len(new)
 
 
 def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> None:
@@ -115,9 +124,14 @@ def data_paths(settings: Settings) -> dict[str, Path]:
             continue
         texts = as_list(getattr(data, key.removeprefix(_DATA), None))
         for number, text in enumerate(texts):
-            name = f"{key}[{number}]" if len(texts) > 1 else key
-            if isinstance(text, str) and os.path.exists(_absolute(text)):
-                files[name] = Path(_absolute(text))
+            name = key
+            if len(texts) > 1:
+                name = f"{key}[{number}]"
+            if not isinstance(text, str):
+                continue
+            path = Path(_absolute(text))
+            if path.exists():
+                files[name] = path
     return files
 
 

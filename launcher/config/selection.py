@@ -160,7 +160,10 @@ def _options(args: CliArgs, wrong: list[Diagnostic]) -> list[tuple[str, str, str
     if args.engine is not None:
         entries.append((_ENGINE, args.engine, f"--engine {args.engine}"))
     for key, (option, text) in args.options.items():
-        entries.append((key, text, option if text == "true" else f"{option} {text}"))
+        typed = text
+        if key == DATA_PATH and text.startswith('["'):  # several, as the parser joins them
+            typed = text[2:-2].replace('", "', f" {option} ")
+        entries.append((key, text, option if text == "true" else f"{option} {typed}"))
     return entries
 
 

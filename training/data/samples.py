@@ -232,8 +232,9 @@ class DataOrder:
 
     def _samples_at(self, epoch: int, start: int, count: int) -> NDArray[np.int64]:
         """The samples at `count` positions of an epoch from `start`, as far as there are."""
-        positions = np.arange(start, min(start + count, self.length), dtype=np.uint64)
-        return _permuted(positions, self.length, derive(self.seed, "order", epoch))
+        stop = min(start + count, self.length)
+        seed = derive(self.seed, "order", epoch)
+        return _permuted(np.arange(start, stop), self.length, seed)
 
     def share(
         self,
@@ -267,23 +268,25 @@ class MixedOrder(DataOrder):
     ):
         """The sources follow each other in the numbers of samples. Raises as DataOrder."""
         super().__init__(sum(sizes), global_batch, seed)
+        self.length = self.steps_per_epoch * global_batch
         self._sizes = sizes
         self._shares = np.array(weights) / sum(weights)
 
     def _samples_at(self, epoch: int, start: int, count: int) -> NDArray[np.int64]:
-        before = epoch * self.steps_per_epoch * self.global_batch
-        sources, numbers = interleave(before + start, count, self._shares)
+        start += epoch * self.steps_per_epoch * self.global_batch
+        sources, numbers = interleave(start, count, self._shares)
+        samples = np.empty(count, np.int64)
         begin = 0
         for source, size in enumerate(self._sizes):
-            passes, positions = np.divmod(numbers, size)
-            for number in np.unique(passes[sources == source]).tolist():
-                here = (sources == source) & (passes == number)
+            places = np.flatnonzero(sources == source)
+            passes, positions = np.divmod(numbers[places], size)
+            for number in np.unique(passes).tolist():
+                here = passes == number
                 seed = derive(self.seed, "source", source, number)
-                samples = _permuted(positions[here].astype(np.uint64), size, seed)
-                positions[here] = samples
-            numbers = np.where(sources == source, begin + positions, numbers)
+                taken = _permuted(positions[here], size, seed)
+                samples[places[here]] = begin + taken
             begin += size
-        return numbers
+        return samples
 
 
 def interleave(
@@ -297,12 +300,15 @@ def interleave(
     """
     slack = len(shares)
     # Surely reached before `start`; what is due from there to `start` is skipped.
-    least = np.maximum(0, np.floor(shares * start) - slack).astype(np.int64)
+    reached = np.floor(shares * start) - slack
+    least = np.maximum(0, reached).astype(np.int64)
     width = count + 2 * slack + 2
     numbers = least[:, None] + np.arange(width)  # [source, number]
     due = (numbers + 0.5) / np.maximum(shares, _NEVER)[:, None]
-    order = np.argsort(due, axis=None, kind="stable")[start - least.sum() :][:count]
-    return order // width, numbers.ravel()[order]
+    order = np.argsort(due, axis=None, kind="stable")
+    skipped = start - least.sum()
+    chosen = order[skipped : skipped + count]
+    return chosen // width, numbers.ravel()[chosen]
 
 
 def order_of(split: Split, global_batch: int, seed: int) -> DataOrder:
@@ -312,10 +318,10 @@ def order_of(split: Split, global_batch: int, seed: int) -> DataOrder:
     return DataOrder(len(split), global_batch, seed)
 
 
-def _permuted(positions: NDArray[np.uint64], length: int, seed: int) -> NDArray[np.int64]:
+def _permuted(positions: NDArray[np.int64], length: int, seed: int) -> NDArray[np.int64]:
     """`positions`, each in [0, length), after the permutation of `seed`."""
     keys = [derive(seed, "round", number) for number in range(_ROUNDS)]
-    return permute(positions, length, keys)
+    return permute(positions.astype(np.uint64), length, keys)
 
 
 def permute(positions: NDArray[np.uint64], length: int, keys: Sequence[int]) -> NDArray[np.int64]:

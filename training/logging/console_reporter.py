@@ -108,6 +108,8 @@ class LogFileOutput(ConsoleOutput):
 
 _REDRAW_S = 0.25
 PREVIEW_LINES = 5
+_OF_SOURCE = "val_loss_"
+"""How the loss of one of several sources of data begins."""
 _WIDTH = 100
 """Of a longer text on the console; the log has all of it."""
 _KINDS: Mapping[str, Kind] = {"resumed": "head", console_text.WARNING: "warning"}
@@ -261,7 +263,14 @@ class ConsoleReporter(Callback):
         self._write("train", self._progress.line())
 
     def evaluated(self, evaluation: EvalResult) -> None:
-        metrics = "  ".join(f"{name} {real(value)}" for name, value in evaluation.metrics.items())
+        texts: list[str] = []
+        of_sources: list[str] = []
+        for name, value in evaluation.metrics.items():
+            source = name.removeprefix(_OF_SOURCE)
+            (texts if source == name else of_sources).append(f"{source} {real(value)}")
+        if of_sources:
+            texts.append(f"val_loss of {', '.join(of_sources)}")
+        metrics = "  ".join(texts)
         position = self._progress.position(evaluation.step)
         text = f"{position}  {evaluation.split}  {metrics}  ({duration(evaluation.seconds)})"
         if evaluation.is_best:
