@@ -231,7 +231,9 @@ def _choose(name: str, head: str, parts: Sequence[str], configs: Configs) -> tup
     names = []
     for known, splits in configs.items():
         names += [f"{known}:{split}" for split in splits]
-    nearest = nearest_match(":".join(parts), names) or names[0]
+    nearest = names[0]
+    if parts:
+        nearest = nearest_match(":".join([config, *parts][-2:]), names) or nearest
     more = f" and {len(names) - MANY} more" if names[MANY:] else ""
     raise SettingsError.of(
         f"{name} names none of its configs and splits",

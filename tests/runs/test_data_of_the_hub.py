@@ -31,7 +31,7 @@ def test_a_run_keeps_its_commit_and_a_later_run_starts_from_it(server, tmp_path)
     assert result(run)["data"]["source"] == pinned
 
     # Other rows have the name now, and then there is no network at all.
-    rows = [{"prompt": "another", "completion": "no"}] * 50
+    rows = [{"prompt": f"another {number}", "completion": "no"} for number in range(100)]
     folder = write(tmp_path / "chats", "data/train-00000-of-00001.jsonl", rows=rows)
     server.add("org/chats", folder, NEWER, kind="datasets")
     server.run(*options, "--max-steps", 4, "--resume", "auto", "--reset", "schedule")
