@@ -52,7 +52,7 @@ def check_columns(
             meanings[name] = meaning
 
     keys = {name.strip().lower(): meaning for name, meaning in meanings.items()}
-    is_sample = form_of(columns, keys, optional).is_sample
+    is_sample = bool(form.unknown) and form_of(columns, keys, optional).is_sample
     known = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
     raise DataError(
         f"rows with the columns {listed(tuple(columns), _MANY)} cannot be read; "

@@ -236,16 +236,17 @@ def test_a_fix_has_the_columns_of_other_rows_and_those_declared(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "row",
+    "table",
     [
-        {"en": "one", "de": "eins"},
-        {"prompt": "a"},
-        {"prompt": "a", "difficulty": "hard"},
-        {"question": "a", "answers": {"text": ["b"]}},
+        [{"en": "one", "de": "eins"}],
+        [{"prompt": "a"}],
+        [{"prompt": "a"}, {"response": "b"}],
+        [{"prompt": "a", "difficulty": "hard"}],
+        [{"question": "a", "answers": {"text": ["b"]}}],
     ],
 )
-def test_where_names_tell_nothing_there_is_a_hint_and_no_fix(tmp_path, row):
-    in_jsonl(tmp_path / "a.jsonl", [row])
+def test_where_names_tell_nothing_there_is_a_hint_and_no_fix(tmp_path, table):
+    in_jsonl(tmp_path / "a.jsonl", table)
     error = error_of(read, tmp_path / "a.jsonl")
     assert not error.fix and "data.columns=" in error.hint
 
