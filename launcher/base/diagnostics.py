@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -34,7 +37,9 @@ class Diagnostic:
     allowed: str | None = None
     did_you_mean: str | None = None
     fix: str | None = None
-    """What to type: options of this command, or another command."""
+    """What to type: options of this command, or another command. Empty: nothing for `replaces`."""
+    replaces: tuple[str, ...] = ()
+    """What the fix replaces: words as typed, or settings; besides options for the same setting."""
     hint: str | None = None
     """What to do where no command does it."""
     severity: Literal["error", "warning"] = "error"
@@ -60,6 +65,7 @@ class SettingsError(Exception):
         allowed: str | None = None,
         did_you_mean: str | None = None,
         fix: str | None = None,
+        replaces: tuple[str, ...] = (),
         hint: str | None = None,
     ) -> Error:
         """The error of a single diagnostic."""
@@ -71,6 +77,7 @@ class SettingsError(Exception):
             allowed=allowed,
             did_you_mean=did_you_mean,
             fix=fix,
+            replaces=replaces,
             hint=hint,
         )
         return cls([diagnostic])
@@ -79,15 +86,15 @@ class SettingsError(Exception):
 class FetchError(Exception):
     """The network, a server or the disk failed in spite of all retries (exit code 1)."""
 
-    def __init__(self, message: str, url: str, fix: str) -> None:
-        self.diagnostic = Diagnostic(message, where=url, fix=fix)
+    def __init__(self, message: str, url: str, hint: str) -> None:
+        self.diagnostic = Diagnostic(message, where=url, hint=hint)
         super().__init__(render([self.diagnostic]).removeprefix("error: "))
 
 
 def render(diagnostics: Sequence[Diagnostic]) -> str:
     """The diagnostics as printed lines, one block each."""
     lines = []
-    for diagnostic in diagnostics:
+    for diagnostic, following in zip_longest(diagnostics, diagnostics[1:]):
         lines.append(f"{diagnostic.severity}: {diagnostic.message}")
         where = diagnostic.where
         if where is not None and diagnostic.overrides is not None:
@@ -100,8 +107,10 @@ def render(diagnostics: Sequence[Diagnostic]) -> str:
             "fix": diagnostic.fix,
             "hint": diagnostic.hint,
         }
+        if following is not None and following.fix == diagnostic.fix:
+            parts["fix"] = None  # one command line mends both
         for label, text in parts.items():
-            if text is not None:
+            if text:
                 lines.append(f"  {label:<12}  {text}")
     return printable(redact("\n".join(lines)))
 
@@ -129,10 +138,13 @@ def unknown(
 
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
-    """The diagnostics for JSON: one object each, with all fields but the order."""
+    """The diagnostics for JSON: one object each, with the arguments of the fix as a list."""
     objects = []
     for diagnostic in diagnostics:
         fields = asdict(diagnostic)
+        del fields["replaces"]
+        if diagnostic.fix is not None:
+            fields["fix"] = shlex.split(diagnostic.fix)
         if diagnostic.overrides is not None:
             value, where = diagnostic.overrides
             fields["overrides"] = {"value": value, "where": where}
@@ -179,17 +191,73 @@ def from_here(path: Path) -> str:
 
 
 def nearest_match(word: str, options: Iterable[str]) -> str | None:
-    """The option that is very like `word`, or None; ignores case, `-` and `_`."""
-    import difflib  # slow to import, and only needed for errors
+    """The option that `word` misspells, or None; ignores case and what separates words.
 
-    names = {fold(option): option for option in options}
-    folded = fold(word)
-    similar = difflib.get_close_matches(folded, names, n=5, cutoff=0.65)
-    # Two swapped letters are the most frequent typo, and difflib ranks it low.
-    for option in similar:
-        if sorted(option) == sorted(folded):
-            return names[option]
-    return names[similar[0]] if similar else None
+    Only letters count: of two names with one other word, each means something of its own.
+    """
+    nearest = None
+    fewest = 3
+    for option in options:
+        edits = _misspelt(word, option)
+        if edits is not None and edits < fewest:
+            nearest = option
+            fewest = edits
+    return nearest
+
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+def _misspelt(typed: str, name: str) -> int | None:
+    """By how many letters `typed` differs from `name`; None: by a word, or by many letters."""
+    words = _WORD.findall(typed.lower())
+    expected = _WORD.findall(name.lower())
+    joined = "".join(words)
+    if joined == "".join(expected):
+        return 0
+    if len(words) != len(expected):  # of separators that are left out, one letter may be wrong
+        is_near = len(joined) > _SHORT_WORD and _edits(joined, "".join(expected)) == 1
+        return 1 if is_near else None
+    total = 0
+    for word, other in zip(words, expected, strict=True):
+        edits = _edits(word, other)
+        longest = max(len(word), len(other))
+        most = 2 if longest > _SHORT_WORD else 1
+        if longest <= 2:  # each letter makes another word
+            most = 0
+        if edits > most:
+            return None
+        total += edits
+    return total
+
+
+_SHORT_WORD = 5
+"""Letters up to which a single one may be wrong."""
+_FAR = 9
+
+
+def _edits(word: str, other: str) -> int:
+    """Letters to insert, remove, replace or swap; many if the digits differ, which have a meaning.
+
+    Source: the optimal string alignment distance (Damerau, 1964).
+    """
+    if abs(len(word) - len(other)) > 2:
+        return _FAR
+    if sorted(filter(str.isdigit, word)) != sorted(filter(str.isdigit, other)):
+        return _FAR
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(word, 1):
+        above = row
+        row = [i]
+        for j, wanted in enumerate(other, 1):
+            cost = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (letter != wanted))
+            is_swapped = i > 1 and j > 1 and word[i - 2] == wanted and letter == other[j - 2]
+            if is_swapped:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before = above
+    return row[-1]
 
 
 def fold(word: str) -> str:

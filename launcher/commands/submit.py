@@ -13,6 +13,7 @@ from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, counted, re
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config.command_line import CommandLine
+from gearshift.launcher.config.fixes import as_commands
 from gearshift.launcher.config.resolve import fetch_weights
 from gearshift.launcher.config.schema import AUTO, model_name
 from gearshift.launcher.run_folder import run_folder
@@ -37,7 +38,7 @@ def main(command_line: CommandLine) -> int:
             "sbatch is not on PATH: this machine cannot submit jobs",
             where="PATH",
             allowed="a login node of a cluster",
-            fix="print the script with  --dry-run",
+            fix="--dry-run",
         )
         diagnostics.append(unavailable)
     for argument in command_line.argv:
@@ -51,7 +52,7 @@ def main(command_line: CommandLine) -> int:
     requested = allocation.read(command_line, diagnostics)
     submission = jobs.decide(command_line, requested, diagnostics)
     if submission.warnings:
-        print(render(submission.warnings), file=sys.stderr)
+        print(render(as_commands(command_line, submission.warnings)), file=sys.stderr)
 
     plans = [run.plan for run in submission.runs]
     if all(plan.nothing_left is not None for plan in plans):

@@ -20,6 +20,7 @@ _TEXTS = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja")
 """Configuration and tokenizer."""
 _COPIES = ["consolidated*", "original/*", "onnx/*"]
 """The same weights in the layout of other programs."""
+_WHERE = "type it where there is a network, with the same cache"
 
 
 @cache
@@ -47,7 +48,7 @@ def fetch(name: str, *, weights: bool = False) -> str:
         print(f"{name}: downloading to the cache of the hub", file=sys.stderr, flush=True)
         if sys.stderr.isatty():
             enable_progress_bars()
-    call = f"{PROGRAM} data fetch {name}  where there is a network, with the same cache"
+    call = f"{PROGRAM} data fetch {name}"
     try:
         done = snapshot_download(
             parts["id"],
@@ -59,11 +60,13 @@ def fetch(name: str, *, weights: bool = False) -> str:
     except Exception as error:  # of requests or httpx, by its version
         message = f"{name} cannot be downloaded: {' '.join(str(error).split())}"
         fix = None
+        hint = None
         if isinstance(error, LocalEntryNotFoundError):
             fix = call
+            hint = _WHERE
         elif isinstance(error, RepositoryNotFoundError):
-            fix = "set HF_TOKEN to a token of your account, which has access"
-        raise SettingsError.of(message, value=name, allowed=FORM, fix=fix) from None
+            hint = "set HF_TOKEN to a token of your account, which has access"
+        raise SettingsError.of(message, value=name, allowed=FORM, fix=fix, hint=hint) from None
     folder = Path(done)
     if weights and not any(folder.rglob(_WEIGHTS)):
         message = f"{name} has no {_WEIGHTS} in {folder}; other files are never loaded"

@@ -22,7 +22,7 @@ from gearshift.launcher.base.diagnostics import (
     plain,
     shown,
 )
-from gearshift.launcher.config import presets
+from gearshift.launcher.config import other_tools, presets
 from gearshift.launcher.config.command_line import (
     BY_FLAG,
     DEFAULT,
@@ -31,8 +31,16 @@ from gearshift.launcher.config.command_line import (
     command_line_error,
 )
 from gearshift.launcher.config.errors import about, allowed, display_name
-from gearshift.launcher.config.provenance import BUILT_IN_LAYER, ResetPart, Setting, Values
+from gearshift.launcher.config.provenance import (
+    BUILT_IN_LAYER,
+    CLI_LAYER,
+    Origin,
+    ResetPart,
+    Setting,
+    Values,
+)
 from gearshift.launcher.config.schema import AUTO, SettingInfo, config_of, sections, setting_infos
+from gearshift.launcher.config.settings_file import Unreadable
 from gearshift.models.catalog import FAMILIES, stages_of
 from gearshift.training.settings import TRACKERS
 
@@ -60,16 +68,20 @@ def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[
             value=argument,
             allowed=options,
             fix=f"--set {shlex.quote(argument)}" if is_setting else None,
+            replaces=(argument,),
         )
     choices = ", ".join(command.choices)
     argument = positionals[0] if positionals else ""
     if argument and command.choices and argument not in command.choices:
+        nearest = nearest_match(argument, command.choices)
         yield command_line_error(
             f"unknown {command.argument} {argument!r}",
             f"{command.name} {argument}",
             value=argument,
             allowed=choices,
-            did_you_mean=nearest_match(argument, command.choices),
+            did_you_mean=nearest,
+            fix=nearest,
+            replaces=(argument,),
         )
     elif command.argument and command.requires_argument and not positionals:
         form = f"{PROGRAM} {command.name} {command.argument}"
@@ -106,7 +118,8 @@ def unknown_option(command: Command, words: Sequence[str], position: int) -> Dia
             value=flag,
             allowed=all_options,
             did_you_mean=instead,
-            fix=f"{instead} {shlex.quote(value or 'N')}",
+            fix=f"{instead} {shlex.quote(value)}" if value else None,
+            replaces=(flag,),
         )
     # What each name stands for, up to its value: `--set optim.lr=`, `--epochs `, `--fast`.
     forms = {}
@@ -128,28 +141,73 @@ def unknown_option(command: Command, words: Sequence[str], position: int) -> Dia
                     position,
                     value=argument,
                     allowed=f"after  --  at the end: {command.call} [OPTIONS] -- {argument}",
+                    fix=f"-- {shlex.join(words)}",
+                    replaces=(flag,),
                 )
-    if "--set" in forms:
-        # A key, or its last part. An option of that name comes first, then a whole key.
-        keys = names("keys")
-        sets = {f"--{key.rpartition('.')[2]}": f"--set {key}=" for key in keys}
-        sets |= {f"--{key}": f"--set {key}=" for key in keys}
-        forms = sets | forms
-    form = forms.get(nearest_match(name, forms) or "", "")
+    keys = names("keys")
+    meaning = None
+    if "." not in flag or flag.lstrip("-") not in keys:
+        meaning = other_tools.meaning(flag, value)
+    if meaning is not None:
+        fix = meaning.fix
+        if meaning.leaves_value and len(words) > 1:
+            fix = f"{fix or ''} {shlex.quote(value)}"
+        return _checked(
+            command_line_error(
+                message,
+                argument,
+                position,
+                value=flag,
+                allowed=all_options,
+                did_you_mean=meaning.shown,
+                fix=fix,
+                replaces=(flag,),
+                hint=meaning.hint,
+            )
+        )
+    form = forms.get(nearest_match(name, forms) or "")
+    if form is None and "--set" in forms:
+        key = nearest_key(name.lstrip("-"), keys)
+        form = key and f"--set {key}="
     fix = form
-    if form.endswith((" ", "=")) and value:
-        fix = form + shlex.quote(value)
-    elif form.endswith("="):
-        fix = f"{form}VALUE"
-    return command_line_error(
-        message,
-        argument,
-        position,
-        value=flag,
-        allowed=all_options,
-        did_you_mean=form.rstrip(" =") or None,
-        fix=fix.rstrip() or None,
+    if form is not None and form.endswith((" ", "=")):
+        fix = form + shlex.quote(value) if value else None
+    return _checked(
+        command_line_error(
+            message,
+            argument,
+            position,
+            value=flag,
+            allowed=all_options,
+            did_you_mean=form and form.rstrip(" ="),
+            fix=fix,
+            replaces=(flag,),
+        )
     )
+
+
+def _checked(diagnostic: Diagnostic) -> Diagnostic:
+    """The diagnostic without its fix, if a value in it is not one that the setting takes."""
+    for key, text in other_tools.settings_in(diagnostic.fix or ""):
+        rejection = _rejection(key, text)
+        if rejection is not None:
+            return replace(diagnostic, fix=None, allowed=rejection.allowed)
+    return diagnostic
+
+
+def _rejection(key: str, text: str) -> Diagnostic | None:
+    """Why `text` is no value of the setting `key`, in the first family that has it."""
+    from gearshift.launcher.config.selection import built_in, stack, with_value
+
+    for family in FAMILIES:
+        if key in setting_infos(family):
+            typed = Setting(text, Origin(CLI_LAYER, f"--set {key}={text}"))
+            try:
+                layer = {key: with_value(typed, setting_infos(family)[key])}
+            except Unreadable:
+                return about({key: typed}, key, "cannot be read")
+            return next(iter(stack(family, built_in(family), [layer])), None)
+    return None
 
 
 # Settings.
@@ -160,43 +218,71 @@ def unknown_key(family: str, layer: Values, key: str) -> Diagnostic:
     infos = setting_infos(family)
     known_sections = sections(family)
     above = key.rpartition(".")[0]
+    setting = layer[key]
+    text = plain(setting.value)
+    suggestion = None
+    meaning = other_tools.meaning(key, text)
     if key in known_sections:
-        message = f"'{key}' is a section, not a setting: it cannot be {shown(layer[key].value)}"
+        message = f"'{key}' is a section, not a setting: it cannot be {shown(setting.value)}"
         section = key
-        suggestion = None
     else:
         message = f"unknown setting '{key}'"
         section = above if above in known_sections else ""
-        suggestion = nearest_key(key, infos)
         if above in infos and infos[above].type == "mapping":
             suggestion = above
+        elif meaning is None:
+            suggestion = nearest_key(key, infos)
+    if suggestion is not None:
+        line = f"--set {shlex.quote(f'{suggestion}={text}')}"
+        meaning = other_tools.Meaning(fix=line, shown=suggestion)
     here = []
     for name in (*infos, *known_sections):
         parent, _, last = name.rpartition(".")
         if parent == section:
             here.append(last)
-    return about(layer, key, message, allowed=listed(here, "explain"), did_you_mean=suggestion)
+    diagnostic = about(layer, key, message, allowed=listed(here, "explain"))
+    if meaning is None:
+        return diagnostic
+    diagnostic = replace(
+        diagnostic,
+        did_you_mean=meaning.shown,
+        fix=meaning.fix,
+        replaces=(key,),
+        hint=meaning.hint,
+    )
+    return _in_its_file(_checked(diagnostic), setting.origin)
+
+
+def _in_its_file(diagnostic: Diagnostic, origin: Origin) -> Diagnostic:
+    """The diagnostic of a key with what to write instead of it, if it is in a file."""
+    if origin.layer == CLI_LAYER or diagnostic.fix is None:
+        return diagnostic
+    lines = [f"{key}: {text}" for key, text in other_tools.settings_in(diagnostic.fix)]
+    hint = f"in {origin.where}:  {', '.join(lines)}"
+    if not lines:
+        hint = f"remove it from {origin.where}"
+        if diagnostic.fix:
+            hint = f"on the command line:  {diagnostic.fix}"
+    return replace(diagnostic, fix=None, hint=hint)
 
 
 def nearest_key(name: str, keys: Collection[str]) -> str | None:
-    """The setting among `keys` that was probably meant: by its last part, or by all of its name.
+    """The setting among `keys` that was misspelt; without a section, by its last part alone.
 
     A short option may stand for its setting: --set batch_size=4.
     """
-    section, _, last = name.rpartition(".")
-    anywhere = {key.rpartition(".")[2]: key for key in keys}
+    match = nearest_match(name, keys)
+    if match is not None or "." in name:
+        return match
+    named: dict[str, str | None] = {}
+    for key in keys:
+        last = key.rpartition(".")[2]
+        named[last] = None if last in named else key  # of several, nobody knows which
     for flag, option in BY_FLAG.items():
         if option.key in keys:
-            anywhere[flag[2:]] = str(option.key)
-    here = {}
-    for part in anywhere:
-        if f"{section}.{part}" in keys:
-            here[part] = f"{section}.{part}"
-    for table in (here, anywhere):
-        match = nearest_match(last, table)
-        if match is not None:
-            return table[match]
-    return None if section else nearest_match(name, keys)
+            named[flag[2:]] = option.key
+    match = nearest_match(name, [last for last, key in named.items() if key is not None])
+    return match and named[match]
 
 
 def rejected(
@@ -261,6 +347,9 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
     word = str(value).lower()
     if info.nullable and word == "none":
         return "null"
+    same_value = other_tools.value_of(info.key, word)
+    if same_value != word:
+        return same_value
     options = info.allowed
     if info.type == "true or false":
         options = ("true", "false")
@@ -273,10 +362,10 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
             if option in same:
                 return option
         return nearest_match(word, options)
-    bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
-    if bound is None or isinstance(value, list):
+    if isinstance(value, list):
         return None
-    return plain(bound)
+    bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
+    return None if bound is None else plain(bound)
 
 
 # Calls of Python.
@@ -369,12 +458,16 @@ def unknown_command(
     name: str, words: Sequence[str], commands: Sequence[str], known: Sequence[str]
 ) -> Diagnostic:
     """The error of a command that does not exist; `known` has other words for `commands`, too."""
-    nearest = nearest_match(name, known)
+    nearest = other_tools.command(name) or nearest_match(name, known)
+    fix = None
+    if nearest is not None:
+        first = [] if nearest == DEFAULT else shlex.split(nearest)
+        fix = f"{PROGRAM} {shlex.join([*first, *words])}".rstrip()
     return Diagnostic(
         f"unknown command '{name}'",
         value=name,
         where="command line, first argument",
         allowed=f"{', '.join(commands)}; or options of {DEFAULT}",
         did_you_mean=nearest,
-        fix=nearest and f"{PROGRAM} {shlex.join([nearest, *words])}",
+        fix=fix,
     )

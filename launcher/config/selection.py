@@ -89,7 +89,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
                 key,
                 f"a mode file cannot set {key}",
                 allowed="--model and --set on the command line",
-                fix="remove it",
+                is_removed=True,
             )
             wrong.append(diagnostic)
             del mode[key]
@@ -150,7 +150,7 @@ def _options(args: CliArgs) -> list[tuple[str, str, str]]:
     return entries
 
 
-def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
+def with_value(setting: Setting, info: SettingInfo | None) -> Setting:
     """An argument with the value of its text: as typed if the setting is a text, else YAML.
 
     The brackets of a list of texts may be left out. Raises Unreadable.
@@ -243,7 +243,7 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     readable = {}
     for key, setting in arguments.items():
         try:
-            readable[key] = _with_value(setting, infos.get(key))
+            readable[key] = with_value(setting, infos.get(key))
         except Unreadable as error:
             message = f"{setting.origin.where} cannot be read: {error.args[0]}"
             invalid.append(errors().about(arguments, key, message, key=None, value=None))
@@ -440,14 +440,16 @@ def _general(layer: str, folder: str, name: str | None, family: str) -> Values:
 def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> list[Diagnostic]:
     """Put `layers` on top of `values`, lowest first; the errors in them.
 
-    An invalid value is left out, so that all errors of one start are found together. What a mode
+    An invalid value is left out, so that all errors of one start are found together; one that is
+    overridden is no error. What a mode
     changes is the default below all layers of modes.
     """
     infos = setting_infos(family)
     sizes = tuple(config_of(family).SIZES)
     below_modes: dict[str, Setting] = {}
     invalid: list[Diagnostic] = []
-    for layer in layers:
+    layers = list(layers)
+    for number, layer in enumerate(layers, 1):
         name = next((setting.origin.layer for setting in layer.values()), None)
         if name == MODE_LAYER and not below_modes:
             below_modes = dict(values)
@@ -463,8 +465,10 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
                 value, how = apply_change(setting.value, below[key].value, sizes)
                 setting = Setting(value, replace(setting.origin, how=how))
             value, wrong = _read(family, key, setting, values[key])
-            invalid += wrong
             if wrong:
+                # What is typed corrects a file.
+                if name != FILES_LAYER or not any(key in above for above in layers[number:]):
+                    invalid += wrong
                 continue
             if key == PROMISE:
                 value = {**values[key].value, **value}

@@ -80,7 +80,7 @@ def find_columns(
             f"{listed(others, _MANY) or 'none'}",
             where=str(path),
             allowed=f"{', '.join(REQUIRED)}, 1 … {POINTS}; and if known {', '.join(known)}",
-            fix=f"say what a column means:  {columns_option({'NAME': missing[0]})}",
+            hint=f"say what a column means:  {columns_option({'NAME': missing[0]})}",
         )
     # Their number says nothing about the sampling rate, so the first 200 may be any time.
     last = max(int(name) for name in meanings if name.isdecimal())
@@ -90,7 +90,7 @@ def find_columns(
             where=str(path),
             allowed=f"columns 1 … {POINTS}: {ORIGIN.window_ms:g} ms, each point the mean of "
             "0.05 ms",
-            fix="average each response to these points, or remove the columns after 10 ms",
+            hint="average each response to these points, or remove the columns after 10 ms",
         )
     return columns
 

@@ -143,7 +143,7 @@ class RowReader:
             problem,
             where=f"{self._file}:{row.header or row.line}",
             allowed=f"{known}; ignored: {', '.join(METADATA)}",
-            fix=f"rename a column, or say what one means:  {columns_option(meanings)}",
+            hint=f"rename a column, or say what one means:  {columns_option(meanings)}",
         )
 
 
