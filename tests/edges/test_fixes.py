@@ -120,9 +120,7 @@ def test_a_first_guess_gets_the_command_that_was_meant(here, capsys, typed, fix)
     [error] = json.loads(capsys.readouterr().out)["diagnostics"]
     typed = typed_again(error["fix"])
     assert shlex.join(typed) == f"{fix} --json"
-    assert main(typed + ["--dry-run"] * fix.startswith("--")) == 0, (
-        capsys.readouterr().err
-    )
+    assert main(typed + ["--dry-run"] * fix.startswith("--")) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,8 @@ class RowReader:
             problem,
             where=f"{self._file}:{row.header or row.line}",
             allowed=f"{known}; ignored: {', '.join(METADATA)}",
-            hint=f"rename a column, or say what one means:  {columns_option(meanings)}",
+            fix=columns_option(meanings),
+            hint="or rename a column",
         )
 
 

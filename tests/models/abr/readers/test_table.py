@@ -150,7 +150,7 @@ def test_a_column_has_its_documented_name_or_that_of_the_setting(heads, declared
         return
     error = error_of(columns)
     assert error.where == "a.csv" and lacks in error.message + error.allowed
-    assert heads[1] in error.message and "data.columns=[" in error.fix
+    assert heads[1] in error.message and "data.columns=[" in error.hint
 
 
 @pytest.mark.parametrize("count", [201, 256, 1000])
