@@ -119,7 +119,7 @@ def faults() -> list[str]:
             f.title,
             f"`{_VALUE.sub('…', f.seen)}`",
             f.cause,
-            _COMMAND.sub(r"`\g<0>`", f.fix.format(**FIXES)),
+            "; ".join(filter(None, [_COMMAND.sub(r"`\g<0>`", f.fix.format(**FIXES)), f.hint])),
         ]
         for f in FAULTS.values()
     )
