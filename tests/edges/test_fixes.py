@@ -1,5 +1,6 @@
 """Wrong command lines: the key and the place of the error, and a fix after which the command starts."""
 
+import ast
 import json
 import re
 import shlex
@@ -184,3 +185,44 @@ def test_every_option_setting_and_command_that_the_program_may_print_exists():
                 command = re.match(r"[a-z][a-z-]*", line[len(PROGRAM) + 1 :])
                 assert command is None or command[0] in {*COMMANDS, *ALIASES, "help"}, path
                 assert {*FLAG.findall(line)} <= flags, (path, line)
+
+
+PROGRAMS = ("pip", "rm", "sed", "wandb", "python")
+PLACE = re.compile(r"\b(DIR|FILE|RUN|FOLDER|PATH|NAME|TEXT|VALUE|N)\b")
+
+
+def texts_of(node):
+    """The texts that an expression may give, with X for what is filled in."""
+    if isinstance(node, ast.JoinedStr):
+        parts = []
+        for part in node.values:
+            filled = PROGRAM if ast.unparse(part).find("PROGRAM") >= 0 else "X"
+            parts.append(part.value if isinstance(part, ast.Constant) else filled)
+        yield "".join(parts)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.IfExp | ast.BoolOp):
+        for part in getattr(node, "values", None) or (node.body, node.orelse):
+            yield from texts_of(part)
+
+
+def fixes_in(source):
+    """The texts of all `fix=` in a module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.keyword) and node.arg == "fix":
+            yield from texts_of(node.value)
+
+
+def test_every_fix_in_the_program_is_one_to_type_and_prose_is_a_hint():
+    root = Path(__file__).parents[2]
+    texts = {
+        (path.name, text)
+        for package in ("launcher", "models", "training", "engines", "slurm")
+        for path in (root / package).rglob("*.py")
+        for text in fixes_in(path.read_text(encoding="utf-8"))
+    }
+    assert len(texts) > 40
+    for name, text in texts:
+        first = next(iter(shlex.split(text)), "--")
+        assert first.startswith(("--", "X")) or first in PROGRAMS, (name, text)
+        assert "  " not in text and not PLACE.search(text), (name, text)
