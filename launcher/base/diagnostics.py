@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -233,31 +234,23 @@ def _misspelt(typed: str, name: str) -> int | None:
 
 _SHORT_WORD = 5
 """Letters up to which a single one may be wrong."""
-_FAR = 9
 
 
 def _edits(word: str, other: str) -> int:
-    """Letters to insert, remove, replace or swap; many if the digits differ, which have a meaning.
-
-    Source: the optimal string alignment distance (Damerau, 1964).
-    """
-    if abs(len(word) - len(other)) > 2:
-        return _FAR
+    """Letters to insert, remove, replace or swap; many if digits differ, which have a meaning."""
+    if word == other:
+        return 0
+    if sorted(word) == sorted(other):  # swapped letters, the most frequent typo
+        return 1
     if sorted(filter(str.isdigit, word)) != sorted(filter(str.isdigit, other)):
-        return _FAR
-    before: list[int] = []
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(word, 1):
-        above = row
-        row = [i]
-        for j, wanted in enumerate(other, 1):
-            cost = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (letter != wanted))
-            is_swapped = i > 1 and j > 1 and word[i - 2] == wanted and letter == other[j - 2]
-            if is_swapped:
-                cost = min(cost, before[j - 2] + 1)
-            row.append(cost)
-        before = above
-    return row[-1]
+        return len(word)
+    from difflib import SequenceMatcher  # slow to import, and only needed for errors
+
+    changes = SequenceMatcher(None, word, other).get_opcodes()
+    moved = sum(max(i2 - i1, j2 - j1) for tag, i1, i2, j1, j2 in changes if tag != "equal")
+    if len(word) != len(other):
+        return moved
+    return min(moved, sum(map(operator.ne, word, other)))
 
 
 def fold(word: str) -> str:

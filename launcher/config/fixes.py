@@ -21,38 +21,30 @@ def as_commands(command_line: CommandLine, diagnostics: Iterable[Diagnostic]) ->
     """
     command = command_line.command
     argv = list(command_line.argv)
+    corrected = argv
     checked = []
     for diagnostic in diagnostics:
-        if _is_of_options(diagnostic) and not _is_known(command, diagnostic.fix or ""):
-            diagnostic = replace(diagnostic, fix=None, hint=diagnostic.hint or diagnostic.fix)
+        if _is_part(diagnostic):
+            if not _is_known(command, diagnostic.fix or ""):
+                diagnostic = replace(diagnostic, fix=None, hint=diagnostic.hint or diagnostic.fix)
+            elif diagnostic.severity == "error":
+                corrected = _corrected(command, corrected, diagnostic)
         checked.append(diagnostic)
 
-    corrected = argv
-    for diagnostic in checked:
-        if _is_of_options(diagnostic) and diagnostic.severity == "error":
-            corrected = _corrected(command, corrected, diagnostic)
-
+    name = [] if command.name == DEFAULT else [command.name]
     complete = []
     for diagnostic in checked:
-        if _is_of_options(diagnostic):
+        if _is_part(diagnostic):
             words = corrected
             if diagnostic.severity == "warning":
                 words = _corrected(command, argv, diagnostic)
-            fix = None
-            if words != argv:
-                fix = command_text(command, words)
-            diagnostic = replace(diagnostic, fix=fix)
+            fix = f"{PROGRAM} {shlex.join([*name, *words])}".rstrip()
+            diagnostic = replace(diagnostic, fix=None if words == argv else fix)
         complete.append(diagnostic)
     return complete
 
 
-def command_text(command: Command, words: Sequence[str]) -> str:
-    """A command line as text that a shell reads."""
-    name = [] if command.name == DEFAULT else [command.name]
-    return f"{PROGRAM} {shlex.join([*name, *words])}".rstrip()
-
-
-def _is_of_options(diagnostic: Diagnostic) -> bool:
+def _is_part(diagnostic: Diagnostic) -> bool:
     """Whether the fix changes what was typed, and is no command of its own."""
     fix = diagnostic.fix
     return fix is not None and (bool(diagnostic.replaces) or fix.startswith("-"))

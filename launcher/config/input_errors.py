@@ -31,6 +31,7 @@ from gearshift.launcher.config.command_line import (
     command_line_error,
 )
 from gearshift.launcher.config.errors import about, allowed, display_name
+from gearshift.launcher.config.other_tools import Meaning
 from gearshift.launcher.config.provenance import (
     BUILT_IN_LAYER,
     CLI_LAYER,
@@ -107,20 +108,6 @@ def unknown_option(command: Command, words: Sequence[str], position: int) -> Dia
     if len(words) > 1:
         value = words[1]
     known = (*command.options, HELP)
-    all_options = f"{len(known)} options; see  {command.call} --help"
-    message = f"unknown option '{flag}'"
-    instead = command.instead.get(flag)
-    if instead is not None:
-        return command_line_error(
-            message,
-            argument,
-            position,
-            value=flag,
-            allowed=all_options,
-            did_you_mean=instead,
-            fix=f"{instead} {shlex.quote(value)}" if value else None,
-            replaces=(flag,),
-        )
     # What each name stands for, up to its value: `--set optim.lr=`, `--epochs `, `--fast`.
     forms = {}
     for option in known:
@@ -134,7 +121,7 @@ def unknown_option(command: Command, words: Sequence[str], position: int) -> Dia
             name = f"--{long_name}"
             if not argument.startswith("--"):  # -N2
                 value = argument[2:] or value
-            if name not in forms:
+            if name not in (*forms, *command.instead):
                 return command_line_error(
                     f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
                     argument,
@@ -145,54 +132,51 @@ def unknown_option(command: Command, words: Sequence[str], position: int) -> Dia
                     replaces=(flag,),
                 )
     keys = names("keys")
+    form = None
     meaning = None
-    if "." not in flag or flag.lstrip("-") not in keys:
-        meaning = other_tools.meaning(flag, value)
-    if meaning is not None:
-        fix = meaning.fix
-        if meaning.leaves_value and len(words) > 1:
-            fix = f"{fix or ''} {shlex.quote(value)}"
-        return _checked(
-            command_line_error(
-                message,
-                argument,
-                position,
-                value=flag,
-                allowed=all_options,
-                did_you_mean=meaning.shown,
-                fix=fix,
-                replaces=(flag,),
-                hint=meaning.hint,
-            )
-        )
-    form = forms.get(nearest_match(name, forms) or "")
-    if form is None and "--set" in forms:
-        key = nearest_key(name.lstrip("-"), keys)
-        form = key and f"--set {key}="
-    fix = form
-    if form is not None and form.endswith((" ", "=")):
-        fix = form + shlex.quote(value) if value else None
-    return _checked(
-        command_line_error(
-            message,
-            argument,
-            position,
-            value=flag,
-            allowed=all_options,
-            did_you_mean=form and form.rstrip(" ="),
-            fix=fix,
-            replaces=(flag,),
-        )
+    if flag in command.instead:
+        form = f"{command.instead[flag]} "
+    elif "." not in flag or flag.lstrip("-") not in keys:
+        meaning = other_tools.meaning(flag, value, has_value=len(words) > 1)
+    if meaning is None and form is None:
+        form = forms.get(nearest_match(name, forms) or "")
+        if form is None and "--set" in forms:
+            key = nearest_key(name.lstrip("-"), keys)
+            form = key and f"--set {key}="
+    if form is not None:
+        fix: str | None = form
+        if form.endswith((" ", "=")):
+            fix = form + shlex.quote(value) if value else None
+        meaning = Meaning(fix, shown=form.rstrip(" ="))
+    error = command_line_error(
+        f"unknown option '{flag}'",
+        argument,
+        position,
+        value=flag,
+        allowed=f"{len(known)} options; see  {command.call} --help",
     )
+    return _with_meaning(error, meaning, flag)
 
 
-def _checked(diagnostic: Diagnostic) -> Diagnostic:
-    """The diagnostic without its fix, if a value in it is not one that the setting takes."""
-    for key, text in other_tools.settings_in(diagnostic.fix or ""):
+def _with_meaning(diagnostic: Diagnostic, meaning: Meaning | None, typed: str) -> Diagnostic:
+    """The diagnostic with what `typed` means; without a fix whose value the setting rejects."""
+    if meaning is None:
+        return diagnostic
+    fix = meaning.fix
+    allowed = diagnostic.allowed
+    for key, text in other_tools.settings_in(fix or ""):
         rejection = _rejection(key, text)
         if rejection is not None:
-            return replace(diagnostic, fix=None, allowed=rejection.allowed)
-    return diagnostic
+            fix = None
+            allowed = rejection.allowed
+    return replace(
+        diagnostic,
+        allowed=allowed,
+        did_you_mean=meaning.shown,
+        fix=fix,
+        replaces=(typed,),
+        hint=meaning.hint,
+    )
 
 
 def _rejection(key: str, text: str) -> Diagnostic | None:
@@ -234,35 +218,22 @@ def unknown_key(family: str, layer: Values, key: str) -> Diagnostic:
             suggestion = nearest_key(key, infos)
     if suggestion is not None:
         line = f"--set {shlex.quote(f'{suggestion}={text}')}"
-        meaning = other_tools.Meaning(fix=line, shown=suggestion)
+        meaning = Meaning(line, shown=suggestion)
     here = []
     for name in (*infos, *known_sections):
         parent, _, last = name.rpartition(".")
         if parent == section:
             here.append(last)
     diagnostic = about(layer, key, message, allowed=listed(here, "explain"))
-    if meaning is None:
+    diagnostic = _with_meaning(diagnostic, meaning, key)
+    fix = diagnostic.fix
+    if fix is None or setting.origin.layer == CLI_LAYER:
         return diagnostic
-    diagnostic = replace(
-        diagnostic,
-        did_you_mean=meaning.shown,
-        fix=meaning.fix,
-        replaces=(key,),
-        hint=meaning.hint,
-    )
-    return _in_its_file(_checked(diagnostic), setting.origin)
-
-
-def _in_its_file(diagnostic: Diagnostic, origin: Origin) -> Diagnostic:
-    """The diagnostic of a key with what to write instead of it, if it is in a file."""
-    if origin.layer == CLI_LAYER or diagnostic.fix is None:
-        return diagnostic
-    lines = [f"{key}: {text}" for key, text in other_tools.settings_in(diagnostic.fix)]
-    hint = f"in {origin.where}:  {', '.join(lines)}"
-    if not lines:
-        hint = f"remove it from {origin.where}"
-        if diagnostic.fix:
-            hint = f"on the command line:  {diagnostic.fix}"
+    # In a file its line is another one.
+    lines = [f"{key}: {text}" for key, text in other_tools.settings_in(fix)]
+    hint = f"in {setting.origin.where}:  {', '.join(lines) or 'remove it'}"
+    if fix and not lines:
+        hint = f"on the command line:  {fix}"
     return replace(diagnostic, fix=None, hint=hint)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -23,48 +22,43 @@ _ANY = "*"
 _PLACE = re.compile("VALUE|STEPS|PERCENT")
 
 
-@dataclass(frozen=True)
-class Meaning:
+class Meaning(NamedTuple):
     """What a name of another program, with a value, is here."""
 
     fix: str | None = None
     """Options to type; empty: none, as the default does it. None: there is only a hint."""
-    shown: str | None = None
-    """The options with a place for a value that was not typed."""
     hint: str | None = None
-    leaves_value: bool = False
-    """Whether what follows the name is no value of it: it is a switch."""
+    shown: str | None = None
+    """The options, also where a value was not typed."""
 
 
-def meaning(name: str, value: str = "") -> Meaning | None:
-    """What `name`, an option or a setting, and `value` mean; None: it is in no table."""
+def meaning(name: str, value: str = "", *, has_value: bool = False) -> Meaning | None:
+    """What `name`, an option or a setting, and `value` mean; None: it is in no table.
+
+    `has_value`: the value is a word of its own, which stays behind a name that takes none.
+    """
     entry = _entry(name)
     if entry is None:
         return None
     texts: Mapping[str, str] = {_ANY: entry} if isinstance(entry, str) else entry
-    word = value.lower()
-    key = word
-    if key not in texts and word in ("", *ON):
-        key = _ON
-    elif key not in texts and word in OFF:
-        key = _OFF
-    text = texts.get(key, texts.get(_ANY))
-    leaves_value = False
-    if text is None:
-        # A word that is not of a switch belongs to the command: --lora runs/mine
-        leaves_value = _ON in texts
-        text = texts.get(_ON)
+    kind = value.lower()
+    if kind not in texts:
+        kind = _OFF if kind in OFF else _ON if kind in ("", *ON) else _ANY
+    after = ""
+    text = texts.get(kind, texts.get(_ANY))
+    if text is None and _ON in texts:  # the word is of the command: --lora runs/mine
+        text = texts[_ON]
+        after = f" {shlex.quote(value)}" if has_value else ""
     if text is None:
         return Meaning(hint=f"its values are {', '.join(texts)}")
     if text.startswith(_DEFAULT):
-        return Meaning(fix="", hint=text.removeprefix(_DEFAULT), leaves_value=leaves_value)
+        return Meaning(after.strip(), text.removeprefix(_DEFAULT))
     if not text.startswith("-"):
-        return Meaning(hint=text, leaves_value=leaves_value)
-    shown = _PLACE.split(text)[0]
-    if not value and shown != text:
-        return Meaning(shown=shown.rstrip(" ="))
+        return Meaning(hint=text)
+    if not value and _PLACE.search(text):
+        return Meaning(shown=_PLACE.split(text)[0].rstrip(" ="))
     line = _filled(text, value)
-    return Meaning(fix=line, shown=line, leaves_value=leaves_value)
+    return Meaning(line + after, shown=line)
 
 
 def settings_in(line: str) -> Iterator[tuple[str, str]]:
