@@ -13,7 +13,6 @@ from gearshift.launcher.compare import candidates, report, runner
 from gearshift.launcher.compare.candidates import PlannedComparison
 from gearshift.launcher.config.argument_list import arguments
 from gearshift.launcher.config.command_line import CommandLine
-from gearshift.launcher.config.fixes import as_commands
 from gearshift.training.logging.encoding import printable
 
 
@@ -24,6 +23,8 @@ def main(command_line: CommandLine) -> int:
     """
     comparison = candidates.decide(command_line)
     if comparison.warnings:
+        from gearshift.launcher.config.fixes import as_commands
+
         print(render(as_commands(command_line, comparison.warnings)), file=sys.stderr)
     if "--dry-run" in command_line.flags:
         return _show_runs(command_line, comparison)

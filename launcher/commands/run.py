@@ -13,7 +13,6 @@ from gearshift.launcher.base import environment, exit_codes, signals
 from gearshift.launcher.base.diagnostics import Diagnostic, render
 from gearshift.launcher.base.diagnostics import as_json as diagnostics_as_json
 from gearshift.launcher.config.command_line import CommandLine
-from gearshift.launcher.config.fixes import as_commands
 from gearshift.launcher.config.provenance import STAGED_MODE, CliArgs
 from gearshift.launcher.config.selection import choose
 from gearshift.launcher.run import execute, run_end
@@ -93,6 +92,8 @@ def train(ready: Pipeline, console: bool, show: Show) -> RunEnd:
 def _dry_run(command_line: CommandLine) -> int:
     ready = _prepared(command_line, command_line.args)
     as_json = command_line.as_json
+    from gearshift.launcher.config.fixes import as_commands
+
     complete = partial(as_commands, command_line)
     if ready.is_staged:
         from gearshift.launcher.stages import execute as stages
@@ -155,6 +156,8 @@ def _prepared(command_line: CommandLine, args: CliArgs) -> Pipeline:
     """What `prepare` gives, after its warnings."""
     ready = prepare(args, command_line.out, command_line.diagnostics)
     if ready.warnings and ready.is_rank_0:
+        from gearshift.launcher.config.fixes import as_commands
+
         _print(render(as_commands(command_line, ready.warnings)), sys.stderr)
     return ready
 
@@ -163,6 +166,8 @@ def _with_commands(command_line: CommandLine, end: RunEnd) -> RunEnd:
     """`end` with fixes of invalid input that run as they are."""
     if not end.diagnostics:
         return end
+    from gearshift.launcher.config.fixes import as_commands
+
     diagnostics = as_commands(command_line, end.diagnostics)
     return replace(end, diagnostics=diagnostics, text=render(diagnostics))
 

@@ -13,7 +13,6 @@ from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, counted, re
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config.command_line import CommandLine
-from gearshift.launcher.config.fixes import as_commands
 from gearshift.launcher.config.resolve import fetch_weights
 from gearshift.launcher.config.schema import AUTO, model_name
 from gearshift.launcher.run_folder import run_folder
@@ -52,6 +51,8 @@ def main(command_line: CommandLine) -> int:
     requested = allocation.read(command_line, diagnostics)
     submission = jobs.decide(command_line, requested, diagnostics)
     if submission.warnings:
+        from gearshift.launcher.config.fixes import as_commands
+
         print(render(as_commands(command_line, submission.warnings)), file=sys.stderr)
 
     plans = [run.plan for run in submission.runs]

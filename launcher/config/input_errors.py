@@ -10,6 +10,8 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any, get_args
 
+from pydantic import ValidationError
+
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base.diagnostics import (
     OFF,
@@ -35,15 +37,23 @@ from gearshift.launcher.config.other_tools import Meaning
 from gearshift.launcher.config.provenance import (
     BUILT_IN_LAYER,
     CLI_LAYER,
-    Origin,
     ResetPart,
     Setting,
     Values,
 )
-from gearshift.launcher.config.schema import AUTO, SettingInfo, config_of, sections, setting_infos
+from gearshift.launcher.config.schema import (
+    AUTO,
+    SettingInfo,
+    config_of,
+    read_text,
+    sections,
+    setting_infos,
+    settings_class,
+    unseen_by_schema,
+)
 from gearshift.launcher.config.settings_file import Unreadable
 from gearshift.models.catalog import FAMILIES, stages_of
-from gearshift.training.settings import TRACKERS
+from gearshift.training.settings import TRACKERS, nested
 
 # The command line.
 
@@ -163,15 +173,15 @@ def _with_meaning(diagnostic: Diagnostic, meaning: Meaning | None, typed: str) -
     if meaning is None:
         return diagnostic
     fix = meaning.fix
-    allowed = diagnostic.allowed
+    options = diagnostic.allowed
     for key, text in other_tools.settings_in(fix or ""):
-        rejection = _rejection(key, text)
-        if rejection is not None:
+        info = _rejecting(key, text)
+        if info is not None:
             fix = None
-            allowed = rejection.allowed
+            options = allowed(info)
     return replace(
         diagnostic,
-        allowed=allowed,
+        allowed=options,
         did_you_mean=meaning.shown,
         fix=fix,
         replaces=(typed,),
@@ -179,18 +189,18 @@ def _with_meaning(diagnostic: Diagnostic, meaning: Meaning | None, typed: str) -
     )
 
 
-def _rejection(key: str, text: str) -> Diagnostic | None:
-    """Why `text` is no value of the setting `key`, in the first family that has it."""
-    from gearshift.launcher.config.selection import built_in, stack, with_value
-
+def _rejecting(key: str, text: str) -> SettingInfo | None:
+    """The setting `key` of the first family that has it, if `text` is no value of it."""
     for family in FAMILIES:
-        if key in setting_infos(family):
-            typed = Setting(text, Origin(CLI_LAYER, f"--set {key}={text}"))
-            try:
-                layer = {key: with_value(typed, setting_infos(family)[key])}
-            except Unreadable:
-                return about({key: typed}, key, "cannot be read")
-            return next(iter(stack(family, built_in(family), [layer])), None)
+        info = setting_infos(family).get(key)
+        if info is None:
+            continue
+        try:
+            value = read_text(info, text)
+            settings_class(family).model_validate(nested({key: value}), strict=True)
+        except (Unreadable, ValidationError):
+            return info
+        return info if unseen_by_schema(info, value) else None
     return None
 
 

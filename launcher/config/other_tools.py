@@ -96,7 +96,7 @@ def _filled(text: str, value: str) -> str:
     if "PERCENT" in text or 0 < number < 1:
         share = f"{100 * number:g}%"
     values = {"VALUE": value, "STEPS": share, "PERCENT": share}
-    words = []
+    words: list[str] = []
     for word in shlex.split(text):
         word = _PLACE.sub(lambda place: values[place[0]], word)
         key, equals, typed = word.partition("=")

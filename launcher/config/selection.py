@@ -42,13 +42,14 @@ from gearshift.launcher.config.schema import (
     SettingInfo,
     config_of,
     model_part,
+    read_text,
     replaces_size,
     sections,
     setting_infos,
     settings_class,
     unseen_by_schema,
 )
-from gearshift.launcher.config.settings_file import Unreadable, parse_yaml_value, read_lines
+from gearshift.launcher.config.settings_file import Unreadable, read_lines
 from gearshift.models.catalog import FAMILIES, Stage, is_custom, split_model_name, stages_of
 from gearshift.training.settings import nested
 
@@ -150,7 +151,7 @@ def _options(args: CliArgs) -> list[tuple[str, str, str]]:
     return entries
 
 
-def with_value(setting: Setting, info: SettingInfo | None) -> Setting:
+def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
     """An argument with the value of its text: as typed if the setting is a text, else YAML.
 
     The brackets of a list of texts may be left out. Raises Unreadable.
@@ -158,15 +159,7 @@ def with_value(setting: Setting, info: SettingInfo | None) -> Setting:
     text = setting.value
     if setting.origin.layer != CLI_LAYER or not isinstance(text, str):
         return setting
-    value: Any = text
-    if info is None or info.type in ("text", "one of"):
-        if info is not None and info.nullable and text in ("null", "~"):
-            value = None
-    elif info.type == "list of texts" and not text.startswith("["):
-        value = [item.strip() for item in text.split(",")]
-    else:
-        value = parse_yaml_value(text)
-    return Setting(value, setting.origin)
+    return Setting(read_text(info, text), setting.origin)
 
 
 def errors() -> ModuleType:
@@ -243,7 +236,7 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     readable = {}
     for key, setting in arguments.items():
         try:
-            readable[key] = with_value(setting, infos.get(key))
+            readable[key] = _with_value(setting, infos.get(key))
         except Unreadable as error:
             message = f"{setting.origin.where} cannot be read: {error.args[0]}"
             invalid.append(errors().about(arguments, key, message, key=None, value=None))
