@@ -76,13 +76,13 @@ def settings_in(line: str) -> Iterator[tuple[str, str]]:
 
 def value_of(key: str, text: str) -> str:
     """The value of the setting `key` that another program calls `text`; else `text` itself."""
-    names = _table()["values"].get(key, {})
+    names = table()["values"].get(key, {})
     return str(names.get(text.lower().replace("-", "_"), names.get(text.lower(), text)))
 
 
 def command(name: str) -> str | None:
     """The command of ours, with its first argument, that another program calls `name`."""
-    text: str | None = _table()["commands"].get(name.lower())
+    text: str | None = table()["commands"].get(name.lower())
     return text
 
 
@@ -115,11 +115,12 @@ def _entry(name: str) -> Any:
     if key in settings:
         return settings[key]
     section, _, last = key.rpartition(".")
-    return settings.get(last) if section in _table()["sections"] else None
+    return settings.get(last) if section in table()["sections"] else None
 
 
 @cache
-def _table() -> Mapping[str, Any]:
+def table() -> Mapping[str, Any]:
+    """The settings, sections, values and commands of the file. Reads the disk."""
     with _FILE.open(encoding="utf-8") as file:
         table: Mapping[str, Any] = yaml.load(file, Loader=yaml.BaseLoader)  # noqa: S506
     return table
@@ -127,7 +128,7 @@ def _table() -> Mapping[str, Any]:
 
 @cache
 def _folded() -> Mapping[str, Any]:
-    return {_fold(name): entry for name, entry in _table()["settings"].items()}
+    return {_fold(name): entry for name, entry in table()["settings"].items()}
 
 
 def _fold(name: str) -> str:

@@ -15,7 +15,7 @@ from gearshift.launcher.config.resolve import resolve
 from tests.launcher.given import LAPTOP, SERVER
 
 BASE = ["--model", "language:tiny", "--set", "model.lora.rank=4"]
-TABLE = other_tools._table()
+TABLE = other_tools.table()
 SWITCH = {"on": "true", "off": "False"}
 PLAUSIBLE = {
     **{"--model": "language:small", "--data": "mine.txt", "--config": "mine.yaml"},
