@@ -6,6 +6,7 @@ import errno
 import importlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             handler.clean_up()
             _print(handler.text, sys.stderr)
             return handler.code
-        return _report(error, command_line.as_json)
+        return _report(error, command_line)
 
 
 def read(argv: Sequence[str]) -> CommandLine:
@@ -59,12 +60,20 @@ def read(argv: Sequence[str]) -> CommandLine:
     command = COMMANDS.get(ALIASES.get(name, name))
     if command is not None:
         return parse(command, words)
+    from gearshift.launcher.base.diagnostics import PROGRAM
+    from gearshift.launcher.config.fixes import as_commands
     from gearshift.launcher.config.input_errors import unknown_command
 
-    # It is printed alone: what else is wrong depends on what is meant.
+    # It is printed alone: what else is wrong depends on what is meant, and its fix mends it.
     parsed = parse(RUN, words)
     alone = replace(parsed.command, adds_errors=False)
     error = unknown_command(name, words, list(COMMANDS), [*COMMANDS, *ALIASES, _HELP])
+    if error.fix is not None:
+        meant = read(shlex.split(error.fix.removeprefix(PROGRAM)))
+        for wrong in as_commands(meant, meant.diagnostics):
+            error = replace(error, fix=wrong.fix)
+            if wrong.fix is None:
+                break
     return replace(parsed, command=alone, diagnostics=[error])
 
 
@@ -93,11 +102,12 @@ def _run(command_line: CommandLine) -> int:
     return code
 
 
-def _report(error: BaseException, as_json: bool) -> int:
+def _report(error: BaseException, command_line: CommandLine) -> int:
     """Print an error of a user, of data, storage or network; the exit code. Raises any other."""
     from gearshift.launcher.base import diagnostics
     from gearshift.launcher.base.diagnostics import FetchError, SettingsError
     from gearshift.launcher.config.errors import about_data
+    from gearshift.launcher.config.fixes import as_commands
     from gearshift.models.base import DataError
     from gearshift.training.checkpoint.manifest import CheckpointError
     from gearshift.training.logging.console_reporter import discarding
@@ -130,7 +140,8 @@ def _report(error: BaseException, as_json: bool) -> int:
         ranks = read_rank_environment(environment.variables())
         if ranks is not None and ranks.local_rank > 0:
             return code  # local rank 0 prints the same error
-    if as_json:
+    entries = as_commands(command_line, entries)
+    if command_line.as_json:
         _print(json.dumps({"diagnostics": diagnostics.as_json(entries)}, indent=2), sys.stdout)
     else:
         _print(diagnostics.render(entries), sys.stderr)

@@ -132,7 +132,7 @@ class CustomTask(FamilyTask, ABC):
                 f"{second:.6g} instead of {2 * first:.6g}. A mean makes training depend on "
                 "micro-batches and processes",
                 "the sum over the samples of the batch",
-                fix='in measure, use reduction="sum", or multiply the mean by the samples',
+                hint='in measure, use reduction="sum", or multiply the mean by the samples',
             )
 
     def _place(self, method: str) -> str:

@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.figures import markdown
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.config import presets, provenance
+from gearshift.launcher.config import other_tools, presets, provenance
 from gearshift.launcher.run.faults import FAULTS
 from gearshift.launcher.run_folder import resume_rules
 from gearshift.models.catalog import FAMILIES
@@ -119,7 +119,7 @@ def faults() -> list[str]:
             f.title,
             f"`{_VALUE.sub('…', f.seen)}`",
             f.cause,
-            _COMMAND.sub(r"`\g<0>`", f.fix.format(**FIXES)),
+            "; ".join(filter(None, [_COMMAND.sub(r"`\g<0>`", f.fix.format(**FIXES)), f.hint])),
         ]
         for f in FAULTS.values()
     )
@@ -137,6 +137,18 @@ def rooms() -> list[str]:
     )
 
 
+def tools() -> list[str]:
+    """A row for each meaning that names of other programs have."""
+    meanings: dict[str, list[str]] = {}
+    for name, entry in other_tools.table()["settings"].items():
+        text = entry
+        if not isinstance(entry, str):
+            kinds = {"*": "VALUE"}
+            text = "; ".join(f"{kinds.get(kind, kind)}: {line}" for kind, line in entry.items())
+        meanings.setdefault(re.sub(r"--[^;]+", r"`\g<0>`", text), []).append(f"`{name}`")
+    return markdown(["other tools", "here"], ([", ".join(n), t] for t, n in meanings.items()))
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "engines": lambda: markdown(
         ["engine", "placement of model and state"],
@@ -152,6 +164,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
         ["code", "meaning"], ([str(code), text] for code, text in exit_codes.MEANINGS.items())
     ),
     "faults": faults,
+    "other tools": tools,
     "layers": lambda: [
         f"{number}. {layer}" for number, layer in enumerate(provenance.LAYERS, start=1)
     ],

@@ -52,12 +52,12 @@ class OutOfMemory(RuntimeError):
         size = batches.micro_batch
         smaller = batches.smaller
         self.micro_batch = size
-        fix = "a smaller model, shorter samples, or  --resource-efficient"
+        advice = "hint          a smaller model, shorter samples, or  --resource-efficient"
         if smaller is not None:
-            fix = f"--batch-size {smaller} --set train.global_batch={batches.global_batch}"
+            total = batches.global_batch
+            advice = f"fix           --batch-size {smaller} --set train.global_batch={total}"
         super().__init__(
-            f"out of memory with a micro-batch of {size}: {first_line(error)}"
-            f"\n  fix           {fix}"
+            f"out of memory with a micro-batch of {size}: {first_line(error)}\n  {advice}"
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -34,7 +36,9 @@ class Diagnostic:
     allowed: str | None = None
     did_you_mean: str | None = None
     fix: str | None = None
-    """What to type: options of this command, or another command."""
+    """What to type: options of this command, or another command. Empty: nothing for `replaces`."""
+    replaces: tuple[str, ...] = ()
+    """What the fix replaces: words as typed, or settings; besides options for the same setting."""
     hint: str | None = None
     """What to do where no command does it."""
     severity: Literal["error", "warning"] = "error"
@@ -60,6 +64,7 @@ class SettingsError(Exception):
         allowed: str | None = None,
         did_you_mean: str | None = None,
         fix: str | None = None,
+        replaces: tuple[str, ...] = (),
         hint: str | None = None,
     ) -> Error:
         """The error of a single diagnostic."""
@@ -71,6 +76,7 @@ class SettingsError(Exception):
             allowed=allowed,
             did_you_mean=did_you_mean,
             fix=fix,
+            replaces=replaces,
             hint=hint,
         )
         return cls([diagnostic])
@@ -79,15 +85,15 @@ class SettingsError(Exception):
 class FetchError(Exception):
     """The network, a server or the disk failed in spite of all retries (exit code 1)."""
 
-    def __init__(self, message: str, url: str, fix: str) -> None:
-        self.diagnostic = Diagnostic(message, where=url, fix=fix)
+    def __init__(self, message: str, url: str, hint: str) -> None:
+        self.diagnostic = Diagnostic(message, where=url, hint=hint)
         super().__init__(render([self.diagnostic]).removeprefix("error: "))
 
 
 def render(diagnostics: Sequence[Diagnostic]) -> str:
     """The diagnostics as printed lines, one block each."""
     lines = []
-    for diagnostic in diagnostics:
+    for diagnostic, following in zip_longest(diagnostics, diagnostics[1:]):
         lines.append(f"{diagnostic.severity}: {diagnostic.message}")
         where = diagnostic.where
         if where is not None and diagnostic.overrides is not None:
@@ -100,8 +106,10 @@ def render(diagnostics: Sequence[Diagnostic]) -> str:
             "fix": diagnostic.fix,
             "hint": diagnostic.hint,
         }
+        if following is not None and following.fix == diagnostic.fix:
+            parts["fix"] = None  # one command line mends both
         for label, text in parts.items():
-            if text is not None:
+            if text:
                 lines.append(f"  {label:<12}  {text}")
     return printable(redact("\n".join(lines)))
 
@@ -129,10 +137,13 @@ def unknown(
 
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
-    """The diagnostics for JSON: one object each, with all fields but the order."""
+    """The diagnostics for JSON: one object each, with the arguments of the fix as a list."""
     objects = []
     for diagnostic in diagnostics:
         fields = asdict(diagnostic)
+        del fields["replaces"]
+        if diagnostic.fix is not None:
+            fields["fix"] = shlex.split(diagnostic.fix)
         if diagnostic.overrides is not None:
             value, where = diagnostic.overrides
             fields["overrides"] = {"value": value, "where": where}
@@ -179,17 +190,10 @@ def from_here(path: Path) -> str:
 
 
 def nearest_match(word: str, options: Iterable[str]) -> str | None:
-    """The option that is very like `word`, or None; ignores case, `-` and `_`."""
-    import difflib  # slow to import, and only needed for errors
+    """The option that `word` misspells, or None; ignores case and what separates words."""
+    from gearshift.launcher.base.spelling import nearest  # only needed for errors
 
-    names = {fold(option): option for option in options}
-    folded = fold(word)
-    similar = difflib.get_close_matches(folded, names, n=5, cutoff=0.65)
-    # Two swapped letters are the most frequent typo, and difflib ranks it low.
-    for option in similar:
-        if sorted(option) == sorted(folded):
-            return names[option]
-    return names[similar[0]] if similar else None
+    return nearest(word, options)
 
 
 def fold(word: str) -> str:

@@ -44,7 +44,7 @@ def check_writable(
     Creates nothing. Its disk must have `needed_bytes` free. Reads the disk. Raises SettingsError.
     """
     problem = None
-    fix = None
+    hint = None
     try:
         mode = os.W_OK | os.X_OK
         if folder.exists():
@@ -59,12 +59,12 @@ def check_writable(
             problem = f"{above} is not writable"
         elif free < needed_bytes:
             problem = f"it needs {size(needed_bytes)}, and its disk has {size(free)} free"
-            fix = "free some space, or choose another folder with  --out DIR"
+            hint = "free some space, or choose another folder with  --out DIR"
     except OSError as error:  # no permission, or the name is too long
         problem = error.strerror or str(error)
     if problem is not None:
         message = f"cannot write to {folder}: {problem}"
-        raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed, fix=fix)
+        raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed, hint=hint)
 
 
 @contextmanager

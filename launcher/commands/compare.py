@@ -23,7 +23,9 @@ def main(command_line: CommandLine) -> int:
     """
     comparison = candidates.decide(command_line)
     if comparison.warnings:
-        print(render(comparison.warnings), file=sys.stderr)
+        from gearshift.launcher.config.fixes import as_commands
+
+        print(render(as_commands(command_line, comparison.warnings)), file=sys.stderr)
     if "--dry-run" in command_line.flags:
         return _show_runs(command_line, comparison)
 

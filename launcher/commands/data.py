@@ -103,7 +103,7 @@ def inspect_matches(
             value=path,
             where=origin,
             allowed="\n           ".join(text for _, text in usable),
-            fix=f"{PROGRAM} data check {shlex.quote(path)} --model {first}",
+            fix=f"--model {first}",
         )
     return findings
 

@@ -52,8 +52,10 @@ class Check(NamedTuple):
     status: str
     """ok, warning (something does not work or is slow) or failure (training fails)."""
     found: str
-    fix: str | None
-    """What to do; None: nothing."""
+    fix: str | None = None
+    """What to type."""
+    hint: str | None = None
+    """What to do where no command does it."""
 
 
 def main(command_line: CommandLine) -> int:
@@ -68,8 +70,9 @@ def main(command_line: CommandLine) -> int:
         checks.append(check)
         if not is_json:  # at once: some take seconds
             line = f"{check.status:<8} {check.name:<13} {check.found}"
-            if check.fix is not None:
-                line += f"\n{'':<23}fix: {check.fix}"
+            for label, text in (("fix", check.fix), ("hint", check.hint)):
+                if text is not None:
+                    line += f"\n{'':<23}{label}: {text}"
             print(printable(redact(line)), flush=True)
 
     failing = {check.name: check.found for check in checks if check.status != "ok"}
@@ -81,7 +84,11 @@ def main(command_line: CommandLine) -> int:
             row["runs_here"] = False
             row["why_not"] = "; ".join(reasons)
     if is_json:
-        content = {"checks": [check._asdict() for check in checks], "engines": engines}
+        rows = []
+        for check in checks:
+            fix = None if check.fix is None else shlex.split(check.fix)
+            rows.append({**check._asdict(), "fix": fix})
+        content = {"checks": rows, "engines": engines}
         print(json.dumps(content, indent=2))
     else:
         print("\nengines:")
@@ -135,13 +142,15 @@ def _checks() -> Iterator[Check]:
 
 
 def _check(
-    name: str, text: str, fix: str, *, failure: bool = False, warning: bool = False
+    name: str, text: str, advice: str, *, failure: bool = False, warning: bool = False
 ) -> Check:
-    if failure:
-        return Check(name, "failure", text, fix)
-    if warning:
-        return Check(name, "warning", text, fix)
-    return Check(name, "ok", text, None)
+    status = "ok"
+    if failure or warning:
+        status = "failure" if failure else "warning"
+        if not advice.startswith("pip "):
+            return Check(name, status, text, hint=advice)
+        return Check(name, status, text, fix=advice)
+    return Check(name, status, text)
 
 
 def _required() -> dict[str, SpecifierSet]:
@@ -241,7 +250,8 @@ def check_wandb(environ: Mapping[str, str]) -> Check:
         "wandb",
         "warning",
         f"{installed.found}, not logged in",
-        "wandb login; or without a network: export WANDB_MODE=offline",
+        fix="wandb login",
+        hint="or without a network: export WANDB_MODE=offline",
     )
 
 
@@ -249,7 +259,7 @@ def check_compiler() -> Check:
     """Whether the C++ compiler works: torch.compile and operators of DeepSpeed need one."""
     command = environment.compiler("CXX", "c++", "g++", "clang++")
     if command is None:
-        return Check("compiler", "warning", "no C++ compiler on PATH", _COMPILER)
+        return Check("compiler", "warning", "no C++ compiler on PATH", hint=_COMPILER)
     process = subprocess.run(
         [command, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"],
         input=_PROGRAM,
@@ -289,7 +299,7 @@ def check_swap(group: Share | None) -> Check:
         total = min(total or group.limit, group.limit)
         used = group.used
     if not total:
-        return Check("swap", "ok", "none", None)
+        return Check("swap", "ok", "none")
     return _check(
         "swap",
         f"{size(used)} of {size(total)} in use",
@@ -373,7 +383,7 @@ def check_slurm() -> Check:
             "slurm",
             "warning",
             f"the controller does not answer: {error}",
-            "scontrol ping; is slurmctld running, and is this a node of its cluster?",
+            hint="scontrol ping; is slurmctld running, and is this a node of its cluster?",
         )
     return _check("slurm", f"partitions {', '.join(partitions) or 'none'}", fix)
 
@@ -388,12 +398,12 @@ def check_gpu(names: Sequence[str], here: Machine, boards: int, nccl: str | None
         if here.gpu_bytes is not None:
             text += f", {size(here.gpu_bytes)}"
         if len(names) > 1 and here.device == "cuda" and nccl is None:
-            return Check("gpu", "warning", f"{text}, no NCCL to train together", _TORCH)
-        return Check("gpu", "ok", f"{text}, NCCL {nccl}", None)
+            return Check("gpu", "warning", f"{text}, no NCCL to train together", hint=_TORCH)
+        return Check("gpu", "ok", f"{text}, NCCL {nccl}")
 
-    fix = f"update the driver: nvidia-smi, rocm-smi; {_TORCH}"
+    hint = f"update the driver: nvidia-smi, rocm-smi; {_TORCH}"
     if here.gpus:
-        return Check("gpu", "failure", f"torch cannot use {here.gpus}", fix)
+        return Check("gpu", "failure", f"torch cannot use {here.gpus}", hint=hint)
     if boards:
-        return Check("gpu", "warning", here.unused or "hidden by CUDA_VISIBLE_DEVICES", fix)
-    return Check("gpu", "ok", here.unused or "none: training on the CPU", None)
+        return Check("gpu", "warning", here.unused or "hidden by CUDA_VISIBLE_DEVICES", hint=hint)
+    return Check("gpu", "ok", here.unused or "none: training on the CPU")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, listed, plain
+from gearshift.launcher.base.diagnostics import SettingsError, listed, plain
 from gearshift.launcher.commands import output
 from gearshift.launcher.commands.catalog import SCHEMA
 from gearshift.launcher.config import machine, render
@@ -111,5 +111,6 @@ def _section(resolved: Resolved, key: str) -> dict[str, Setting]:
         where=f"command line: explain {key}",
         allowed=listed(list(values), "explain"),
         did_you_mean=nearest,
-        fix=nearest and f"{PROGRAM} explain {nearest}",
+        fix=nearest,
+        replaces=(key,),
     )

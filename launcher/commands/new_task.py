@@ -34,7 +34,8 @@ def main(command_line: CommandLine) -> int:
             value=name,
             where=where,
             allowed="letters, digits and _, starting with a letter, such as my_images",
-            fix=f"{PROGRAM} new-task {corrected_name}" if _is_name(corrected_name) else None,
+            fix=corrected_name if _is_name(corrected_name) else None,
+            replaces=(name,),
         )
     problem = ""
     if path.exists():

@@ -94,7 +94,7 @@ def _generate(
                 f"{flag} requires {INPUT}, or a prompt on stdin",
                 key=flag,
                 where=f"command line: {flag}",
-                fix=f'{INPUT} "TEXT"',
+                hint=f'{INPUT} "TEXT"',
             )
         model = predictor.load()
         name = predictor.saved.describe(f"on {predictor.device}")
@@ -158,6 +158,6 @@ def _from_stdin(run: str) -> Prompt:
             "the prompt is empty",
             where="stdin",
             allowed=f"a prompt on stdin, or {INPUT} with a text or a file",
-            fix=f'{PROGRAM} predict {shlex.quote(run)} {INPUT} "TEXT"',
+            hint=f'{PROGRAM} predict {shlex.quote(run)} {INPUT} "TEXT"',
         )
     return predict.text_prompt(text.removesuffix("\n"))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from gearshift.launcher.base import environment, exit_codes, signals
 from gearshift.launcher.base.diagnostics import Diagnostic, render
+from gearshift.launcher.base.diagnostics import as_json as diagnostics_as_json
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.provenance import STAGED_MODE, CliArgs
 from gearshift.launcher.config.selection import choose
@@ -90,15 +92,22 @@ def train(ready: Pipeline, console: bool, show: Show) -> RunEnd:
 def _dry_run(command_line: CommandLine) -> int:
     ready = _prepared(command_line, command_line.args)
     as_json = command_line.as_json
+    from gearshift.launcher.config.fixes import as_commands
+
+    complete = partial(as_commands, command_line)
     if ready.is_staged:
         from gearshift.launcher.stages import execute as stages
 
-        text = stages.dry_run(ready, as_json)
+        text = stages.dry_run(ready, as_json, complete)
     else:
         from gearshift.launcher.run.dry_run import plan_as_json, render_plan
 
         plan = ready.plan
-        text = f"{encode(plan_as_json(plan), indent=2)}\n" if as_json else render_plan(plan)
+        if as_json:
+            facts = plan_as_json(plan, complete(plan.resolved.warnings))
+            text = f"{encode(facts, indent=2)}\n"
+        else:
+            text = render_plan(plan)
     print(printable(text), end="")
     return exit_codes.DONE
 
@@ -119,10 +128,13 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
     if generation is not None:
         generation.claim()
     signals.leave("")
-    end = train(ready, console=not as_json, show=_print_end)
+    end = train(ready, console=not as_json, show=partial(_print_end, command_line))
     code = end.exit_code
     if as_json and ready.is_rank_0:
+        end = _with_commands(command_line, end)
         facts = {"exit_code": code, "folder": end.folder, "error": end.text or None, **end.result}
+        if end.diagnostics:
+            facts["diagnostics"] = diagnostics_as_json(end.diagnostics)
         _print(encode(facts, indent=2))
     else:
         if ready.is_staged:
@@ -144,12 +156,25 @@ def _prepared(command_line: CommandLine, args: CliArgs) -> Pipeline:
     """What `prepare` gives, after its warnings."""
     ready = prepare(args, command_line.out, command_line.diagnostics)
     if ready.warnings and ready.is_rank_0:
-        _print(render(ready.warnings), sys.stderr)
+        from gearshift.launcher.config.fixes import as_commands
+
+        _print(render(as_commands(command_line, ready.warnings)), sys.stderr)
     return ready
 
 
-def _print_end(end: RunEnd) -> None:
+def _with_commands(command_line: CommandLine, end: RunEnd) -> RunEnd:
+    """`end` with fixes of invalid input that run as they are."""
+    if not end.diagnostics:
+        return end
+    from gearshift.launcher.config.fixes import as_commands
+
+    diagnostics = as_commands(command_line, end.diagnostics)
+    return replace(end, diagnostics=diagnostics, text=render(diagnostics))
+
+
+def _print_end(command_line: CommandLine, end: RunEnd) -> None:
     """Print how a rank ended on stderr, with the traceback of an error of the program."""
+    end = _with_commands(command_line, end)
     _print("\n".join(filter(None, (end.text, end.trace.rstrip()))), sys.stderr)
 
 

@@ -37,7 +37,7 @@ def main(command_line: CommandLine) -> int:
             "sbatch is not on PATH: this machine cannot submit jobs",
             where="PATH",
             allowed="a login node of a cluster",
-            fix="print the script with  --dry-run",
+            fix="--dry-run",
         )
         diagnostics.append(unavailable)
     for argument in command_line.argv:
@@ -51,7 +51,9 @@ def main(command_line: CommandLine) -> int:
     requested = allocation.read(command_line, diagnostics)
     submission = jobs.decide(command_line, requested, diagnostics)
     if submission.warnings:
-        print(render(submission.warnings), file=sys.stderr)
+        from gearshift.launcher.config.fixes import as_commands
+
+        print(render(as_commands(command_line, submission.warnings)), file=sys.stderr)
 
     plans = [run.plan for run in submission.runs]
     if all(plan.nothing_left is not None for plan in plans):

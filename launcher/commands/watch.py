@@ -49,7 +49,7 @@ def _newest_run() -> str:
         raise SettingsError.of(
             f"there is no run in {run_folder.PARENT}/",
             where="the command line: watch",
-            fix=f"{PROGRAM}  starts one;  {PROGRAM} watch RUN  shows one of another folder",
+            hint=f"{PROGRAM}  starts one;  {PROGRAM} watch RUN  shows one of another folder",
         )
     return str(runs[0])
 

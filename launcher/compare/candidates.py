@@ -249,7 +249,8 @@ def _options(command_line: CommandLine, errors: list[Diagnostic]) -> dict[str, A
             error = Diagnostic(
                 f"{' and '.join(both)} exclude each other",
                 where=f"the command line: {both[0]}",
-                fix=f"leave out {both[0]}",
+                fix="",
+                replaces=(both[0],),
             )
             errors.append(error)
     return values

@@ -12,7 +12,7 @@ from typing import Any
 
 from gearshift.launcher.base.diagnostics import SettingsError, counted, plain
 from gearshift.launcher.base.temporary import temporary_folder
-from gearshift.launcher.config.check import SPLIT_FIX
+from gearshift.launcher.config.check import SPLIT_HINT
 from gearshift.launcher.config.errors import about_data
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.config.schema import task_with_data
@@ -94,7 +94,8 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
                 f"--folds sets {FOLD}, which is {plain(fold.value)} already",
                 key=FOLD,
                 where=fold.origin.where,
-                fix=f"leave out --folds or {FOLD}",
+                fix="",
+                replaces=("--folds",),
             )
     elif is_custom(resolved.settings.model.family):
         try:
@@ -133,7 +134,7 @@ def count_groups(resolved: Resolved) -> int:
         split = RunReader(folder).object(SPLIT_FILE) or {}
     if split.get("fold") != _FIRST_FOLD:
         message = f"{settings.model.family} cannot be split into folds: it does not read data.fold"
-        raise SettingsError.of(message, key=FOLD, fix=SPLIT_FIX)
+        raise SettingsError.of(message, key=FOLD, fix="", replaces=("--folds",), hint=SPLIT_HINT)
     return len(split["train"]) + len(split["val"])
 
 

@@ -641,7 +641,7 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
                 where=lines[conflict.key].where if conflict.key in lines else file,
                 allowed=", ".join(map(plain, conflict.allowed)) or None,
                 did_you_mean=conflict.did_you_mean,
-                fix=conflict.did_you_mean or "leave it out",
+                hint=conflict.did_you_mean or "leave it out",
             )
             diagnostics.append(diagnostic)
         raise SettingsError(diagnostics) from None

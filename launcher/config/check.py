@@ -79,6 +79,7 @@ class Row(NamedTuple):
     allowed: str | None = None
     fix: str | None = None
     """A line to type."""
+    hint: str | None = None
     new: Any = None
     """The value to set instead."""
     warns: bool = False
@@ -192,7 +193,7 @@ _ROWS_OF_CONTINUAL = (
         lambda v: _is_no_folder(v["data.path"]),
         "is not a folder where files arrive",
         "a folder",
-        "--data FOLDER",
+        hint="--data FOLDER",
     ),
 )
 """With continual learning; each `allowed` ends with that."""
@@ -258,6 +259,7 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
             row.problem,
             allowed=row.allowed,
             fix=row.fix,
+            hint=row.hint,
             new=row.new,
             severity="warning" if row.warns else "error",
         )
@@ -337,7 +339,7 @@ def _stages(values: Values) -> Iterator[Diagnostic]:
                 value=None,
                 allowed=f"--from RUN, a run of stage {' or '.join(stage.of)}; "
                 "or all stages, --mode staged",
-                fix="--from RUN",
+                hint="--from RUN",
             )
 
 
@@ -364,6 +366,7 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
             yield _about(values, key, "is not a regular file", allowed=allowed)
         return
     fix = None
+    hint = None
     if key == "data.path" and values["download.fetch"].value:
         from gearshift.launcher.config import feature_checks  # for the runs that download
 
@@ -372,7 +375,7 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
         if not feature_checks.is_requested(values):
             fix = "--download-data"
     if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
-        fix = f"--set {PRETRAINED}=DIR  if it has moved"
+        hint = f"--set {PRETRAINED}=DIR  if it has moved"
     if key in ("data.path", PRETRAINED, "engine.ds_config"):
         problem = f"does not exist ({path.absolute()})"
         if path.is_symlink():
@@ -385,7 +388,7 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
         new: Any = like
         if like is not None and text != values[key].value:  # one of several
             new = [like if each == text else each for each in values[key].value]
-        yield _about(values, key, problem, new=new, did_you_mean=like, fix=fix)
+        yield _about(values, key, problem, new=new, did_you_mean=like, fix=fix, hint=hint)
 
 
 def _watched_folder(values: Values) -> Iterator[Diagnostic]:
@@ -416,7 +419,8 @@ def _global_batch(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
             f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
             value=new,
             where="; ".join(errors().where(key, values[key].origin) for key in users),
-            fix=f"--set {GLOBAL}={shipped}  to keep it, or  --set {GLOBAL}={new}  to confirm",
+            fix=f"--set {GLOBAL}={shipped}",
+            hint=f"--set {GLOBAL}={new}  confirms it",
             severity="warning",
         )
     is_kept = values["promise"].value.get("global_batch") == {"at_least": 1, "at_most": 1}
@@ -467,7 +471,7 @@ def _without_effect(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
         # Without it a run may not fit. In a pipeline it is that of another stage.
         if key == _QUANTIZE and values[key].value is not None and mode != STAGED_MODE:
             severity = "error"
-        yield _about(values, key, reason, fix="remove it", severity=severity)
+        yield _about(values, key, reason, is_removed=True, severity=severity)
 
 
 def check_lengths(
@@ -504,7 +508,7 @@ def check_lengths(
 _MOST_LEFT_OUT = 0.1
 """Largest share of an epoch that is dropped without a warning."""
 SPLIT = ("data.split_seed", "data.fold")
-SPLIT_FIX = "in the task, split with self.split_groups(groups); or remove it"
+SPLIT_HINT = "in the task, split with self.split_groups(groups)"
 BY_THE_LAUNCHER = {
     "mode",
     "promise",
@@ -586,13 +590,15 @@ def _dropped_samples(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diag
     if dropped <= _MOST_LEFT_OUT * length:
         return
     new = proposed_batch(length, batch, train_plan.world_size) or batch
-    fix = "use more data"
+    fix = None
     if length % new < length % batch:
         fix = batch_line(resolved.values, resolved.keys, resolved.batching.micro_batch, new)
     message = (
         f"{dropped} of {length} samples of an epoch are dropped: they fill no batch of {batch}"
     )
-    yield errors().about(resolved.values, GLOBAL, message, fix=fix, severity="warning")
+    yield errors().about(
+        resolved.values, GLOBAL, message, fix=fix, hint="or more data", severity="warning"
+    )
 
 
 def check_splits(task: Task, folder: Path) -> None:
@@ -673,6 +679,7 @@ def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> Iterator[Di
                 resolved.values,
                 key,
                 "is unused: nothing in this run reads it",
-                fix=SPLIT_FIX if key in SPLIT else "remove it",
+                is_removed=True,
+                hint=SPLIT_HINT if key in SPLIT else None,
                 severity="error" if is_strict or key in SPLIT else "warning",
             )

@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import site
 import sys
 import traceback
@@ -91,7 +92,7 @@ def _import(module_name: str, name: str) -> ModuleType:
             name,
             allowed=LEGAL,
             did_you_mean=meant,
-            fix=f"--model {meant} --set {TASK_FOLDER}={path.parent}",
+            fix=f"--model {meant} --set {shlex.quote(f'{TASK_FOLDER}={path.parent}')}",
         )
     add_search_folder(None)
     importlib.invalidate_caches()
@@ -176,7 +177,7 @@ def folder_for(name: object, recorded: object, file: Path, where: str) -> str | 
                 value=recorded,
                 where=where,
                 allowed="a module in the working directory or on the Python path, or its folder",
-                fix=f"--set {TASK_FOLDER}=DIR",
+                hint=f"--set {TASK_FOLDER}=DIR",
             )
         path = Path(next(iter(spec.submodule_search_locations or [str(spec.origin)])))
         if path.parent.resolve() != folder:
@@ -204,7 +205,7 @@ def check_not_importing() -> None:
             f"'{module}' trains while a process imports it, to find its task",
             module,
             where=_where(getattr(sys.modules.get(module), "__file__", None), None),
-            fix='put what trains below  if __name__ == "__main__":',
+            hint='put what trains below  if __name__ == "__main__":',
         )
 
 

@@ -47,19 +47,40 @@ def about(
     /,
     *,
     new: Any = None,
+    is_removed: bool = False,
     fix: str | None = None,
+    hint: str | None = None,
     **fields: Any,
 ) -> Diagnostic:
     """A diagnostic of the setting `key`; `fields` are beside or instead of its own.
 
-    `new`: a value that removes it, for the line to type unless there is a `fix`.
+    `new`: a value that corrects it, for the line to type unless there is a `fix`; `is_removed`:
+    the setting is better left out.
     """
     value = values[key].value
     origin = values[key].origin
+    place = where(key, origin)
+    replaces: tuple[str, ...] = ()
+    is_of_file = origin.layer == FILES_LAYER
     if new is not None and fix is None:
         fix = fix_line(key, origin, new)
-    place = where(key, origin)
-    diagnostic = Diagnostic(message, key, value, place, fix=fix, order=origin.order)
+        if is_of_file:
+            hint = hint or f"in {origin.where}:  {key.rpartition('.')[2]}: {plain(new)}"
+    if is_removed and is_of_file:
+        hint = hint or f"remove it from {origin.where}"
+    elif is_removed and origin.layer == CLI_LAYER:
+        fix = ""
+        replaces = (key,)
+    diagnostic = Diagnostic(
+        message,
+        key,
+        value,
+        place,
+        fix=fix,
+        replaces=replaces,
+        hint=hint,
+        order=origin.order,
+    )
     return replace(diagnostic, **fields)
 
 
@@ -102,16 +123,14 @@ def where(key: str, origin: Origin) -> str:
 
 
 def fix_line(key: str, origin: Origin, value: Any) -> str:
-    """The line to type instead of a value of `origin`: of a file, or of the command line."""
-    if origin.layer == FILES_LAYER:
-        return f"{key.rpartition('.')[2]}: {plain(value)}"
+    """The option to type for another value: that of the command line, or one that overrides."""
     text = plain(value)
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
         text = ",".join(value)
     if key == DATA_PATH and isinstance(value, list):
         return " ".join(f"--data {shlex.quote(text)}" for text in value)
-    option = "--set"  # no file of ours and of a resumed run is edited
-    if origin.layer == CLI_LAYER:
+    option = "--set"  # what is typed overrides files and a resumed run
+    if origin.layer == CLI_LAYER and origin.where.startswith("--"):
         option = origin.where.split()[0]
     if option == "--set":
         return f"--set {shlex.quote(f'{key}={text}')}"
@@ -120,7 +139,7 @@ def fix_line(key: str, origin: Origin, value: Any) -> str:
         if not family:  # of the folder of a run
             return f"--set {key}={text}"
         text = f"{family}:{value}"
-    return f"{option} {text}"
+    return f"{option} {shlex.quote(text)}"
 
 
 def custom_task_errors(error: SettingsError, values: Values) -> list[Diagnostic]:

@@ -47,7 +47,7 @@ def check_run_folder(folder: Path, values: Values) -> None:
             _PATH,
             f"the run folder {folder} is inside the watched folder {path}",
             allowed="a run folder elsewhere",
-            fix="--out DIR  outside of it",
+            hint="--out DIR  outside of it",
         )
         raise SettingsError([diagnostic])
 
@@ -104,7 +104,7 @@ def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     name, or one local path."""
     if values[VARIABLES].value and values[VARIABLES].origin.layer != CLI_LAYER:
         problem = "is not on the command line: a file cannot allow itself to send variables"
-        yield errors.about_value(values, VARIABLES, problem, fix="remove it")
+        yield errors.about_value(values, VARIABLES, problem, is_removed=True)
     is_fetched = values["download.fetch"].value
     targets = declared_targets(values)
     if is_requested(values) and values[_FOLDER].origin.layer != CLI_LAYER:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any, get_args
 
+from pydantic import ValidationError
+
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base.diagnostics import (
     OFF,
@@ -22,7 +24,7 @@ from gearshift.launcher.base.diagnostics import (
     plain,
     shown,
 )
-from gearshift.launcher.config import presets
+from gearshift.launcher.config import other_tools, presets
 from gearshift.launcher.config.command_line import (
     BY_FLAG,
     DEFAULT,
@@ -32,17 +34,28 @@ from gearshift.launcher.config.command_line import (
 )
 from gearshift.launcher.config.errors import about, allowed, display_name
 from gearshift.launcher.config.named_model import nearest_name_of_hub
-from gearshift.launcher.config.provenance import BUILT_IN_LAYER, ResetPart, Setting, Values
+from gearshift.launcher.config.other_tools import Meaning
+from gearshift.launcher.config.provenance import (
+    BUILT_IN_LAYER,
+    CLI_LAYER,
+    ResetPart,
+    Setting,
+    Values,
+)
 from gearshift.launcher.config.schema import (
     AUTO,
     DATA_PATH,
     SettingInfo,
     config_of,
+    read_text,
     sections,
     setting_infos,
+    settings_class,
+    unseen_by_schema,
 )
+from gearshift.launcher.config.settings_file import Unreadable
 from gearshift.models.catalog import FAMILIES, stages_of
-from gearshift.training.settings import TRACKERS
+from gearshift.training.settings import TRACKERS, nested
 
 # The command line.
 
@@ -68,16 +81,20 @@ def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[
             value=argument,
             allowed=options,
             fix=f"--set {shlex.quote(argument)}" if is_setting else None,
+            replaces=(argument,),
         )
     choices = ", ".join(command.choices)
     argument = positionals[0] if positionals else ""
     if argument and command.choices and argument not in command.choices:
+        nearest = nearest_match(argument, command.choices)
         yield command_line_error(
             f"unknown {command.argument} {argument!r}",
             f"{command.name} {argument}",
             value=argument,
             allowed=choices,
-            did_you_mean=nearest_match(argument, command.choices),
+            did_you_mean=nearest,
+            fix=nearest,
+            replaces=(argument,),
         )
     elif command.argument and command.requires_argument and not positionals:
         form = f"{PROGRAM} {command.name} {command.argument}"
@@ -103,19 +120,6 @@ def unknown_option(command: Command, words: Sequence[str], position: int) -> Dia
     if len(words) > 1:
         value = words[1]
     known = (*command.options, HELP)
-    all_options = f"{len(known)} options; see  {command.call} --help"
-    message = f"unknown option '{flag}'"
-    instead = command.instead.get(flag)
-    if instead is not None:
-        return command_line_error(
-            message,
-            argument,
-            position,
-            value=flag,
-            allowed=all_options,
-            did_you_mean=instead,
-            fix=f"{instead} {shlex.quote(value or 'N')}",
-        )
     # What each name stands for, up to its value: `--set optim.lr=`, `--epochs `, `--fast`.
     forms = {}
     for option in known:
@@ -129,35 +133,77 @@ def unknown_option(command: Command, words: Sequence[str], position: int) -> Dia
             name = f"--{long_name}"
             if not argument.startswith("--"):  # -N2
                 value = argument[2:] or value
-            if name not in forms:
+            if name not in (*forms, *command.instead):
                 return command_line_error(
                     f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
                     argument,
                     position,
                     value=argument,
                     allowed=f"after  --  at the end: {command.call} [OPTIONS] -- {argument}",
+                    fix=f"-- {shlex.join(words)}",
+                    replaces=(flag,),
                 )
-    if "--set" in forms:
-        # A key, or its last part. An option of that name comes first, then a whole key.
-        keys = names("keys")
-        sets = {f"--{key.rpartition('.')[2]}": f"--set {key}=" for key in keys}
-        sets |= {f"--{key}": f"--set {key}=" for key in keys}
-        forms = sets | forms
-    form = forms.get(nearest_match(name, forms) or "", "")
-    fix = form
-    if form.endswith((" ", "=")) and value:
-        fix = form + shlex.quote(value)
-    elif form.endswith("="):
-        fix = f"{form}VALUE"
-    return command_line_error(
-        message,
+    keys = names("keys")
+    form = None
+    meaning = None
+    if flag in command.instead:
+        form = f"{command.instead[flag]} "
+    elif "." not in flag or flag.lstrip("-") not in keys:
+        meaning = other_tools.meaning(flag, value, has_value=len(words) > 1)
+    if meaning is None and form is None:
+        form = forms.get(nearest_match(name, forms) or "")
+        if form is None and "--set" in forms:
+            key = nearest_key(name.lstrip("-"), keys)
+            form = key and f"--set {key}="
+    if form is not None:
+        fix: str | None = form
+        if form.endswith((" ", "=")):
+            fix = form + shlex.quote(value) if value else None
+        meaning = Meaning(fix, shown=form.rstrip(" ="))
+    error = command_line_error(
+        f"unknown option '{flag}'",
         argument,
         position,
         value=flag,
-        allowed=all_options,
-        did_you_mean=form.rstrip(" =") or None,
-        fix=fix.rstrip() or None,
+        allowed=f"{len(known)} options; see  {command.call} --help",
     )
+    return _with_meaning(error, meaning, flag)
+
+
+def _with_meaning(diagnostic: Diagnostic, meaning: Meaning | None, typed: str) -> Diagnostic:
+    """The diagnostic with what `typed` means; without a fix whose value the setting rejects."""
+    if meaning is None:
+        return diagnostic
+    fix = meaning.fix
+    options = diagnostic.allowed
+    for key, text in other_tools.settings_in(fix or ""):
+        info = _rejecting(key, text)
+        if info is not None:
+            fix = None
+            options = allowed(info)
+    return replace(
+        diagnostic,
+        allowed=options,
+        did_you_mean=meaning.shown,
+        fix=fix,
+        replaces=(typed,),
+        hint=meaning.hint,
+    )
+
+
+def _rejecting(key: str, text: str) -> SettingInfo | None:
+    """The setting `key` of the first family that has it, if `text` is no value of it."""
+    for family in FAMILIES:
+        info = setting_infos(family).get(key)
+        if info is None:
+            continue
+        try:
+            value = read_text(info, text)
+            settings_class(family).model_validate(nested({key: value}), strict=True)
+        except (Unreadable, ValidationError):
+            return info
+        return info if unseen_by_schema(info, value) else None
+    return None
 
 
 # Settings.
@@ -168,43 +214,58 @@ def unknown_key(family: str, layer: Values, key: str) -> Diagnostic:
     infos = setting_infos(family)
     known_sections = sections(family)
     above = key.rpartition(".")[0]
+    setting = layer[key]
+    text = plain(setting.value)
+    suggestion = None
+    meaning = other_tools.meaning(key, text)
     if key in known_sections:
-        message = f"'{key}' is a section, not a setting: it cannot be {shown(layer[key].value)}"
+        message = f"'{key}' is a section, not a setting: it cannot be {shown(setting.value)}"
         section = key
-        suggestion = None
     else:
         message = f"unknown setting '{key}'"
         section = above if above in known_sections else ""
-        suggestion = nearest_key(key, infos)
         if above in infos and infos[above].type == "mapping":
             suggestion = above
+        elif meaning is None:
+            suggestion = nearest_key(key, infos)
+    if suggestion is not None:
+        line = f"--set {shlex.quote(f'{suggestion}={text}')}"
+        meaning = Meaning(line, shown=suggestion)
     here = []
     for name in (*infos, *known_sections):
         parent, _, last = name.rpartition(".")
         if parent == section:
             here.append(last)
-    return about(layer, key, message, allowed=listed(here, "explain"), did_you_mean=suggestion)
+    diagnostic = about(layer, key, message, allowed=listed(here, "explain"))
+    diagnostic = _with_meaning(diagnostic, meaning, key)
+    fix = diagnostic.fix
+    if fix is None or setting.origin.layer == CLI_LAYER:
+        return diagnostic
+    # In a file its line is another one.
+    lines = [f"{key}: {text}" for key, text in other_tools.settings_in(fix)]
+    hint = f"in {setting.origin.where}:  {', '.join(lines) or 'remove it'}"
+    if fix and not lines:
+        hint = f"on the command line:  {fix}"
+    return replace(diagnostic, fix=None, hint=hint)
 
 
 def nearest_key(name: str, keys: Collection[str]) -> str | None:
-    """The setting among `keys` that was probably meant: by its last part, or by all of its name.
+    """The setting among `keys` that was misspelt; without a section, by its last part alone.
 
     A short option may stand for its setting: --set batch_size=4.
     """
-    section, _, last = name.rpartition(".")
-    anywhere = {key.rpartition(".")[2]: key for key in keys}
+    match = nearest_match(name, keys)
+    if match is not None or "." in name:
+        return match
+    named: dict[str, str | None] = {}
+    for key in keys:
+        last = key.rpartition(".")[2]
+        named[last] = None if last in named else key  # of several, nobody knows which
     for flag, option in BY_FLAG.items():
         if option.key in keys:
-            anywhere[flag[2:]] = str(option.key)
-    here = {}
-    for part in anywhere:
-        if f"{section}.{part}" in keys:
-            here[part] = f"{section}.{part}"
-    for table in (here, anywhere):
-        match = nearest_match(last, table)
-        if match is not None:
-            return table[match]
-    return None if section else nearest_match(name, keys)
+            named[flag[2:]] = option.key
+    match = nearest_match(name, [last for last, key in named.items() if key is not None])
+    return match and named[match]
 
 
 def rejected(
@@ -278,6 +339,9 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
     word = str(value).lower()
     if info.nullable and word == "none":
         return "null"
+    same_value = other_tools.value_of(info.key, word)
+    if same_value != word:
+        return same_value
     options = info.allowed
     if info.key == "model.family":
         named = nearest_name_of_hub(str(value))
@@ -294,10 +358,10 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
             if option in same:
                 return option
         return nearest_match(word, options)
-    bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
-    if bound is None or isinstance(value, list):
+    if isinstance(value, list):
         return None
-    return plain(bound)
+    bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
+    return None if bound is None else plain(bound)
 
 
 # Calls of Python.
@@ -392,12 +456,16 @@ def unknown_command(
     name: str, words: Sequence[str], commands: Sequence[str], known: Sequence[str]
 ) -> Diagnostic:
     """The error of a command that does not exist; `known` has other words for `commands`, too."""
-    nearest = nearest_match(name, known)
+    nearest = other_tools.command(name) or nearest_match(name, known)
+    fix = None
+    if nearest is not None:
+        first = [] if nearest == DEFAULT else shlex.split(nearest)
+        fix = f"{PROGRAM} {shlex.join([*first, *words])}".rstrip()
     return Diagnostic(
         f"unknown command '{name}'",
         value=name,
         where="command line, first argument",
         allowed=f"{', '.join(commands)}; or options of {DEFAULT}",
         did_you_mean=nearest,
-        fix=nearest and f"{PROGRAM} {shlex.join([nearest, *words])}",
+        fix=fix,
     )

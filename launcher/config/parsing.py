@@ -143,7 +143,8 @@ def _check(command: Command, arguments: _Arguments, positionals: Sequence[str]) 
                 f"mode is set twice, to {' and to '.join(modes)}",
                 ", and ".join(options),
                 key="mode",
-                fix="remove one of them",
+                fix=options[-1],
+                replaces=tuple(arguments.modes),
             )
         )
     if arguments.positionals or command.argument:

@@ -31,6 +31,7 @@ from gearshift.launcher.base import redaction
 from gearshift.launcher.base.diagnostics import plain
 from gearshift.launcher.base.redaction import Url
 from gearshift.launcher.config import presets
+from gearshift.launcher.config.settings_file import parse_yaml_value
 from gearshift.models.base import Context, Task
 from gearshift.models.catalog import FAMILIES, HUB, is_custom
 from gearshift.training import settings as training
@@ -384,6 +385,20 @@ def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
     elif isinstance(value, int) and abs(value) >= 2**63:  # no tensor holds it
         return "should be less than 2**63"
     return None
+
+
+def read_text(info: SettingInfo | None, text: str) -> Any:
+    """The value of a typed `text`: as typed if the setting is a text, else as in YAML.
+
+    The brackets of a list of texts may be left out. Raises Unreadable.
+    """
+    if info is not None and info.key == DATA_PATH and text.startswith("["):
+        return parse_yaml_value(text)
+    if info is None or info.type in ("text", "one of", TEXTS):
+        return None if info is not None and info.nullable and text in ("null", "~") else text
+    if info.type == "list of texts" and not text.startswith("["):
+        return [item.strip() for item in text.split(",")]
+    return parse_yaml_value(text)
 
 
 def setting_infos(family: str) -> dict[str, SettingInfo]:

@@ -40,17 +40,17 @@ from gearshift.launcher.config.schema import (
     DATA_PATH,
     FIRST_RUN,
     PRETRAINED,
-    TEXTS,
     SettingInfo,
     config_of,
     model_part,
+    read_text,
     replaces_size,
     sections,
     setting_infos,
     settings_class,
     unseen_by_schema,
 )
-from gearshift.launcher.config.settings_file import Unreadable, parse_yaml_value, read_lines
+from gearshift.launcher.config.settings_file import Unreadable, read_lines
 from gearshift.models.catalog import FAMILIES, Stage, is_custom, split_model_name, stages_of
 from gearshift.training.settings import nested
 
@@ -91,7 +91,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
                 key,
                 f"a mode file cannot set {key}",
                 allowed="--model and --set on the command line",
-                fix="remove it",
+                is_removed=True,
             )
             wrong.append(diagnostic)
             del mode[key]
@@ -175,17 +175,7 @@ def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
     text = setting.value
     if setting.origin.layer != CLI_LAYER or not isinstance(text, str):
         return setting
-    value: Any = text
-    if info is not None and info.key == DATA_PATH and text.startswith("["):
-        value = parse_yaml_value(text)
-    elif info is None or info.type in ("text", "one of", TEXTS):
-        if info is not None and info.nullable and text in ("null", "~"):
-            value = None
-    elif info.type == "list of texts" and not text.startswith("["):
-        value = [item.strip() for item in text.split(",")]
-    else:
-        value = parse_yaml_value(text)
-    return Setting(value, setting.origin)
+    return Setting(read_text(info, text), setting.origin)
 
 
 def errors() -> ModuleType:
@@ -459,14 +449,16 @@ def _general(layer: str, folder: str, name: str | None, family: str) -> Values:
 def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> list[Diagnostic]:
     """Put `layers` on top of `values`, lowest first; the errors in them.
 
-    An invalid value is left out, so that all errors of one start are found together. What a mode
+    An invalid value is left out, so that all errors of one start are found together; one that is
+    overridden is no error. What a mode
     changes is the default below all layers of modes.
     """
     infos = setting_infos(family)
     sizes = tuple(config_of(family).SIZES)
     below_modes: dict[str, Setting] = {}
     invalid: list[Diagnostic] = []
-    for layer in layers:
+    layers = list(layers)
+    for number, layer in enumerate(layers, 1):
         name = next((setting.origin.layer for setting in layer.values()), None)
         if name == MODE_LAYER and not below_modes:
             below_modes = dict(values)
@@ -482,8 +474,10 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
                 value, how = apply_change(setting.value, below[key].value, sizes)
                 setting = Setting(value, replace(setting.origin, how=how))
             value, wrong = _read(family, key, setting, values[key])
-            invalid += wrong
             if wrong:
+                # What is typed corrects a file.
+                if name != FILES_LAYER or not any(key in above for above in layers[number:]):
+                    invalid += wrong
                 continue
             if key == PROMISE:
                 value = {**values[key].value, **value}

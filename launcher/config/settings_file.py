@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -76,6 +77,7 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
     allowed = None
     like = None
     fix = None
+    hint = None
     try:
         file_stat = path.stat()
         if not stat.S_ISREG(file_stat.st_mode) and not stat.S_ISDIR(file_stat.st_mode):
@@ -94,11 +96,12 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
         line = error.object[: error.start].count(b"\n") + 1
         problem = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
         where = f"{path}:{line}"
-        fix = "save the file as UTF-8"
+        hint = "save the file as UTF-8"
     except FileNotFoundError:
         problem = f"does not exist ({path.absolute()})"
         like = nearest_file(path)
-        fix = like and f"{option} {like}"
+        if like is not None and option.startswith("-"):
+            fix = f"{option} {shlex.quote(like)}"
     except OSError as error:
         problem = f"cannot be read: {(error.strerror or str(error)).lower()}"
     raise SettingsError.of(
@@ -108,6 +111,8 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
         allowed=allowed,
         did_you_mean=like,
         fix=fix,
+        replaces=(f"{option} {path}",),
+        hint=hint,
     )
 
 
@@ -228,7 +233,7 @@ class _Reader:
             if dotted in self._lines:  # both nested and dotted
                 message = f"{dotted} is set twice, first in {self._name}:{self._lines[dotted]}"
                 place = f"{where} {dotted}"
-                raise SettingsError.of(message, key=dotted, where=place, fix="remove one of them")
+                raise SettingsError.of(message, key=dotted, where=place, hint="remove one of them")
             self._lines[dotted] = mark.line + 1
             yield Line(dotted, self.value(child, depth + 1), where)
 

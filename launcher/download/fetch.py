@@ -89,7 +89,7 @@ def fetch(
                     f"{target.path} does not exist; "
                     "on several machines the files are not downloaded",
                     target,
-                    fix=f"{PROGRAM} data fetch  with the same settings on each disk",
+                    hint=f"{PROGRAM} data fetch  with the same settings on each disk",
                 )
             else:
                 file = _fetch_alone(target, settings, show)
@@ -119,7 +119,7 @@ def _fetch_alone(
             lock_file.unlink(missing_ok=True)
 
 
-def _error(message: str, target: DownloadTarget, **parts: str | None) -> SettingsError:
+def _error(message: str, target: DownloadTarget, **parts: Any) -> SettingsError:
     """An error that the user can fix: wrong URL, file or archive; `parts`: allowed, fix."""
     return SettingsError.of(message, value=target.file.url, where=str(target.file.url), **parts)
 
@@ -150,7 +150,7 @@ def _existing(target: DownloadTarget) -> Fetched | None:
         raise _error(
             f"{path} exists, and is not the declared file",
             target,
-            fix="--set download.folder=DIR  for another folder, or  "
+            hint="--set download.folder=DIR  for another folder, or  "
             f"rm -r {shlex.quote(str(path))}",
         )
     return replace(record, path=path, is_new=False)
@@ -197,7 +197,7 @@ def _download(target: DownloadTarget, settings: Download, show: Callable[[str], 
                     f"{target.name} has {key} {value}: not the declared one",
                     target,
                     allowed=str(declared),
-                    fix=f"check the URL; if the file changed, set  {key}: {value}",
+                    hint=f"check the URL; if the file changed, set  {key}: {value}",
                 )
         if target.kind is not None:
             archive = new
@@ -284,7 +284,7 @@ def _receive(
         raise _error(
             message,
             target,
-            fix="check whether the URL opens in a browser; put a login into ~/.netrc",
+            hint="check whether the URL opens in a browser; put a login into ~/.netrc",
         )
 
     total = int(response.headers.get("Content-Length", 0))
@@ -417,5 +417,5 @@ def _unpack(target: DownloadTarget, archive: Path, out: Path, max_gb: float) -> 
         raise _error(
             f"{target.name} cannot be unpacked: {error}",
             target,
-            fix="unpack: no  to keep it as it is",
+            hint="unpack: no  to keep it as it is",
         ) from None

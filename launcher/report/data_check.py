@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.base import disk, environment, temporary
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted, nearest_match
+from gearshift.launcher.base.diagnostics import SettingsError, counted, nearest_match
 from gearshift.launcher.config.command_line import OPTIONS, TRAINING
 from gearshift.launcher.config.errors import about_data
 from gearshift.launcher.config.paths import EMBEDDED
@@ -115,7 +115,8 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
             where=origin,
             allowed=", ".join(owners) or "a file or a folder",
             did_you_mean=nearest,
-            fix=_command(nearest),
+            fix=nearest,
+            replaces=(path,),
         )
 
     location = Path(path).expanduser()
@@ -127,7 +128,8 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
                 value=path,
                 where=origin,
                 did_you_mean=nearest,
-                fix=_command(nearest),
+                fix=nearest and shlex.quote(nearest),
+                replaces=(path,),
             )
         # A pipe or a device would block whoever opens it.
         check_kind(location)
@@ -142,7 +144,8 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
             value=path,
             where=origin,
             allowed=error.allowed,
-            fix=error.fix,
+            fix=error.fix or None,
+            hint=error.hint or None,
         ) from error
     except OSError as error:
         raise SettingsError.of(
@@ -158,12 +161,8 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
         value=path,
         where=origin,
         allowed="\n           ".join(lines),
-        fix=conversion(location) or None,
+        hint=conversion(location) or None,
     )
-
-
-def _command(path: str | None) -> str | None:
-    return path and f"{PROGRAM} data check {shlex.quote(path)}"
 
 
 def _embedded(family: str, formats: Any) -> Sequence[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from gearshift.launcher.base.diagnostics import PROGRAM, as_json, counted
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, as_json, counted
 from gearshift.launcher.config import render
 from gearshift.launcher.config.fitted_batch import expected
 from gearshift.launcher.config.provenance import Batching, Resolved
@@ -18,7 +18,7 @@ from gearshift.training.settings import nested
 
 def render_plan(ready: RunPlan) -> str:
     """The text of --dry-run."""
-    facts = plan_as_json(ready)
+    facts = plan_as_json(ready, ready.resolved.warnings)
     settings = ready.resolved.settings
     rows = [
         ("model", _model(settings, facts["parameters"])),
@@ -66,8 +66,8 @@ def _length(settings: Any) -> str:
     return ", at most ".join(limits)
 
 
-def plan_as_json(ready: RunPlan) -> dict[str, Any]:
-    """The JSON of --dry-run."""
+def plan_as_json(ready: RunPlan, warnings: Sequence[Diagnostic]) -> dict[str, Any]:
+    """The JSON of --dry-run, with the warnings of the run, whose fixes are commands."""
     resolved = ready.resolved
     processes = []
     if not ready.launched:  # else torchrun or srun has started them
@@ -91,7 +91,7 @@ def plan_as_json(ready: RunPlan) -> dict[str, Any]:
         "processes": processes,
         "fetch": list(_fetched(resolved)),
         "notes": notes,
-        "warnings": as_json(resolved.warnings),
+        "warnings": as_json(warnings),
     }
 
 

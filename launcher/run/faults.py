@@ -23,6 +23,8 @@ class Fault:
     cause: str
     fix: str
     """The next command; its values are those of `commands`."""
+    hint: str | None = None
+    """What to do before it."""
     warns: bool = False
     """Its event is a warning, not only advice."""
     message: str | None = None
@@ -121,21 +123,24 @@ FAULTS: Mapping[str, Fault] = {
         "too many open files",
         "Too many open files",
         "the limit of the shell is too low for the ranks and their loader workers",
-        "ulimit -n 65536, then  {retry}",
+        "{retry}",
+        "raise the limit before it:  ulimit -n 65536",
         message=r"Too many open files|EMFILE",
     ),
     "disk_full": Fault(
         "the disk is full",
         "cannot write {path}: No space left on device",
         "checkpoints, caches or other files fill it",
-        "free some space, then  {retry}",
+        "{retry}",
+        "free some space before it",
         message=r"No space left on device",
     ),
     "quota": Fault(
         "the quota is used up",
         "cannot write {path}: Disk quota exceeded",
         "your files exceed your share of the disk, which may have room for other users",
-        "delete some of your files (quota -s shows the limit), then  {retry}",
+        "{retry}",
+        "delete some of your files before it; quota -s shows the limit",
         message=r"Disk quota exceeded",
     ),
 }
@@ -157,6 +162,8 @@ def advice(
         "cause": fault.cause,
         "fix": fix,
     }
+    if fault.hint is not None:
+        facts["hint"] = fault.hint
     if fault.warns:
         text = f"{symptom}: {fault.cause}; fix:  {fix}"
         return "warning", {"text": text, "names": values["names"], **facts}

@@ -162,9 +162,14 @@ def agreed(outcome: Facts, rank: int) -> RunEnd:
 
 def explained(end: RunEnd, resolved: Resolved, folder: Path) -> RunEnd:
     """`end` with the likely cause and the next command, if its fault is known. Reads the disk."""
-    if end.kind not in ("failed", "killed", "ended") or not end.text:
+    if end.kind not in ("failed", "killed", "ended", "out of memory") or not end.text:
         return end
     from gearshift.launcher.run import faults
+
+    if end.kind == "out of memory":  # of the batch that fits
+        retry = faults.commands(resolved, folder)["retry"]
+        label = f"\n  {'fix':<12}  "
+        return replace(end, text=end.text.replace(label, f"{label}{retry} "))
 
     name = end.fault or (faults.recognized(end.text) if end.kind == "failed" else None)
     if name is None:
@@ -172,6 +177,8 @@ def explained(end: RunEnd, resolved: Resolved, folder: Path) -> RunEnd:
     fault = faults.FAULTS[name]
     fix = fault.fix.format(**faults.commands(resolved, folder))
     lines = [end.text, f"  {'cause':<12}  {fault.cause}", f"  {'fix':<12}  {fix}"]
+    if fault.hint is not None:
+        lines.append(f"  {'hint':<12}  {fault.hint}")
     return replace(end, text="\n".join(lines))
 
 

@@ -491,7 +491,7 @@ def _check_room(job: RunPlan, storage: Storage, task: Task, model: Module, world
             value=str(storage.path),
             where=f"the run folder {storage.path}",
             allowed="a disk with room for one checkpoint at least",
-            fix="free some space, or choose another folder with  --out DIR",
+            hint="free some space, or choose another folder with  --out DIR",
         )
 
 

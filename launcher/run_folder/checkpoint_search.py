@@ -266,6 +266,7 @@ def no_run(path: Path, where: str, command: str) -> SettingsError:
         with suppress(OSError):
             beside = sorted(p.name for p in path.parent.iterdir() if run_folder.is_run_folder(p))
             similar = nearest_match(path.name, beside)
+            fix = similar and shlex.quote(str(path.parent / similar))
     return SettingsError.of(
         message,
         value=str(path),
@@ -273,6 +274,7 @@ def no_run(path: Path, where: str, command: str) -> SettingsError:
         allowed=RUN_ARGUMENTS.get(command, "a run folder"),
         did_you_mean=similar,
         fix=fix,
+        replaces=() if stages else (str(path),),
     )
 
 

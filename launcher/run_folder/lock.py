@@ -96,7 +96,7 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
                 raise SettingsError.of(
                     f"the run folder {path.parent} is in use by {holder}",
                     value=str(path.parent),
-                    fix="wait for that run or stop it; or choose another folder with  --out DIR",
+                    hint="wait for that run or stop it; or choose another folder with  --out DIR",
                 )
             if not is_reported:
                 print(f"{path.parent} is in use by {holder}; waiting", file=sys.stderr)

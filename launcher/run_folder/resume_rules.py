@@ -291,9 +291,13 @@ def errors_of(
         old = plain(change.old)
         allowed = f"{old}; or a new run, without --resume"
         fix = None
+        hint = None
         if change.rule != "never":
-            fix = f"--reset {change.rule}  ({RESET_EFFECTS[change.rule]})"
+            fix = f"--reset {change.rule}"
+            hint = f"--reset {change.rule}: {RESET_EFFECTS[change.rule]}"
             allowed = f"{old}; or another value with  --reset {change.rule}"
         name = errors.display_name(change.key)
         message = f"{name} {plain(change.new)} differs from {old}, used by {run}"
-        yield errors.about(resolved.values, change.key, message, allowed=allowed, fix=fix)
+        yield errors.about(
+            resolved.values, change.key, message, allowed=allowed, fix=fix, hint=hint
+        )

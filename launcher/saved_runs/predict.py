@@ -145,7 +145,7 @@ def files(argument: str | None, family: str, run: str) -> Path:
             key=INPUT,
             where="command line: predict",
             allowed=allowed,
-            fix=f"{PROGRAM} predict {shlex.quote(run)} {INPUT} FILE",
+            hint=f"{PROGRAM} predict {shlex.quote(run)} {INPUT} FILE",
         )
     if not exists(argument):
         raise _missing(argument, allowed)

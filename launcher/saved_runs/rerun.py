@@ -68,8 +68,8 @@ def resolved_as(model: SavedModel, manifest_of_run: Manifest, args: CliArgs) -> 
     except SettingsError as error:
         errors = []
         for each in error.diagnostics:  # this command takes no settings
-            fix = "--data PATH" if each.key == "data.path" else None
-            errors.append(replace(each, fix=fix))
+            hint = "--data PATH" if each.key == "data.path" else None
+            errors.append(replace(each, fix=None, hint=hint))
         raise SettingsError(errors) from error
 
 
@@ -123,7 +123,7 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
                 allowed = DATA
             # Its fix is one for a run that trains.
             raise SettingsError(
-                [replace(first, message=message, where=where, allowed=allowed, fix=None)]
+                [replace(first, message=message, where=where, allowed=allowed, fix=None, hint=None)]
             )
         if code != exit_codes.DONE:
             text = "\n".join(filter(None, [end.text, end.trace]))

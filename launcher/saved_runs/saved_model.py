@@ -191,7 +191,7 @@ class SavedModel:
                 f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})",
                 value=folder,
                 where=where,
-                fix=f"--set {PRETRAINED}=DIR",
+                hint=f"--set {PRETRAINED}=DIR",
             )
         if self.has_moved:
             self.check_base(path, where)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from gearshift.launcher.base import exit_codes, signals
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from gearshift.launcher.base.signals import Stopped
 from gearshift.launcher.report.report import write_at_end
 from gearshift.launcher.run import run_error
@@ -89,10 +89,17 @@ def make(pipeline: Pipeline) -> RunFolder:
     return folder
 
 
-def dry_run(pipeline: Pipeline, for_machines: bool) -> str:
-    """The plan of each stage that is left, for --dry-run."""
+def dry_run(
+    pipeline: Pipeline,
+    for_machines: bool,
+    complete: Callable[[Sequence[Diagnostic]], list[Diagnostic]],
+) -> str:
+    """The plan of each stage that is left, for --dry-run; `complete` makes fixes commands."""
     if for_machines:
-        stages = [{"name": entry.name, **plan_as_json(plan)} for entry, plan in pipeline.left]
+        stages = []
+        for entry, plan in pipeline.left:
+            facts = plan_as_json(plan, complete(plan.resolved.warnings))
+            stages.append({"name": entry.name, **facts})
         return json.dumps({"folder": str(pipeline.folder), "stages": stages}, indent=2) + "\n"
     parts = [f"{pipeline.line}\n"] if pipeline.line else []
     for stage, plan in pipeline.left:

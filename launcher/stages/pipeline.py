@@ -160,7 +160,9 @@ class _Preparation:
                     f"{option} has no effect on the resumed stages of {pipeline}",
                     key=option,
                     where=where,
-                    fix=f"leave out {option}  or resume the folder of one stage: {stages}",
+                    fix="",
+                    replaces=(option,),
+                    hint=f"resume the folder of one stage: {stages}",
                 )
             )
 
@@ -187,13 +189,13 @@ class _Preparation:
         if plan.launched:  # ranks of torchrun or srun cannot end between stages
             source = plan.launched.source
             where = f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}"
-            fix = f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage"
+            hint = f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage"
             self.invalid.append(
                 Diagnostic(
                     f"each stage runs in its own processes, but {source} started this one",
                     where=where,
                     allowed=f"one stage at a time under {source}",
-                    fix=fix,
+                    hint=hint,
                 )
             )
         return plan
@@ -276,7 +278,7 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
     option = f"{FROM.flag} {args.weights}"
     rest = replace(args, weights=None)
     allowed = "with a later stage"
-    fix = "leave it out"
+    fix = ""
     if args.resume not in (None, AUTO):
         problem = "a resumed run loads weights from its own checkpoint"
         allowed = f"{FROM.flag}  with a new run"
@@ -295,7 +297,14 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
             diagnostics = error.diagnostics
         filled = {**args.filled, stage.loads: Setting(value, Origin(CLI_LAYER, option))}
         return replace(rest, filled=filled), diagnostics
-    refusal = Diagnostic(f"{option}: {problem}", FROM.flag, where=option, allowed=allowed, fix=fix)
+    refusal = Diagnostic(
+        f"{option}: {problem}",
+        FROM.flag,
+        where=option,
+        allowed=allowed,
+        fix=fix,
+        replaces=(FROM.flag,),
+    )
     return rest, [refusal]
 
 

@@ -73,7 +73,7 @@ def streamed(
             f"cannot write the cache: {error.strerror or error}",
             where=str(cache_folder()),
             allowed=f"a writable folder with about {2 * size / 1e9:.2g} GB of free space",
-            fix=f"export {CACHE_VARIABLE}=FOLDER",
+            hint=f"export {CACHE_VARIABLE}=FOLDER",
         ) from None
 
 

@@ -42,7 +42,7 @@ def check_expansion(path: Path, unpacked: int) -> None:
             f"'{path}' has {path.stat().st_size:,} bytes and unpacks to {unpacked:,} or more",
             where=f"data.path, {path}",
             allowed=f"at most {most:,} bytes for a file of this size",
-            fix="store it unpacked, if it is what it should be",
+            hint="store it unpacked, if it is what it should be",
         )
 
 
@@ -134,7 +134,7 @@ def _check_file(file: str) -> None:
         f"'{file}' is {kind}",
         where="data.path",
         allowed="files on disk and links to files; no pipes, sockets or devices",
-        fix="move it out of the folder",
+        hint="move it out of the folder",
     )
 
 
@@ -249,9 +249,9 @@ def conversion(path: Path) -> str:
     Reads the disk.
     """
     for file in first_files(path):
-        for pattern, fix in _CONVERSIONS.items():
+        for pattern, hint in _CONVERSIONS.items():
             if re.search(pattern, file.name, re.IGNORECASE):
-                return fix
+                return hint
     return ""
 
 
@@ -261,7 +261,7 @@ def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
         f"'{path}' has an unknown format",
         where="data.path",
         allowed="; ".join(formats),
-        fix=conversion(path),
+        hint=conversion(path),
     )
 
 

@@ -24,11 +24,11 @@ class MissingPackage(DataError):
 
 def install_command(extra: str) -> str:
     """What the user types to install an extra of this program."""
-    return f"pip install 'gearshift[{extra}]'  or in a clone  pip install -e '.[{extra}]'"
+    return f"pip install 'gearshift[{extra}]'"
 
 
 @contextmanager
-def library_errors(message: str, where: str, *, allowed: str, fix: str = "") -> Iterator[None]:
+def library_errors(message: str, where: str, *, allowed: str, hint: str = "") -> Iterator[None]:
     """Raises any exception of a library that reads a file as one DataError; hides its warnings.
 
     For damaged files h5py, scipy, MNE and openpyxl raise exceptions of many types, also
@@ -46,7 +46,7 @@ def library_errors(message: str, where: str, *, allowed: str, fix: str = "") -> 
         is_plain = type(error) in (Exception, ValueError) or isinstance(error, OSError)
         if not cause or not is_plain:
             cause = f"{type(error).__name__}: {cause}"
-        raise DataError(f"{message}: {cause}", where=where, allowed=allowed, fix=fix) from None
+        raise DataError(f"{message}: {cause}", where=where, allowed=allowed, hint=hint) from None
 
 
 def unknown_embedded(path: str, names: Collection[str]) -> DataError:
@@ -89,7 +89,7 @@ class BadRecords:
     rows: list[tuple[str, str]] = field(default_factory=list)
     """Place and problem of the first few: a file of another kind may have millions."""
     fix: str = ""
-    """What to do about them; the first known fix."""
+    """What to type or to do about them: the first one known."""
 
     def add(self, where: str, problem: str, fix: str = "") -> None:
         """Count one more, at `where` (file and line)."""
@@ -101,14 +101,20 @@ class BadRecords:
     def finish(self, on_bad: OnBad, num_good: int) -> int:
         """The number of skipped records. Raises DataError if there are any and `on_bad` is stop."""
         if self.count and on_bad == "stop":
-            fix = self.fix or f"correct {self.rows[0][0]}"
+            skip = "--set data.on_bad=skip"
+            fix = self.fix
+            hint = ""
+            if not fix.startswith("--"):
+                hint = fix or f"correct {self.rows[0][0]}"
+                fix = ""
             if num_good > 0:  # otherwise skipping leaves nothing
-                fix += "  or" if "  " in fix else ", or"  # two spaces set a line apart from words
-                fix += " skip them with  --set data.on_bad=skip"
+                hint = f"{hint}; or skip them" if hint else f"or skip them with  {skip}"
+                fix = fix or skip
             raise DataError(
                 f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
                 where="\n                ".join(few(self.examples(), MAX_EXAMPLES, self.count)),
                 fix=fix,
+                hint=hint,
             )
         return self.count
 

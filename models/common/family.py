@@ -426,6 +426,6 @@ def load_facts(folder: Path | None, kind: type[Facts], name: str = FACTS_FILE) -
         f"'{path}' cannot be read",
         str(path.parent.absolute()),
         allowed="a run folder or an export of this version, whose setup saved that file",
-        fix="resume the run for a step, with its data: that writes the file",
+        hint="resume the run for a step, with its data: that writes the file",
     ):
         return TypeAdapter(kind).validate_json(path.read_bytes())

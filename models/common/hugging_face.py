@@ -63,7 +63,7 @@ def read_config(folder: Path, allowed: str) -> Any:
             f"{KEY} '{folder}' {problem}",
             where=str(folder.absolute()),
             allowed=allowed,
-            fix=f"--set {KEY}=hf:OWNER/NAME  downloads a model of the Hugging Face hub",
+            hint=f"--set {KEY}=hf:OWNER/NAME  downloads a model of the Hugging Face hub",
         )
     with load_errors(folder, allowed):
         return AutoConfig.from_pretrained(str(folder), **_LOCAL)
@@ -77,7 +77,7 @@ def read_tokenizer(folder: Path) -> Any:
         f"transformers cannot load a tokenizer from '{folder}'",
         str(folder.absolute()),
         allowed=f"the tokenizer of the pretrained model, best with {TOKENIZER}",
-        fix="save it with  AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)",
+        hint="save it with  AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)",
     ):
         if (folder / TOKENIZER).is_file() and not (folder / TOKENIZER_CONFIG).is_file():
             return PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER))

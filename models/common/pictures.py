@@ -82,7 +82,7 @@ def _errors(file: Path | IO[bytes], fix: str) -> AbstractContextManager[None]:
         f"'{name}' is not a readable image",
         "data.path",
         allowed=ALLOWED,
-        fix=fix,
+        hint=fix,
     )
 
 

@@ -46,7 +46,7 @@ class SplitRule:
             earlier=context.earlier_splits,
         )
 
-    def refuse_fold(self, why: str, fix: str = "remove data.fold") -> None:
+    def refuse_fold(self, why: str, fix: str = "", hint: str = "remove data.fold") -> None:
         """Raise DataError if there is a fold: the data is not split by group."""
         if self.fold is not None:
             raise DataError(
@@ -54,6 +54,7 @@ class SplitRule:
                 where="data.fold",
                 allowed="data that is split by one kind of group",
                 fix=fix,
+                hint=hint,
             )
 
 
@@ -81,7 +82,8 @@ def split_groups(groups: Iterable[str], rule: SplitRule, noun: str) -> Groups:
             f"{count} {noun}: eval.share={rule.share:g} gives {size} each for val and test",
             where="eval.share, data.fraction, data.path",
             allowed="at least one group each for train, val and test",
-            fix="--set eval.share=0.1" if count > 2 else f"add data: three splits need 3 {noun}",
+            fix="--set eval.share=0.1" if count > 2 else "",
+            hint=f"add data: three splits need 3 {noun}",
         )
     test = selection[size : 2 * size]
     others = selection[:size] + selection[2 * size :]
@@ -137,7 +139,7 @@ def _extend(
             f"{len(fresh)} of {len(selection)} {noun} are new",
             where="data.path",
             allowed="at least one new group each for train, val and test",
-            fix="add more data",
+            hint="add more data",
         )
     return {name: sorted(groups) for name, groups in splits.items()}
 
@@ -163,7 +165,8 @@ def save_split(
             "the data has changed since this run started: its groups split differently",
             where="data.path",
             allowed="the data, eval.share, seed and data.fold of the first start",
-            fix="start a new run with  --out DIR  or accept the new data with  --reset data",
+            fix="--reset data",
+            hint="start a new run with  --out DIR",
         )
     saved: dict[str, Any] = {"digest": digest}
     if rule is not None and rule.fold is not None:
@@ -196,7 +199,7 @@ def _saved(folder: Path) -> dict[str, Any] | None:
         f"'{path}' is damaged",
         str(path),
         allowed="the file as the run wrote it",
-        fix="delete it: the next start writes it again, from the same data and seed",
+        hint="delete it: the next start writes it again, from the same data and seed",
     ):
         saved: dict[str, Any] = json.loads(path.read_bytes())
         for name in SPLITS:

@@ -95,7 +95,7 @@ class Table:
                     f"{cells}",
                     where=f"{self.file.path}:{line}",
                     allowed='a name in quotes, in which each quote is doubled: "6"" nails"',
-                    fix=f"close or double the quote of line {line}",
+                    hint=f"close or double the quote of line {line}",
                 )
             is_of_excel = cells[:1] == ["sep="]  # names the delimiter
             if not is_of_excel and not _is_blank(cells):
@@ -164,7 +164,7 @@ class Table:
             "the workbook cannot be read",
             str(path),
             allowed="a workbook (.xlsx) that opens in a spreadsheet program",
-            fix="open it in a spreadsheet program, and save it again or as CSV",
+            hint="open it in a spreadsheet program, and save it again or as CSV",
         ):
             try:
                 with ZipFile(path) as parts:
@@ -256,7 +256,7 @@ def _delimiter(head: str, file: TextFile) -> str:
             f"{' '.join(map(repr, delimiters))}",
             where=f"{file.path}:{lines.index(header) + 1}",
             allowed="one delimiter, and other ones in quotes",
-            fix="put names with delimiters into quotes",
+            hint="put names with delimiters into quotes",
         )
     if delimiters:
         return delimiters[0]

@@ -131,14 +131,14 @@ class TextFile:
                 f"'{self.path}' is not {error.encoding.upper()}: {error.reason}",
                 where=f"{self.path}:{line}",
                 allowed="UTF-8, or UTF-16 or UTF-32 with a byte order mark",
-                fix="remove what is damaged:  iconv -c -f UTF-8 -t UTF-8 FILE",
+                hint="remove what is damaged:  iconv -c -f UTF-8 -t UTF-8 FILE",
             ) from None
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
                 f"'{self.path}' cannot be read: damaged gzip data: {error}",
                 where="data.path",
                 allowed="complete gzip data",
-                fix="fetch it again",
+                hint="fetch it again",
             ) from None
         except OSError as error:
             raise unreadable_file(self.path, error) from None
@@ -184,7 +184,7 @@ class TextFile:
                     f"'{self.path}' is {kind}, not text",
                     where=f"data.path, {self.path}",
                     allowed="plain text",
-                    fix=f"convert it:  {program}",
+                    hint=f"convert it:  {program}",
                 )
 
     def open(self) -> BinaryIO:

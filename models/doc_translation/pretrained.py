@@ -76,7 +76,7 @@ def load(
                 f"'{folder / name}' fills {share:.0%} of the part '{name}'; missing: {missing}",
                 where=f"model.pretrained; {counts}",
                 allowed=f"at least {MIN_FILLED:.0%}",
-                fix=f"--set 'model.partial=[{name}]'  to accept this",
+                fix=f"--set 'model.partial=[{name}]'",
             )
     return reports
 

@@ -95,7 +95,7 @@ def load(decoder: TextDecoder, folder: Path) -> str:
             where=str((folder / CONFIG).absolute()),
             allowed="*.safetensors with exactly the tensors of its decoder; its encoder is not "
             "read",
-            fix="" if stored else "save it with  model.save_pretrained(FOLDER)  of transformers",
+            hint="" if stored else "save it with  model.save_pretrained(FOLDER)  of transformers",
         )
     for name, target in targets.items():
         stored[name].read_into(target)

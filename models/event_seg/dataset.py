@@ -89,7 +89,7 @@ def find_recordings(
         except DataError as error:
             if len(names) == 1:
                 raise
-            bad_records.add(f"{name} ({error.where})", error.message, error.fix)
+            bad_records.add(f"{name} ({error.where})", error.message, error.fix or error.hint)
     sensors = {recording.sensor: recording.name for recording in recordings}
     if len(sensors) > 1:
         sizes = [f"{shape(sides)} ({name})" for sides, name in sorted(sensors.items())]
@@ -97,7 +97,7 @@ def find_recordings(
             f"recordings have different sensor sizes: {', '.join(sizes[:3])}",
             where=str(path),
             allowed="recordings of one sensor size",
-            fix="use one folder per camera, or  --set 'data.sensor=[HEIGHT,WIDTH]'  for RAW files",
+            hint="use one folder per camera, or  --set 'data.sensor=[HEIGHT,WIDTH]'  for RAW files",
         )
     files = data_files.files(path)
     num_recordings = sum(not file.name.endswith(COMPANION_SUFFIXES) for file in files)

@@ -95,7 +95,7 @@ def split_recordings(
     count = max(1, round(rule.fraction * len(recordings)))
     # Each split needs a recording of its own.
     if count < 3:
-        rule.refuse_fold("fewer than 3 recordings are split by time", "use more recordings")
+        rule.refuse_fold("fewer than 3 recordings are split by time", hint="use more recordings")
         order = np.random.default_rng(rule.seed).permutation(len(recordings))
         for number in sorted(order[:count].tolist()):
             recording = recordings[number]
@@ -147,7 +147,7 @@ def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, nd
             f"{duration:.3g} s with eval.share={share:g}",
             where="data.path, data.window_ms, eval.share",
             allowed="at least one window each for train, val and test, and one between them",
-            fix="add recordings, or use shorter windows or a smaller eval.share",
+            hint="add recordings, or use shorter windows or a smaller eval.share",
         )
     blocks: dict[SplitName, ndarray] = {
         "train": np.arange(last_train + 1),

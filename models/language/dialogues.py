@@ -192,7 +192,7 @@ def _num_skipped(
     """
     fix = ""
     if rules.longest is None or longest <= rules.longest:
-        fix = f"fit all:  --seq-len {longest}"
+        fix = f"--seq-len {longest}"
     bad_records = BadRecords()
     for i in np.flatnonzero(~fits):
         problem = f"the answer has {sizes[i]} tokens; data.seq_len is {rules.length}"

@@ -85,7 +85,7 @@ class Encoded:
             raise DataError(
                 "the cached tokens are truncated",
                 where=self._path,
-                fix="delete this folder; the next start creates it again",
+                hint="delete this folder; the next start creates it again",
             )
         return tokens
 

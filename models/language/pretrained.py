@@ -218,7 +218,8 @@ def open_inner(folder: Path, allow_missing: bool = False) -> Opened:
             f"{coverage.render()}",
             where=str(folder / "config.json"),
             allowed="files with all tensors of the model",
-            fix="--set model.allow_missing=true  to initialize them at random",
+            fix="--set model.allow_missing=true",
+            hint="this initializes them at random",
         )
     return inner.float(), coverage, unread
 
@@ -296,7 +297,7 @@ class FromFolder:
                 f"the tokenizer has {self._entries} tokens, model.pretrained has {rows} embeddings",
                 where="model.tokenizer, model.pretrained",
                 allowed="the tokenizer of the pretrained model",
-                fix="leave out model.tokenizer  the pretrained folder has its own",
+                hint="leave out model.tokenizer  the pretrained folder has its own",
             )
         layers.restrict_blocks(decoder_layers(model, self.num_layers), self._kernel)
         read_weights(inner, unread, self.folder, self._quantizer)

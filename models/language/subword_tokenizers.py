@@ -327,7 +327,7 @@ def of_start(start: Path) -> BpeTokenizer:
         f"model.start '{start}' has no {TOKENIZER_FILE}, and model.tokenizer is bpe",
         where="model.start, model.tokenizer",
         allowed=f"a run folder or an export with its {TOKENIZER_FILE}, since weights belong to one",
-        fix="--set model.tokenizer=PATH  the tokenizer.json of these weights",
+        hint="--set model.tokenizer=PATH  the tokenizer.json of these weights",
     )
 
 

@@ -209,7 +209,8 @@ class LanguageTask(FamilyTask):
                 f"less than one sample of {rules.length}",
                 where="data.path, data.seq_len",
                 allowed="at least one sample",
-                fix=f"--set data.seq_len={max(8, tokens['train'] // 16)}  or add data",
+                fix=f"--set data.seq_len={max(8, tokens['train'] // 16)}",
+                hint="or add data",
             )
 
         facts: dict[str, Any] = {

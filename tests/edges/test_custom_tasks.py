@@ -55,7 +55,7 @@ def test_a_folder_that_does_not_count_is_an_error_naming_file_and_option(project
             found(folder, run)
         (error,) = raised.value.diagnostics
         assert (error.key, error.where) == ("model.folder", f"{run}/settings.yaml:3")
-        assert error.fix == "--set model.folder=DIR"
+        assert error.hint == "--set model.folder=DIR"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Wrong command lines: the key and the place of the error, and a fix after which the command starts."""
 
+import ast
 import json
 import re
 import shlex
@@ -62,49 +63,25 @@ CASES = [
 """What is typed, the files it needs, and the key and the place of its only error."""
 
 
-def options_of(words):
-    """The options of a command line, each with its values; a setting is an option of its own."""
-    found: list[list[str]] = []
-    for word in words:
-        if word.startswith("--") or not found:
-            found.append([word])
-        else:
-            found[-1].append(word)
-    return found
-
-
-def name_of(option):
-    return option[1].partition("=")[0] if option[0] == "--set" else option[0].partition("=")[0]
-
-
-def pasted(typed, fix):
-    """The command line with the options of a fix instead of those that it replaces."""
-    new = options_of(shlex.split(fix.partition("  ")[0]))
-    names = {name_of(option) for option in new}
-    kept = [option for option in options_of(typed) if name_of(option) not in names]
-    return [word for option in [*kept, *new] for word in option]
+def typed_again(fix):
+    """The arguments of a fix, which is a command line of this program."""
+    words = PROGRAM.split()
+    assert fix[: len(words)] == words, fix
+    return fix[len(words) :]
 
 
 def followed(words, capsys):
-    """The command lines that pasting the fixes gives, up to the first without an error."""
+    """The command lines that typing the fixes gives, up to the first without an error."""
     lines = []
     while words not in lines:
         lines.append(words)
-        code = main([*words, "--dry-run", "--json"])
+        code = main(words if "--dry-run" in words else [*words, "--dry-run", "--json"])
         if code == 0:
             capsys.readouterr()
             return lines
         for error in json.loads(capsys.readouterr().out)["diagnostics"]:
-            fix, value = (error["fix"] or "").removeprefix(f"{PROGRAM} "), error["value"]
-            assert fix, error
-            if fix.startswith("--"):
-                # The fix of an unknown option stands for it.
-                words = [
-                    word for o in options_of(words) if o[0].partition("=")[0] != value for word in o
-                ]
-                words = pasted(words, fix)
-            else:
-                words = shlex.split(fix)
+            assert error["fix"], error
+            words = typed_again(error["fix"])
     raise AssertionError(f"a circle of fixes: {lines}")
 
 
@@ -127,9 +104,8 @@ def test_an_error_has_its_key_its_place_and_a_fix_that_works(
     assert main([*shlex.split(typed), "--json"]) == 2
     [error] = json.loads(capsys.readouterr().out)["diagnostics"]
     assert (error.get("key"), error["where"]) == (key, where)
-    fix = error["fix"] or ""
-    if key and typed.startswith("--") and fix.startswith("--") and not fix.split()[1].isupper():
-        assert main([*pasted(shlex.split(typed), fix), "--dry-run"]) == 0, capsys.readouterr().err
+    if key and typed.startswith("--") and error["fix"]:
+        assert main([*typed_again(error["fix"]), "--dry-run"]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -143,10 +119,9 @@ def test_a_first_guess_gets_the_command_that_was_meant(here, capsys, typed, fix)
     Path("mine.jsonl").write_text(REQUESTS)
     assert main([*shlex.split(typed), "--json"]) == 2
     [error] = json.loads(capsys.readouterr().out)["diagnostics"]
-    assert error["fix"].removeprefix(f"{PROGRAM} ") == fix
-    assert main(shlex.split(fix) + ["--dry-run"] * fix.startswith("--")) == 0, (
-        capsys.readouterr().err
-    )
+    typed = typed_again(error["fix"])
+    assert shlex.join(typed) == f"{fix} --json"
+    assert main(typed + ["--dry-run"] * fix.startswith("--")) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -169,7 +144,7 @@ def test_a_first_guess_gets_the_command_that_was_meant(here, capsys, typed, fix)
         ("--nproc 3", "--set train.global_batch=9"),
         (
             "--nproc 3 --batch-size 5 --set train.accumulation=7 --set train.global_batch=96",
-            "--batch-size 5",
+            "--set train.micro_batch=4 --set train.accumulation=9",
         ),
         ("--epohcs 3 --lrr 1e-3 --engine dpp", "--engine ddp"),
     ],
@@ -181,7 +156,7 @@ def test_fixes_lead_to_a_command_that_starts_and_in_no_circle(here, capsys, type
 def test_runs_typed_after_compare_are_for_report(here, capsys):
     assert main(["compare", "runs/mine", "runs/my run", "--json"]) == 2
     [error] = json.loads(capsys.readouterr().out)["diagnostics"]
-    assert error["fix"] == f"{PROGRAM} report runs/mine 'runs/my run'"
+    assert typed_again(error["fix"]) == ["report", "runs/mine", "runs/my run"]
 
 
 @pytest.mark.parametrize("command", RUN_ARGUMENTS)
@@ -210,3 +185,44 @@ def test_every_option_setting_and_command_that_the_program_may_print_exists():
                 command = re.match(r"[a-z][a-z-]*", line[len(PROGRAM) + 1 :])
                 assert command is None or command[0] in {*COMMANDS, *ALIASES, "help"}, path
                 assert {*FLAG.findall(line)} <= flags, (path, line)
+
+
+PROGRAMS = ("pip", "rm", "sed", "wandb", "python")
+PLACE = re.compile(r"\b(DIR|FILE|RUN|FOLDER|PATH|NAME|TEXT|VALUE|N)\b")
+
+
+def texts_of(node):
+    """The texts that an expression may give, with X for what is filled in."""
+    if isinstance(node, ast.JoinedStr):
+        parts = []
+        for part in node.values:
+            filled = PROGRAM if ast.unparse(part).find("PROGRAM") >= 0 else "X"
+            parts.append(part.value if isinstance(part, ast.Constant) else filled)
+        yield "".join(parts)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.IfExp | ast.BoolOp):
+        for part in getattr(node, "values", None) or (node.body, node.orelse):
+            yield from texts_of(part)
+
+
+def fixes_in(source):
+    """The texts of all `fix=` in a module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.keyword) and node.arg == "fix":
+            yield from texts_of(node.value)
+
+
+def test_every_fix_in_the_program_is_one_to_type_and_prose_is_a_hint():
+    root = Path(__file__).parents[2]
+    texts = {
+        (path.name, text)
+        for package in ("launcher", "models", "training", "engines", "slurm")
+        for path in (root / package).rglob("*.py")
+        for text in fixes_in(path.read_text(encoding="utf-8"))
+    }
+    assert len(texts) > 40
+    for name, text in texts:
+        first = next(iter(shlex.split(text)), "--")
+        assert first.startswith(("--", "X")) or first in PROGRAMS, (name, text)
+        assert "  " not in text and not PLACE.search(text), (name, text)

@@ -43,7 +43,7 @@ def test_every_family_refuses_them_before_anything_is_read(tmp_path, family):
         task = task_class(family)(config.Model(size="tiny"), data, context)
         with pytest.raises(DataError) as error:
             task.setup()
-        assert str(path) in error.value.message and error.value.fix
+        assert str(path) in error.value.message and error.value.hint
 
 
 SETTINGS = {

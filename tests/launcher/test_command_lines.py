@@ -89,7 +89,6 @@ def test_unknown_options_are_errors_with_the_nearest_one_and_the_typed_value():
         ("--epohcs 3", "--epochs 3"),
         ("--optim.lr 3", "--set optim.lr=3"),
         ("--batch_size=4", "--batch-size 4"),
-        ("--lrr -1e-3", "--lr -1e-3"),  # and the value is no second error
         ("--Ultra_Fast", "--ultra-fast"),
         ("--fsat=3", "--fast"),  # takes no value
         ("--dry_runn --lite", "--dry-run"),
@@ -97,6 +96,8 @@ def test_unknown_options_are_errors_with_the_nearest_one_and_the_typed_value():
         (error,) = read(typed.split()).diagnostics
         assert (error.where, error.fix) == (f"command line: {typed.split()[0]}", fix)
         assert diagnostics(fix) == ""
+    (error,) = read(["--lrr", "-1e-3"]).diagnostics  # the value is no second error, and no fix
+    assert (error.did_you_mean, error.fix, error.allowed) == ("--lr", None, "a number, above 0")
     assert "unknown option '--prec'" in diagnostics("--prec fp32")  # no abbreviations
     assert [each.fix for each in read(["--dta", "my notes"]).diagnostics] == ["--data 'my notes'"]
     assert read(["exlpain"]).diagnostics[0].fix == "python -m launcher explain"

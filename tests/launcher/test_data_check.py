@@ -116,10 +116,7 @@ def test_unusable_data_is_an_error_and_nothing_is_written(here, check):
     (here / "mine.jsonl").write_text(REQUESTS + '{"prompt": 3}\n')
     for family in ([], ["--model", "language"]):
         [error] = check("mine.jsonl", *family, "--json", code=2)["diagnostics"]
-        assert (
-            error["where"].startswith("mine.jsonl:81: ")
-            and "--set data.on_bad=skip" in error["fix"]
-        )
+        assert error["where"].startswith("mine.jsonl:81: ") and "data.on_bad=skip" in error["fix"]
         assert names(here) == ["mine.jsonl"]
 
 

@@ -115,7 +115,7 @@ from gearshift.launcher.commands import doctor as checks
 from tests.launcher.given import LAPTOP
 from gearshift.training.resources import memory
 found = checks.check_memory(LAPTOP, memory.container_memory())
-print(found.status, found.fix)
+print(found.status, found.hint)
 """
 
 
@@ -137,4 +137,4 @@ def test_gpus_that_torch_cannot_use_alone_or_together_are_reported():
         ((), two, 2, "2.27", "failure"),
     ):
         found = checks.check_gpu(names, here, boards, nccl)
-        assert (found.status, found.fix is None) == (status, status == "ok"), found
+        assert (found.status, found.hint is None) == (status, status == "ok"), found

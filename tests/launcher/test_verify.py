@@ -63,7 +63,7 @@ def test_a_replay_is_identical_and_leaves_no_trace(run, data, temporary, said):
 
 def test_data_that_moved_is_named_and_a_flipped_bit_is_found(run, temporary, said, monkeypatch):
     monkeypatch.chdir(run.parent)
-    assert "fix           --data PATH" in said("verify", run, code=2)
+    assert "hint          --data PATH" in said("verify", run, code=2)
     moved = run.parent / "mine.jsonl"
     moved.write_text(REQUESTS)
     change_tensor(

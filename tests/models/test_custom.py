@@ -130,7 +130,7 @@ def test_a_mean_over_the_batch_is_found_and_sums_are_not_refused():
     def mean(self, model, batch):
         return {"loss": nn.functional.cross_entropy(model(batch["input"]), batch["target"])}
 
-    assert error_of(check, type("Mean", (Line,), {"measure": mean})).fix
+    assert error_of(check, type("Mean", (Line,), {"measure": mean})).hint
     check(type("OneUnit", (Line,), {"measure": mean, "num_units": lambda self, batch: 1}))
     check(measuring(lambda m: {"loss": m["loss"] * 0}))
     check(Line, count=1)

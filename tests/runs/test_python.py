@@ -99,7 +99,7 @@ def test_an_evaluation_gives_and_records_the_metrics_of_the_split(run, tmp_path)
 NO_DATA = {"settings": {"data": {"path": "mien.jsonl"}}}
 NO_SPLIT = {"settings": {**TINY, "eval.share": 0.9}, "model": "language:tiny", "out": "no"}
 ARGUMENTS = [
-    ({"engine": "zeroo"}, "train(engine='zeroo')", "--engine zero3"),
+    ({"engine": "zreo3"}, "train(engine='zreo3')", "--engine zero3"),
     ({"reset": "optimiser", "resume": "run"}, "train()", "--reset optimizer"),
     ({"nproc": 0}, "train(nproc=0)", "--nproc 1"),
     ({"settings": {"optim.rl": 0.5}}, "train(settings={'optim.rl': '0.5'})", None),

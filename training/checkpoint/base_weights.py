@@ -46,7 +46,7 @@ class BaseWeights:
                 f"{checkpoint.manifest.step} was trained on: their sha256 is {self.sha256}",
                 where=f"model.pretrained, and {checkpoint.folder}",
                 allowed=f"the weights with sha256 {known['sha256']}, once in {known['folder']}",
-                fix="--set model.pretrained=FOLDER  with those weights",
+                hint="--set model.pretrained=FOLDER  with those weights",
             )
 
     def left_out(self, engine: Engine) -> Engine:

@@ -33,7 +33,7 @@ def read_responses(
             f"'{root}' has more than one format: {'; '.join(forms)}",
             where="data.path",
             allowed="one format, and so one species and one time window",
-            fix="put animals (EPL text) and people (tables, recordings) into separate folders",
+            hint="put animals (EPL text) and people (tables, recordings) into separate folders",
         )
     reader = READERS[forms[0]]
     reading = ResponseReading(settings, has_labels)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,7 @@ def read(
     except MissingPackage:
         raise  # no fault of this file
     except DataError as error:
-        reading.bad_records.add(error.where or name, error.message, error.fix)
+        reading.bad_records.add(error.where or name, error.message, error.fix or error.hint)
 
 
 def _rate(onsets: Values, every: Values) -> float:
@@ -143,18 +144,19 @@ def _channel(recording: Recording, setting: str | None) -> int:
             f"no channel {name!r}",
             where=where,
             allowed=", ".join(names),
-            fix=f"--set data.channel={closest!r}",
+            fix=f"--set {quote(f'data.channel={closest}')}",
         )
     lowest_hz = 2 * BAND_HZ[1]
     if recording.rate_hz <= lowest_hz:
-        fix = "export it from the program that recorded it, without reducing the sampling rate"
+        fix = ""
         if recording.faster:
-            fix = f"--set data.channel={recording.faster[0]!r}"
+            fix = f"--set {quote(f'data.channel={recording.faster[0]}')}"
         raise DataError(
             f"'{recording.path.name}' is sampled at {recording.rate_hz:g} Hz",
             where=where,
             allowed=f"more than {lowest_hz:g} Hz",
             fix=fix,
+            hint="export it from the program that recorded it, without reducing the sampling rate",
         )
     return names.index(name)
 

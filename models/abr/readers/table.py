@@ -90,7 +90,7 @@ def find_columns(
             where=str(path),
             allowed=f"columns 1 … {POINTS}: {ORIGIN.window_ms:g} ms, each point the mean of "
             "0.05 ms",
-            fix="average each response to these points, or remove the columns after 10 ms",
+            hint="average each response to these points, or remove the columns after 10 ms",
         )
     return columns
 

@@ -76,7 +76,7 @@ def read_events(
                 where=f"{path}:{table.header_line}",
                 allowed=f"one column each of {', '.join(needed)}; names in "
                 f"{' or '.join(names) or 'none'}",
-                fix="rename the columns of the table",
+                hint="rename the columns of the table",
             )
     events = []
     rows = []

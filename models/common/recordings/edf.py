@@ -48,7 +48,7 @@ def read_file(path: Path, unit: str | None) -> tuple[list[Channel], Sequence[flo
             f"'{path.name}' cannot be read: {error}",
             where=str(path),
             allowed="a complete EDF or BDF recording without gaps",
-            fix="copy it again, or export it again, without gaps, from the program that recorded "
+            hint="copy it again, or export it again, without gaps, from the program that recorded "
             "it",
         ) from None
 

@@ -142,7 +142,7 @@ _NO_RECORDING = {
     ".set": ("number of trials", "in EEGLAB, save the data set before  Tools > Extract epochs"),
     ".fif": ("No raw data", "save the Raw of MNE, not its Epochs or Evoked"),
 }
-"""By suffix, words in the error of MNE for a file of epochs, and the fix."""
+"""By suffix, words in the error of MNE for a file of epochs, and the hint."""
 
 
 def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
@@ -171,13 +171,13 @@ def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
         if suffix in edf.SUFFIXES and "encoding='latin1'" in str(error):  # as MNE says
             raw = read(str(path), encoding="cp1252", **options)
             return raw, "its annotations are read as cp1252"
-        words, fix = _NO_RECORDING.get(suffix.replace(".gz", ".fif"), ("", ""))
+        words, hint = _NO_RECORDING.get(suffix.replace(".gz", ".fif"), ("", ""))
         if words and words in str(error):
             raise DataError(
                 f"'{path.name}' has epochs, cut out of a recording",
                 where=str(path),
                 allowed="a continuous recording, with its events",
-                fix=fix,
+                hint=hint,
             ) from None
         raise
 

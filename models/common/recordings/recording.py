@@ -115,14 +115,17 @@ class Recording:
             channel = self.channels[pick]
             if not channel.problem:
                 continue
-            fix = "leave it out, or export the recording at one sampling rate, in volts"
+            fix = ""
+            hint = "leave it out, or export the recording at one sampling rate, in volts"
             if channel.problem == NO_UNIT:
-                fix = "name the unit:  --set data.unit=uV"
+                fix = "--set data.unit=uV"
+                hint = "the fix is for microvolts"
             raise DataError(
                 f"channel '{channel.name}' of '{self.path.name}' {channel.problem}",
                 where=str(self.path),
                 allowed="channels of volts, with a scale, of one sampling rate",
                 fix=fix,
+                hint=hint,
             )
 
     def read(self, picks: Sequence[int], first: int, last: int) -> ndarray:
@@ -187,7 +190,7 @@ def recording_errors(path: Path) -> Iterator[list[str]]:
             f"'{path.name}' cannot be read",
             str(path),
             allowed="a continuous, complete recording",
-            fix="copy it and the files beside it again, or export it again from the program that "
+            hint="copy it and the files beside it again, or export it again from the program that "
             "recorded it",
         ),
         warnings.catch_warnings(record=True) as caught,

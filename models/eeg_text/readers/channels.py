@@ -110,7 +110,7 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
             f"unknown: {listed(dropped, 8)}",
             where=str(recording.path) if channel_map is None else "data.channels",
             allowed=ALLOWED,
-            fix="map them:  --set data.channels=FILE",
+            hint="map them:  --set data.channels=FILE",
         )
     recording.check(list(pick_of_slot.values()))
     if recording.rate_hz < LOWEST_RATE_HZ:

@@ -230,7 +230,7 @@ class Cutter:
             f"no event of '{path.name}' names a sentence",
             where=str(of_bids) if self.texts is None else "data.texts",
             allowed=f"one of {', '.join(names)}" if names else f"a column {' or '.join(TEXTS)}",
-            fix="name their column:  --set 'data.columns=[NAME=text]'  or name events by  "
+            hint="name their column:  --set 'data.columns=[NAME=text]'  or name events by  "
             "--set data.texts=FILE",
         )
 
@@ -370,5 +370,5 @@ def check_values(recording: Recording, picks: Sequence[int]) -> None:
                 "1 V",
                 where=str(recording.path),
                 allowed="finite values in volts",
-                fix="check the unit of its channels, and export the recording again",
+                hint="check the unit of its channels, and export the recording again",
             )

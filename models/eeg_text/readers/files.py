@@ -73,7 +73,7 @@ def read(
         except DataError as error:
             if data.on_bad == "stop" or len(forms) == 1:
                 raise  # nothing would be left of a single file
-            bad_records.add(file.name, error.message, error.fix)
+            bad_records.add(file.name, error.message, error.fix or error.hint)
             del forms[file]
     skipped = bad_records.finish(data.on_bad, len(items))
     if not items:
@@ -117,7 +117,8 @@ def _check_texts(items: Sequence[Item], source: Path) -> None:
             allowed="a table beside each recording: its name with .tsv or .csv and the columns "
             "onset_s, duration_s, text; or NAME_events.tsv of BIDS; or  --set data.texts=FILE  "
             "(events to sentences)",
-            fix="without text, pre-train the encoder:  --set model.stage=encoder",
+            fix="--set model.stage=encoder",
+            hint="without text, this pre-trains the encoder",
         )
 
 
@@ -141,7 +142,8 @@ def _check_subjects(forms: Mapping[Path, str]) -> None:
                 f"the name of '{file.name}' tells no reader, and readers are held out",
                 where=str(file),
                 allowed="sub-LABEL_… of BIDS, and results<SUBJECT>_<TASK>.mat of ZuCo",
-                fix="rename the recordings, or  --set data.split=sentence",
+                fix="--set data.split=sentence",
+                hint="or rename the recordings",
             )
 
 

@@ -75,7 +75,7 @@ def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
             f"'{path.name}' cannot be read",
             str(path),
             allowed="a complete MATLAB file",
-            fix="copy it again from the data set, or leave it out",
+            hint="copy it again from the data set, or leave it out",
         ):
             is_hdf5 = hdf5.is_hdf5(path)
             sentences = _hdf5_sentences if is_hdf5 else _matlab5_sentences

@@ -65,7 +65,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
             f"'{path.name}' cannot be read as HDF5",
             str(path),
             allowed="a complete HDF5 file, with known filters",
-            fix="copy it again, or leave it out; if it is compressed, as DSEC is:  "
+            hint="copy it again, or leave it out; if it is compressed, as DSEC is:  "
             "pip install hdf5plugin",
         ),
         h5py.File(path, "r") as file,

@@ -90,14 +90,14 @@ def invalid(
     at: int,
     problem: str,
     allowed: str,
-    fix: str = "",
+    hint: str = "",
 ) -> DataError:
     """The error for invalid content of a file at byte `at`, from 0."""
     return DataError(
         f"'{path.name}' {problem}",
         where=f"{path}, byte {at}",
         allowed=allowed,
-        fix=fix,
+        hint=hint,
     )
 
 

@@ -179,7 +179,7 @@ def scan(source: FileSource | RecordSource, on_bad: OnBad) -> array_file.Arrays:
             f"'{source.name}' contains plain text and conversations",
             where="data.path",
             allowed="either plain text or conversations",
-            fix="move one of them to another folder",
+            hint="move one of them to another folder",
         )
     # Of equal texts or requests, the first one is kept.
     _, first = np.unique(keys, return_index=True)
@@ -228,7 +228,7 @@ def _columns(
         except DataError as error:
             if on_bad == "stop" or source.parts == 1:
                 raise
-            bad_records.add(source.part_name(part), error.message, error.fix)
+            bad_records.add(source.part_name(part), error.message, error.fix or error.hint)
             bad_parts.append(part)
             unusable.append(slice(begin, total))
     if entries:

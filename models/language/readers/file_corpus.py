@@ -49,7 +49,7 @@ def split_ends(corpus: Corpus, rule: SplitRule) -> Groups:
     Raises DataError for a fold, and if no text has three parts.
     """
     advice = "use three documents or more"
-    rule.refuse_fold("fewer than 3 documents are split by position", advice)
+    rule.refuse_fold("fewer than 3 documents are split by position", hint=advice)
     parts_of: dict[str, list[str]] = {}
     for part in dict.fromkeys(corpus.groups):
         text, _, _ = part.rpartition(PIECE_MARK)
@@ -71,6 +71,6 @@ def split_ends(corpus: Corpus, rule: SplitRule) -> Groups:
             where="data.path, data.fraction, eval.share",
             allowed="three documents, "
             "or a text with at least one line each for train, val and test",
-            fix=advice,
+            hint=advice,
         )
     return {name: sorted(groups) for name, groups in splits.items()}

@@ -148,7 +148,7 @@ def _find_files(path: Path) -> tuple[list[Path], int]:
         raise DataError(
             f"data.path '{path}' has no file with a known suffix ({len(files)} other files)",
             allowed=" ".join(sorted(SUFFIXES)),
-            fix="give the path of one file: a single file may have any suffix",
+            hint="give the path of one file: a single file may have any suffix",
         )
     return chosen, len(files) - len(chosen)
 

@@ -101,7 +101,7 @@ def table_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[R
             f"'{name}' has {uses} columns with the name '{column}'",
             where=f"{name}:{table.header_line}",
             allowed="columns with different names",
-            fix=f"rename {uses - 1} of them in line {table.header_line}",
+            hint=f"rename {uses - 1} of them in line {table.header_line}",
         )
     for line, cells in table.rows(bad_records):
         yield Row(

@@ -49,20 +49,24 @@ error: unknown precision 'bf61'
   where         mine.yaml:1 precision (overrides fp32 from ds_configs/models/language.yaml:N)
   allowed       auto, fp32, tf32, bf16, fp16, fp8
   did you mean  bf16
-  fix           precision: bf16
+  fix           --set precision=bf16
+  hint          in mine.yaml:1:  precision: bf16
 error: unknown compile 'yes'
   where         mine.yaml:2 compile
   allowed       auto, on, off, graphs
   did you mean  on
-  fix           compile: on
+  fix           --set compile=on
+  hint          in mine.yaml:2:  compile: on
 error: unknown setting 'lr'
   where         mine.yaml:3 lr
   allowed       26 names; see  python -m launcher explain
-  did you mean  optim.lr
+  did you mean  --lr 1e-3
+  hint          in mine.yaml:3:  optim.lr: 1e-3
 error: unknown setting 'optm.lr'
   where         mine.yaml:4 optm.lr
   allowed       26 names; see  python -m launcher explain
   did you mean  optim.lr
+  hint          in mine.yaml:4:  optim.lr: 1e-3
 error: optim.lr 'fast' should be a valid number
   where         mine.yaml:6 optim.lr (overrides 0.008 from ds_configs/models/language.yaml:N)
   allowed       a number, above 0
@@ -76,11 +80,13 @@ error: optim.clip_norm 'none' should be a valid number
   where         mine.yaml:9 optim.clip_norm (overrides 1 from ds_configs/models/language.yaml:N)
   allowed       a number, above 0, or null
   did you mean  null
-  fix           clip_norm: null
+  fix           --set optim.clip_norm=null
+  hint          in mine.yaml:9:  clip_norm: null
 error: unknown setting 'train.epoch'
   where         mine.yaml:11 train.epoch
   allowed       13 names; see  python -m launcher explain
   did you mean  train.epochs
+  hint          in mine.yaml:11:  train.epochs: 3
 error: train.seed 1000 should be a valid integer
   where         mine.yaml:12 train.seed
   allowed       a whole number, at least 0, below 9223372036854775808
@@ -91,7 +97,8 @@ error: train.preview 'off' should be a valid boolean
   where         mine.yaml:14 train.preview
   allowed       true or false
   did you mean  false
-  fix           preview: false
+  fix           --set train.preview=false
+  hint          in mine.yaml:14:  preview: false
 error: schedule.warmup '5 percent' is not understood
   where         mine.yaml:15 schedule.warmup (overrides 6 from ds_configs/models/language.yaml:N)
   allowed       a number of steps, a share such as '5%', or epochs such as '2 epochs'
@@ -114,21 +121,25 @@ error: unknown model 'langage'
   allowed       event_seg, language, abr, doc_translation, eeg_text; or a task of your own: \
 package.module:Class
   did you mean  language
-  fix           family: language
+  fix           --set model.family=language
+  hint          in mine.yaml:1:  family: language
 error: unknown mode 'Ultra_Fast'
   where         mine.yaml:2 mode
   allowed       default, benchmark, conservative, fast, lite, resource-efficient, staged, ultra-fast
   did you mean  ultra-fast
-  fix           mode: ultra-fast
+  fix           --set mode=ultra-fast
+  hint          in mine.yaml:2:  mode: ultra-fast
 error: 'engine' is a section, not a setting: it cannot be 'zero2'
   where         mine.yaml:3 engine
   allowed       name, nproc, threads, bind_cores, timeout_s, max_restarts, hybrid_shard, offload, ds_config
+  did you mean  --engine zero2
+  hint          in mine.yaml:3:  engine.name: zero2
 """
 
 
 def test_all_errors_in_a_settings_file_have_this_text(lines):
     assert lines(text=WRONG_VALUES) == ERRORS_OF_VALUES.splitlines()
-    assert lines(text=WRONG_NAMES) == ERRORS_OF_NAMES.splitlines()
+    assert lines(text=WRONG_NAMES, model=None) == ERRORS_OF_NAMES.splitlines()
 
 
 ALONE = {
@@ -140,12 +151,12 @@ error: mine.yaml cannot be read as YAML: the key 'optim' is set twice, first in 
     "train: {seed: 1}\ntrain.seed: 2": """\
 error: train.seed is set twice, first in mine.yaml:1
   where         mine.yaml:2 train.seed
-  fix           remove one of them
+  hint          remove one of them
 """,
     b"optim:\n  # caf\xe9\n": """\
 error: mine.yaml is not UTF-8 text: byte 14 is 0xe9
   where         mine.yaml:2
-  fix           save the file as UTF-8
+  hint          save the file as UTF-8
 """,
     "- optim": """\
 error: mine.yaml holds no settings: its root is not a mapping
@@ -160,14 +171,16 @@ error: limits.swap 85 is above limits.critical.swap
 error: train.global_batch 40 is not a multiple of train.micro_batch 16
   where         mine.yaml:1 train.global_batch; mine.yaml:1 train.micro_batch
   allowed       what divides 40
-  fix           micro_batch: 10
+  fix           --set train.micro_batch=10
+  hint          in mine.yaml:1:  micro_batch: 10
 """,
     "train: {global_batch: 40, micro_batch: 16, accumulation: 2}": """\
 error: train.global_batch 40 is not train.micro_batch 16 × train.accumulation 2
   where         mine.yaml:1 train.global_batch; mine.yaml:1 train.micro_batch; \
 mine.yaml:1 train.accumulation
   allowed       32, or two of the three
-  fix           global_batch: 32
+  fix           --set train.global_batch=32
+  hint          in mine.yaml:1:  global_batch: 32
 """,
 }
 
@@ -224,11 +237,11 @@ def test_a_diagnostic_in_json_is_an_object_and_a_warning_begins_with_its_name():
     assert found == {
         **{"severity": "error", "message": "a 'b' is not known", "key": "a", "value": "b"},
         **{"where": "x.yaml:1 a", "overrides": {"value": 1, "where": "y"}},
-        **{"allowed": "c", "did_you_mean": "c", "fix": "d", "hint": None},
+        **{"allowed": "c", "did_you_mean": "c", "fix": ["d"], "hint": None},
     }
     assert render([Diagnostic("careful", severity="warning")]) == "warning: careful"
-    [found] = as_json([Diagnostic("m", value='https://h/?token=abc"', fix="'https://u:p@h' \\")])
-    assert (found["value"], found["fix"]) == ('https://h/?token=***"', "'https://***@h' \\")
+    [found] = as_json([Diagnostic("m", value='https://h/?token=abc"', fix="'https://u:p@h' b")])
+    assert (found["value"], found["fix"]) == ('https://h/?token=***"', ["https://***@h", "b"])
 
 
 def test_the_closest_match_ignores_case_and_dashes():

@@ -50,7 +50,7 @@ def test_a_folder_in_use_is_refused_by_the_name_of_its_holder(holder, tmp_path):
         pass
     [error] = refused.value.diagnostics
     assert f"in use by {process.pid}@{socket.gethostname()}" in error.message
-    assert error.value == str(tmp_path) and "--out DIR" in error.fix
+    assert error.value == str(tmp_path) and "--out DIR" in error.hint
 
 
 def test_a_run_that_ends_meanwhile_is_waited_for_and_reported_once(holder, tmp_path, monkeypatch):

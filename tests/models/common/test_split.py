@@ -139,7 +139,7 @@ def test_a_damaged_split_is_one_error_that_says_what_to_do(tmp_path, text):
     for read in (load_sides, overlapping_groups):
         with pytest.raises(DataError, match="is damaged") as error:
             read(tmp_path)
-        assert error.value.fix.startswith("delete it")
+        assert error.value.hint.startswith("delete it")
 
 
 def test_nothing_is_written_through_a_link_of_the_temporary_name(tmp_path):

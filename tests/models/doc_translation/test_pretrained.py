@@ -100,7 +100,7 @@ def test_a_part_below_95_percent_is_an_error_unless_named(make_task, saved):
     error = error_of(build, make_task, folder)
     assert error.message.startswith(f"'{folder / 'global'}' fills 90% of the part 'global'")
     assert "37 matched, 4 missing, 0 unexpected, 0 wrong_shape" in error.where
-    assert error.fix == "--set 'model.partial=[global]'  to accept this"
+    assert error.fix == "--set 'model.partial=[global]'"
     task, _ = build(make_task, folder, partial=["global"])
     assert task.facts()["pretrained"]["global"]["missing"] == 4
 

@@ -56,7 +56,7 @@ def test_recordings_that_are_split_by_time_have_no_folds():
         "data.fold 1/2 cannot be cut: fewer than 3 recordings are split by time\n"
         "  where         data.fold\n"
         "  allowed       data that is split by one kind of group\n"
-        "  fix           use more recordings"
+        "  hint          use more recordings"
     )
 
 

@@ -135,4 +135,4 @@ def test_model_start_gives_its_tokenizer_or_fails(pairs, corpus, make_task, read
     assert error.message == (
         f"model.start '{first}' has no tokenizer.json, and model.tokenizer is bpe"
     )
-    assert error.fix.startswith("--set model.tokenizer=PATH")
+    assert error.hint.startswith("--set model.tokenizer=PATH")

@@ -171,7 +171,7 @@ def test_unknown_channels_require_a_map_which_names_electrodes_and_regions(tmp_p
     assert error.message.startswith(
         "only 0 of the 13 channels of 'a.edf' are known; unknown: X0, X1, "
     )
-    assert error.fix == "map them:  --set data.channels=FILE"
+    assert error.hint == "map them:  --set data.channels=FILE"
     positions = tmp_path / "map.csv"
     positions.write_text("channel,place\nx1,Fz\nX2,occipital\nX3,occipital\nX4,Oz\n")
     found = read(path, channels=str(positions))

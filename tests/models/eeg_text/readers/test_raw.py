@@ -113,7 +113,7 @@ def test_epochs_are_refused_with_the_way_to_the_recording(tmp_path):
     epochs.save(tmp_path / "a-epo.fif", verbose="error")
     for name, program in names.items():
         error = error_of(read, tmp_path / name)
-        assert error.where == str(tmp_path / name) and program in error.fix
+        assert error.where == str(tmp_path / name) and program in error.hint
 
 
 def test_channels_of_other_types_and_bad_ones_are_left_out(tmp_path):

@@ -1,0 +1,105 @@
+"""Fixes as whole command lines: what was typed, with the options of a fix in their places."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic
+from gearshift.launcher.config.command_line import DEFAULT, Command, CommandLine, split_options
+
+_END = "--"
+"""After it come options of another program."""
+
+
+def as_commands(command_line: CommandLine, diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """The diagnostics with fixes that run as they are: the command line as it should be.
+
+    All errors share one command line, which has the fixes of all. Options that the command does not
+    have become a hint; a fix that changes nothing is left out.
+    """
+    command = command_line.command
+    argv = list(command_line.argv)
+    corrected = argv
+    checked = []
+    for diagnostic in diagnostics:
+        if _is_part(diagnostic):
+            if not _is_known(command, diagnostic.fix or ""):
+                diagnostic = replace(diagnostic, fix=None, hint=diagnostic.hint or diagnostic.fix)
+            elif diagnostic.severity == "error":
+                corrected = _corrected(command, corrected, diagnostic)
+        checked.append(diagnostic)
+
+    name = [] if command.name == DEFAULT else [command.name]
+    complete = []
+    for diagnostic in checked:
+        if _is_part(diagnostic):
+            words = corrected
+            if diagnostic.severity == "warning":
+                words = _corrected(command, argv, diagnostic)
+            fix = f"{PROGRAM} {shlex.join([*name, *words])}".rstrip()
+            diagnostic = replace(diagnostic, fix=None if words == argv else fix)
+        complete.append(diagnostic)
+    return complete
+
+
+def _is_part(diagnostic: Diagnostic) -> bool:
+    """Whether the fix changes what was typed, and is no command of its own."""
+    fix = diagnostic.fix
+    return fix is not None and (bool(diagnostic.replaces) or fix.startswith("-"))
+
+
+def _is_known(command: Command, fix: str) -> bool:
+    """Whether the command takes all options of a fix."""
+    words = shlex.split(fix)
+    if words[:1] == [_END]:
+        return command.passthrough is not None
+    return all(is_known for _, _, is_known in split_options(command, words))
+
+
+def _corrected(command: Command, argv: Sequence[str], diagnostic: Diagnostic) -> list[str]:
+    """The arguments with a fix: in the place of what it replaces, or else at the end."""
+    new = shlex.split(diagnostic.fix or "")
+    names = set(diagnostic.replaces)
+    for _, words, _ in split_options(command, new):
+        names.add(_name(command, words))
+    end = len(argv)
+    if command.passthrough is not None and _END in argv:
+        end = argv.index(_END)
+    others = [*argv[end:]]
+    if new[:1] == [_END]:
+        others = [_END, *others[1:], *new[1:]]
+        new = []
+    is_argument = bool(new) and not new[0].startswith("-")
+    corrected = []
+    for _, words, _ in split_options(command, argv[:end]):
+        if is_argument and len(words) > 1 and words[1] in names:  # the value of an option
+            corrected.append(words[0])
+        elif names.isdisjoint((_name(command, words), words[0], " ".join(words))):
+            corrected += words
+            continue
+        corrected += new
+        new = []
+    if is_argument and new:  # it was typed in another form
+        return [*argv]
+    return [*corrected, *new, *others]
+
+
+def _name(command: Command, words: Sequence[str]) -> str:
+    """What an argument sets, by whatever option: `optim.lr`; else its option, `--out`."""
+    flag, _, value = words[0].partition("=")
+    if not flag.startswith("-"):
+        return words[0]
+    if len(words) > 1:
+        value = words[1]
+    if flag == "--set":
+        return value.partition("=")[0].strip()
+    for option in command.options:
+        if option.flag == flag:
+            if option.mode is not None:
+                return "mode"
+            if option.key is None and option.repeats:  # the others of its name stay
+                return f"{flag} {value}"
+            return option.key or flag
+    return flag
