@@ -65,6 +65,13 @@ def test_another_path_of_the_same_file_is_the_same_and_one_that_is_gone_has_move
     assert not paths.has_moved("data.path", f"{here}/link", "notes.txt", values)
     assert not paths.has_moved("data.path", f"{here}/gone.txt", "gone-too.txt", values)
     assert not paths.has_moved("data.path", "embedded:python", "notes.txt", values)
+    several = ["embedded:python", f"{here}/notes.txt"]
+    assert paths.is_same("data.path", several, ["embedded:python", "notes.txt"], values)
+    assert not paths.is_same("data.path", several, [*reversed(several)], values)
+    assert not paths.is_same("data.path", several, several[:1], values)
+    moved = ["embedded:python", f"{here}/gone.txt"]
+    assert paths.has_moved("data.path", moved, several, values)
+    assert not paths.has_moved("data.path", several, moved, values)
 
 
 LANGUAGE = ("data.path", "model.pretrained", "engine.ds_config", "download.folder")
