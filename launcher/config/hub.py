@@ -131,6 +131,7 @@ class Repository:
 
         text = " ".join(str(error).split())
         fix = None
+        suggestion = None
         if is_limited:
             problem = "cannot be downloaded now: the hub limits the rate of requests"
             fix = _LOGIN
@@ -145,11 +146,18 @@ class Repository:
             hint = "check how the name is spelled; HF_TOKEN may hold the token instead"
         elif isinstance(error, errors.RevisionNotFoundError):
             problem = f"names no branch, tag or commit of {self.id}"
-            hint = f"{HUB}{self.id}  is its newest commit"
+            suggestion = f"{HUB}{self.id}"
+            hint = "without a revision it is the newest commit"
         elif isinstance(error, errors.LocalEntryNotFoundError):
             return self.absent("" if self.is_local else f", and cannot be downloaded: {text}")
         else:
             problem = f"cannot be downloaded: {text}"
             hint = "the same command continues with the files that are left"
         message = f"{self.name} {problem}"
-        return SettingsError.of(message, value=self.name, fix=fix, hint=hint)
+        return SettingsError.of(
+            message,
+            value=self.name,
+            did_you_mean=suggestion,
+            fix=fix,
+            hint=hint,
+        )

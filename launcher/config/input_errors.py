@@ -347,6 +347,7 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
         named = nearest_name_of_hub(str(value))
         if named is not None:
             return named
+        word = word.partition("/")[0]  # FAMILY/SIZE
     if info.type == "true or false":
         options = ("true", "false")
     if isinstance(options, tuple):

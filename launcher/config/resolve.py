@@ -176,8 +176,17 @@ def fetch_data(values: Values, *, may_download: bool = True) -> None:
     for name in hub_names(values, DATA_PATH):
         from gearshift.launcher.config import hub_data  # for the runs that name one
 
+        setting = values[DATA_PATH]
         is_asked = may_download and hub_data.is_asked(values)
-        hub_data.fetch(name, may_download=is_asked)
+        try:
+            hub_data.fetch(name, may_download=is_asked)
+        except SettingsError as error:
+            from gearshift.launcher.config.errors import where
+
+            place = where(DATA_PATH, setting.origin)
+            raise SettingsError(
+                [replace(each, key=DATA_PATH, where=place) for each in error.diagnostics]
+            ) from None
 
 
 # For the reader: what was chosen, and what is promised.

@@ -285,7 +285,9 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
     elif not stage:
         problem = "no stage is selected"
         allowed = "with  --mode staged --stage NAME"
-        fix = f"--set model.start={shlex.quote(args.weights)}"
+        run = shlex.quote(args.weights)
+        # The model of the run, unless another one is named.
+        fix = f"--model {run}" if args.model is None else f"--set model.start={run}"
     elif stage.loads is None:
         problem = f"stage {stage.name} starts from random weights"
     else:

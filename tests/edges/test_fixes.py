@@ -112,7 +112,7 @@ def test_an_error_has_its_key_its_place_and_a_fix_that_works(
     ("typed", "fix"),
     [
         ("new-task my-task.py", "new-task my_task"),
-        ("--from runs/mine", "--set model.start=runs/mine"),
+        ("--from runs/mine", "--model runs/mine"),
     ],
 )
 def test_a_first_guess_gets_the_command_that_was_meant(here, capsys, typed, fix):

@@ -92,7 +92,7 @@ def test_data_fetch_downloads_all_that_is_read(server, capsys):
         (401, "RepoNotFound", "hf auth login"),
         (401, "GatedRepo", "hf auth login"),
         (429, None, "hf auth login"),
-        (404, "RevisionNotFound", None),
+        (404, "RevisionNotFound", f"--set {PRETRAINED}=hf:org/other"),
         (503, None, "python -m launcher data fetch hf:org/other"),
     ],
 )

@@ -87,6 +87,7 @@ def test_settings_name_the_commit_and_no_data_is_downloaded_before_the_run(serve
 def test_a_plan_downloads_no_data_and_names_the_command_that_does(server, chats):
     run = resolved(model="language:tiny", data=NAME)
     (error,) = errors_of(fetch_data, run.values, may_download=False)
+    assert (error.key, error.where) == ("data.path", f"--data {NAME}")
     assert error.fix == f"python -m launcher data fetch --set data.path={PINNED}"
     assert main(error.fix.split()[3:]) == 0
     fetch_data(run.values, may_download=False)
@@ -208,7 +209,7 @@ def test_a_resumed_run_keeps_its_commit_where_the_branch_has_moved(server, chats
         (401, "RepoNotFound", "hf auth login"),
         (401, "GatedRepo", "hf auth login"),
         (403, "GatedRepo", "hf auth login"),
-        (404, "RevisionNotFound", None),
+        (404, "RevisionNotFound", "--data hf:org/other"),
         (503, None, "python -m launcher data fetch --set data.path=hf:org/other"),
     ],
 )
