@@ -118,8 +118,9 @@ engine: zero2
 ERRORS_OF_NAMES = """\
 error: unknown model 'langage'
   where         mine.yaml:1 model.family
-  allowed       event_seg, language, abr, doc_translation, eeg_text; or a task of your own: \
-package.module:Class
+  allowed       event_seg, language, abr, doc_translation, eeg_text; a task of your own: \
+package.module:Class; a Hugging Face model: its folder, OWNER/NAME or hf:OWNER/NAME@REVISION; or the \
+folder of a run
   did you mean  language
   fix           --set model.family=language
   hint          in mine.yaml:1:  family: language
