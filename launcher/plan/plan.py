@@ -235,7 +235,8 @@ def open_planner(
         with _settings_errors(resolved):
             task = task_with_data(resolved.settings, folder)
             planner = Planner(task, resolved.settings, described, process_bytes)
-        yield planner
+        with planner:
+            yield planner
 
 
 @contextmanager
@@ -253,7 +254,7 @@ def _settings_errors(resolved: Resolved) -> Iterator[None]:
 class Planner:
     """Plans runs of one task, whose data was read once, on one machine.
 
-    Imports no DeepSpeed and opens no process group that outlives a call.
+    Imports no DeepSpeed and opens no process group that outlives a call. A context manager.
     """
 
     def __init__(
@@ -269,6 +270,14 @@ class Planner:
         self._process_bytes = process_bytes
         """Host memory of a process before the training: programs, data, libraries of the model.
         None: measured once the first model is built without values: traces make it grow."""
+        self._stack = ExitStack()
+        self._of_other_model: Planner | None = None
+
+    def __enter__(self) -> Planner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def plan(self, resolved: Resolved) -> Plan:
         """The plan of a run with the same data; reads it again for other settings of the model.
@@ -276,11 +285,49 @@ class Planner:
         Raises SettingsError.
         """
         if resolved.settings.model != self._model:
-            with open_planner(resolved, self._described, self._process_bytes) as other:
-                return other.plan(resolved)
+            return self._other(resolved).plan(resolved)
         resolved = self.fitted(resolved)
         with _settings_errors(resolved):
             return self._predict(resolved, self.subject(resolved))
+
+    def bound(self, resolved: Resolved, plan: Plan) -> Plan:
+        """`plan` with what the run of `resolved` needs at least, all of it as weights.
+
+        Arithmetic: weights, gradients and optimizer state by the placement of the engine. Of
+        adapters neither gradients nor state count.
+        """
+        settings = resolved.settings
+        engine = ENGINES[settings.engine.name]
+        parameters = plan.parameters
+        trained = plan.trace.trainable
+        is_16_bit = settings.precision not in ("fp32", "tf32")
+        weight_bytes = 2 if is_16_bit and engine.shards_parameters else FP32_BYTES
+        if settings.model != self._model:
+            trained = 0
+            weight_bytes = 2 if is_16_bit else FP32_BYTES
+            if settings.model.quantize is not None:
+                parameters //= FP32_BYTES
+        target = self._described.target(resolved)
+        state = engine.placed(settings.engine.offload).state_bytes(
+            parameters, target.ranks, weight_bytes, settings.optim.least_bytes, trained
+        )
+        device = {**dict.fromkeys(Kind, 0), Kind.WEIGHTS: state.device}
+        host_bytes = state.host + (state.device if target.device == "cpu" else 0)
+        return replace(
+            plan,
+            engine=engine.name,
+            batching=resolved.batching,
+            placed=Placed(device, state.host, 0.0),
+            host_bytes=target.ranks_per_node * host_bytes,
+        )
+
+    def _other(self, resolved: Resolved) -> Planner:
+        """The planner for the model of `resolved`; that of one model at a time is kept."""
+        if self._of_other_model is None or self._of_other_model._model != resolved.settings.model:
+            self._stack.close()
+            opened = open_planner(resolved, self._described, self._process_bytes)
+            self._of_other_model = self._stack.enter_context(opened)
+        return self._of_other_model
 
     def fitted(self, resolved: Resolved) -> Resolved:
         """The run with the batch that it would use for its data."""
