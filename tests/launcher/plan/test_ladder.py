@@ -178,7 +178,7 @@ def test_each_rung_of_a_small_run_fits_where_it_needs_no_more():
         plan = planner.plan(run)
         for step in all_steps:
             bound = planner.bound(with_change(step.change), plan)
-            assert 0 < bound.device_bytes + bound.host_bytes, "of weights"
+            assert bound.device_bytes + bound.host_bytes > 0, "of weights"
             assert bound.device_bytes <= step.plan.device_bytes
             assert bound.host_bytes <= step.plan.host_bytes
             take = choose_step(steps(step.plan.device_bytes))
