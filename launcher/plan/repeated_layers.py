@@ -85,8 +85,9 @@ def _changes(moments: Moments) -> np.ndarray:
     held = np.diff(moments.held, axis=0, prepend=0)
     computed = np.diff(moments.computed, prepend=0)
     rows = np.column_stack([moments.phase, held, computed])
-    is_large = (abs(rows[:, 1:]) >= _SMALL_BYTES).any(1)
-    rows = rows[is_large]
+    held_changes = rows[:, 1:-1]
+    held_changes[abs(held_changes) < _SMALL_BYTES] = 0
+    rows = rows[rows[:, 1:].any(1)]
     is_release = (rows[:, 1:] <= 0).all(1)
     run = np.cumsum(np.append(True, ~(is_release[1:] & is_release[:-1])))
     return rows[np.lexsort([*rows.T, run])]
@@ -151,7 +152,7 @@ def _inserted(short: np.ndarray, longer: np.ndarray) -> np.ndarray | None:
         if is_inserted:
             count -= 1
         is_inserted = bool((from_inserted if is_inserted else from_kept)[count])
-    return np.array(rows[::-1])
+    return np.array(rows[::-1], bool)
 
 
 class _Tokens:
