@@ -35,22 +35,30 @@ class Placement:
         return "host" in (self.weights, self.gradients, self.optimizer)
 
     def state_bytes(
-        self, parameters: int, ranks: int, weight_size: int, state_size: int
+        self,
+        parameters: int,
+        ranks: int,
+        weight_size: int,
+        state_size: int,
+        trained: int | None = None,
     ) -> StateBytes:
         """The bytes of a rank between two steps, and its gradients.
 
         `weight_size`: bytes of a weight in the passes; below 4 there are fp32 weights beside them.
-        `state_size`: bytes of optimizer state for each weight.
+        `state_size`: bytes of optimizer state for each weight. `trained`: how many of the
+        parameters are trained; None: all.
         """
+        if trained is None:
+            trained = parameters
         masters = 4 if weight_size < 4 else 0
         parts = [
-            (self.weights, weight_size),
-            (self.gradients, weight_size),
-            (self.optimizer, masters + state_size),
+            (self.weights, weight_size * parameters),
+            (self.gradients, weight_size * trained),
+            (self.optimizer, (masters + state_size) * trained),
         ]
-        shares = {"replicated": parameters, "sharded": parameters / ranks, "host": 0.0}
+        shares = {"replicated": 1.0, "sharded": 1 / ranks, "host": 0.0}
         device = sum(size * shares[held] for held, size in parts)
-        host = sum(size * parameters / ranks for held, size in parts if held == "host")
+        host = sum(size / ranks for held, size in parts if held == "host")
         return StateBytes(round(device), round(host))
 
 

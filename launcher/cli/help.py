@@ -99,7 +99,7 @@ def _usage(command: Command) -> str:
         for choice in command.choices:
             optional = command.optional_operand.get(choice)
             form = f"[{optional}]" if optional else command.operand
-            calls.append(f"{choice} {form}")
+            calls.append(choice if optional == "" else f"{choice} {form}")
         text = f"{{{' | '.join(calls)}}}"
     elif command.repeats_argument:
         text += "..."

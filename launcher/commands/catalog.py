@@ -25,6 +25,11 @@ from gearshift.launcher.submit.options import INSTEAD, SUBMIT
 from gearshift.models.base import Sampling
 from gearshift.training.settings import TRACKER_FORMS
 
+RUNS = "runs"
+BY = Option(
+    "--by METRIC",
+    "Sort runs by the best value of a metric, such as val_loss. Default: by their start.",
+)
 ONCE = Option("--once", "Print the state once, as plain lines, and exit.")
 SCHEMA = Option("--schema", "Print the JSON schema of the settings and exit.")
 _CHECKPOINT = Option(
@@ -89,7 +94,7 @@ _COMPARE = (
     ),
     *(o for o in OPTIONS if o.flag in _BESIDE_KEYS or (o.key and o.flag not in _NOT_COMPARED)),
     out_option(
-        "Folder for the runs, compare.json and compare.html. Default: runs/compare-<model>-<time>."
+        "Folder for the runs and the files compare.*. Default: runs/compare-<model>-<time>."
     ),
     JSON,
 )
@@ -165,11 +170,13 @@ _ALL = (
     ),
     _command(
         "list",
-        "list models, modes or engines; all of them without WHAT",
-        (JSON,),
+        "list models, modes or engines, all of them without WHAT; or the runs in DIR",
+        (BY, JSON),
         argument="WHAT",
         requires_argument=False,
-        choices=("models", "modes", "engines"),
+        choices=("models", "modes", "engines", RUNS),
+        operand="DIR",
+        optional_operand={"models": "", "modes": "", "engines": "", RUNS: "DIR"},
     ),
     _command(
         "plan",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
 from gearshift.launcher.commands import output
+from gearshift.launcher.commands.catalog import BY, RUNS
 from gearshift.launcher.config import presets
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.schema import AUTO, config_of
+from gearshift.launcher.run_folder import run_folder
 from gearshift.models.catalog import FAMILIES
 
 
@@ -19,6 +24,17 @@ def main(command_line: CommandLine) -> int:
     """Print the list; the exit code. Raises SettingsError."""
     kinds = {"models": models, "modes": modes, "engines": engines}
     kind = command_line.argument
+    metric = command_line.values.get(BY.flag)
+    if kind == RUNS:
+        return _show_runs(command_line, metric)
+    if metric is not None:
+        raise SettingsError.of(
+            f"{BY.flag} sorts runs",
+            value=metric,
+            where=f"command line: {BY.flag} {metric}",
+            allowed=f"beside {RUNS}",
+            fix=f"{PROGRAM} list {RUNS} {BY.flag} {shlex.quote(metric)}",
+        )
     if kind:
         rows = kinds[kind]()
         return output.show(command_line, rows, "\n".join(_lines(rows)))
@@ -28,6 +44,22 @@ def main(command_line: CommandLine) -> int:
         lists[kind] = rows_of()
         texts.append("\n".join([kind, *_lines(lists[kind])]))
     return output.show(command_line, lists, "\n\n".join(texts))
+
+
+def _show_runs(command_line: CommandLine, metric: str | None) -> int:
+    """Print the runs of a folder, by start or by a metric. Raises SettingsError."""
+    from gearshift.launcher.report import page, run_list
+
+    folder = Path(command_line.operand or run_folder.PARENT)
+    runs = []
+    if command_line.operand or folder.is_dir():
+        runs = run_list.runs_in(folder)
+    if metric is not None:
+        runs = run_list.by_metric(runs, metric)
+    text = "\n".join(page.aligned(run_list.table(runs)))
+    if not runs:
+        text = f"no runs in {folder}/"
+    return output.show(command_line, list(map(asdict, runs)), text)
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gearshift.launcher.base import environment
+from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM, counted, plain
 from gearshift.launcher.commands import output
 from gearshift.launcher.config import machine, selection
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gearshift.launcher.plan.plan import Plan
     from gearshift.launcher.plan.time import Seconds
 
+_LADDER = "  ladder                         rank       host   time"
 _NEXT_LINE = f"\n{'':13}"
 """Below the facts, which are in a column."""
 
@@ -56,12 +57,13 @@ def main(command_line: CommandLine) -> int:
     parts = pipeline.runs_of(pipeline.prepare(command_line.args, None, diagnostics, prepare))
     affinity.limit_spinning(environment.variables())  # before torch is imported
     contents = {}
-    texts = []
     for args, (name, title, part) in zip(prepared, parts, strict=True):
-        resolved, plan, steps = _planned(described, args, part.resolved)
-        contents[name] = _as_json(plan, steps)
-        texts.append(title + _render(resolved, plan, steps, command_line.args))
-    return output.show(command_line, contents.get("", contents), "\n\n".join(texts))
+        if contents:
+            title = f"\n{title}"
+        contents[name] = _plan(command_line, described, args, part.resolved, title)
+    if command_line.as_json:
+        output.show(command_line, contents.get("", contents), "")
+    return exit_codes.DONE
 
 
 def resolve_with(described: Described, args: CliArgs, sets: Sequence[str]) -> Resolved:
@@ -84,52 +86,73 @@ def resolve_with(described: Described, args: CliArgs, sets: Sequence[str]) -> Re
     return replace(resolved, values=values)
 
 
-def _planned(
-    described: Described, args: CliArgs, resolved: Resolved
-) -> tuple[Resolved, Plan, list[Step]]:
-    """The settings that are planned, their plan, and the steps of the ladder if it does not fit."""
+def _plan(
+    command_line: CommandLine, described: Described, args: CliArgs, resolved: Resolved, title: str
+) -> dict[str, Any]:
+    """Plan a run, and what fits if it does not; the facts as JSON. Text is printed as it is known.
+
+    A run of some minutes shows its plan long before the rungs of the ladder.
+    """
     from gearshift.launcher.plan.plan import open_planner
+
+    def say(*lines: str) -> None:
+        if not command_line.as_json:
+            output.show(command_line, None, "\n".join(lines))
 
     with open_planner(resolved, described) as planner:
 
-        def plan_with(change: ladder.Change) -> Plan:
+        def with_change(change: ladder.Change) -> Resolved:
             sets = [f"{key}={plain(value)}" for key, value in change.items()]
-            return planner.plan(resolve_with(described, args, sets))
+            return resolve_with(described, args, sets)
 
         resolved = planner.fitted(resolved)
         plan = planner.plan(resolved)
-        steps = ladder.climb(resolved, plan, plan_with) if plan.fits is False else ()
-        return resolved, plan, list(steps)
-
-
-def _as_json(plan: Plan, steps: Sequence[Step]) -> dict[str, Any]:
+        memory = "\n".join(_memory(plan))
+        say("\n".join([title + _head(resolved, plan), "", memory, "", _verdict(plan)]))
+        steps = []
+        if plan.fits is False:
+            climbed = ladder.climb(
+                resolved,
+                plan,
+                lambda change: planner.plan(with_change(change)),
+                bound_with=lambda change: planner.bound(with_change(change), plan),
+            )
+            for step in climbed:
+                if not steps:
+                    say("", _LADDER)
+                steps.append(step)
+                say(_rung(plan, step))
     take = choose_step(steps)
-    rungs = []
-    for step in steps:
-        facts = {
-            "name": step.name,
-            "set": step.sets,
-            "effect": step.effect,
-            "relative_time": step.plan.cost / plan.cost,
-            "take": step is take,
-        }
-        rungs.append(facts | step.plan.as_json())
-    return plan.as_json() | {"advice": [r for r in rungs if r["take"]], "rungs": rungs}
-
-
-def _render(resolved: Resolved, plan: Plan, steps: Sequence[Step], args: CliArgs) -> str:
-    """The plan for people; `args` are those of the command."""
-    parts = [_head(resolved, plan), _memory(plan), [_verdict(plan)]]
-    take = choose_step(steps)
-    if steps:
-        parts.append(_ladder(plan, steps, take))
     if take is not None:
-        command = shlex.join(arguments(args.with_sets(take.sets)))
-        parts.append([f"  {PROGRAM} {command}    ({take.plan.needs})"])
-    return "\n\n".join("\n".join(lines) for lines in parts)
+        command = shlex.join(arguments(command_line.args.with_sets(take.sets)))
+        say("", f"> {take.name}:", f"  {PROGRAM} {command}    ({take.plan.needs})")
+    rungs = [_as_json(step, plan) | {"take": step is take} for step in steps]
+    return plan.as_json() | {"advice": [rung for rung in rungs if rung["take"]], "rungs": rungs}
 
 
-def _head(resolved: Resolved, plan: Plan) -> list[str]:
+def _as_json(step: Step, plan: Plan) -> dict[str, Any]:
+    """A rung for programs, beside the `plan` of the run as given."""
+    rung = step.plan
+    facts = {
+        "name": step.name,
+        "set": step.sets,
+        "effect": step.effect,
+        "relative_time": rung.cost / plan.cost,
+        "bound": step.is_bound,
+    }
+    if not step.is_bound:
+        return facts | rung.as_json()
+    return {
+        **facts,
+        "relative_time": None,
+        "engine": rung.engine,
+        "device_peak_bytes": {"total": rung.device_bytes},
+        "host_peak_bytes": rung.host_bytes,
+        "fits": False,
+    }
+
+
+def _head(resolved: Resolved, plan: Plan) -> str:
     """What is trained, and its numbers but for memory."""
     settings = resolved.settings
     target = plan.target
@@ -159,7 +182,7 @@ def _head(resolved: Resolved, plan: Plan) -> list[str]:
         lines.append(f"basis        {MEASURED}: {plan.untraced}")
     if plan.is_compiled:
         lines.append(f"basis        {UNCOMPILED}")
-    return lines
+    return "\n".join(lines)
 
 
 def _memory(plan: Plan) -> list[str]:
@@ -188,21 +211,19 @@ def _verdict(plan: Plan) -> str:
     return f"does not fit: {plan.needs}{free}"
 
 
-def _ladder(plan: Plan, steps: Sequence[Step], take: Step | None) -> list[str]:
-    """The steps of the ladder, with a mark at the one to `take`."""
-    lines = ["  ladder                         rank       host   time"]
-    for step in steps:
-        rung = step.plan
-        mark = ">" if step is take else " "
-        rank = size(rung.device_bytes)
-        host = size(rung.host_bytes)
-        time = rung.cost / plan.cost
-        notes = step.effect
-        if rung.fits is not False:
-            notes = f"fits, {notes}" if notes else "fits"
-        line = f"{mark} {step.name:<25}{rank:>10} {host:>10} {time:>6.2f}  {notes}"
-        lines.append(line.rstrip())
-    return lines
+def _rung(plan: Plan, step: Step) -> str:
+    """A line of the ladder, below _LADDER; `plan` is that of the run as given."""
+    rung = step.plan
+    rank = size(rung.device_bytes)
+    host = size(rung.host_bytes)
+    time = f"{rung.cost / plan.cost:.2f}"
+    notes = [step.effect] if step.effect else []
+    if rung.fits is not False:
+        notes.insert(0, "fits")
+    if step.is_bound:
+        time = "–"
+        notes.insert(0, "too large without activations")
+    return f"  {step.name:<25}{rank:>10} {host:>10} {time:>6}  {', '.join(notes)}".rstrip()
 
 
 def _time(seconds: Seconds) -> str:

@@ -11,7 +11,7 @@ from gearshift.launcher.run_folder import checkpoint_search, run_folder
 
 def main(command_line: CommandLine) -> int:
     """Write the report; the exit code. Raises SettingsError and StorageError."""
-    from gearshift.launcher.report import page, report, run_record
+    from gearshift.launcher.report import facts, page, report, run_record
 
     folders = list(map(Path, [command_line.argument, *command_line.more]))
     for folder in folders:
@@ -21,4 +21,6 @@ def main(command_line: CommandLine) -> int:
     out = command_line.out or parent / run_folder.REPORT
     page.check_out(out, f"--out {out}" if command_line.out else "the default of --out")
     runs = report.write(folders, out)
-    return output.show(command_line, report.as_json(runs, out), str(out))
+    note = facts.validation_note(runs)
+    text = f"{out}\nwarning: {note}" if note else str(out)
+    return output.show(command_line, report.as_json(runs, out), text)

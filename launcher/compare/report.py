@@ -1,4 +1,4 @@
-"""The result of a comparison: compare.json for programs, compare.html and tables for people."""
+"""The result of a comparison: JSON for programs, a page for people, and tables for papers."""
 
 from __future__ import annotations
 
@@ -24,15 +24,37 @@ Table = tuple[str, Sequence[Sequence[str]]]
 """Its caption, and its lines below a head."""
 JSON_FILE = "compare.json"
 PAGE = "compare.html"
+MARKDOWN = "compare.md"
+LATEX = "compare.tex"
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _NOTHING = "–"
 _MARKS = {True: "✓", False: "✗", None: ""}
+_TEX = str.maketrans(
+    {
+        **{char: f"\\{char}" for char in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": "$<$",
+        ">": "$>$",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "−": "$-$",
+        "≈": r"$\approx$",
+        "·": r"$\cdot$",
+        "†": r"$^\dagger$",
+        "✓": "yes",
+        "✗": "no",
+        "–": "--",
+    }
+)
+"""Characters that LaTeX reads as commands, and those that need a font or package."""
 _MOST_POINTS = 200
 """Points of a curve in compare.json."""
 
 
 def write(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
-    """Write both files into the folder; gives the text of compare.json. Raises StorageError."""
+    """Write the files into the folder; gives the text of compare.json. Raises StorageError."""
     content = {
         **comparison.facts,
         "steps": comparison.steps,
@@ -49,6 +71,8 @@ def write(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
         comparison.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(comparison.folder / JSON_FILE, f"{text}\n".encode())
         atomic_write(comparison.folder / PAGE, render(comparison, outcome))
+        atomic_write(comparison.folder / MARKDOWN, markdown(comparison, outcome).encode())
+        atomic_write(comparison.folder / LATEX, latex(comparison, outcome).encode())
     return text
 
 
@@ -63,15 +87,53 @@ def text(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
     """The whole comparison for a terminal; the paths of the files last."""
     lines = ["", title(comparison)]
     for _, rows in tables(outcome.rows, comparison.until):
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines.append("")
-        for row in rows:
-            cells = map(str.ljust, row, widths)
-            lines.append("  ".join(cells).rstrip())
+        lines += ["", *page.aligned(rows)]
     lines += ["", *notes(outcome.rows)]
     lines += [f"note: {warning}" for warning in outcome.warnings]
     folder = comparison.folder
-    return "\n".join([*lines, "", f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"])
+    lines += ["", f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"]
+    lines.append(f"tables: {folder / MARKDOWN} and {folder / LATEX}")
+    return "\n".join(lines)
+
+
+def markdown(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
+    """The tables in Markdown, with the notes below."""
+    lines = [title(comparison), ""]
+    for caption, rows in tables(outcome.rows, comparison.until):
+        lines += [f"**{caption}**", ""]
+        head, *body = rows
+        for cells in (head, ["---"] * len(head), *body):
+            texts = [cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells]
+            lines.append(f"| {' | '.join(texts)} |")
+        lines.append("")
+    for note in notes(outcome.rows):
+        lines += [f"{note}  "]  # a line of its own
+    return "\n".join(lines) + "\n"
+
+
+def latex(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
+    """The tables for a LaTeX document with the package booktabs, with the notes below."""
+    lines = [r"% \usepackage{booktabs}"]
+    for caption, rows in tables(outcome.rows, comparison.until):
+        texts = []
+        for cells in rows:
+            escaped = [cell.translate(_TEX) for cell in cells]
+            texts.append(f"{' & '.join(escaped)} \\\\")
+        text = f"{caption}: {title(comparison)}".translate(_TEX)
+        lines += [
+            r"\begin{table}",
+            rf"\caption{{{text}}}",
+            rf"\begin{{tabular}}{{{'l' * len(rows[0])}}}",
+            r"\toprule",
+            texts[0],
+            r"\midrule",
+            *texts[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    lines += [f"{note.translate(_TEX)}\\par" for note in notes(outcome.rows)]
+    return "\n".join(lines) + "\n"
 
 
 def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:

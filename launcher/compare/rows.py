@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from statistics import fmean, median
@@ -14,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from gearshift.launcher.compare.study import MetricValues, Study, StudyFigures
-from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.launcher.run_folder.reader import RunReader, validation_groups
 from gearshift.models.base import Goal
-from gearshift.models.common.split import SPLIT_FILE
 from gearshift.training.callbacks.base import TEST
 from gearshift.training.evaluation.early_stopping import Target
 from gearshift.training.step_metrics import warmup
@@ -401,7 +399,7 @@ def figures(
     goal = None
     less_is_better = False
     for name, (folder, run) in runs.items():
-        groups[name] = _validation_groups(folder)
+        groups[name] = validation_groups(RunReader(folder))
         if run is None or not run.evaluations:
             continue
         metrics = run.evaluations[-1]["metrics"]
@@ -440,9 +438,3 @@ def figures(
         reference=reference and reference[0],
         differences=differences,
     )
-
-
-def _validation_groups(folder: Path) -> str | None:
-    """A digest of the groups that the run validates on. Reads the disk."""
-    groups = (RunReader(folder).object(SPLIT_FILE) or {}).get("val")
-    return groups and sha256(repr(groups).encode()).hexdigest()[:16]

@@ -233,7 +233,7 @@ class Command:
     operand: str | None = None
     """The second positional argument, as help shows it; required."""
     optional_operand: Mapping[str, str] = field(default_factory=dict)
-    """The `choices` that need no operand, and the one they take, as help shows it."""
+    """The `choices` that need no operand, and the one they take, as help shows it; empty: none."""
     adds_errors: bool = False
     """Whether `main` finds further errors, and raises those of the command line with them."""
     instead: Mapping[str, str] = field(default_factory=dict)
@@ -302,7 +302,7 @@ class CommandLine:
     values: Mapping[str, str] = field(default_factory=dict)
     """Values of options that only this command has, such as "--format": "hf"."""
     more: Sequence[str] = ()
-    """The other RUNs of report and watch; the operand of data."""
+    """The other RUNs of report and watch; the operand of data and list."""
     passthrough: Sequence[str] = ()
     """Options after `--`, for another program."""
     argv: Sequence[str] = ()
@@ -315,7 +315,7 @@ class CommandLine:
 
     @property
     def operand(self) -> str:
-        """The PATH of data check, the hf:ID of data fetch; empty: none was typed."""
+        """The PATH of data check, the hf:ID of data fetch, the DIR of list runs; empty: none."""
         return next(iter(self.more), "")
 
 

@@ -73,7 +73,10 @@ def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[
             fix=f"{PROGRAM} {command.reader} {words}",
         )
         return
-    for argument in positionals[command.most_positionals :]:
+    most = command.most_positionals
+    if positionals and command.optional_operand.get(positionals[0]) == "":
+        most = 1
+    for argument in positionals[most:]:
         is_setting = argument.partition("=")[0] in names("keys")
         yield command_line_error(
             f"unexpected argument '{argument}'",
@@ -103,7 +106,9 @@ def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[
             command.name,
             allowed=choices or command.allowed or form,
         )
-    elif command.operand and argument not in command.optional_operand and len(positionals) < 2:
+    elif not command.operand or not argument or len(positionals) > 1:
+        return
+    elif argument not in command.optional_operand:
         call = f"{command.name} {argument or command.choices[0]}"
         form = f"{PROGRAM} {call} {command.operand}"
         yield command_line_error(f"{call} requires {command.operand}", call, allowed=form)

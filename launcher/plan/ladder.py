@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from gearshift.engines.catalog import ENGINES, ON_HOST, SHARDED, UPDATED_ON_HOST, Placement, missing
@@ -82,6 +83,8 @@ class Step:
     effect: str = ""
     """Of all its settings."""
     is_usual: bool = False
+    is_bound: bool = False
+    """The plan has weights, gradients and optimizer state only: they do not fit by themselves."""
 
     @property
     def sets(self) -> list[str]:
@@ -96,12 +99,14 @@ def climb(
     rungs: Sequence[Rung] = RUNGS,
     *,
     keeps_user: bool = False,
+    bound_with: PlanWith | None = None,
 ) -> Iterator[Step]:
     """The rungs for a run whose `plan` does not fit, at the same global batch.
 
     `plan_with` plans it with a change. Each has the largest micro-batch that fits, the smallest if
     none does. The last one is the first that fits, of the usual rungs all. `keeps_user`: settings
-    of the user stay.
+    of the user stay. `bound_with` plans, by arithmetic, what a run with a change needs at least:
+    where that does not fit, nothing else is planned.
     """
     smaller: list[Change] = [{}]
     if not keeps_user or resolved.keys.user.isdisjoint((batching.MICRO, batching.ACCUMULATION)):
@@ -127,6 +132,17 @@ def climb(
                 key: value for key, value in change.items() if resolved.values[key].value != value
             }
             changes = [{**change, **batch} for batch in smaller]
+            effect = max((effects.get(key, "") for key in change), key=_EFFECTS.index, default="")
+            step = partial(Step, rung.name, effect=effect, is_usual=rung.is_usual)
+            if bound_with is not None:
+                bound = _plan(changes[-1], bound_with)
+                if bound is None:
+                    continue
+                if bound.fits is False:
+                    if change != carried or not carried:
+                        carried = change
+                        yield step(changes[-1], bound, is_bound=True)
+                    break
             fit = first_fit(changes, plan_with, rung.is_usual)
             if fit is None:
                 continue
@@ -139,8 +155,7 @@ def climb(
                 smaller = smaller[: index + 1]
             needed.append(needs)
             carried = change
-            effect = max((effects.get(key, "") for key in change), key=_EFFECTS.index, default="")
-            yield Step(rung.name, changes[index], planned, effect, rung.is_usual)
+            yield step(changes[index], planned)
             break
 
 
@@ -184,9 +199,11 @@ def first_fit(
     last = len(changes) - 1
 
     def fits(index: int) -> bool:
-        with suppress(SettingsError):  # a combination that does not exist
-            plans[index] = plan_with(changes[index])
-        return index in plans and plans[index].fits is not False
+        plan = _plan(changes[index], plan_with)
+        if plan is None:
+            return False
+        plans[index] = plan
+        return plan.fits is not False
 
     if is_likely and fits(0):
         return 0, plans[0]
@@ -195,6 +212,13 @@ def first_fit(
             if fits(index):
                 return index, plans[index]
     return (last, plans[last]) if last in plans else None
+
+
+def _plan(change: Change, plan_with: PlanWith) -> Plan | None:
+    """The plan with `change`; None: a combination that does not exist."""
+    with suppress(SettingsError):
+        return plan_with(change)
+    return None
 
 
 def choose_step(steps: Sequence[Step]) -> Step | None:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import islice
 from operator import truediv
 from time import monotonic
@@ -34,6 +35,7 @@ from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.schema import config_of, task_with_data
 from gearshift.launcher.plan import time
 from gearshift.launcher.plan.placement import FP32_BYTES, Placed, as_traced, replicated, zero
+from gearshift.launcher.plan.repeated_layers import trace_layers
 from gearshift.launcher.plan.step_trace import (
     UNTRACED_ERRORS,
     StepTrace,
@@ -236,7 +238,8 @@ def open_planner(
         with _settings_errors(resolved):
             task = task_with_data(resolved.settings, folder)
             planner = Planner(task, resolved.settings, described, process_bytes)
-        yield planner
+        with planner:
+            yield planner
 
 
 @contextmanager
@@ -254,7 +257,7 @@ def _settings_errors(resolved: Resolved) -> Iterator[None]:
 class Planner:
     """Plans runs of one task, whose data was read once, on one machine.
 
-    Imports no DeepSpeed and opens no process group that outlives a call.
+    Imports no DeepSpeed and opens no process group that outlives a call. A context manager.
     """
 
     def __init__(
@@ -265,11 +268,19 @@ class Planner:
         self._encoded = _use_features(task, settings.feature_cache)
         self._samples = Samples(task, task.data("train"), settings.train.seed)
         self._described = described
-        self._traces: dict[str, tuple[StepTrace, int, str | None]] = {}
-        """With the bytes of a checkpoint, and why a step was measured."""
+        self._traces: dict[str, tuple[StepTrace, str | None]] = {}
+        """With why a step was measured."""
         self._process_bytes = process_bytes
         """Host memory of a process before the training: programs, data, libraries of the model.
         None: measured once the first model is built without values: traces make it grow."""
+        self._stack = ExitStack()
+        self._of_other_model: Planner | None = None
+
+    def __enter__(self) -> Planner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def plan(self, resolved: Resolved) -> Plan:
         """The plan of a run with the same data; reads it again for other settings of the model.
@@ -277,11 +288,49 @@ class Planner:
         Raises SettingsError.
         """
         if resolved.settings.model != self._model:
-            with open_planner(resolved, self._described, self._process_bytes) as other:
-                return other.plan(resolved)
+            return self._other(resolved).plan(resolved)
         resolved = self.fitted(resolved)
         with _settings_errors(resolved):
             return self._predict(resolved, self.subject(resolved))
+
+    def bound(self, resolved: Resolved, plan: Plan) -> Plan:
+        """`plan` with what the run of `resolved` needs at least, all of it as weights.
+
+        Arithmetic: weights, gradients and optimizer state by the placement of the engine. Of
+        adapters neither gradients nor state count.
+        """
+        settings = resolved.settings
+        engine = ENGINES[settings.engine.name]
+        parameters = plan.parameters
+        trained = plan.trace.trainable
+        is_16_bit = settings.precision not in ("fp32", "tf32")
+        weight_bytes = 2 if is_16_bit and engine.shards_parameters else FP32_BYTES
+        if settings.model != self._model:
+            trained = 0
+            weight_bytes = 2 if is_16_bit else FP32_BYTES
+            if settings.model.quantize is not None:
+                parameters //= FP32_BYTES
+        target = self._described.target(resolved)
+        state = engine.placed(settings.engine.offload).state_bytes(
+            parameters, target.ranks, weight_bytes, settings.optim.least_bytes, trained
+        )
+        device = {**dict.fromkeys(Kind, 0), Kind.WEIGHTS: state.device}
+        host_bytes = state.host + (state.device if target.device == "cpu" else 0)
+        return replace(
+            plan,
+            engine=engine.name,
+            batching=resolved.batching,
+            placed=Placed(device, state.host, 0.0),
+            host_bytes=target.ranks_per_node * host_bytes,
+        )
+
+    def _other(self, resolved: Resolved) -> Planner:
+        """The planner for the model of `resolved`; that of one model at a time is kept."""
+        if self._of_other_model is None or self._of_other_model._model != resolved.settings.model:
+            self._stack.close()
+            opened = open_planner(resolved, self._described, self._process_bytes)
+            self._of_other_model = self._stack.enter_context(opened)
+        return self._of_other_model
 
     def fitted(self, resolved: Resolved) -> Resolved:
         """The run with the batch that it would use for its data."""
@@ -312,7 +361,7 @@ class Planner:
         # A precision that the CPU has, with tensors of the same size.
         precision: Any = {"tf32": "fp32", "fp8": "bf16"}.get(options.precision, options.precision)
         options = replace(options, precision=precision, compile=False)
-        trace, checkpoint_bytes, obstacle = self._traced(resolved, subject, target, options)
+        trace, obstacle = self._traced(resolved, subject, target, options)
 
         is_cpu = target.device == "cpu"
         accumulation = resolved.batching.accumulation
@@ -345,7 +394,7 @@ class Planner:
             placed,
             host_bytes=target.ranks_per_node * (rank_bytes + loader_bytes),
             rank_host_bytes=rank_bytes,
-            checkpoint_bytes=checkpoint_bytes,
+            checkpoint_bytes=trace.checkpoint_bytes,
             steps=subject.train_plan.end_step,
             untraced=obstacle,
             is_compiled=settings.compile != "off",
@@ -356,35 +405,60 @@ class Planner:
 
     def _traced(
         self, resolved: Resolved, subject: Subject, target: PlanTarget, options: Options
-    ) -> tuple[StepTrace, int, str | None]:
+    ) -> tuple[StepTrace, str | None]:
         """The trace, of an equal run where there is one, or else a step that is measured."""
         engine = ENGINES[resolved.settings.engine.name]
         key = _trace_key(resolved, target, options)
         if key not in self._traces:
             obstacle = None
             try:
-                trace, checkpoint_bytes = self._trace(engine, subject, target, options)
+                trace = self._trace(engine, subject, target, options)
             except SettingError:
                 raise
             except UNTRACED_ERRORS as error:  # a step that depends on values is measured
-                real = replace(subject, is_fake=False)
-                trace, checkpoint_bytes = self._trace(engine, real, target, options)
                 obstacle = untraced(error)
-            self._traces[key] = (trace, checkpoint_bytes, obstacle)
+                if 3 * FP32_BYTES * sum(self._sizes) > psutil.virtual_memory().available:
+                    raise SettingsError.of(
+                        f"a step that depends on values is measured, and this machine has too "
+                        f"little free memory for its weights, gradients and optimizer: {obstacle}",
+                        key="model",
+                    ) from error
+                real = replace(subject, is_fake=False)
+                trace = self._trace(engine, real, target, options)
+            self._traces[key] = (trace, obstacle)
         return self._traces[key]
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        """Elements of each parameter."""
+        with cleared_caches():
+            return [p.numel() for p in build(self._task, Storages()).parameters()]
 
     def _trace(
         self, engine: Entry, subject: Subject, target: PlanTarget, options: Options
-    ) -> tuple[StepTrace, int]:
-        """The trace of the engine itself, or of the model alone; the bytes of a checkpoint."""
-        checkpoints = []
+    ) -> StepTrace:
+        """The trace of the engine itself, or of the model alone, from a few of its layers."""
+
+        def trace(task: Task) -> StepTrace:
+            return self._trace_task(engine, replace(subject, task=task), target, options)
+
+        whole = trace_layers(self._task, lambda: self._sizes, trace)
+        return trace(self._task) if whole is None else whole
+
+    def _trace_task(
+        self, engine: Entry, subject: Subject, target: PlanTarget, options: Options
+    ) -> StepTrace:
+        """The trace of all layers of a task."""
+        checkpoint_bytes = 0
         rounds = _rounds(engine, options)
 
         def change(model: Module) -> None:
+            nonlocal checkpoint_bytes
             self._process_bytes = self._process_bytes or psutil.Process().memory_info().rss
             only_trained = base_weights.has_adapters(subject.task)
-            bytes_ = retention.checkpoint_bytes(model, subject.settings, only_trained=only_trained)
-            checkpoints.append(bytes_)
+            checkpoint_bytes = retention.checkpoint_bytes(
+                model, subject.settings, only_trained=only_trained
+            )
             if rounds:
                 norms_in_fp32(model)
                 weights = dict(model.named_parameters())
@@ -405,7 +479,8 @@ class Planner:
                 dist.init_process_group("fake", rank=0, world_size=size, store=store)
                 stack.callback(dist.destroy_process_group)
             built = build_engine(name, ProcessWorld(info, _CPU, 0.0), options)
-            return trace_step(subject, built, change, repeats=not engine.is_traced), checkpoints[0]
+            trace = trace_step(subject, built, change, repeats=not engine.is_traced)
+        return replace(trace, checkpoint_bytes=checkpoint_bytes)
 
 
 def _heap_bytes(placed: Placed, trace: StepTrace, engine: Entry, ranks: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
+from string import ascii_uppercase
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import PROGRAM, from_here, plain
@@ -78,6 +79,36 @@ def figures(run: RunRecord) -> dict[str, str]:
         "parameters": _text_if_known(result.get("parameters"), amount),
         "peak memory": ", ".join(memory) or _UNKNOWN,
     }
+
+
+def validation_marks(runs: Sequence[RunRecord]) -> list[str]:
+    """The validation data of each run as a letter, where those of the best scores differ.
+
+    Empty texts: they are the same, or unknown.
+    """
+    known = dict.fromkeys(run.validation for run in runs if run.validation is not None)
+    if len(known) < 2:
+        return [""] * len(runs)
+    letters = dict(zip(known, map(_letter, range(len(known))), strict=True))
+    return ["" if run.validation is None else letters[run.validation] for run in runs]
+
+
+def _letter(number: int) -> str:
+    """A to Z, then A1 and so on."""
+    round_, index = divmod(number, len(ascii_uppercase))
+    return ascii_uppercase[index] + (str(round_) if round_ else "")
+
+
+def validation_note(runs: Sequence[RunRecord]) -> str:
+    """That best scores are of different validation data, in a line; empty: they are not."""
+    names: dict[str, list[str]] = {}
+    for run, mark in zip(runs, validation_marks(runs), strict=True):
+        if mark:
+            names.setdefault(mark, []).append(run.name)
+    if not names:
+        return ""
+    parts = [f"{mark}: {', '.join(of_mark)}" for mark, of_mark in names.items()]
+    return f"best scores are of different validation data, {'; '.join(parts)}"
 
 
 def _text_if_known(value: Any, text_of: Callable[[Any], str]) -> str:

@@ -68,9 +68,12 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
         single = whole or runs[0]
     outcomes = []
     samples = {}
-    for run in runs:
+    for run, mark in zip(runs, facts.validation_marks(runs), strict=True):
         word, _ = facts.status(run)
-        outcomes.append((run.name, facts.title(run), word, *facts.figures(run).values()))
+        figures = facts.figures(run)
+        if mark:
+            figures["best"] += f" (data {mark})"
+        outcomes.append((run.name, facts.title(run), word, *figures.values()))
         # The pictures of all runs share the size of one page.
         samples[run.folder] = run_record.samples(run, run_record.PICTURE_BYTES // len(runs))
     return page.render(
@@ -139,11 +142,15 @@ def refresh(folder: Path) -> None:
 
 
 def as_json(runs: Sequence[RunRecord], out: Path) -> dict[str, Any]:
-    """The path of the report, and the outcome of each run."""
+    """The path of the report, and the outcome of each run.
+
+    `validation`: the data of its best score, as a letter; null where all are the same or unknown.
+    """
     outcomes = []
-    for run in runs:
+    for run, mark in zip(runs, facts.validation_marks(runs), strict=True):
         word, _ = facts.status(run)
         outcome = {"folder": str(run.folder), "status": word, "steps": run.steps}
+        outcome["validation"] = mark or None
         for name in (
             "model",
             "mode",
@@ -155,7 +162,8 @@ def as_json(runs: Sequence[RunRecord], out: Path) -> dict[str, Any]:
         ):
             outcome[name] = run.result.get(name)
         outcomes.append(outcome)
-    return {"report": str(out), "runs": outcomes}
+    note = facts.validation_note(runs)
+    return {"report": str(out), "runs": outcomes, "warning": note or None}
 
 
 def _curves(runs: Sequence[RunRecord]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from gearshift.launcher.config.render import ORIGINS
 from gearshift.launcher.report.page import BUCKETS, Point, halved
 from gearshift.launcher.run_folder import run_folder
-from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.launcher.run_folder.reader import RunReader, validation_groups
 from gearshift.launcher.run_folder.run_folder import AFTER, BEFORE, SAMPLES
 from gearshift.training.checkpoint import manifest
 from gearshift.training.checkpoint.manifest import CheckpointError, Manifest
@@ -65,6 +65,20 @@ class RunRecord:
     """The manifest of each complete checkpoint by its folder's name."""
     profile: Mapping[str, Any] = field(default_factory=dict)
     """profile/summary.json; empty: the run was not profiled."""
+    groups: str | None = None
+    """A digest of the groups of its validation split; None: unknown."""
+
+    @property
+    def validation(self) -> tuple[Any, ...] | None:
+        """What its best score was measured on: source, groups, samples; None: nothing, or unknown.
+
+        Scores of other validation data cannot be compared.
+        """
+        best = self.result.get("best")
+        source = (self.result.get("data") or {}).get("source")
+        if best is None or (source is None and self.groups is None):
+            return None
+        return source, self.groups, best.get("samples")
 
     @property
     def steps(self) -> int:
@@ -175,6 +189,7 @@ def read(folder: Path, name: str) -> RunRecord:
         events=sorted(_events(folder), key=itemgetter("step", "time")),
         checkpoints=manifests,
         profile=reader.object(run_folder.PROFILE) or {},
+        groups=validation_groups(reader),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from gearshift.launcher.run_folder.run_folder import (
     METRICS,
     PROFILE,
     RESULT,
+    SPLIT,
     STAGES,
     check_regular,
 )
@@ -254,6 +256,12 @@ class RunReader:
             stages = (self.object(STAGES) or {}).get("stages", ())
             return {stage["name"]: self._folder / stage["folder"] for stage in stages}
         return {}
+
+
+def validation_groups(reader: RunReader) -> str | None:
+    """A digest of the groups that a run validates on; None: unknown. Reads the disk."""
+    groups = (reader.object(SPLIT) or {}).get("val")
+    return groups and sha256(repr(groups).encode()).hexdigest()[:16]
 
 
 def parsed(content: str | bytes, adapter: TypeAdapter[Any]) -> Json:

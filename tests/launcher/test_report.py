@@ -3,6 +3,9 @@
 import json
 import shutil
 
+from gearshift.launcher.run_folder.run_folder import SPLIT
+from gearshift.models.common.split import SPLIT_FILE
+
 
 def test_the_report_is_written_into_the_run_folder_or_elsewhere(run, said):
     (run / "report.html").unlink()
@@ -29,6 +32,29 @@ def test_several_runs_share_a_report_here_and_stages_one(run, tmp_path, monkeypa
     found = said("report", whole, "--json")
     assert found["report"] == str(whole / "report.html")
     assert [one["folder"] for one in found["runs"]] == [str(other)]
+
+
+def test_scores_of_other_validation_data_are_marked(run, tmp_path, monkeypatch, said):
+    assert SPLIT == SPLIT_FILE
+    monkeypatch.chdir(tmp_path)
+    same, other, part = (
+        shutil.copytree(run, tmp_path / name, symlinks=True) for name in ("same", "other", "part")
+    )
+    found = said("report", run, same, "--json")
+    assert [one["validation"] for one in found["runs"]] == [None, None]
+    assert found["warning"] is None and "different" not in said("report", run, same)
+
+    split = json.loads((other / SPLIT).read_text())
+    split["val"], split["train"] = split["train"][:1], split["val"]
+    (other / SPLIT).write_text(json.dumps(split))
+    result = json.loads((part / "result.json").read_text())
+    result["best"] |= {"samples": 1}
+    (part / "result.json").write_text(json.dumps(result))
+    found = said("report", run, other, same, part, "--json")
+    assert [one["validation"] for one in found["runs"]] == ["A", "B", "A", "C"]
+    assert found["warning"] in said("report", run, other, same, part)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("(data A)") == 2 and "(data B)" in page and "(data C)" in page
 
 
 def test_a_file_of_another_program_is_never_replaced(run, said):

@@ -87,6 +87,33 @@ def test_a_study_shows_means_paired_differences_and_what_is_missing():
     assert gap_text in html and Outline(html).open == []
 
 
+def cells_of(line, separator):
+    """The cells of a line of a table, without the escapes of its language."""
+    cells = re.split(rf"(?<!\\){separator}", line)
+    return [re.sub(r"\\([&%$#_{}|])", r"\1", cell.replace("$\\pm$", "±")).strip() for cell in cells]
+
+
+def test_tables_for_papers_have_the_cells_of_the_page_escaped():
+    mean = Estimate(5, 0.61, 0.02, (0.58, 0.64))
+    values = {"val_loss": MetricValues(mean, {f"fold{n}": 0.6 for n in range(1, 6)})}
+    study = StudyFigures("val_loss", True, 5, 5, {}, {}, values)
+    rows = [full("default", study=study), full("my|50%_mode", promises=PROMISES)]
+    outcome = ComparisonOutcome(rows, [])
+    expected = [list(line) for _, lines in report.tables(rows, None) for line in lines]
+    assert expected[1][-1] == "val_loss 0.6100 ± 0.0200 [0.5800, 0.6400]"
+
+    lines = report.markdown(COMPARISON, outcome).splitlines()
+    found = [cells_of(line, r"\|")[1:-1] for line in lines if line.startswith("| ")]
+    assert [cells for cells in found if cells[0] != "---"] == expected
+
+    text = report.latex(COMPARISON, outcome)
+    found = [cells_of(line[:-3], "&") for line in text.splitlines() if line.endswith(r" \\")]
+    plain = {"–": "--", "✓": "yes", "✗": "no"}
+    assert found == [[plain.get(cell, cell) for cell in cells] for cells in expected]
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
+    assert not re.search(r"(?<!\\)[%#_]", text.split("\n", 1)[1])
+
+
 def page(outcome=OUTCOME):
     return report.render(COMPARISON, outcome).decode()
 

@@ -116,6 +116,24 @@ def test_settings_of_the_user_stay_where_asked_and_in_rungs_that_change_the_trai
     assert not any("train.micro_batch" in step.change for step in steps)
 
 
+def test_a_rung_that_cannot_fit_by_arithmetic_is_not_planned():
+    def bound_with(change):
+        if change.get("log.every") == 7:
+            raise SettingsError.of("no such combination")
+        return planned(5 if "train.ema" in change else 30, 26)
+
+    steps, tried = climbed(26, bound_with=bound_with)
+    assert [step.name for step in steps if step.is_bound] == [
+        "smaller",
+        "recomputed",
+        "without effect",
+        "rounded",
+        "on top",
+    ]
+    assert {change.get("train.ema") for change in tried[1:]} == {0.5}
+    assert choose_step(steps).name == "other"
+
+
 @pytest.mark.parametrize(("least", "absent"), [(0, ()), (3, (1, 2)), (7, (1, 2)), (8, ())])
 def test_what_fits_is_found_with_few_plans(least, absent):
     tried = []
@@ -139,14 +157,16 @@ def test_each_rung_of_a_small_run_fits_where_it_needs_no_more():
     run = resolved("compile=off", machine=ONE_GPU, engine="local")
     with open_planner(run, Described(ONE_GPU)) as planner:
 
+        def with_change(change):
+            sets = [f"{key}={plain(value)}" for key, value in change.items() if key != ENGINE]
+            engine = change.get(ENGINE, "local")
+            return resolved("compile=off", *sets, machine=ONE_GPU, engine=engine)
+
         def steps(limit):
             target = Described(ONE_GPU, device_bytes=limit + CONTEXT_BYTES).target(run)
 
             def plan_with(change):
-                sets = [f"{key}={plain(value)}" for key, value in change.items() if key != ENGINE]
-                engine = change.get(ENGINE, "local")
-                other = resolved("compile=off", *sets, machine=ONE_GPU, engine=engine)
-                return replace(planner.plan(other), target=target)
+                return replace(planner.plan(with_change(change)), target=target)
 
             return list(climb(run, plan_with({}), plan_with))
 
@@ -155,7 +175,12 @@ def test_each_rung_of_a_small_run_fits_where_it_needs_no_more():
         assert names[:2] == ["smaller micro-batch", "activation checkpointing"]
         assert names[-1] == "weights offload", "no rung for pretrained models"
         assert names == [rung.name for rung in RUNGS if rung.name in names]
+        plan = planner.plan(run)
         for step in all_steps:
+            bound = planner.bound(with_change(step.change), plan)
+            assert bound.device_bytes + bound.host_bytes > 0, "of weights"
+            assert bound.device_bytes <= step.plan.device_bytes
+            assert bound.host_bytes <= step.plan.host_bytes
             take = choose_step(steps(step.plan.device_bytes))
             assert take is not None and take.plan.device_bytes <= step.plan.device_bytes
             assert names.index(take.name) <= names.index(step.name)

@@ -1,0 +1,196 @@
+"""The runs of a folder as rows: what each one is, how it ended, and its best evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gearshift.launcher.base.diagnostics import SettingsError, nearest_match
+from gearshift.launcher.config.render import ORIGINS
+from gearshift.launcher.run_folder import lock, run_folder
+from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.training.checkpoint import manifest
+from gearshift.training.checkpoint.manifest import CheckpointError
+from gearshift.training.logging.encoding import counted, duration, real, size
+
+DAMAGED = "damaged"
+COMPARISON = "comparison"
+_UNKNOWN = "–"
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """A run, or a comparison of runs; None: unknown."""
+
+    name: str
+    """Its path below the folder that is listed."""
+    status: str
+    """As `watch` says; or DAMAGED, or COMPARISON."""
+    reason: str | None = None
+    model: str | None = None
+    mode: str | None = None
+    engine: str | None = None
+    steps: int | None = None
+    best: dict[str, Any] | None = None
+    """With metric, value and direction."""
+    wall_s: float | None = None
+    peak_memory_bytes: int | None = None
+    """Of the device, on a CPU of the host."""
+    started: str = ""
+    """UTC, ISO 8601."""
+
+    def value(self, metric: str) -> float | None:
+        """The best value of a metric; None: it is not that of the run."""
+        if self.best is None or self.best["metric"] != metric:
+            return None
+        return float(self.best["value"])
+
+
+def runs_in(folder: Path) -> list[ListedRun]:
+    """The runs in `folder`, the first started first; of a staged run its stages.
+
+    A run folder is listed alone. A damaged run is a row. Reads the disk, and writes nothing. Raises
+    SettingsError if the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise SettingsError.of(
+            f"folder '{folder}' does not exist",
+            value=str(folder),
+            where=f"command line: list runs {folder}",
+            allowed="a folder of runs",
+        )
+    if (folder / run_folder.PARENT).is_dir():  # that of a comparison
+        folder /= run_folder.PARENT
+    rows = list(_rows(folder, folder.name)) or [
+        row for child in sorted(folder.iterdir()) for row in _rows(child, child.name)
+    ]
+    return sorted(rows, key=lambda row: row.started)
+
+
+def by_metric(runs: Sequence[ListedRun], metric: str) -> list[ListedRun]:
+    """The best run first; those without the metric last. Raises SettingsError if none has it."""
+    metrics = {run.best["metric"]: run.best.get("direction") for run in runs if run.best}
+    if metric not in metrics:
+        raise SettingsError.of(
+            f"no run has a best value of '{metric}'",
+            value=metric,
+            where=f"command line: --by {metric}",
+            allowed=", ".join(metrics) or "the metric of a run that was evaluated",
+            did_you_mean=nearest_match(metric, metrics),
+        )
+    sign = -1 if metrics[metric] == "max" else 1
+
+    def rank(run: ListedRun) -> tuple[bool, float]:
+        value = run.value(metric)
+        is_number = value is not None and value == value
+        return not is_number, sign * value if is_number else 0.0
+
+    return sorted(runs, key=rank)
+
+
+def table(runs: Sequence[ListedRun]) -> list[Sequence[str]]:
+    """The cells of each run, below a head."""
+    lines: list[Sequence[str]] = [
+        ("run", "model", "mode", "engine", "status", "steps", "best", "time", "memory")
+    ]
+    for run in runs:
+        best = _UNKNOWN
+        if run.best is not None:
+            best = f"{run.best['metric']} {real(float(run.best['value']))}"
+        status = run.status
+        if run.reason is not None and status in (DAMAGED, COMPARISON):
+            status += f": {run.reason}"
+        lines.append(
+            (
+                run.name,
+                run.model or _UNKNOWN,
+                run.mode or _UNKNOWN,
+                run.engine or _UNKNOWN,
+                status,
+                _UNKNOWN if run.steps is None else f"{run.steps:,}",
+                best,
+                _UNKNOWN if run.wall_s is None else duration(run.wall_s),
+                _UNKNOWN if run.peak_memory_bytes is None else size(run.peak_memory_bytes),
+            )
+        )
+    return lines
+
+
+def _rows(folder: Path, name: str) -> Iterator[ListedRun]:
+    """The rows of a run, of the stages of a staged run, or of a comparison; none: it is neither."""
+    try:
+        stages = RunReader(folder).stages()
+        for stage, path in stages.items():
+            if path.is_dir():
+                yield from _rows(path, f"{name}/{stage}")
+        if stages:
+            return
+        if run_folder.is_run_folder(folder):
+            yield _row(folder, name)
+        elif (folder / run_folder.PARENT).is_dir():
+            compared = sum(1 for path in (folder / run_folder.PARENT).iterdir() if path.is_dir())
+            yield ListedRun(name, COMPARISON, counted(compared, "run"))
+    except SettingsError as error:
+        yield ListedRun(name, DAMAGED, error.diagnostics[0].message)
+    except OSError as error:
+        yield ListedRun(name, DAMAGED, str(error))
+
+
+def _row(folder: Path, name: str) -> ListedRun:
+    """Raises SettingsError for a damaged file or a link, and OSError."""
+    run_folder.check_regular(folder)
+    reader = RunReader(folder)
+    events = list(reader.events())
+    started = events[0]["time"] if events else ""
+    result = reader.result()
+    has_ended = bool(events) and events[-1]["kind"] == "stopped" and not lock.is_held(folder)
+    if result is None or not has_ended:
+        return _unfinished(folder, name, reader, started)
+    peaks = result.get("peak_memory_bytes") or {}
+    return ListedRun(
+        name,
+        result["status"],
+        reason=result.get("reason"),
+        model=result.get("model"),
+        mode=result.get("mode"),
+        engine=result.get("engine"),
+        steps=result.get("steps"),
+        best=result.get("best"),
+        wall_s=result.get("wall_s"),
+        peak_memory_bytes=peaks.get("device") or peaks.get("host"),
+        started=started,
+    )
+
+
+def _unfinished(folder: Path, name: str, reader: RunReader, started: str) -> ListedRun:
+    """A run that trains, or whose process was killed: as `watch` shows it."""
+    from gearshift.launcher.report.watched_run import WatchedRun
+
+    snapshot = WatchedRun(folder).snapshot()
+    settings = reader.object(ORIGINS) or {}
+
+    def setting(key: str) -> str | None:
+        return settings.get(key, {}).get("value")
+
+    best = None
+    with suppress(CheckpointError, OSError):
+        score = manifest.read((folder / run_folder.LINKS[0]).resolve()).score
+        if score is not None:
+            best = {"metric": score.metric, "value": score.value, "direction": score.direction}
+    progress = snapshot.progress
+    parts = [setting("model.family"), setting("model.size")]
+    return ListedRun(
+        name,
+        snapshot.state,
+        reason=snapshot.why or None,
+        model=":".join(filter(None, parts)) or None,
+        mode=setting("mode"),
+        engine=setting("engine.name"),
+        steps=progress and progress.step,
+        best=best,
+        wall_s=progress and progress.elapsed_s,
+        started=started,
+    )
