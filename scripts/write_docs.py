@@ -145,7 +145,7 @@ def tools() -> list[str]:
         if not isinstance(entry, str):
             kinds = {"*": "VALUE"}
             text = "; ".join(f"{kinds.get(kind, kind)}: {line}" for kind, line in entry.items())
-        meanings.setdefault(re.sub(r"--[^;]+", r"`\g<0>`", text), []).append(f"`{name}`")
+        meanings.setdefault(re.sub(r"--[^;]+", r"`\g<0>`", text), []).append(name)
     return markdown(["other tools", "here"], ([", ".join(n), t] for t, n in meanings.items()))
 
 

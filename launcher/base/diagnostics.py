@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -143,7 +144,10 @@ def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
         fields = asdict(diagnostic)
         del fields["replaces"]
         if diagnostic.fix is not None:
-            fields["fix"] = shlex.split(diagnostic.fix)
+            words = shlex.split(diagnostic.fix)
+            if words[:1] == ["python"]:  # this one, whatever is on PATH
+                words[0] = sys.executable
+            fields["fix"] = words
         if diagnostic.overrides is not None:
             value, where = diagnostic.overrides
             fields["overrides"] = {"value": value, "where": where}

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ CASES = [
 
 def typed_again(fix):
     """The arguments of a fix, which is a command line of this program."""
-    words = PROGRAM.split()
+    words = [sys.executable, *PROGRAM.split()[1:]]
     assert fix[: len(words)] == words, fix
     return fix[len(words) :]
 
