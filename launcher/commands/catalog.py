@@ -165,11 +165,11 @@ _ALL = (
     ),
     _command(
         "list",
-        "list models, modes or engines; all of them without WHAT",
+        "list models, modes, engines or recipes; all of them without WHAT",
         (JSON,),
         argument="WHAT",
         requires_argument=False,
-        choices=("models", "modes", "engines"),
+        choices=("models", "modes", "engines", "recipes"),
     ),
     _command(
         "plan",
