@@ -268,8 +268,10 @@ def ways(rows: Sequence[Row]) -> list[str]:
     """
     gpus = [f"{gpu} GiB" for gpu in FINE_TUNED_GIB]
     cells = []
-    for layout in dict.fromkeys(row.layout for row in rows):
+    for layout in LAYOUTS:
         by_rung = {row.rung: row for row in rows if row.layout == layout}
+        if not by_rung:
+            continue
         offload = by_rung.pop(_OFFLOAD, None)
         needs = "–"
         if offload is not None:
@@ -299,7 +301,7 @@ def _ram_gib(row: Row) -> int:
 
 def ways_commands(rows: Sequence[Row]) -> list[str]:
     """The command of each of WAYS, as the lines of a Markdown table."""
-    sets = {row.rung: row.sets for row in rows}
+    sets = {row.rung: row.sets for row in rows if row.layout in LAYOUTS}
     cells = []
     for rung, way in WAYS.items():
         words = [*PROGRAM.split(), "--model", "MODEL", "--data", "chats.jsonl"]
@@ -327,7 +329,7 @@ def main() -> None:
         rows.append(row)
         if options.json:
             done = {each.layout for each in rows}
-            later = [each for each in known if each.layout not in done]
+            later = [each for each in known if each.layout in LAYOUTS and each.layout not in done]
             save_rows(options.json, command("fits", ()), facts, [*rows, *later])
     print(listed(facts), *table(rows), "", *ways(rows), sep="\n")
 
