@@ -5,9 +5,9 @@
     python -m benchmarks.fits --only Qwen/Qwen3-8B                            # one model
     python -m benchmarks.fits --smoke                                         # a tiny layout
 
-Models of the hub, whose folder has a file without values, on one GPU, with micro-batches of one
-sample of 2,048 tokens and activation checkpointing. Each is planned with the rungs of `plan`, from
-small to large models; a method that fits nowhere for one model is left out for larger ones.
+Models of the hub, by their configuration alone, on one GPU, with micro-batches of one sample of
+2,048 tokens and activation checkpointing. Each is planned with the rungs of `plan`, from small to
+large models; a method that fits nowhere for one model is left out for larger ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import transformers
 
 from benchmarks.figures import command, listed, load_rows, machine, markdown, save_rows
-from benchmarks.lora import save_layout
+from benchmarks.lora import save_tokenizer
 from gearshift.launcher.base.diagnostics import PROGRAM, plain
 from gearshift.launcher.commands.plan import resolve_with
 from gearshift.launcher.config.command_line import GPU_MEMORY, GPUS, RAM
@@ -194,7 +194,8 @@ def plan_layout(name: str, layout: Mapping[str, Any], rungs: Sequence[Rung]) -> 
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / _short(name)
         base.mkdir()
-        save_layout(base, transformers.AutoConfig.for_model(**layout))
+        save_tokenizer(base)
+        transformers.AutoConfig.for_model(**layout).save_pretrained(base)
         args = CliArgs(model="language", sets=(f"model.pretrained={base}", *SETS))
         resolved = resolve_with(described, args, ("engine.name=local",))
         with open_planner(resolved, described) as planner:
