@@ -1,17 +1,19 @@
-"""Which language models fit: the largest one for a GPU and main memory, by plan.
+"""Which language models fit which GPU, by plan: full training, LoRA, and LoRA on a 4-bit base.
 
     python -m benchmarks.fits --json benchmarks/results/fits.json
     python -m benchmarks.fits --json benchmarks/results/fits.json --resume    # plan what it lacks
+    python -m benchmarks.fits --only Qwen/Qwen3-8B                            # one model
     python -m benchmarks.fits --smoke                                         # a tiny layout
 
-Published layouts, whose folder has a file without values, on one GPU, with one sample of 2,048
-tokens and activation checkpointing. Each layout is planned with the rungs of `plan`, from small to
-large ones, as long as the one before fits somewhere.
+Models of the hub, by their configuration alone, on one GPU, with micro-batches of one sample of
+2,048 tokens and activation checkpointing. Each is planned with the rungs of `plan`, from small to
+large models; a method that fits nowhere for one model is left out for larger ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import shlex
 import sys
@@ -25,7 +27,7 @@ from typing import Any
 import transformers
 
 from benchmarks.figures import command, listed, load_rows, machine, markdown, save_rows
-from benchmarks.lora import save_layout
+from benchmarks.lora import save_tokenizer
 from gearshift.launcher.base.diagnostics import PROGRAM, plain
 from gearshift.launcher.commands.plan import resolve_with
 from gearshift.launcher.config.command_line import GPU_MEMORY, GPUS, RAM
@@ -38,44 +40,97 @@ from gearshift.launcher.plan.target import MARGIN
 from gearshift.training.logging.encoding import size
 
 GPUS_GIB = (4, 6, 8, 12, 16, 24, 48, 80)
+FINE_TUNED_GIB = (8, 12, 16, 24, 40, 48, 80)
+"""GPUs of the table for fine-tuning."""
 RAMS_GIB = (16, 32, 64)
 METHODS = ("full training", "LoRA", "nf4 with LoRA")
 SETS = (
-    *("data.seq_len=2048", "train.global_batch=1", "train.micro_batch=1"),
+    *("data.seq_len=2048", "train.micro_batch=1", "train.accumulation=8"),
     *("memory.activation_checkpointing=full", "loader.workers=0"),
 )
+_FIRST = "activation checkpointing"
+"""The plan of SETS alone."""
+_OFFLOAD = "weights offload"
+WAYS = {
+    _FIRST: "full",
+    "optimizer states in int8": "full, int8 states",
+    "LoRA": "LoRA",
+    "nf4 weights": "QLoRA",
+    _OFFLOAD: "full, offload",
+}
+"""Short names of the rungs that a fine-tuner chooses between; offload needs main memory, too."""
 
 
 def _layout(
-    kind: str, width: int, inner: int, layers: int, heads: int, kv: int, entries: int, *, tied: bool
+    kind: str,
+    width: int,
+    inner: int,
+    layers: int,
+    heads: tuple[int, int, int],
+    entries: int,
+    *,
+    tied: bool = True,
 ) -> dict[str, Any]:
+    """`heads`: of queries, of keys and values, and the width of one."""
     return {
         "model_type": kind,
         "hidden_size": width,
         "intermediate_size": inner,
         "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv,
+        "num_attention_heads": heads[0],
+        "num_key_value_heads": heads[1],
+        "head_dim": heads[2],
         "vocab_size": entries,
         "tie_word_embeddings": tied,
         "max_position_embeddings": 8192,
     }
 
 
+def _gemma(width: int, inner: int, layers: int, heads: tuple[int, int, int]) -> dict[str, Any]:
+    """With the encoder of images that the larger models of Gemma 3 have."""
+    text = _layout("gemma3_text", width, inner, layers, heads, 262208)
+    return {
+        "model_type": "gemma3",
+        "text_config": {**text, "sliding_window": 1024},
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 27,
+            "num_attention_heads": 16,
+            "image_size": 896,
+            "patch_size": 14,
+            "vision_use_head": False,
+        },
+    }
+
+
+_GEMMA_1B = _layout("gemma3_text", 1152, 6912, 26, (4, 1, 256), 262144)
+_GEMMA_270M = _layout("gemma3_text", 640, 2048, 18, (4, 1, 256), 262144)
 LAYOUTS = {
-    "SmolLM2-360M": _layout("llama", 960, 2560, 32, 15, 5, 49152, tied=True),
-    "Qwen2.5-0.5B": _layout("qwen2", 896, 4864, 24, 14, 2, 151936, tied=True),
-    "Llama-3.2-1B": _layout("llama", 2048, 8192, 16, 32, 8, 128256, tied=True),
-    "Qwen2.5-1.5B": _layout("qwen2", 1536, 8960, 28, 12, 2, 151936, tied=True),
-    "Llama-3.2-3B": _layout("llama", 3072, 8192, 28, 24, 8, 128256, tied=True),
-    "Llama-2-7B": _layout("llama", 4096, 11008, 32, 32, 32, 32000, tied=False),
-    "Llama-3.1-8B": _layout("llama", 4096, 14336, 32, 32, 8, 128256, tied=False),
-    "Qwen2.5-14B": _layout("qwen2", 5120, 13824, 48, 40, 8, 152064, tied=False),
-    "Qwen2.5-32B": _layout("qwen2", 5120, 27648, 64, 40, 8, 152064, tied=False),
-    "Llama-3.1-70B": _layout("llama", 8192, 28672, 80, 64, 8, 128256, tied=False),
+    "google/gemma-3-270m-it": {**_GEMMA_270M, "sliding_window": 512},
+    "Qwen/Qwen3-0.6B": _layout("qwen3", 1024, 3072, 28, (16, 8, 128), 151936),
+    "google/gemma-3-1b-it": {**_GEMMA_1B, "sliding_window": 512},
+    "meta-llama/Llama-3.2-1B-Instruct": _layout("llama", 2048, 8192, 16, (32, 8, 64), 128256),
+    "Qwen/Qwen3-1.7B": _layout("qwen3", 2048, 6144, 28, (16, 8, 128), 151936),
+    "HuggingFaceTB/SmolLM3-3B": _layout("smollm3", 2048, 11008, 36, (16, 4, 128), 128256),
+    "meta-llama/Llama-3.2-3B-Instruct": _layout("llama", 3072, 8192, 28, (24, 8, 128), 128256),
+    "Qwen/Qwen3-4B": _layout("qwen3", 2560, 9728, 36, (32, 8, 128), 151936),
+    "google/gemma-3-4b-it": _gemma(2560, 10240, 34, (8, 4, 256)),
+    "meta-llama/Llama-3.1-8B-Instruct": _layout(
+        "llama", 4096, 14336, 32, (32, 8, 128), 128256, tied=False
+    ),
+    "Qwen/Qwen3-8B": _layout("qwen3", 4096, 12288, 36, (32, 8, 128), 151936, tied=False),
+    "google/gemma-3-12b-it": _gemma(3840, 15360, 48, (16, 8, 256)),
+    "Qwen/Qwen3-14B": _layout("qwen3", 5120, 17408, 40, (40, 8, 128), 151936, tied=False),
+    "google/gemma-3-27b-it": _gemma(5376, 21504, 62, (32, 16, 128)),
+    "Qwen/Qwen3-32B": _layout("qwen3", 5120, 25600, 64, (64, 8, 128), 151936, tied=False),
+    "meta-llama/Llama-3.3-70B-Instruct": _layout(
+        "llama", 8192, 28672, 80, (64, 8, 128), 128256, tied=False
+    ),
 }
-"""By public name, from small to large; the numbers of their config.json."""
-SMOKE = {"tiny": _layout("llama", 64, 256, 2, 1, 1, 1024, tied=True)}
+"""By name on the hub, from small to large; the numbers of their config.json."""
+SMOKE = {"tiny": _layout("llama", 64, 256, 2, (1, 1, 64), 1024)}
 
 
 @dataclass(frozen=True)
@@ -92,12 +147,11 @@ class Row:
     device_bytes: int
     host_bytes: int
     command: str
-    """That plans it, with the model in a folder of its name."""
+    """That plans it."""
 
     def fits(self, gpu_gib: int, ram_gib: int) -> bool:
         """Whether `plan` says so."""
-        has_ram = self.host_bytes <= ram_gib * 2**30 * (1 - MARGIN)
-        return has_ram and self.device_bytes + CONTEXT_BYTES <= gpu_gib * 2**30
+        return _ram_gib(self) <= ram_gib and _gpu_gib(self) <= gpu_gib
 
 
 def method_of(rung: Rung) -> str:
@@ -107,14 +161,23 @@ def method_of(rung: Rung) -> str:
     return METHODS[1] if "model.lora.rank" in rung.change else METHODS[2]
 
 
+def _short(name: str) -> str:
+    """The name of a model without that of its owner."""
+    return name.rpartition("/")[2]
+
+
+def _set_options(sets: Sequence[str]) -> list[str]:
+    """The options of SETS and `sets`."""
+    return [word for text in (*SETS, *sets) for word in ("--set", text)]
+
+
 def plan_layout(name: str, layout: Mapping[str, Any], rungs: Sequence[Rung]) -> list[Row]:
     """A row for each of `rungs` that exists, and one for SETS alone; progress on stderr."""
     rows: list[Row] = []
 
     def add(step: Step, method: str) -> None:
-        sets = (f"model.pretrained={name}", *SETS, *step.sets)
-        words = [*PROGRAM.split(), "plan", "--model", "language", GPUS.flag, "1"]
-        line = shlex.join([*words, *(word for text in sets for word in ("--set", text))])
+        words = [*PROGRAM.split(), "plan", "--model", name, GPUS.flag, "1"]
+        line = shlex.join([*words, *_set_options(step.sets)])
         needs = (step.plan.device_bytes, step.plan.host_bytes)
         parameters = step.plan.parameters
         row = Row(name, parameters, method, step.name, step.effect, step.sets, *needs, line)
@@ -129,9 +192,10 @@ def plan_layout(name: str, layout: Mapping[str, Any], rungs: Sequence[Rung]) -> 
     options = {GPUS.flag: "1", GPU_MEMORY.flag: "1MiB", RAM.flag: "1MiB"}
     described = target.describe(options, detect_machine(), [])
     with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder) / name
+        base = Path(folder) / _short(name)
         base.mkdir()
-        save_layout(base, transformers.AutoConfig.for_model(**layout))
+        save_tokenizer(base)
+        transformers.AutoConfig.for_model(**layout).save_pretrained(base)
         args = CliArgs(model="language", sets=(f"model.pretrained={base}", *SETS))
         resolved = resolve_with(described, args, ("engine.name=local",))
         with open_planner(resolved, described) as planner:
@@ -141,7 +205,7 @@ def plan_layout(name: str, layout: Mapping[str, Any], rungs: Sequence[Rung]) -> 
                 return planner.plan(resolve_with(described, args, ("engine.nproc=1", *sets)))
 
             plan = planner.plan(resolved)
-            add(Step("activation checkpointing", {}, plan), METHODS[0])
+            add(Step(_FIRST, {}, plan), METHODS[0])
             methods = {rung.name: method_of(rung) for rung in rungs}
             for step in climb(resolved, plan, plan_with, rungs):
                 add(step, methods[step.name])
@@ -194,7 +258,57 @@ def table(
 def _cell(row: Row | None) -> str:
     if row is None:
         return "–"
-    return row.layout if row.method in METHODS[1:] else f"{row.layout}, {row.rung}"
+    model = _short(row.layout)
+    return model if row.method in METHODS[1:] else f"{model}, {row.rung}"
+
+
+def ways(rows: Sequence[Row]) -> list[str]:
+    """The way to fine-tune each model on each GPU, as the lines of a Markdown table.
+
+    It is the first of WAYS that fits; what offload needs has columns of its own.
+    """
+    gpus = [f"{gpu} GiB" for gpu in FINE_TUNED_GIB]
+    cells = []
+    for layout in LAYOUTS:
+        by_rung = {row.rung: row for row in rows if row.layout == layout}
+        if not by_rung:
+            continue
+        offload = by_rung.pop(_OFFLOAD, None)
+        needs = "–"
+        if offload is not None:
+            needs = f"{_gpu_gib(offload)} GiB, {_ram_gib(offload)} GiB"
+        fitting = [_way(by_rung, gpu) for gpu in FINE_TUNED_GIB]
+        cells.append([f"`{layout}`", *fitting, needs])
+    return markdown(["model", *gpus, "full, offload: GPU, main memory"], cells)
+
+
+def _way(by_rung: Mapping[str, Row], gpu_gib: int) -> str:
+    """The first of WAYS that fits a GPU; main memory is not looked at."""
+    for rung, way in WAYS.items():
+        if rung in by_rung and _gpu_gib(by_rung[rung]) <= gpu_gib:
+            return way
+    return "–"
+
+
+def _gpu_gib(row: Row) -> int:
+    """The memory of a GPU that fits, rounded up."""
+    return math.ceil((row.device_bytes + CONTEXT_BYTES) / 2**30)
+
+
+def _ram_gib(row: Row) -> int:
+    """The main memory that fits, rounded up."""
+    return math.ceil(row.host_bytes / (1 - MARGIN) / 2**30)
+
+
+def ways_commands(rows: Sequence[Row]) -> list[str]:
+    """The command of each of WAYS, as the lines of a Markdown table."""
+    sets = {row.rung: row.sets for row in rows if row.layout in LAYOUTS}
+    cells = []
+    for rung, way in WAYS.items():
+        words = [*PROGRAM.split(), "--model", "MODEL", "--data", "chats.jsonl"]
+        if rung in sets:
+            cells.append([way, f"`{shlex.join([*words, *_set_options(sets[rung])])}`"])
+    return markdown(["way", "command"], cells)
 
 
 def main() -> None:
@@ -202,16 +316,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--resume", action="store_true", help="keep the layouts of that file")
+    parser.add_argument("--only", nargs="+", choices=LAYOUTS, help="these models; default: all")
     parser.add_argument("--smoke", action="store_true", help="a tiny layout")
     options = parser.parse_args()
     known = load_rows(options.json, Row)[2] if options.resume else []
     facts = machine(("torch", "transformers"))
+    layouts = SMOKE if options.smoke else LAYOUTS
+    planned = {row.layout for row in known}
+    if options.only:
+        layouts = {name: layouts[name] for name in LAYOUTS if name in {*options.only, *planned}}
     rows: list[Row] = []
-    for row in plans(SMOKE if options.smoke else LAYOUTS, known):
+    for row in plans(layouts, known):
         rows.append(row)
         if options.json:
-            save_rows(options.json, command("fits", ()), facts, rows)
-    print(listed(facts), *table(rows), sep="\n")
+            done = {each.layout for each in rows}
+            later = [each for each in known if each.layout in LAYOUTS and each.layout not in done]
+            save_rows(options.json, command("fits", ()), facts, [*rows, *later])
+    print(listed(facts), *table(rows), "", *ways(rows), sep="\n")
 
 
 if __name__ == "__main__":

@@ -25,12 +25,9 @@ import transformers
 from benchmarks.figures import command, listed, machine, markdown, save_rows
 from gearshift.models.common import subwords
 from gearshift.models.language.commands import read_conversations
-from gearshift.training.checkpoint.tensor_file import file_head
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = 1024
-SHARD = 40
-"""Tensors of a file without values."""
 LORA = ["--set", "model.lora.rank=8"]
 CONTENDERS = {
     "all weights": [],
@@ -78,28 +75,6 @@ def save_model(folder: Path, width: int, layers: int) -> None:
     )
     torch.manual_seed(0)
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
-
-
-def save_layout(folder: Path, config: transformers.PretrainedConfig) -> None:
-    """A model of `config` in bf16, whose files have heads and no values, and a tokenizer."""
-    save_tokenizer(folder)
-    config.save_pretrained(folder)
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    weights = dict(model.named_parameters())  # tied ones once
-    names = list(weights)
-    files: dict[str, str] = {}
-    for number in range(0, len(names), SHARD):  # a single file can be too large to map
-        shard, name = names[number : number + SHARD], f"model-{number}.safetensors"
-        files.update(dict.fromkeys(shard, name))
-        head = file_head(
-            {key: (torch.bfloat16, weights[key].shape) for key in shard}, {"format": "pt"}
-        )
-        with (folder / name).open("wb") as file:
-            file.write(head)
-            file.truncate(len(head) + sum(2 * weights[key].numel() for key in shard))
-    index = {"metadata": {}, "weight_map": files}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def measure(name: str, base: Path, steps: int, folder: Path) -> Row:

@@ -109,12 +109,14 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "plan host": (partial(errors, plan_host), ("plan_host",)),
     "plan error": (partial(errors, plan_error), ("plan_error",)),
     "largest models": (lambda: fits.table(_rows(fits), rams=IN_SHORT[1]), ("fits",)),
+    "ways to fine tune": (lambda: fits.ways(_rows(fits)), ("fits",)),
     "readers": (slowest_readers, ("data",)),
     "lora": (partial(whole, lora), ("lora",)),
 }
 """Each table, and the files that it shows, by the name in the page."""
 TABLES: dict[str, Callable[[], list[str]]] = {
     **{name: partial(_measured, rows, files) for name, (rows, files) in _FILES.items()},
+    "commands to fine tune": lambda: fits.ways_commands(_rows(fits)),
     "largest models in short": lambda: fits.table(_rows(fits), *IN_SHORT),
     **{f"gpu {table_of.__name__}": partial(on_gpu, table_of) for table_of in gpu.TABLES},
 }

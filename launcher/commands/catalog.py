@@ -170,13 +170,13 @@ _ALL = (
     ),
     _command(
         "list",
-        "list models, modes or engines, all of them without WHAT; or the runs in DIR",
+        "list models, modes, engines or recipes, all of them without WHAT; or the runs in DIR",
         (BY, JSON),
         argument="WHAT",
         requires_argument=False,
-        choices=("models", "modes", "engines", RUNS),
+        choices=("models", "modes", "engines", "recipes", RUNS),
         operand="DIR",
-        optional_operand={"models": "", "modes": "", "engines": "", RUNS: "DIR"},
+        optional_operand={"models": "", "modes": "", "engines": "", "recipes": "", RUNS: "DIR"},
     ),
     _command(
         "plan",

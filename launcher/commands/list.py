@@ -1,4 +1,4 @@
-"""The command `list`: models, modes or engines, and whether an engine can run here."""
+"""The command `list`: models, modes, engines or recipes, and whether an engine runs here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gearshift.models.catalog import FAMILIES
 
 def main(command_line: CommandLine) -> int:
     """Print the list; the exit code. Raises SettingsError."""
-    kinds = {"models": models, "modes": modes, "engines": engines}
+    kinds = {"models": models, "modes": modes, "engines": engines, "recipes": recipes}
     kind = command_line.argument
     metric = command_line.values.get(BY.flag)
     if kind == RUNS:
@@ -63,8 +63,9 @@ def _show_runs(command_line: CommandLine, metric: str | None) -> int:
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    width = max(20, *(len(row["name"]) for row in rows))
     for row in rows:
-        yield f"{row['name']:<20} {row['sentence']}"
+        yield f"{row['name']:<{width}} {row['sentence']}"
         if row.get("runs_here") is False:
             yield f"{'':<20} cannot run here: {row['why_not']}"
         for size in row.get("sizes", []):
@@ -101,6 +102,14 @@ def modes() -> list[dict[str, Any]]:
     for name in presets.modes():
         mode = presets.mode(name)
         rows.append({"name": name, "sentence": mode.sentence, "promise": dict(mode.promise)})
+    return rows
+
+
+def recipes() -> list[dict[str, Any]]:
+    """The recipes, by the names that `--config` takes."""
+    rows = []
+    for name, recipe in presets.recipes().items():
+        rows.append({"name": name, "sentence": recipe.sentence})
     return rows
 
 

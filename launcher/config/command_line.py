@@ -137,7 +137,8 @@ OPTIONS = (
         "all other settings",
         Option(
             "--config FILE",
-            "Read settings from a YAML or JSON file; a later file overrides an earlier one.",
+            "Read settings from a YAML or JSON file, or a recipe of `list recipes`; a later file "
+            "overrides an earlier one.",
             repeats=True,
             values="files",
         ),

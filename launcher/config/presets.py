@@ -1,4 +1,4 @@
-"""The YAML that comes with the program: modes, limits profiles, and the file of each family."""
+"""The YAML that comes with the program: modes, limits profiles, families and recipes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import gearshift
+from gearshift.launcher.base.diagnostics import SettingsError, unknown
 from gearshift.launcher.config.settings_file import CHANGES, Line, read_lines
 
 FOLDER = Path(gearshift.__file__).parent / "ds_configs"
 TASK_FOLDER = "model.folder"
 """The setting with the folder of a custom task's module."""
+_RECIPES = "recipes"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A shipped file: a mode or a limits profile, or a family with what sizes and modes change."""
+    """A shipped file: a mode, a limits profile or a recipe, or a family with all its blocks."""
 
     lines: Sequence[Line]
     sentence: str = ""
-    """Of a mode or a profile."""
+    """Of a mode, a profile or a recipe."""
 
     @property
     def promise(self) -> Mapping[str, Any]:
@@ -48,7 +50,7 @@ class Preset:
 
 @cache
 def modes(folder: str = "modes") -> tuple[str, ...]:
-    """The names of all modes, `default` first; or of the limits profiles, in `profiles`."""
+    """The names of all modes, `default` first; or of the files in another folder."""
     names = sorted(path.stem for path in (FOLDER / folder).glob("*.yaml"))
     return tuple(sorted(names, key=lambda name: name != "default"))
 
@@ -56,6 +58,27 @@ def modes(folder: str = "modes") -> tuple[str, ...]:
 def mode(name: str, folder: str = "modes") -> Preset:
     """One mode by its name; of the folder `profiles`, a limits profile. Reads the disk."""
     return file(f"{folder}/{name}")
+
+
+def recipes() -> dict[str, Preset]:
+    """Settings for a named model, by what `--config` takes: `recipes/NAME`. Reads the disk."""
+    names = [f"{_RECIPES}/{name}" for name in modes(_RECIPES)]
+    return {name: file(name) for name in names}
+
+
+def config_lines(path: Path) -> Sequence[Line]:
+    """The settings of a file of `--config`: the user's own, or a recipe.
+
+    Reads the disk. Raises SettingsError.
+    """
+    if str(path.parent) != _RECIPES or path.exists():
+        return read_lines(path)
+    name = str(path).removesuffix(".yaml")
+    shipped = recipes()
+    if name not in shipped:
+        message = f"there is no file {path}, and no recipe of this name"
+        raise SettingsError([unknown("--config", name, shipped, message)])
+    return shipped[name].lines
 
 
 def family(name: str) -> Preset:

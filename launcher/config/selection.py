@@ -83,7 +83,6 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
     mode: dict[str, Setting] = {}
     if args.mode_file is not None:
         mode = _read_file(MODE_LAYER, args.mode_file, COMMAND_LINE, "--mode", wrong)
-        mode.pop("sentence", None)
     for key in MODEL_CHOICES:
         if key in mode:
             diagnostic = errors().about(
@@ -125,10 +124,16 @@ def _read_file(
 ) -> dict[str, Setting]:
     """The settings of a file of the user; its errors are added to `wrong`."""
     try:
-        return layer_of(layer, read_lines(path, option), position)
+        if layer == FILES_LAYER:
+            lines = presets.config_lines(path)
+        else:
+            lines = read_lines(path, option)
+        settings = layer_of(layer, lines, position)
     except SettingsError as error:
         wrong += [replace(diagnostic, order=(position, 0)) for diagnostic in error.diagnostics]
         return {}
+    settings.pop("sentence", None)  # what the file is for
+    return settings
 
 
 def _options(args: CliArgs, wrong: list[Diagnostic]) -> list[tuple[str, str, str]]:

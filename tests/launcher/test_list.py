@@ -50,11 +50,12 @@ def test_every_mode_and_engine_is_listed_and_all_without_a_word(said):
     assert list(rows) == [*ENGINES, "auto"]
     assert rows["zero2"]["needs"] == ["deepspeed"]
     assert (rows["local"]["runs_here"], rows["local"]["why_not"]) == (True, None)
-    parts = [said("list", kind) for kind in ("models", "modes", "engines")]
-    assert said("list") == "models\n{}\nmodes\n{}\nengines\n{}".format(*parts)
+    kinds = ("models", "modes", "engines", "recipes")
+    assert said("list") == "\n".join(f"{kind}\n{said('list', kind)}" for kind in kinds)
     found = said("list", "--json")
     assert {kind: said("list", kind, "--json") for kind in found} == found
-    assert list(found) == ["models", "modes", "engines"]
+    assert tuple(found) == kinds
+    assert [row["name"] for row in found["recipes"]] == list(presets.recipes())
 
 
 def test_an_engine_with_a_missing_package_is_marked(said, monkeypatch):

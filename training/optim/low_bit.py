@@ -80,7 +80,7 @@ class LowBitAdamW(AdamW):
             Blocks(
                 local.numel(),
                 is_signed,
-                local.device,
+                local,
             ),
             local.shape,
         )
@@ -375,14 +375,16 @@ class Blocks:
     """Flat values of fp32 as codes of 8 bits; each block of BLOCK has a scale.
 
     The scale is the largest absolute value. Decoding and encoding again gives the same values.
+    They are on the device of `like`, and without values if it is a fake tensor, as in a plan.
     """
 
-    def __init__(self, size: int, is_signed: bool, device: torch.device) -> None:
+    def __init__(self, size: int, is_signed: bool, like: Tensor) -> None:
         self.size = size
         count = -(-size // BLOCK)
-        self.codes = torch.full((count, BLOCK), _LAST, dtype=torch.uint8, device=device)
-        self.scales = torch.zeros(count, device=device)
-        self._table, self._nearest = _tables(is_signed, device)  # now, not at the peak of a step
+        self.codes = like.new_full((count, BLOCK), _LAST, dtype=torch.uint8)
+        self.scales = like.new_zeros(count, dtype=torch.float32)
+        # Now, not at the peak of a step.
+        self._table, self._nearest = _tables(is_signed, like.device)
         self.incomplete: dict[int, Tensor] = {}
         """The values of blocks that were written in part, by number, until the next step."""
 

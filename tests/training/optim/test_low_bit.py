@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch._subclasses import FakeTensor, FakeTensorMode
 
 from gearshift.launcher.base.environment import compiler
 from gearshift.training.optim import low_bit
@@ -151,7 +152,7 @@ def test_a_compiled_step_is_one_kernel_with_the_moments_of_one_that_is_not(state
 
 
 def slot(size, is_signed):
-    return Blockwise(Blocks(size, is_signed, torch.device("cpu")), [size])
+    return Blockwise(Blocks(size, is_signed, torch.empty(0)), [size])
 
 
 def values_of(tensor):
@@ -229,3 +230,10 @@ def test_codes_are_read_as_a_tensor_of_fp32():
     assert isinstance(view[7:900], Blockwise) and torch.equal(values_of(view[7:900]), flat[7:900])
     assert torch.equal(codes + 1, flat.view(30, 100) + 1)
     assert bytes(view[3:9].view(torch.uint8).numpy()) == bytes(flat[3:9].numpy())
+
+
+def test_blocks_beside_a_tensor_without_values_have_none():
+    with FakeTensorMode():
+        like = torch.empty(1)
+    blocks = Blocks(3 * BLOCK, True, like)
+    assert isinstance(blocks.codes, FakeTensor) and isinstance(blocks.scales, FakeTensor)
