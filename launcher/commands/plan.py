@@ -56,7 +56,7 @@ def main(command_line: CommandLine) -> int:
 
     parts = pipeline.runs_of(pipeline.prepare(command_line.args, None, diagnostics, prepare))
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    contents = {}
+    contents: dict[str, Any] = {}
     for args, (name, title, part) in zip(prepared, parts, strict=True):
         if contents:
             title = f"\n{title}"
@@ -109,7 +109,7 @@ def _plan(
         plan = planner.plan(resolved)
         memory = "\n".join(_memory(plan))
         say("\n".join([title + _head(resolved, plan), "", memory, "", _verdict(plan)]))
-        steps = []
+        steps: list[Any] = []
         if plan.fits is False:
             climbed = ladder.climb(
                 resolved,

@@ -88,16 +88,14 @@ def _changes(moments: Moments) -> np.ndarray:
     held_changes = rows[:, 1:-1]
     held_changes[abs(held_changes) < _SMALL_BYTES] = 0
     rows = rows[rows[:, 1:].any(1)]
-    is_release = (rows[:, 1:] <= 0).all(1)
+    is_release = np.all(rows[:, 1:] <= 0, axis=1)
     run = np.cumsum(np.append(True, ~(is_release[1:] & is_release[:-1])))
     return rows[np.lexsort([*rows.T, run])]
 
 
 def _repeat_sizes(short: Sequence[int], longer: Sequence[int], times: int) -> list[int] | None:
-    columns = []
-    for sizes in (short, longer):
-        columns.append(np.array(sizes, np.int64).reshape(-1, 1))
-    repeated = _repeat(*columns, times)
+    columns = [np.array(sizes, np.int64).reshape(-1, 1) for sizes in (short, longer)]
+    repeated = _repeat(columns[0], columns[1], times)
     return None if repeated is None else repeated[:, 0].tolist()
 
 

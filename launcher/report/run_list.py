@@ -85,8 +85,9 @@ def by_metric(runs: Sequence[ListedRun], metric: str) -> list[ListedRun]:
 
     def rank(run: ListedRun) -> tuple[bool, float]:
         value = run.value(metric)
-        is_number = value is not None and value == value
-        return not is_number, sign * value if is_number else 0.0
+        if value is None or isnan(value):
+            return True, 0.0
+        return False, sign * value
 
     return sorted(runs, key=rank)
 
@@ -189,8 +190,8 @@ def _unfinished(folder: Path, name: str, reader: RunReader, started: str) -> Lis
         model=":".join(filter(None, parts)) or None,
         mode=setting("mode"),
         engine=setting("engine.name"),
-        steps=progress and progress.step,
+        steps=progress.step if progress else None,
         best=best,
-        wall_s=progress and progress.elapsed_s,
+        wall_s=progress.elapsed_s if progress else None,
         started=started,
     )
