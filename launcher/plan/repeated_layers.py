@@ -32,7 +32,9 @@ _NUMBERS = (
 
 
 def trace_layers(
-    task: Task, sizes: Callable[[], Sequence[int]], trace: Callable[[Task], StepTrace]
+    task: Task,
+    sizes: Callable[[], Sequence[int]],
+    trace: Callable[[Task], StepTrace],
 ) -> StepTrace | None:
     """The trace of `task` from those of the first layers of its model, which `trace` gives.
 
@@ -53,12 +55,20 @@ def trace_layers(
     return whole
 
 
-def repeat_layer(short: StepTrace, longer: StepTrace, times: int) -> StepTrace | None:
+def repeat_layer(
+    short: StepTrace,
+    longer: StepTrace,
+    times: int,
+) -> StepTrace | None:
     """`short` with what `longer`, of one more layer, does beside it, so many `times`.
 
     None: it does not only add to it.
     """
-    changes = _repeat(_changes(short.moments), _changes(longer.moments), times)
+    changes = _repeat(
+        _changes(short.moments),
+        _changes(longer.moments),
+        times,
+    )
     sizes = _repeat_sizes(short.sizes, longer.sizes, times)
     groups = []
     for group, longer_group in zip(short.groups, longer.groups, strict=True):
@@ -73,7 +83,13 @@ def repeat_layer(short: StepTrace, longer: StepTrace, times: int) -> StepTrace |
         numbers[name] = number + times * (getattr(longer, name) - number)
     sums = changes[:, 1:].cumsum(0)
     moments = Moments(changes[:, 0], sums[:, :-1], sums[:, -1])
-    return replace(short, moments=moments, sizes=sizes, groups=groups, **numbers)
+    return replace(
+        short,
+        moments=moments,
+        sizes=sizes,
+        groups=groups,
+        **numbers,
+    )
 
 
 def _changes(moments: Moments) -> np.ndarray:
@@ -88,18 +104,28 @@ def _changes(moments: Moments) -> np.ndarray:
     held_changes = rows[:, 1:-1]
     held_changes[abs(held_changes) < _SMALL_BYTES] = 0
     rows = rows[rows[:, 1:].any(1)]
-    is_release = np.all(rows[:, 1:] <= 0, axis=1)
+    is_release = (rows[:, 1:] <= 0).all(1)
     run = np.cumsum(np.append(True, ~(is_release[1:] & is_release[:-1])))
     return rows[np.lexsort([*rows.T, run])]
 
 
-def _repeat_sizes(short: Sequence[int], longer: Sequence[int], times: int) -> list[int] | None:
-    columns = [np.array(sizes, np.int64).reshape(-1, 1) for sizes in (short, longer)]
-    repeated = _repeat(columns[0], columns[1], times)
+def _repeat_sizes(
+    short: Sequence[int],
+    longer: Sequence[int],
+    times: int,
+) -> list[int] | None:
+    columns = []
+    for sizes in (short, longer):
+        columns.append(np.array(sizes, np.int64).reshape(-1, 1))
+    repeated = _repeat(*columns, times)
     return None if repeated is None else repeated[:, 0].tolist()
 
 
-def _repeat(short: np.ndarray, longer: np.ndarray, times: int) -> np.ndarray | None:
+def _repeat(
+    short: np.ndarray,
+    longer: np.ndarray,
+    times: int,
+) -> np.ndarray | None:
     """The rows of `short`, with each run of rows that `longer` has between them so many `times`.
 
     A row with another number in `longer`, such as a tensor of one number a parameter, grows alike.
@@ -156,7 +182,12 @@ def _inserted(short: np.ndarray, longer: np.ndarray) -> np.ndarray | None:
 class _Tokens:
     """Compares a row of `longer` with those rows of `short` that may be in its place."""
 
-    def __init__(self, short: np.ndarray, longer: np.ndarray, most: int) -> None:
+    def __init__(
+        self,
+        short: np.ndarray,
+        longer: np.ndarray,
+        most: int,
+    ) -> None:
         _, numbers = np.unique(np.concatenate([short, longer]), axis=0, return_inverse=True)
         numbers = numbers.reshape(-1)
         self._longer = numbers[len(short) :]
