@@ -275,17 +275,6 @@ class HasFrozenEncoder(Protocol):
         """From now on, return samples with cached features, numbered as `encoder_inputs`."""
 
 
-@runtime_checkable
-class HasLayers(Protocol):
-    """A task whose model can be built with fewer layers, for a plan of large models."""
-
-    def num_layers(self) -> int | None:
-        """Layers of the model, which may be equal; None: all are needed. Reads the disk."""
-
-    def shortened(self, layers: int) -> Task:
-        """This task, with the first `layers` of its model only."""
-
-
 @dataclass(frozen=True)
 class Picture:
     """A picture of a sample or a prediction."""

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from itertools import islice
 from operator import truediv
 from time import monotonic
@@ -35,7 +34,6 @@ from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.schema import config_of, task_with_data
 from gearshift.launcher.plan import time
 from gearshift.launcher.plan.placement import FP32_BYTES, Placed, as_traced, replicated, zero
-from gearshift.launcher.plan.repeated_layers import trace_layers
 from gearshift.launcher.plan.step_trace import (
     UNTRACED_ERRORS,
     StepTrace,
@@ -268,8 +266,8 @@ class Planner:
         self._encoded = _use_features(task, settings.feature_cache)
         self._samples = Samples(task, task.data("train"), settings.train.seed)
         self._described = described
-        self._traces: dict[str, tuple[StepTrace, str | None]] = {}
-        """With why a step was measured."""
+        self._traces: dict[str, tuple[StepTrace, int, str | None]] = {}
+        """With the bytes of a checkpoint, and why a step was measured."""
         self._process_bytes = process_bytes
         """Host memory of a process before the training: programs, data, libraries of the model.
         None: measured once the first model is built without values: traces make it grow."""
@@ -361,7 +359,7 @@ class Planner:
         # A precision that the CPU has, with tensors of the same size.
         precision: Any = {"tf32": "fp32", "fp8": "bf16"}.get(options.precision, options.precision)
         options = replace(options, precision=precision, compile=False)
-        trace, obstacle = self._traced(resolved, subject, target, options)
+        trace, checkpoint_bytes, obstacle = self._traced(resolved, subject, target, options)
 
         is_cpu = target.device == "cpu"
         accumulation = resolved.batching.accumulation
@@ -394,7 +392,7 @@ class Planner:
             placed,
             host_bytes=target.ranks_per_node * (rank_bytes + loader_bytes),
             rank_host_bytes=rank_bytes,
-            checkpoint_bytes=trace.checkpoint_bytes,
+            checkpoint_bytes=checkpoint_bytes,
             steps=subject.train_plan.end_step,
             untraced=obstacle,
             is_compiled=settings.compile != "off",
@@ -405,60 +403,47 @@ class Planner:
 
     def _traced(
         self, resolved: Resolved, subject: Subject, target: PlanTarget, options: Options
-    ) -> tuple[StepTrace, str | None]:
+    ) -> tuple[StepTrace, int, str | None]:
         """The trace, of an equal run where there is one, or else a step that is measured."""
         engine = ENGINES[resolved.settings.engine.name]
         key = _trace_key(resolved, target, options)
         if key not in self._traces:
             obstacle = None
             try:
-                trace = self._trace(engine, subject, target, options)
+                trace, checkpoint_bytes = self._trace(engine, subject, target, options)
             except SettingError:
                 raise
             except UNTRACED_ERRORS as error:  # a step that depends on values is measured
                 obstacle = untraced(error)
-                if 3 * FP32_BYTES * sum(self._sizes) > psutil.virtual_memory().available:
-                    raise SettingsError.of(
-                        f"a step that depends on values is measured, and this machine has too "
-                        f"little free memory for its weights, gradients and optimizer: {obstacle}",
-                        key="model",
-                    ) from error
+                self._check_memory(obstacle)
                 real = replace(subject, is_fake=False)
-                trace = self._trace(engine, real, target, options)
-            self._traces[key] = (trace, obstacle)
+                trace, checkpoint_bytes = self._trace(engine, real, target, options)
+            self._traces[key] = (trace, checkpoint_bytes, obstacle)
         return self._traces[key]
 
-    @cached_property
-    def _sizes(self) -> list[int]:
-        """Elements of each parameter."""
+    def _check_memory(self, obstacle: str) -> None:
+        """Raise SettingsError if a step with values does not fit the free memory."""
         with cleared_caches():
-            return [p.numel() for p in build(self._task, Storages()).parameters()]
+            count = sum(p.numel() for p in build(self._task, Storages()).parameters())
+        if 3 * FP32_BYTES * count > psutil.virtual_memory().available:
+            raise SettingsError.of(
+                "a step that depends on values is measured, and this machine has too little free "
+                f"memory for its weights, gradients and optimizer: {obstacle}",
+                key="model",
+            )
 
     def _trace(
         self, engine: Entry, subject: Subject, target: PlanTarget, options: Options
-    ) -> StepTrace:
-        """The trace of the engine itself, or of the model alone, from a few of its layers."""
-
-        def trace(task: Task) -> StepTrace:
-            return self._trace_task(engine, replace(subject, task=task), target, options)
-
-        whole = trace_layers(self._task, lambda: self._sizes, trace)
-        return trace(self._task) if whole is None else whole
-
-    def _trace_task(
-        self, engine: Entry, subject: Subject, target: PlanTarget, options: Options
-    ) -> StepTrace:
-        """The trace of all layers of a task."""
-        checkpoint_bytes = 0
+    ) -> tuple[StepTrace, int]:
+        """The trace of the engine itself, or of the model alone; the bytes of a checkpoint."""
+        checkpoints = []
         rounds = _rounds(engine, options)
 
         def change(model: Module) -> None:
-            nonlocal checkpoint_bytes
             self._process_bytes = self._process_bytes or psutil.Process().memory_info().rss
             only_trained = base_weights.has_adapters(subject.task)
-            checkpoint_bytes = retention.checkpoint_bytes(
-                model, subject.settings, only_trained=only_trained
-            )
+            bytes_ = retention.checkpoint_bytes(model, subject.settings, only_trained=only_trained)
+            checkpoints.append(bytes_)
             if rounds:
                 norms_in_fp32(model)
                 weights = dict(model.named_parameters())
@@ -479,8 +464,7 @@ class Planner:
                 dist.init_process_group("fake", rank=0, world_size=size, store=store)
                 stack.callback(dist.destroy_process_group)
             built = build_engine(name, ProcessWorld(info, _CPU, 0.0), options)
-            trace = trace_step(subject, built, change, repeats=not engine.is_traced)
-        return replace(trace, checkpoint_bytes=checkpoint_bytes)
+            return trace_step(subject, built, change, repeats=not engine.is_traced), checkpoints[0]
 
 
 def _heap_bytes(placed: Placed, trace: StepTrace, engine: Entry, ranks: int) -> int:

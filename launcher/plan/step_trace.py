@@ -94,7 +94,6 @@ class StepTrace:
     """Of the buffers of the model, with those of weights in 4 bits: each rank has all."""
     offloaded: int = 0
     """Bytes of activations of a micro-batch in host memory."""
-    checkpoint_bytes: int = 0
 
     @property
     def parameters(self) -> int:

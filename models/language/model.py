@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -520,17 +519,6 @@ class BuiltIn:
     def fit(self, tokenizer: Tokenizer) -> None:
         """Take the vocabulary of a tokenizer from a file, rounded up to a multiple of 8."""
         self.size = replace(self.size, vocabulary=-(-tokenizer.size // 8) * 8)
-
-    def depth(self) -> int:
-        """The number of layers."""
-        return self.size.layers
-
-    def shortened(self, layers: int) -> BuiltIn:
-        """With so many layers."""
-        short = copy.copy(self)
-        short.size = replace(self.size, layers=layers)
-        short.num_layers = layers
-        return short
 
     def build(self) -> Transformer:
         return Transformer(self.size, self.kv_heads, self._smoothing, self._kernel)

@@ -66,7 +66,6 @@ PLAIN_HEADS = (
     "starcoder2",
 )
 """Architectures whose logits are the output layer of the last hidden state, and nothing else."""
-LAYERS = "num_hidden_layers"
 ALLOWED = "a folder with config.json and *.safetensors of a causal language model"
 Unread = list[tuple[Tensor, StoredTensor]]
 """Weights of a model without values, and what they are to be read from."""
@@ -198,20 +197,15 @@ def read_weights(
             source.read_into(tensor)
 
 
-def open_inner(folder: Path, allow_missing: bool = False, layers: int | None = None) -> Opened:
+def open_inner(folder: Path, allow_missing: bool = False) -> Opened:
     """The model of transformers in `folder`, in float32 on the CPU.
 
-    With `allow_missing`, tensors that the files lack are random. `layers`: only the first
-    ones. Disk access; no download, no
+    With `allow_missing`, tensors that the files lack are random. Disk access; no download, no
     pickle, no code of the folder is run. Raises DataError.
     """
     from transformers import AutoModelForCausalLM
 
     config = read_config(folder)
-    if layers is not None:
-        setattr(config, LAYERS, layers)
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[:layers]
     with load_errors(folder, ALLOWED):
         opened = _by_name(folder, config)
         if opened is None:
@@ -277,7 +271,6 @@ class FromFolder:
 
             self._quantizer = Quantizer(context.device)
         self._entries = 0
-        self._layers: int | None = None
         self.num_layers = None
         self.coverage = ""
 
@@ -291,22 +284,10 @@ class FromFolder:
         """Check in `build` that the model has embeddings for all tokens."""
         self._entries = tokenizer.size
 
-    def depth(self) -> int | None:
-        """The number of layers; None: unknown, or they are of several kinds. Reads the disk."""
-        config = read_config(self.folder)
-        kinds = set(getattr(config, "layer_types", None) or ())
-        return None if len(kinds) > 1 else getattr(config, LAYERS, None)
-
-    def shortened(self, layers: int) -> FromFolder:
-        """With the first layers only, and without weights."""
-        short = copy.copy(self)
-        short._layers = layers
-        return short
-
     def build(self) -> Pretrained:
-        inner, coverage, unread = open_inner(self.folder, self._allow_missing, self._layers)
+        inner, coverage, unread = open_inner(self.folder, self._allow_missing)
         self.coverage = coverage.render()
-        self.num_layers = getattr(inner.config, LAYERS, None)
+        self.num_layers = getattr(inner.config, "num_hidden_layers", None)
         model = Pretrained(inner, self._smoothing)
         if self.has_adapters:
             add_adapters(inner, self.lora)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -419,18 +418,6 @@ class LanguageTask(FamilyTask):
     def _output(self, model: Module, batch: Batch, **options: bool) -> Any:
         extra = {name: batch[name] for name in self.source.inputs}
         return model(batch["input_ids"], labels=batch["labels"], **extra, **options)
-
-    def num_layers(self) -> int | None:
-        """As HasLayers.num_layers. Raises DataError."""
-        if self.start is not None or self.frozen_layers or self.is_lower:
-            return None
-        return self.source.depth()
-
-    def shortened(self, layers: int) -> LanguageTask:
-        """As HasLayers.shortened."""
-        task = copy.copy(self)
-        task.source = self.source.shortened(layers)
-        return task
 
     def blocks(self, model: Module) -> list[Module]:
         return decoder_layers(model, self.source.num_layers)
