@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +21,6 @@ from gearshift.launcher.config.provenance import (
     Origin,
     Resolved,
     Setting,
-    Values,
     hub_names,
 )
 from gearshift.launcher.config.schema import (
@@ -442,52 +441,12 @@ def _holds(row: Row, run: Adaptation, facts: Mapping[str, Any]) -> bool:
 def _pin_commits(run: Adaptation) -> None:
     """Name the commits of model and data of the hub, so that a resumed run has the same."""
     for key in (PRETRAINED, DATA_PATH):
-        for name in hub_names(run.values, key):
-            setting = run.values[key]
-            try:
-                pinned, note = _pinned(key, name, run.values)
-            except SettingsError as error:
-                run.diagnostics += _about_hub(key, name, setting, error)
-                continue
-            run.values[key] = replace(setting, value=_replaced(setting.value, name, pinned))
-            if note:
-                run.notes.append(note)
+        if hub_names(run.values, key):
+            from gearshift.launcher.config import hub_data  # for the runs that name one
 
-
-def _about_hub(key: str, name: str, setting: Setting, error: SettingsError) -> Iterator[Diagnostic]:
-    """What `error` says of `name`, which a setting names."""
-    from gearshift.launcher.config import errors
-
-    for diagnostic in error.diagnostics:
-        suggestion = diagnostic.did_you_mean
-        fix = diagnostic.fix
-        if suggestion and not fix:
-            value = _replaced(setting.value, name, suggestion)
-            fix = errors.fix_line(key, setting.origin, value)
-        where = errors.where(key, setting.origin)
-        yield replace(diagnostic, key=key, where=where, fix=fix)
-
-
-def _replaced(value: Any, name: str, new: str) -> Any:
-    """`value`, a name or a list of names, with `new` instead of `name`."""
-    if isinstance(value, list):
-        return [new if each == name else each for each in value]
-    return new
-
-
-def _pinned(key: str, name: str, values: Values) -> tuple[str, str]:
-    """The commit of what a setting names, and a note on it. Raises SettingsError."""
-    if key == PRETRAINED:
-        from gearshift.launcher.config import hub  # for the runs that name one
-
-        pinned = hub.fetch(name)
-        note = f"{key}: {pinned}, the commit of {name}"
-        return pinned, "" if pinned == name else note
-    from gearshift.launcher.config import hub_data
-
-    pinned = hub_data.pin(name, may_download=hub_data.is_asked(values))
-    state = "in the cache" if hub_data.is_cached(pinned) else "not downloaded yet"
-    return pinned, f"{key}: {pinned}, {state}"
+            run.values[key], notes, diagnostics = hub_data.pin_setting(key, run.values)
+            run.notes += notes
+            run.diagnostics += diagnostics
 
 
 def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache, partial
 from glob import escape
@@ -13,10 +14,17 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from gearshift.launcher.base.diagnostics import MANY, PROGRAM, SettingsError, nearest_match
+from gearshift.launcher.base.diagnostics import (
+    MANY,
+    PROGRAM,
+    Diagnostic,
+    SettingsError,
+    nearest_match,
+)
+from gearshift.launcher.config import errors, hub
 from gearshift.launcher.config.feature_checks import is_requested
 from gearshift.launcher.config.hub import Repository, is_rank
-from gearshift.launcher.config.provenance import CLI_LAYER, Values
+from gearshift.launcher.config.provenance import CLI_LAYER, Setting, Values, hub_names
 from gearshift.launcher.config.schema import DATA_PATH
 from gearshift.models.catalog import HUB, data_folder
 
@@ -49,6 +57,47 @@ def is_asked(values: Values) -> bool:
     It does if it names the data, and with --download-data.
     """
     return values[DATA_PATH].origin.layer == CLI_LAYER or is_requested(values)
+
+
+def pin_setting(key: str, values: Values) -> tuple[Setting, list[str], list[Diagnostic]]:
+    """A setting with the commits of the models or data sets that it names, notes and errors."""
+    setting = values[key]
+    notes = []
+    diagnostics: list[Diagnostic] = []
+    for name in hub_names(values, key):
+        try:
+            if key == DATA_PATH:
+                pinned = pin(name, may_download=is_asked(values))
+                state = "in the cache" if is_cached(pinned) else "not downloaded yet"
+            else:
+                pinned = hub.fetch(name)
+                state = f"the commit of {name}"
+        except SettingsError as error:
+            diagnostics += _about(key, name, setting, error)
+            continue
+        if key == DATA_PATH or pinned != name:
+            notes.append(f"{key}: {pinned}, {state}")
+        setting = replace(setting, value=_replaced(setting.value, name, pinned))
+    return setting, notes, diagnostics
+
+
+def _about(key: str, name: str, setting: Setting, error: SettingsError) -> Iterator[Diagnostic]:
+    """What `error` says of `name`, which a setting names."""
+    for diagnostic in error.diagnostics:
+        suggestion = diagnostic.did_you_mean
+        fix = diagnostic.fix
+        if suggestion and not fix:
+            value = _replaced(setting.value, name, suggestion)
+            fix = errors.fix_line(key, setting.origin, value)
+        where = errors.where(key, setting.origin)
+        yield replace(diagnostic, key=key, where=where, fix=fix)
+
+
+def _replaced(value: Any, name: str, new: str) -> Any:
+    """`value`, a name or a list of names, with `new` instead of `name`."""
+    if isinstance(value, list):
+        return [new if each == name else each for each in value]
+    return new
 
 
 @cache

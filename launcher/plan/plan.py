@@ -57,7 +57,8 @@ from gearshift.launcher.plan.target import (
 from gearshift.launcher.plan.time import UNKNOWN, Seconds
 from gearshift.models.base import Batch, DataError, HasFrozenEncoder, Task
 from gearshift.training.checkpoint import base_weights, retention
-from gearshift.training.data.samples import DataOrder, MicroBatch, Samples, order_of
+from gearshift.training.data.loader import order_of
+from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
 from gearshift.training.logging.encoding import size
 from gearshift.training.settings import FeatureCache, SettingError, TrainingSettings
 from gearshift.training.throughput import Gpu

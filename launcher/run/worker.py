@@ -39,8 +39,8 @@ from gearshift.training.callbacks.base import TEST, Facts, Outcome
 from gearshift.training.checkpoint import retention, tensor_file
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
-from gearshift.training.data.loader import Batches, EvaluationBatches
-from gearshift.training.data.samples import Samples, fingerprint, order_of
+from gearshift.training.data.loader import Batches, EvaluationBatches, order_of
+from gearshift.training.data.samples import Samples, fingerprint
 from gearshift.training.data.workers import DataWatchdog
 from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart
 from gearshift.training.inspection import Architecture, architecture

@@ -213,26 +213,13 @@ class LanguageTask(FamilyTask):
                 hint="or add data",
             )
 
-        facts: dict[str, Any] = {
-            "source": " + ".join(corpus.source.name for corpus in corpora),
-            "kind": "conversations" if self.is_chat else "text",
-            "format": " and ".join(dict.fromkeys(corpus.source.format for corpus in corpora)),
-        }
+        facts = self._facts_of_files(corpora)
         if self.names:
             shares = self.data("train").shares.tolist()
             facts["sources"] = {
                 name: {"samples": len(part), "share": share}
                 for name, part, share in zip(self.names, parts["train"], shares, strict=True)
             }
-        meanings: dict[str, str] = {}
-        assumed = []
-        for corpus in corpora:
-            meanings |= corpus.meanings
-            assumed += [f"{name}: {listed(files, 1)}" for name, files in corpus.encodings.items()]
-        if meanings:
-            facts["columns"] = meanings
-        if assumed:
-            facts["encoding"] = "; ".join(assumed)
         facts["bytes"] = sums.pop("bytes")
         if any(corpus.source.is_cut for corpus in corpora):
             facts["split"] = _BY_POSITION
@@ -255,6 +242,24 @@ class LanguageTask(FamilyTask):
             else:
                 advice = ""
             facts["warning"] = f"{truncated} prompts lose their start: shorten them{advice}"
+        return facts
+
+    def _facts_of_files(self, corpora: Sequence[Corpus]) -> dict[str, Any]:
+        """What is known of the files before their samples."""
+        facts: dict[str, Any] = {
+            "source": " + ".join(corpus.source.name for corpus in corpora),
+            "kind": "conversations" if self.is_chat else "text",
+            "format": " and ".join(dict.fromkeys(corpus.source.format for corpus in corpora)),
+        }
+        meanings: dict[str, str] = {}
+        assumed = []
+        for corpus in corpora:
+            meanings |= corpus.meanings
+            assumed += [f"{name}: {listed(files, 1)}" for name, files in corpus.encodings.items()]
+        if meanings:
+            facts["columns"] = meanings
+        if assumed:
+            facts["encoding"] = "; ".join(assumed)
         return facts
 
     def _whole(self, parts: Sequence[Samples]) -> Samples | Mixture:

@@ -13,17 +13,28 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from gearshift.models.base import DataError
+from gearshift.models.base import DataError, HasSources
 from gearshift.training.callbacks.base import WorkerDied
-from gearshift.training.data.samples import MicroBatch
+from gearshift.training.data.samples import DataOrder, MicroBatch
 from gearshift.training.data.workers import RequestLoader
 
 if TYPE_CHECKING:
     from gearshift.engines.base import World
-    from gearshift.training.data.samples import DataOrder, Request, Samples
+    from gearshift.models.base import Split
+    from gearshift.training.data.samples import Request, Samples
     from gearshift.training.data.workers import DataWatchdog
     from gearshift.training.settings import Loader
     from gearshift.training.train_plan import TrainPlan
+
+
+def order_of(split: Split, global_batch: int, seed: int) -> DataOrder:
+    """The order of the samples of `split`. Raises SettingError as DataOrder."""
+    if isinstance(split, HasSources) and split.source_weights is not None:
+        # For the runs that weigh them.
+        from gearshift.training.data.mixed_order import MixedOrder
+
+        return MixedOrder(split.source_sizes, split.source_weights, global_batch, seed)
+    return DataOrder(len(split), global_batch, seed)
 
 
 class Batches:

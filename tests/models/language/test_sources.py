@@ -3,7 +3,9 @@ import pytest
 
 from gearshift.models.base import DataError
 from gearshift.models.language.sources import source_names
-from gearshift.training.data.samples import DataOrder, MixedOrder, order_of
+from gearshift.training.data.loader import order_of
+from gearshift.training.data.mixed_order import MixedOrder
+from gearshift.training.data.samples import DataOrder
 
 
 @pytest.fixture

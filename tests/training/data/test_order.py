@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from gearshift.training.data.samples import DataOrder, MixedOrder, interleave, permute
+from gearshift.training.data.mixed_order import MixedOrder, interleave
+from gearshift.training.data.samples import DataOrder, permute
 
 KEYS = [1, 2, 3, 4, 5, 6, 7, 8]
 
