@@ -108,7 +108,7 @@ def test_another_weight_or_source_needs_another_data_order(here, capsys):
     for change, keys in ((other, ["data.weights"]), (fewer, ["data.path", "data.weights"])):
         diagnostics = wrong(here, capsys, "resume", STEP_4, *change)
         assert [each["key"] for each in diagnostics] == keys
-        assert all("--reset data" in each["fix"] for each in diagnostics)
+        assert all("--reset data" in " ".join(each["fix"]) for each in diagnostics)
         assert all(each["where"] for each in diagnostics)
     code, out, error = here("resume", STEP_4, *other, "--reset", "data", "--out", "y")
     assert code == 0, error

@@ -17,7 +17,7 @@ def error_lines(path):
 
 def test_an_embedded_dataset_belongs_to_its_family():
     assert find_families("embedded:commands", None, ORIGIN) == [("language", None)]
-    assert error_lines("embedded:comands")[-1].endswith(" data check embedded:commands")
+    assert error_lines("embedded:comands")[-1].endswith(" embedded:commands")
 
 
 def test_an_unknown_format_lists_the_formats_of_every_family(tmp_path):
