@@ -18,7 +18,11 @@ THRESHOLDS = torch.logspace(-2, 1, 200)
 METRICS = ("val_iou", "precision", "recall", "f1")
 
 
-def mass(events: Tensor, bins: int, side: int) -> Tensor:
+def mass(
+    events: Tensor,
+    bins: int,
+    side: int,
+) -> Tensor:
     """The mass of the last `bins`, a mean over `side`² pixels around each: [batch, height, width].
 
     `events` [batch, bin, height, width] is the voxel grid; both signs count alike.

@@ -33,7 +33,11 @@ def shrunk(frame: ndarray, factor: int) -> ndarray:
     return np.rint(means).astype(np.uint8)
 
 
-def canny(frame: ndarray, low: int, high: int) -> ndarray:
+def canny(
+    frame: ndarray,
+    low: int,
+    high: int,
+) -> ndarray:
     """Whether each pixel of `frame` uint8 [height, width] is on a thin edge: bool.
 
     Pixels above `low` that connect to one above `high`; the strength is |dx| + |dy| of Sobel's 3×3

@@ -105,7 +105,10 @@ def find_recordings(
     return recordings, facts
 
 
-def _choose(formats: Mapping[str, str], settings: Data) -> tuple[list[str], dict[str, Any]]:
+def _choose(
+    formats: Mapping[str, str],
+    settings: Data,
+) -> tuple[list[str], dict[str, Any]]:
     """The names of the recordings to use, of those with `formats`, and facts of the choice."""
     names = list(formats)
     # Both cameras of DSEC see the same scene: one would be trained on, the other validated.

@@ -35,7 +35,11 @@ HOT_HZ = 100.0
 class Camera:
     """Pixels of one clip. Sources: Rebecq et al., ESIM, 2018; Hu et al., v2e, 2021."""
 
-    def __init__(self, rng: Generator, brightness: ndarray) -> None:
+    def __init__(
+        self,
+        rng: Generator,
+        brightness: ndarray,
+    ) -> None:
         """`brightness` [height, width] at time 0."""
         self._rng = rng
         self._width = brightness.shape[1]
@@ -45,7 +49,12 @@ class Camera:
         self._threshold = np.clip(thresholds, 0.1, 0.3).astype(np.float32)
         self._fired_at = np.full(brightness.size, -np.inf, np.float32)
 
-    def observe(self, brightness: ndarray, start: float, stop: float) -> Iterator[Events]:
+    def observe(
+        self,
+        brightness: ndarray,
+        start: float,
+        stop: float,
+    ) -> Iterator[Events]:
         """Events of (start, stop], seconds, during a linear change to `brightness`.
 
         First the first event of each pixel, then the second ones.
@@ -93,7 +102,12 @@ class Camera:
         t = rng.uniform(0, duration, len(at))
         return self._events(t, at, signs)
 
-    def _events(self, t: ndarray, at: ndarray, sign: ndarray) -> Events:
+    def _events(
+        self,
+        t: ndarray,
+        at: ndarray,
+        sign: ndarray,
+    ) -> Events:
         """Events of the pixels `at`, numbered row by row."""
         y, x = np.divmod(at, self._width)
         return Events(
@@ -153,7 +167,11 @@ class MovingShape:
 class Scene:
     """Two to five shapes on a textured background; half of the scenes have a moving camera."""
 
-    def __init__(self, rng: Generator, sensor: Sides) -> None:
+    def __init__(
+        self,
+        rng: Generator,
+        sensor: Sides,
+    ) -> None:
         """`sensor` is height and width."""
         self.sensor = sensor
         self.ground = float(rng.uniform(70, 150))
@@ -193,7 +211,12 @@ class Scene:
         )
         return self.ground + texture
 
-    def _add(self, picture: ndarray, shape: MovingShape, time: float) -> None:
+    def _add(
+        self,
+        picture: ndarray,
+        shape: MovingShape,
+        time: float,
+    ) -> None:
         extent = np.array(self.sensor[::-1])
         center = shape.center + (shape.velocity - self.ego) * time
         around = np.mod(center, 2 * extent)
@@ -225,7 +248,11 @@ class Scene:
         picture[part] += cover * (texture - picture[part])
 
 
-def _distance(shape: MovingShape, x: ndarray, y: ndarray) -> ndarray:
+def _distance(
+    shape: MovingShape,
+    x: ndarray,
+    y: ndarray,
+) -> ndarray:
     """Approximate distance of each point from the shape in pixels; negative inside."""
     if shape.is_ellipse:
         a, b = shape.radii.tolist()
@@ -239,7 +266,11 @@ def _distance(shape: MovingShape, x: ndarray, y: ndarray) -> ndarray:
     return np.maximum.reduce(distances)
 
 
-def _texture(waves: ndarray, x: ndarray, y: ndarray) -> ndarray:
+def _texture(
+    waves: ndarray,
+    x: ndarray,
+    y: ndarray,
+) -> ndarray:
     total = np.zeros_like(x)
     for along_x, along_y, phase, height in waves.tolist():
         angle = along_x * x + along_y * y + phase
@@ -252,7 +283,12 @@ def _direction(rng: Generator) -> ndarray:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _waves(rng: Generator, count: int, height: float, sensor: Sides) -> ndarray:
+def _waves(
+    rng: Generator,
+    count: int,
+    height: float,
+    sensor: Sides,
+) -> ndarray:
     """Waves with lengths from a tenth of the sensor height to all of it."""
     length = sensor[0] * rng.uniform(0.1, 1.0, count)
     frequency = 2 * np.pi / length
@@ -268,7 +304,11 @@ def _waves(rng: Generator, count: int, height: float, sensor: Sides) -> ndarray:
     return np.stack(columns, axis=1)
 
 
-def _shape(rng: Generator, sensor: Sides, ground: float) -> MovingShape:
+def _shape(
+    rng: Generator,
+    sensor: Sides,
+    ground: float,
+) -> MovingShape:
     size = sensor[0] * sensor[1] * rng.uniform(*PERIMETER)
     is_ellipse = bool(rng.random() < 0.4)
     if is_ellipse:
@@ -367,7 +407,12 @@ def _events(sensor: Sides, number: int) -> array_file.Arrays:
     return {key: arrays[key][start:stop] for key in "txyp"}
 
 
-def _label(sensor: Sides, number: int, index: int, factor: int) -> ndarray:
+def _label(
+    sensor: Sides,
+    number: int,
+    index: int,
+    factor: int,
+) -> ndarray:
     return _labels(sensor, factor)[number, index]
 
 
@@ -388,7 +433,11 @@ def _find_edges(sensor: Sides, factor: int) -> array_file.Arrays:
     return {"labels": np.array(labels)}
 
 
-def _clip(rng: Generator, sensor: Sides, number: int) -> tuple[Events, ndarray, ndarray]:
+def _clip(
+    rng: Generator,
+    sensor: Sides,
+    number: int,
+) -> tuple[Events, ndarray, ndarray]:
     """The events of a clip, its frames, and their times."""
     scene = Scene(rng, sensor)
     steps = int(np.ceil(scene.speed / FRAMES_PER_SECOND / STEP))
