@@ -73,7 +73,7 @@ def pin_setting(key: str, values: Values) -> tuple[Setting, list[str], list[Diag
                 pinned = hub.fetch(name)
                 state = f"the commit of {name}"
         except SettingsError as error:
-            diagnostics += _about(key, name, setting, error)
+            diagnostics += _about(key, name, values[key], error)
             continue
         if key == DATA_PATH or pinned != name:
             notes.append(f"{key}: {pinned}, {state}")

@@ -84,6 +84,24 @@ def test_settings_name_the_commit_and_no_data_is_downloaded_before_the_run(serve
     assert any("in the cache" in note for note in resolved(model="language", data=NAME).notes)
 
 
+def test_each_of_several_sources_has_its_commit_or_the_line_to_type(
+    server, chats, configured, here
+):
+    other = "hf:org/configured:main:test"
+    write(here, "mine.jsonl")
+    sources = [NAME, "mine.jsonl", other]
+    run = resolved(f"data.path={json.dumps(sources)}", model="language:tiny")
+    pinned = [PINNED, "mine.jsonl", f"hf:org/configured@{COMMIT}:main:test"]
+    assert run.settings.data.path == pinned
+    fetch_data(run.values)
+    assert server.sent >= {"train-00000-of-00001.jsonl", "test-0.jsonl"}
+    assert paths.is_same("data.path", pinned, sources, run.values)
+    sources[2] = "hf:org/configured:main:tset"
+    (error,) = refused(f"data.path={json.dumps(sources)}", model="language")
+    assert error.key == "data.path"
+    assert error.fix == f"--data {NAME} --data mine.jsonl --data {other}"
+
+
 def test_a_plan_downloads_no_data_and_names_the_command_that_does(server, chats):
     run = resolved(model="language:tiny", data=NAME)
     (error,) = errors_of(fetch_data, run.values, may_download=False)
