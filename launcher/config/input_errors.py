@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -33,7 +34,7 @@ from gearshift.launcher.config.command_line import (
     command_line_error,
 )
 from gearshift.launcher.config.errors import about, allowed, display_name
-from gearshift.launcher.config.named_model import nearest_name_of_hub
+from gearshift.launcher.config.named_model import name_of_hub, nearest_name_of_hub, settings_around
 from gearshift.launcher.config.other_tools import Meaning
 from gearshift.launcher.config.provenance import (
     BUILT_IN_LAYER,
@@ -77,13 +78,13 @@ def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[
     if positionals and command.optional_operand.get(positionals[0]) == "":
         most = 1
     for argument in positionals[most:]:
-        is_setting = argument.partition("=")[0] in names("keys")
+        option = _option_for(argument)
         yield command_line_error(
             f"unexpected argument '{argument}'",
             argument,
             value=argument,
             allowed=options,
-            fix=f"--set {shlex.quote(argument)}" if is_setting else None,
+            fix=option and f"{option} {shlex.quote(argument)}",
             replaces=(argument,),
         )
     choices = ", ".join(command.choices)
@@ -112,6 +113,21 @@ def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[
         call = f"{command.name} {argument or command.choices[0]}"
         form = f"{PROGRAM} {call} {command.operand}"
         yield command_line_error(f"{call} requires {command.operand}", call, allowed=form)
+
+
+def _option_for(argument: str) -> str | None:
+    """The option that takes an argument that stands alone, if that is clear. Reads the disk."""
+    if argument.partition("=")[0] in names("keys"):
+        return "--set"
+    if argument.partition(":")[0] in FAMILIES:
+        return "--model"
+    path = Path(argument).expanduser()
+    if path.is_file():
+        return "--config" if path.suffix in (".yaml", ".yml") else "--data"
+    if path.is_dir():
+        is_model = (path / "config.json").is_file() or settings_around(path)
+        return "--model" if is_model else "--data"
+    return "--model" if name_of_hub(argument) else None
 
 
 def unknown_option(command: Command, words: Sequence[str], position: int) -> Diagnostic:
@@ -462,10 +478,18 @@ def unknown_command(
     name: str, words: Sequence[str], commands: Sequence[str], known: Sequence[str]
 ) -> Diagnostic:
     """The error of a command that does not exist; `known` has other words for `commands`, too."""
-    nearest = other_tools.command(name) or nearest_match(name, known)
+    nearest = other_tools.command(name)
+    option = _option_for(name)
+    first = []
+    if nearest is None and option is not None:
+        first = [option, name]
+        nearest = shlex.join(first)
+    else:
+        nearest = nearest or nearest_match(name, known)
+        if nearest not in (None, DEFAULT):
+            first = shlex.split(nearest)
     fix = None
     if nearest is not None:
-        first = [] if nearest == DEFAULT else shlex.split(nearest)
         fix = f"{PROGRAM} {shlex.join([*first, *words])}".rstrip()
     return Diagnostic(
         f"unknown command '{name}'",
