@@ -1,6 +1,7 @@
 """A data set of the Hugging Face hub in whole command lines: train, resume, evaluate, use as start."""
 
 import json
+import shlex
 
 import pytest
 
@@ -59,5 +60,6 @@ def test_what_is_not_there_is_refused_with_the_line_to_type_and_nothing_is_writt
         done = python("-m", "launcher", *map(str, words), env=environment, folder=tmp_path)
         (error,) = json.loads(done.stdout)["diagnostics"]
         assert done.returncode == 2
-        assert (error["key"], error["where"], error["fix"]) == ("data.path", f"--data {name}", fix)
+        assert (error["key"], error["where"]) == ("data.path", f"--data {name}")
+        assert fix in shlex.join(error["fix"])
         assert not (tmp_path / "run").exists()

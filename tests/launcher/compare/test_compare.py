@@ -61,9 +61,12 @@ def test_a_broken_promise_exits_1_and_the_json_holds_everything(workdir):
 def test_a_failed_run_is_reported_and_the_others_continue(workdir):
     # Only mode lite takes a share of the data, which is then too small for a step.
     (workdir / "small.jsonl").write_text("".join(REQUESTS.splitlines(keepends=True)[:12]))
-    args = ["--data", "small.jsonl", "--modes", "lite", "--steps", "2", "--out", "failing"]
-    code, out, _ = compare(workdir, *args, "--set", "train.global_batch=8")
-    assert code == 1, out
+    args = ["--modes", "lite", "--steps", "2", "--set", "train.global_batch=8", "--out", "failing"]
+    compared = ["small.jsonl" if word == "mine.jsonl" else word for word in COMPARE]
+    done = Program(workdir)(*compared, *args)
+    code = done.returncode
+    out = done.stdout
+    assert code == 1, done.stderr
     (line,) = [line for line in out.splitlines() if line.startswith("lite local failed: ")]
     assert "train.global_batch 8" in line
     default, lite = json.loads((workdir / "failing" / "compare.json").read_text())["rows"]

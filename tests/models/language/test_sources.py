@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -74,3 +77,11 @@ def test_text_and_conversations_do_not_mix(folders, tmp_path, ready_task):
     with pytest.raises(DataError) as error:
         ready_task(path=[folders[0], str(tmp_path / "chat.csv")], seq_len=16)
     assert error.value.where == "data.path"
+
+
+def test_a_source_with_nothing_of_its_own_is_refused(folders, ready_task):
+    copy = Path(folders[0]).with_name("copy")
+    shutil.copytree(folders[0], copy)
+    with pytest.raises(DataError) as refused:
+        ready_task(path=[folders[0], str(copy)], seq_len=16)
+    assert refused.value.where == "data.path" and str(copy) in refused.value.message
