@@ -1,6 +1,6 @@
 """How many CPU seconds until `plan` of a large language model prints its plan, and until it ends?
 
-    python -m benchmarks.plan_cpu --layout Llama-3.1-8B --gpu "RTX 4090"
+    python -m benchmarks.plan_cpu --layout Qwen/Qwen3-8B --gpu "RTX 4090"
 
 The folder has the configuration and a tokenizer, without weights. Seconds are those of the user and
 the system, of the process and its children: waits and other programs do not count.
@@ -53,7 +53,7 @@ def measure(arguments: list[str]) -> list[tuple[str, float]]:
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--layout", default="Llama-3.1-8B", choices=LAYOUTS)
+    parser.add_argument("--layout", default="meta-llama/Llama-3.1-8B-Instruct", choices=LAYOUTS)
     parser.add_argument("--gpu", default="RTX 4090")
     parser.add_argument("--smoke", action="store_true", help="a tiny layout")
     options = parser.parse_args()
@@ -62,7 +62,7 @@ def main() -> None:
         ((name, layout),) = SMOKE.items()
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / name
-        folder.mkdir()
+        folder.mkdir(parents=True)
         save_tokenizer(folder)
         transformers.AutoConfig.for_model(**layout).save_pretrained(folder)
         command = [sys.executable, "-m", "launcher", "plan", "--model", "language"]
