@@ -38,6 +38,8 @@ from gearshift.launcher.config.provenance import (
     KeySets,
     Resolved,
     Values,
+    as_list,
+    with_another,
 )
 from gearshift.launcher.config.schema import (
     DATA_PATH,
@@ -268,7 +270,7 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
     diagnostics += _trackers(values)
     for key in paths.PATHS:
         if key in values:
-            for text in paths.as_list(now[key]):
+            for text in as_list(now[key]):
                 diagnostics += _path(values, key, text)
     for key in ("model.start", "model.encoder"):
         if now.get(key) and "model.size" in values and not why_ineffective(values, key):
@@ -385,9 +387,7 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
             from gearshift.launcher.config import named_model
 
             like = named_model.nearest_name_of_hub(text)
-        new: Any = like
-        if like is not None and text != values[key].value:  # one of several
-            new = [like if each == text else each for each in values[key].value]
+        new = like and with_another(values[key].value, text, like)
         yield _about(values, key, problem, new=new, did_you_mean=like, fix=fix, hint=hint)
 
 

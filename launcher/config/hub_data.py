@@ -24,7 +24,7 @@ from gearshift.launcher.base.diagnostics import (
 from gearshift.launcher.config import errors, hub
 from gearshift.launcher.config.feature_checks import is_requested
 from gearshift.launcher.config.hub import Repository, is_rank
-from gearshift.launcher.config.provenance import CLI_LAYER, Setting, Values, hub_names
+from gearshift.launcher.config.provenance import CLI_LAYER, Setting, Values, hub_names, with_another
 from gearshift.launcher.config.schema import DATA_PATH
 from gearshift.models.catalog import HUB, data_folder
 
@@ -73,31 +73,24 @@ def pin_setting(key: str, values: Values) -> tuple[Setting, list[str], list[Diag
                 pinned = hub.fetch(name)
                 state = f"the commit of {name}"
         except SettingsError as error:
-            diagnostics += _about(key, name, values[key], error)
+            diagnostics += about_name(key, name, values[key], error)
             continue
         if key == DATA_PATH or pinned != name:
             notes.append(f"{key}: {pinned}, {state}")
-        setting = replace(setting, value=_replaced(setting.value, name, pinned))
+        setting = replace(setting, value=with_another(setting.value, name, pinned))
     return setting, notes, diagnostics
 
 
-def _about(key: str, name: str, setting: Setting, error: SettingsError) -> Iterator[Diagnostic]:
+def about_name(key: str, name: str, setting: Setting, error: SettingsError) -> Iterator[Diagnostic]:
     """What `error` says of `name`, which a setting names."""
     for diagnostic in error.diagnostics:
         suggestion = diagnostic.did_you_mean
         fix = diagnostic.fix
         if suggestion and not fix:
-            value = _replaced(setting.value, name, suggestion)
+            value = with_another(setting.value, name, suggestion)
             fix = errors.fix_line(key, setting.origin, value)
         where = errors.where(key, setting.origin)
         yield replace(diagnostic, key=key, where=where, fix=fix)
-
-
-def _replaced(value: Any, name: str, new: str) -> Any:
-    """`value`, a name or a list of names, with `new` instead of `name`."""
-    if isinstance(value, list):
-        return [new if each == name else each for each in value]
-    return new
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gearshift.launcher.base.diagnostics import OFF, ON
+from gearshift.launcher.base.diagnostics import OFF, ON, fold
 from gearshift.launcher.config.command_line import BY_FLAG
 
 _FILE = Path(__file__).with_name("other_tools.yaml")
@@ -111,7 +111,7 @@ def _filled(text: str, value: str) -> str:
 def _entry(name: str) -> Any:
     """What the table has for a name; before its last dot may be a section that says nothing."""
     settings = _folded()
-    key = _fold(name)
+    key = fold(name)
     if key in settings:
         return settings[key]
     section, _, last = key.rpartition(".")
@@ -128,8 +128,4 @@ def table() -> Mapping[str, Any]:
 
 @cache
 def _folded() -> Mapping[str, Any]:
-    return {_fold(name): entry for name, entry in table()["settings"].items()}
-
-
-def _fold(name: str) -> str:
-    return name.lower().lstrip("-").replace("-", "").replace("_", "")
+    return {fold(name): entry for name, entry in table()["settings"].items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gearshift.launcher.config.presets import TASK_FOLDER
-from gearshift.launcher.config.provenance import Setting, Values
+from gearshift.launcher.config.provenance import Setting, Values, as_list
 from gearshift.launcher.config.schema import config_of
 from gearshift.models.catalog import HUB, is_custom
 
@@ -53,11 +53,6 @@ def kept_values(values: Values) -> dict[str, Any]:
         elif _is_path(key, values, value):
             texts[key] = _absolute(value)
     return texts
-
-
-def as_list(value: Any) -> list[Any]:
-    """The values of a setting that is one, or a list of several."""
-    return value if isinstance(value, list) else [value]
 
 
 def is_same(key: str, old: object, new: object, values: Values) -> bool:

@@ -85,13 +85,23 @@ Values = Mapping[str, Setting]
 """Every setting by its dotted key; or those of a layer, which all their origins name."""
 
 
+def as_list(value: Any) -> list[Any]:
+    """The values of a setting that is one, or a list of several."""
+    return value if isinstance(value, list) else [value]
+
+
+def with_another(value: Any, old: Any, new: Any) -> Any:
+    """The value of such a setting with `new` instead of `old`."""
+    if isinstance(value, list):
+        return [new if each == old else each for each in value]
+    return new
+
+
 def hub_names(values: Values, key: str) -> list[str]:
     """The models or data sets of the Hugging Face hub that a setting of a family names."""
     if key not in values or is_custom(values["model.family"].value):
         return []
-    value = values[key].value
-    texts = value if isinstance(value, list) else [value]
-    return [text for text in texts if str(text).startswith(HUB)]
+    return [text for text in as_list(values[key].value) if str(text).startswith(HUB)]
 
 
 def layer_of(layer: str, lines: Iterable[Line], position: int = -1) -> dict[str, Setting]:

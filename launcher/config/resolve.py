@@ -181,12 +181,8 @@ def fetch_data(values: Values, *, may_download: bool = True) -> None:
         try:
             hub_data.fetch(name, may_download=is_asked)
         except SettingsError as error:
-            from gearshift.launcher.config.errors import where
-
-            place = where(DATA_PATH, setting.origin)
-            raise SettingsError(
-                [replace(each, key=DATA_PATH, where=place) for each in error.diagnostics]
-            ) from None
+            diagnostics = hub_data.about_name(DATA_PATH, name, setting, error)
+            raise SettingsError([*diagnostics]) from None
 
 
 # For the reader: what was chosen, and what is promised.

@@ -14,8 +14,7 @@ from gearshift.engines.base import World
 from gearshift.launcher.base import environment, signals
 from gearshift.launcher.base.signals import ProcessPhase
 from gearshift.launcher.config import machine
-from gearshift.launcher.config.paths import as_list
-from gearshift.launcher.config.provenance import hub_names
+from gearshift.launcher.config.provenance import as_list, hub_names
 from gearshift.launcher.config.schema import DATA_PATH, Settings, model_name
 from gearshift.launcher.run_folder.run_folder import SAMPLES
 from gearshift.launcher.run_folder.run_plan import RunPlan

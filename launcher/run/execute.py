@@ -18,8 +18,8 @@ from gearshift.launcher.base.diagnostics import PROGRAM, FetchError, SettingsErr
 from gearshift.launcher.base.signals import ProcessPhase, Stopped, at_signal
 from gearshift.launcher.config import batching
 from gearshift.launcher.config.command_line import INPUT
-from gearshift.launcher.config.paths import EMBEDDED, as_list
-from gearshift.launcher.config.provenance import Batching
+from gearshift.launcher.config.paths import EMBEDDED
+from gearshift.launcher.config.provenance import Batching, as_list
 from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.settings_file import read_values
 from gearshift.launcher.run import affinity, run_end

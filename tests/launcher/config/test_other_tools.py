@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gearshift.launcher.__main__ import main, read
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, fold
 from gearshift.launcher.commands.catalog import COMMANDS
 from gearshift.launcher.config import machine, other_tools
 from gearshift.launcher.config.command_line import BY_FLAG
@@ -97,7 +97,7 @@ def test_a_value_of_another_tool_is_one_of_ours_and_names_are_told_apart():
     for key, names in TABLE["values"].items():
         for name, value in names.items():
             assert other_tools.value_of(key, name) == value
-    folded = [other_tools._fold(name) for name in TABLE["settings"]]
+    folded = [fold(name) for name in TABLE["settings"]]
     assert len({*folded}) == len(folded) >= 120
 
 
