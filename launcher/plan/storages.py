@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -243,6 +244,11 @@ class Storages(TorchDispatchMode):
         held[np.arange(len(changes)) + 1, kinds] = sizes
         at = [start, *range(start, len(changes))]
         return Moments(phase[at], held.cumsum(0)[start:], computed[at])
+
+    def most_bytes(self, start: int) -> int:
+        """The most bytes that were held since the change `start`, beyond those before it."""
+        sizes = [life.size * sign for *_, life, sign in self.changes[start:]]
+        return max(accumulate(sizes, initial=0))
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         if storage._cdata not in self._now:

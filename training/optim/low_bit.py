@@ -119,7 +119,7 @@ class LowBitAdamW(AdamW):
             state = self.state[parameter]
             weights = shard(parameter).detach().view(-1)
             gradient = shard(parameter.grad).reshape(-1)
-            _update_parts(
+            update_parts(
                 weights,
                 gradient,
                 row,
@@ -164,7 +164,7 @@ def _correction(beta: float, steps: Tensor) -> Tensor:
     return -torch.expm1((steps + 1) * math.log(max(beta, 1e-30)))
 
 
-def _update_parts(
+def update_parts(
     weights: Tensor,
     gradient: Tensor,
     numbers: Tensor,

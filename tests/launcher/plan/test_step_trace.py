@@ -1,8 +1,11 @@
 """Steps are traced without a GPU: none is asked, whatever the optimizer and the engine."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from gearshift.engines.catalog import ENGINES
+from gearshift.launcher.plan import step_trace
 from gearshift.launcher.plan.plan import plan_run
 from gearshift.launcher.plan.target import Described
 from tests.launcher.given import ROOT, SERVER, python, resolved
@@ -13,6 +16,7 @@ OPTIMIZERS = {
     "muon": ("ddp", "fsdp"),
     "adafactor": ("oss",),
 }
+SMALL = ("data.seq_len=16", "train.global_batch=1", "train.micro_batch=1")
 SETS = ("memory.activation_checkpointing=selective", "train.global_batch=8", "train.micro_batch=2")
 
 
@@ -51,3 +55,12 @@ def test_engine_auto_plans_in_a_fork_that_sees_no_gpu():
     )
     done = python("-c", program, folder=ROOT, env={"CUDA_VISIBLE_DEVICES": "0"})
     assert done.stdout == "'' 0\n", done.stderr
+
+
+@pytest.mark.parametrize("state", ["int8", "bf16"])
+def test_equal_parameters_are_planned_as_if_each_were_traced(state, monkeypatch):
+    run = resolved("model.size=tiny", f"optim.state={state}", *SMALL, engine="local")
+    once = plan_run(run, Described(SERVER))
+    monkeypatch.setattr(step_trace, "equal_updates_once", lambda _: nullcontext())
+    each = plan_run(run, Described(SERVER))
+    assert once.device == each.device and once.trace.launches == each.trace.launches
