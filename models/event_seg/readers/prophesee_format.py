@@ -128,9 +128,11 @@ def raw_pieces(path: Path, header: Header) -> Iterator[Events]:
     state = encoding.begin
     for at in range(header.begin, size, PIECE * width):
         words = np.fromfile(path, encoding.word, PIECE, offset=at)
-        # Of damaged words: DAT has one bit for the polarity, and three that are 0.
-        if header.encoding == "DAT" and words["address"].max() >> 29:
-            raise invalid(path, at, "has events of unknown polarity from there", "polarity 0 or 1")
+        if header.encoding == "DAT":
+            wrong = np.flatnonzero(words["address"] >> 29)
+            if wrong.size:
+                at += int(wrong[0]) * width
+                raise invalid(path, at, "has an event of unknown polarity", "polarity 0 or 1")
         events, state = encoding.decode(words, state)
         yield events
 
