@@ -73,10 +73,6 @@ class Windows:
 
     def sample(self, index: int, draws: Draws) -> Sample:
         rng = draws.rng() if self.fixed is None else self._rng(index)
-        return self.random_sample(index, rng)
-
-    def random_sample(self, index: int, rng: Generator) -> Sample:
-        """The sample at `index`, with everything in it that is random drawn from `rng`."""
         recording, window = self._at(index)
         start, stop = recording.windows[window]
         events = self._events(index)
@@ -161,8 +157,8 @@ class Windows:
         crop = label[top : top + rows, left : left + columns]
         return np.where(crop == IGNORED, IGNORE, crop.astype(np.int64))
 
-    def foreground(self) -> Sides:
-        """Foreground pixels and labeled pixels of at most MEASURED evenly spaced windows."""
+    def foreground(self) -> float:
+        """Share of the foreground in the labels of at most MEASURED evenly spaced windows."""
         foreground = 0
         labeled = 0
         for index in spread_positions(len(self), MEASURED):
@@ -173,7 +169,7 @@ class Windows:
             labels = self._labels(index, corner, rng)
             foreground += int((labels == 1).sum())
             labeled += int((labels != IGNORE).sum())
-        return foreground, labeled
+        return foreground / max(1, labeled)
 
 
 def voxelize(events: Events, start: float, stop: float, shape: tuple[int, int, int]) -> ndarray:
