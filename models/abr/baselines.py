@@ -161,8 +161,7 @@ def _best_split(
         return None
     columns = rng.integers(inputs.shape[1], size=splits)
     values = inputs[:, columns]
-    low = values.min(0)
-    thresholds = low + np.ptp(values, axis=0) * rng.random(splits, np.float32)
+    thresholds = values.min(0) + np.ptp(values, axis=0) * rng.random(splits, np.float32)
     above = (values > thresholds).astype(np.float32)
 
     # The sum over one side is minus that over the other.

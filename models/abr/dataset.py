@@ -62,15 +62,13 @@ def sample(
 
 def scaled_signal(signal: Signal, statistics: Statistics) -> Signal:
     """The input [..., 1, 200] of the model for signals [..., 200] in µV."""
-    scaled = signal / np.float32(statistics.signal_rms)
-    return np.asarray(scaled, np.float32)[..., None, :]
+    return np.asarray(signal / np.float32(statistics.signal_rms), np.float32)[..., None, :]
 
 
 def scaled_facts(facts: Signal, statistics: Statistics) -> Signal:
     """The input [..., 4] of the model for facts of STATIC_NAMES; the mean for an unknown one."""
     even = even_facts(facts.astype(np.float64))
-    scaled = (even - statistics.facts_mean) / statistics.facts_scale
-    return np.nan_to_num(scaled).astype(np.float32)
+    return np.nan_to_num((even - statistics.facts_mean) / statistics.facts_scale).astype(np.float32)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -114,14 +112,13 @@ def facts(
             target = responses.target[index]
             counts = np.bincount(target[target >= 0], minlength=CLASSES)
             classes[split] = dict(zip(CLASS_NAMES, counts.tolist(), strict=True))
-    is_unknown = np.isnan(responses.static).all(axis=0)
     facts: dict[str, Any] = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
         "unit": origin.unit,
         "files_of_raters": dict(reading.marked),
         "classes": classes,
         "not_trained": [name for name in TERMS if name not in terms],
-        "unknown": list(compress(STATIC_NAMES, is_unknown)),
+        "unknown": list(compress(STATIC_NAMES, np.isnan(responses.static).all(axis=0))),
         "left_out": dict(reading.left_out),
         "notes": few(reading.notes),
     }

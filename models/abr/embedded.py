@@ -65,8 +65,7 @@ def cochlear_microphonic(height: Array, phase: Array) -> Array:
     `height` [response, 1] in µV, and `phase` [response, 1].
     """
     since = np.maximum(TIME_MS - 0.4, 0)
-    rising = 1 - np.exp(-(since**2) / 0.1)
-    envelope = rising * np.exp(-TIME_MS / 1.6)
+    envelope = (1 - np.exp(-(since**2) / 0.1)) * np.exp(-TIME_MS / 1.6)
     return 2.0 * height * envelope * np.sin(2 * np.pi * 1.1 * TIME_MS + phase)
 
 
@@ -171,8 +170,7 @@ def hearing(kind: NDArray, rng: Generator) -> tuple[Array, Array]:
     ears = len(kind)
     normal = rng.uniform(5, 22, ears)
     gap = (kind == CONDUCTIVE) * rng.uniform(25, 45, ears)
-    raised = rng.uniform(40, 70, ears)
-    threshold = np.where(kind == SENSORINEURAL, raised, normal + gap)
+    threshold = np.where(kind == SENSORINEURAL, rng.uniform(40, 70, ears), normal + gap)
     # Neither of them answers at any level.
     threshold[np.isin(kind, (TOTAL, NEUROPATHY))] = np.nan
     return threshold, gap
@@ -235,8 +233,7 @@ def responses(
     noise = rng.uniform(0.02, 0.06, kind.shape)
     signal += pink_noise(noise, rng)
     # A few patients tense their muscles, in bursts.
-    is_tense = rng.random(kind.shape) < 0.04
-    muscle = is_tense * rng.uniform(0.1, 0.3, kind.shape)
+    muscle = (rng.random(kind.shape) < 0.04) * rng.uniform(0.1, 0.3, kind.shape)
     away = (TIME_MS - rng.uniform(2, 10, kind.shape)) / 1.5
     signal += muscle * np.exp(-(away**2)) * pink_noise(np.ones(kind.shape), rng)
 

@@ -40,8 +40,7 @@ class EncoderLevel(nn.Module):
     def __init__(self, inputs: int, width: int, size: Size) -> None:
         super().__init__()
         self.is_residual = inputs == width
-        stride = 2 if self.is_residual else 1
-        self.projection = TimeConv(inputs, width, 1, stride)
+        self.projection = TimeConv(inputs, width, 1, 2 if self.is_residual else 1)
         self.convolutions = nn.Sequential(ConvBlock(width, width, 3), ConvBlock(width, width, 3))
         self.halving = Halving(width)
         self.state_spaces = nn.Sequential(
@@ -133,8 +132,7 @@ class DecoderLevel(nn.Module):
         `skip` [batch, time, skip], the encoder at this rate; returns [batch, time, width].
         """
         x = upsample(x, skip.shape[1])
-        both = torch.cat((x, skip.to(x.dtype)), dim=-1)
-        x = self.joined_norm(self.joined(both))
+        x = self.joined_norm(self.joined(torch.cat((x, skip.to(x.dtype)), dim=-1)))
         memory = self.memory(memory)
         for layer, film in zip(self.layers, self.films, strict=True):
             x = film(layer(x, memory, self.positions), condition)
@@ -169,8 +167,7 @@ class SignalHead(nn.Module):
         """`x` [batch, time, base]; returns [batch, 1, 200]."""
         # Transposed instead of unsqueezed at the end: torch would take those strides for
         # channels-last, and DDP would copy the gradient of the first convolution.
-        pooled = self.pooling(self.layers(x))
-        shape = self.shape(pooled)[:, None].mT
+        shape = self.shape(self.pooling(self.layers(x)))[:, None].mT
         return (shape + self.residual(shape)).mT
 
 
@@ -194,8 +191,7 @@ class PeakHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; returns [batch, output], in the order of `output_names`."""
         shared = F.gelu(self.shared(self.pooling(x)))
-        outputs = [getattr(self, name)(shared) for name in self.output_names]
-        return torch.cat(outputs, dim=-1)
+        return torch.cat([getattr(self, name)(shared) for name in self.output_names], dim=-1)
 
 
 class ClassHead(nn.Module):
@@ -219,8 +215,7 @@ class ClassHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; returns [batch, 5]."""
-        logits = self.logits(self.shared(self.pooling(x)))
-        return logits * torch.exp(-self.log_temperature)
+        return self.logits(self.shared(self.pooling(x))) * torch.exp(-self.log_temperature)
 
 
 class ThresholdHead(nn.Module):

@@ -159,8 +159,7 @@ class UnscaledNetwork(nn.Module):
         if self.is_encoder:
             return model.encode(signal, static)[1]
         outputs: dict[str, Tensor] = model(signal, static)
-        reconstruction = outputs.pop("signal") * model.signal_rms
-        return {"reconstruction": reconstruction, **outputs}
+        return {"reconstruction": outputs.pop("signal") * model.signal_rms, **outputs}
 
 
 RESIDUAL_SCALE = 0.1

@@ -147,8 +147,9 @@ def collect(
     reading.left_out["skipped"] = reading.bad_records.finish(reading.settings.on_bad, len(usable))
     reading.left_out = +reading.left_out  # without counts of 0
     if not usable:
-        where = f"data.path, left out: {dict(reading.left_out)}"
-        raise DataError("no usable response", where=where)
+        raise DataError(
+            "no usable response", where=f"data.path, left out: {dict(reading.left_out)}"
+        )
 
     def column(name: str) -> Signal:
         return np.array([row[name] for row in usable], np.float32)
@@ -224,8 +225,7 @@ class Statistics:
 def fit(responses: Responses, train: Numbers) -> Statistics:
     """The statistics of the responses with the indices `train`, in float64."""
     power = np.square(responses.signal[train], dtype=np.float64).mean()
-    facts = even_facts(responses.static[train])
-    means, scales = zip(*map(_moments, facts.T), strict=True)
+    means, scales = zip(*map(_moments, even_facts(responses.static[train]).T), strict=True)
     target = responses.target[train]
     # In their order in Statistics.
     regressions = [_moments(responses.labels[name][train]) for name in LABELS[1:]]

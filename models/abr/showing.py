@@ -127,18 +127,19 @@ def build_predictions(
         name = f"{responses.patient[response]}, {_level(responses, response)}"
         target = responses.target[response]
         error = predicted["signal"][row] - signal[row]
-        cells = [
-            name,
-            CLASS_NAMES[target] if target >= 0 else None,
-            _cell(predicted, "class", row),
-            _cell(predicted, "probability", row),
-            _cell(responses.labels, "threshold", response),
-            _cell(predicted, "threshold", row),
-            _cell(responses.labels, "latency", response),
-            _cell(predicted, "latency", row),
-            float(np.sqrt(np.square(error).mean())),
-        ]
-        rows.append(cells)
+        rows.append(
+            [
+                name,
+                CLASS_NAMES[target] if target >= 0 else None,
+                _cell(predicted, "class", row),
+                _cell(predicted, "probability", row),
+                _cell(responses.labels, "threshold", response),
+                _cell(predicted, "threshold", row),
+                _cell(responses.labels, "latency", response),
+                _cell(predicted, "latency", row),
+                float(np.sqrt(np.square(error).mean())),
+            ]
+        )
         trace = _trace(responses, response, signal[row], predicted, row)
         image = _draw([trace], responses.origin.window_ms)
         caption = f"{name}: recorded (dark) and predicted (red), wave V marked"
@@ -265,8 +266,7 @@ def _estimated(task: Any, model: Any, responses: Responses, index: Numbers) -> E
     for part in np.split(index, range(BATCH, len(index), BATCH)):
         inputs = _inputs(task, responses.signal[part], responses.static[part])
         if task.stage == ENCODER:
-            encoded = model.encode(*inputs)[1]
-            batches.append({"features": encoded.float().cpu().numpy()})
+            batches.append({"features": model.encode(*inputs)[1].float().cpu().numpy()})
         else:
             batches.append(estimates(task, model(*inputs)))
     whole = {}

@@ -128,8 +128,7 @@ class AbrTask(FamilyTask):
         origin = self.records.origin
         self.statistics = load_or_fit(self.records, train, folder)
         self.terms = known_terms(self.records, train)
-        trained = TrainedOnResponses(self.terms, origin.species, origin.window_ms)
-        save_facts(trained, folder)
+        save_facts(TrainedOnResponses(self.terms, origin.species, origin.window_ms), folder)
         if "class" not in self.terms:
             self.goal = Goal("val_signal_mse", "min")
         self._sums = TermSums(self.regression, self.smoothing, self.statistics.class_weight)
@@ -148,13 +147,12 @@ class AbrTask(FamilyTask):
 
     def sample(self, number: int, given: int, draws: Draws) -> Sample:
         """In control `noise-signal`, a response keeps its own examination facts."""
-        facts_of = given if self.control == "noise" else number
         return dataset.sample(
             self.records,
             self.statistics,
             number,
             given,
-            facts_of,
+            given if self.control == "noise" else number,
         )
 
     collate = staticmethod(dataset.collate)
@@ -179,8 +177,7 @@ class AbrTask(FamilyTask):
         outputs = model(batch["signal"], batch["static"])
         weighted = {}
         for term, total in self._sums(outputs, batch).items():
-            factor = self.weights[term] * self._factors[term]
-            weighted[term] = factor * total
+            weighted[term] = self.weights[term] * self._factors[term] * total
         return Loss(weighted, {})
 
     def metric(self) -> Sums:
@@ -241,8 +238,7 @@ class AbrTask(FamilyTask):
         tensors = self.statistics.tensors()
         signal = tensors["signal_rms"] * torch.randn(8, 1, POINTS)
         static = tensors["facts_mean"] + tensors["facts_scale"] * torch.rand(8, STATIC)
-        whole = UnscaledNetwork(model, self.stage == "encoder")
-        return whole, {"signal": signal, "static": static}
+        return UnscaledNetwork(model, self.stage == "encoder"), {"signal": signal, "static": static}
 
     def facts(self) -> Mapping[str, Any]:
         split = f"by {self.records.origin.group}"

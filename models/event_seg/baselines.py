@@ -27,8 +27,7 @@ def mass(
 
     `events` [batch, bin, height, width] is the voxel grid; both signs count alike.
     """
-    total = events[:, -bins:].abs().sum(1)
-    return F.avg_pool2d(total, side, stride=1, padding=side // 2)
+    return F.avg_pool2d(events[:, -bins:].abs().sum(1), side, stride=1, padding=side // 2)
 
 
 def threshold_on_events(
@@ -42,12 +41,12 @@ def threshold_on_events(
         foreground = mass(batch["events"], bins, side)
         background = torch.full_like(foreground, threshold)
         maps = torch.stack((background, foreground), 1)
-        counts = overlap(maps, batch["mask"])
-        for key, count in counts.items():
+        for key, count in overlap(maps, batch["mask"]).items():
             sums[key] = sums.get(key, 0) + count
     all_scores = scores(sums)
-    metrics = {key: all_scores[key] or 0.0 for key in METRICS}
-    return Baseline("a threshold on recent events", metrics)
+    return Baseline(
+        "a threshold on recent events", {key: all_scores[key] or 0.0 for key in METRICS}
+    )
 
 
 def _fitted(batches: Iterable[Batch]) -> tuple[int, int, float]:
@@ -65,6 +64,5 @@ def _fitted(batches: Iterable[Batch]) -> tuple[int, int, float]:
     above = counts.flip(2).cumsum(2).flip(2)[..., 1:]
     predicted_only, both = above.unbind(1)
     union = predicted_only + counts[:, 1].sum(1, keepdim=True)
-    best = int((both / union.clamp(min=1)).argmax())
-    number, rank_of_best = divmod(best, len(THRESHOLDS))
+    number, rank_of_best = divmod(int((both / union.clamp(min=1)).argmax()), len(THRESHOLDS))
     return (*CHOICES[number], float(THRESHOLDS[rank_of_best]))

@@ -69,8 +69,7 @@ def find_recordings(
     recording or if sensors differ.
     """
     known = known_files(path, recognize, FORMATS)
-    formats = {name: form for name, (_, form) in known.items()}
-    names, facts = _choose(formats, settings)
+    names, facts = _choose({name: form for name, (_, form) in known.items()}, settings)
     # A copy under another name would be trained on and validate.
     copies = data_files.copies({name: known[name][0] for name in names})
     names = [name for name in names if name not in copies]
@@ -94,8 +93,9 @@ def find_recordings(
             allowed="recordings of one sensor size",
             hint="use one folder per camera, or  --set 'data.sensor=[HEIGHT,WIDTH]'  for RAW files",
         )
-    files = data_files.files(path)
-    num_recordings = sum(not file.name.endswith(COMPANION_SUFFIXES) for file in files)
+    num_recordings = sum(
+        not file.name.endswith(COMPANION_SUFFIXES) for file in data_files.files(path)
+    )
     facts["ignored_files"] = num_recordings - len(known)
     return recordings, facts
 

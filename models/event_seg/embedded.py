@@ -70,8 +70,7 @@ class Camera:
         pixels = self._fired_at.size
         hot = rng.choice(pixels, max(1, round(HOT_SHARE * pixels)), replace=False)
         shots = rng.integers(0, pixels, rng.poisson(NOISE_HZ * pixels * duration))
-        from_hot = rng.choice(hot, rng.poisson(HOT_HZ * len(hot) * duration))
-        at = np.concatenate((shots, from_hot))
+        at = np.concatenate((shots, rng.choice(hot, rng.poisson(HOT_HZ * len(hot) * duration))))
         signs = rng.choice([-1, 1], len(at))
         return np.stack((rng.uniform(0, duration, len(at)), at, signs))
 
@@ -186,8 +185,7 @@ class Scene:
     def draw(self, time: float) -> ndarray:
         """Brightness at `time` seconds, float32 [height, width], above 0 and below 256."""
         x, y = (self.ego * time).tolist()
-        texture = _texture(self.ground_waves, self._columns + x, self._rows + y)
-        picture = self.ground + texture
+        picture = self.ground + _texture(self.ground_waves, self._columns + x, self._rows + y)
         for shape in self.shapes:
             shape.add_to(picture, time, self.ego)
         return np.clip(picture, 4.0, 251.0)
@@ -213,8 +211,15 @@ def _waves(rng: Generator, count: int, height: float, sensor: Sides) -> ndarray:
     frequency = 2 * np.pi / (sensor[0] * rng.uniform(0.1, 1.0, count))
     angle = rng.uniform(0, 2 * np.pi, count)
     phase = rng.uniform(0, 2 * np.pi, count)
-    heights = rng.uniform(0.3, 1.0, count) * height
-    return np.stack((frequency * np.cos(angle), frequency * np.sin(angle), phase, heights), 1)
+    return np.stack(
+        (
+            frequency * np.cos(angle),
+            frequency * np.sin(angle),
+            phase,
+            rng.uniform(0.3, 1.0, count) * height,
+        ),
+        1,
+    )
 
 
 EPOCH = 1.5e9
@@ -234,19 +239,20 @@ def recordings(sensor: Sides) -> list[EventRecording]:
     """Clips for a sensor of this height and width. Reads and writes the cache."""
     clips = []
     for number, ends in enumerate(_arrays(sensor)["ends"]):
-        clip = EventRecording(
-            name=f"clip {number:02}",
-            format="rendered",
-            sensor=sensor,
-            sensor_source="model.size",
-            windows=spans(ends),
-            second=1.0,
-            unit="s, by the generator",
-            labels=RECIPE,
-            read=partial(_events, sensor, number),
-            label=partial(_label, sensor, number),
+        clips.append(
+            EventRecording(
+                name=f"clip {number:02}",
+                format="rendered",
+                sensor=sensor,
+                sensor_source="model.size",
+                windows=spans(ends),
+                second=1.0,
+                unit="s, by the generator",
+                labels=RECIPE,
+                read=partial(_events, sensor, number),
+                label=partial(_label, sensor, number),
+            )
         )
-        clips.append(clip)
     return clips
 
 
@@ -286,8 +292,9 @@ def _label(sensor: Sides, number: int, index: int, factor: int) -> ndarray:
 def _labels(sensor: Sides, factor: int) -> ndarray:
     """The labels of all windows, [clip, window, height, width]: they take as long as training."""
     facts = {**_made_from(sensor), "factor": factor, "recipe": RECIPE}
-    arrays = cache.arrays("event-shapes-labels", facts, partial(_find_edges, sensor, factor))
-    return np.asarray(arrays["labels"])
+    return np.asarray(
+        cache.arrays("event-shapes-labels", facts, partial(_find_edges, sensor, factor))["labels"]
+    )
 
 
 def _find_edges(sensor: Sides, factor: int) -> array_file.Arrays:

@@ -134,8 +134,7 @@ def predict(task: Any, model: Module, path: Path) -> Iterator[Prediction]:
     names = DistinctNames()
     trained = task.trained
     with input_errors():
-        source = existing_path(str(path), "; ".join(FORMATS))
-        known = known_files(source, recognize, FORMATS)
+        known = known_files(existing_path(str(path), "; ".join(FORMATS)), recognize, FORMATS)
     for name, (file, form) in known.items():
         title = name.removesuffix(file.suffix)
         start = names.of(title)

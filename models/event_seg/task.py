@@ -118,8 +118,9 @@ class EventSegTask(FamilyTask):
         return min(MAX_FOREGROUND_WEIGHT, (1 - share) / share)
 
     def network(self) -> SegmentationNetwork:
-        recipe = (self.downsample, LOW, HIGH, DILATION)
-        return SegmentationNetwork(self.size, self.foreground_weight, recipe)
+        return SegmentationNetwork(
+            self.size, self.foreground_weight, (self.downsample, LOW, HIGH, DILATION)
+        )
 
     collate = staticmethod(windows.collate)
 
@@ -163,8 +164,7 @@ class EventSegTask(FamilyTask):
         return height // self.downsample, width // self.downsample
 
     def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
-        events = torch.randn(4, BINS, *self.grid(self.trained.sensor))
-        return self.part(model), {"events": events}
+        return self.part(model), {"events": torch.randn(4, BINS, *self.grid(self.trained.sensor))}
 
     def facts(self) -> Mapping[str, Any]:
         foreground = {name: round(share, 4) for name, share in self.foreground.items()}

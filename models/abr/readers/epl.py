@@ -91,11 +91,13 @@ def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
         samples = WINDOW_MS / step_ms
         # What comes after the window is not read.
         lines = [line for line in others[0].split("\n") if line.strip()]
-        rows = [line.split() for line in lines[: int(np.ceil(samples))]]
-        traces = np.array(rows, dtype=np.float64)
+        traces = np.array(
+            [line.split() for line in lines[: int(np.ceil(samples))]], dtype=np.float64
+        )
     except (ValueError, OverflowError):
-        problem = "the data has a value that is no number, or rows of several lengths"
-        raise _error(path, problem) from None
+        raise _error(
+            path, "the data has a value that is no number, or rows of several lengths"
+        ) from None
     if len(traces) < int(samples) or traces.shape[1:] != (len(levels),):
         whole = (int(samples), len(levels))
         raise _error(path, f"truncated: {traces.shape} of {whole} samples and levels")

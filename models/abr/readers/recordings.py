@@ -195,9 +195,8 @@ def _sweeps(
             yield from trace[np.add.outer(inside - first, np.arange(length))]
             starts = starts[len(inside) :]
     # Those within the recording that no piece holds are in gaps.
-    latest = recording.end_s - length / rate
-    expected = int(((onsets >= 0) & (onsets <= latest)).sum())
-    reading.left_out["sweeps_at_gaps"] += max(0, expected - complete)
+    inside = (onsets >= 0) & (onsets <= recording.end_s - length / rate)
+    reading.left_out["sweeps_at_gaps"] += max(0, int(inside.sum()) - complete)
 
 
 def fmp(total: Values, squares: Values, sweeps: int) -> float:

@@ -140,5 +140,4 @@ def _windows_of_labels(
         )
     if window_ms is None or t.dtype.kind == "f":
         return spans(ends), 1
-    starts = ends - max(1, int(1e3 * window_ms))
-    return np.stack((starts, ends), axis=1), 0
+    return np.stack((ends - max(1, int(1e3 * window_ms)), ends), axis=1), 0

@@ -167,8 +167,7 @@ def unwrap(counts: ndarray, bits: int, before: int) -> ndarray:
 
 def _latest(values: ndarray, is_set: ndarray, before: int) -> ndarray:
     """For each word the value of the last word up to it that `is_set`; `before`: of none."""
-    known = np.concatenate(([before], values[is_set]))
-    return known[is_set.cumsum()]
+    return np.concatenate(([before], values[is_set]))[is_set.cumsum()]
 
 
 def _highs(load: ndarray, is_high: ndarray, bits: int, before: int) -> ndarray:
@@ -204,8 +203,7 @@ def decode_evt2(words: ndarray, state: State) -> tuple[Events, State]:
         at = at[index]
     head = heads[at]
     t = high[at] << 6 | (head >> 22) & 0x3F
-    x = (head >> 11) & 0x7FF
-    return _events(t, x + offset, head & 0x7FF, head >> 28), (int(high[-1]),)
+    return _events(t, ((head >> 11) & 0x7FF) + offset, head & 0x7FF, head >> 28), (int(high[-1]),)
 
 
 def decode_evt3(words: ndarray, state: State) -> tuple[Events, State]:
@@ -237,8 +235,7 @@ def decode_evt3(words: ndarray, state: State) -> tuple[Events, State]:
     starts = np.where(is_single, load & 0x7FF, origins + begins)
     signs = np.where(is_single, load >> 11, signs)
     word, bit = _bits(masks, 16)
-    events = _events(times[word], starts[word] + bit, rows[word], signs[word])
-    return events, tuple(map(int, end))
+    return _events(times[word], starts[word] + bit, rows[word], signs[word]), tuple(map(int, end))
 
 
 def _times(kind: ndarray, load: ndarray, before: int) -> ndarray:
@@ -248,8 +245,7 @@ def _times(kind: ndarray, load: ndarray, before: int) -> ndarray:
     high = _highs(load, is_high, 12, high_before)
     is_repeated = np.diff(high, prepend=high_before) == 0
     sets_low = (is_high & ~is_repeated) | (kind == 0x6)
-    new_low = np.where(is_high, 0, load)
-    low = _latest(new_low, sets_low, before & 0xFFF)
+    low = _latest(np.where(is_high, 0, load), sets_low, before & 0xFFF)
     return np.where(high < 0, -1, high << 12 | low)
 
 
@@ -268,8 +264,7 @@ def decode_dat(words: ndarray, state: State) -> tuple[Events, State]:
     """
     t = unwrap(words["t"], 32, state[0])
     address = words["address"]
-    y = (address >> 14) & 0x3FFF
-    return _events(t, address & 0x3FFF, y, address >> 28), (int(t[-1]),)
+    return _events(t, address & 0x3FFF, (address >> 14) & 0x3FFF, address >> 28), (int(t[-1]),)
 
 
 ENCODING_BY_NAME = {
