@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -20,8 +21,14 @@ from gearshift.models.abr.dataset import scaled_facts, scaled_signal
 from gearshift.models.abr.responses import Numbers, ResponseOrigin, Responses
 from gearshift.models.base import DataError, Picture, Prediction, Predictions
 from gearshift.models.common.data_reports import few
-from gearshift.models.common.family import ENCODER
-from gearshift.models.common.predictions import OPTION, DistinctNames, features_file
+from gearshift.models.common.family import ENCODER, spread_positions
+from gearshift.models.common.predictions import (
+    OPTION,
+    DistinctNames,
+    features_file,
+    few_samples,
+    placed,
+)
 from gearshift.models.common.traces import INK, MARK, TraceRow, draw_traces
 
 SHOWN = 4
@@ -77,15 +84,6 @@ class TrainedOnResponses:
             )
 
 
-def _inputs(task: Any, signal: NDArray, static: NDArray) -> list[torch.Tensor]:
-    """The signal [batch, 1, 200] and the facts [batch, 4], scaled as in training."""
-    arrays = (
-        scaled_signal(signal, task.statistics),
-        scaled_facts(static, task.statistics),
-    )
-    return [torch.from_numpy(array).to(task.context.device) for array in arrays]
-
-
 def estimates(task: Any, outputs: Mapping[str, torch.Tensor]) -> Estimates:
     """What the `outputs` of a model say.
 
@@ -111,15 +109,13 @@ def estimates(task: Any, outputs: Mapping[str, torch.Tensor]) -> Estimates:
     return values
 
 
-def build_predictions(
-    task: Any,
-    model: Module,
-    numbers: Numbers,
-    signal: NDArray,
-    static: NDArray,
-) -> Predictions:
-    """Predictions for the responses `numbers`, with inputs `signal` and `static`; collective."""
-    predicted = estimates(task, model(*_inputs(task, signal, static)))
+def build_predictions(task: Any, model: Module) -> Predictions:
+    """Predictions for a few validation responses; collective."""
+    split = task.data("val")
+    numbers = split.numbers[spread_positions(len(split), SHOWN)]
+    batch = placed(task.collate(few_samples(split, SHOWN)), task.context.device)
+    signal = batch["signal"][:, 0].cpu().numpy() * task.statistics.signal_rms
+    predicted = estimates(task, model(batch["signal"], batch["static"]))
     responses: Responses = task.records
     rows = []
     pictures = []
@@ -165,8 +161,7 @@ def _level(responses: Responses, response: int) -> str:
 def level_series(responses: Responses, index: Numbers) -> list[Picture]:
     """Of the responses `index`, those of the patient with the most, and of one of another class."""
     pictures: dict[int, Picture] = {}
-    patients, counts = np.unique(responses.patient[index], return_counts=True)
-    for patient in patients[np.argsort(-counts, kind="stable")]:
+    for patient, _ in Counter(responses.patient[index].tolist()).most_common():
         of_patient = index[responses.patient[index] == patient]
         target = int(responses.target[of_patient[0]])
         # A second picture is worth it only for another class.
@@ -264,7 +259,9 @@ def _estimated(task: Any, model: Any, responses: Responses, index: Numbers) -> E
     """Of the responses `index` the features by an encoder, or else estimates."""
     batches: list[Estimates] = []
     for part in np.split(index, range(BATCH, len(index), BATCH)):
-        inputs = _inputs(task, responses.signal[part], responses.static[part])
+        signal = scaled_signal(responses.signal[part], task.statistics)
+        static = scaled_facts(responses.static[part], task.statistics)
+        inputs = [torch.from_numpy(array).to(task.context.device) for array in (signal, static)]
         if task.stage == ENCODER:
             batches.append({"features": model.encode(*inputs)[1].float().cpu().numpy()})
         else:

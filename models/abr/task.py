@@ -47,7 +47,6 @@ from gearshift.models.common.family import (
     Sums,
     load_facts,
     save_facts,
-    spread_positions,
 )
 from gearshift.models.common.predictions import input_errors, passed_over
 from gearshift.models.common.recordings import bids
@@ -204,19 +203,7 @@ class AbrTask(FamilyTask):
         return showing.level_series(self.records, np.unique(self.data("train").numbers))
 
     def predictions(self, model: Module) -> Predictions:
-        split = self.data("val")
-        positions = spread_positions(len(split), showing.SHOWN)
-        numbers = split.numbers[positions]
-        given = split.given[positions]
-        # In control noise-signal, only the signal is that of another patient.
-        facts_of = given if self.control == "noise" else numbers
-        return showing.build_predictions(
-            self,
-            model,
-            numbers,
-            self.records.signal[given],
-            self.records.static[facts_of],
-        )
+        return showing.build_predictions(self, model)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         """See showing.predict. All responses are read first. Raises DataError."""
