@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -14,28 +14,27 @@ from gearshift.models.abr.dataset import chance_macro_f1
 from gearshift.models.abr.metric import MEANS, auroc, macro_f1
 from gearshift.models.abr.responses import LABELS
 from gearshift.models.base import Baseline, Batch
-from gearshift.models.common.family import Scores
 
 Array = NDArray[np.float32]
 Columns = Mapping[str, NDArray]
 """Tensors of `dataset.collate` over a split."""
-Guess = Callable[[str, Array, Columns, Columns], Array]
-"""From a term, the true values of responses, these and others, the values of the others."""
+METHODS = {
+    "the mean of all": (),
+    "a forest on level and facts": ("static",),
+    "a forest on points and facts": ("signal", "static"),
+}
+"""By the name of a method, its inputs."""
 
 
 def baselines(train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
     """What needs no network, for each label that both splits have; none without labels."""
     first = _columns(train)
     second = _columns(held_out)
-    methods = {
-        "the mean of all": _mean,
-        "a forest on level and facts": _forest_on_facts,
-        "a forest on points and facts": _forest_on_all,
-    }
     results = []
-    for name, guess in methods.items():
+    for name, inputs in METHODS.items():
         metrics = {}
-        for key, value in _scores(guess, first, second):
+        for term in ("class", *LABELS):
+            key, value = _score(term, inputs, _known(first, term), _known(second, term))
             if value is not None:
                 metrics[key] = value
         if metrics:
@@ -51,97 +50,68 @@ def _columns(batches: Iterable[Batch]) -> Columns:
     return columns
 
 
-def _known(columns: Columns, term: str) -> tuple[Columns, NDArray]:
-    """The responses with a label of `term`, and these labels."""
-    name = term
-    known = columns.get(f"{term}_mask")
-    if known is None:
-        name = "target"
-        known = columns[name] >= 0
-    chosen = {key: column[known] for key, column in columns.items()}
-    return chosen, chosen[name]
+def _known(columns: Columns, term: str) -> Columns:
+    """The responses with a label of `term`; `label` has these."""
+    if term == "class":
+        label = columns["target"]
+        is_known = label >= 0
+    else:
+        label = columns[term]
+        is_known = columns[f"{term}_mask"]
+    return {key: column[is_known] for key, column in {**columns, "label": label}.items()}
 
 
-def _scores(
-    guess: Guess,
+def _score(
+    term: str,
+    inputs: tuple[str, ...],
     train: Columns,
     held_out: Columns,
-) -> Iterable[tuple[str, float | None]]:
-    """The metrics of a method, by the names of `metric.scores`."""
-    for term in ("class", *LABELS):
-        first, labels = _known(train, term)
-        second, true = _known(held_out, term)
-        if not len(labels) or not len(true):
-            continue
-        if term == "class":
-            labels = np.eye(CLASSES)[labels]
-        else:
-            labels = labels[:, None]
-        guessed = guess(term, labels.astype(np.float32), first, second)
-        if term == "class":
-            scores = _of_classes(guessed, true)
-            # Without input, the better of two guesses.
-            if guess is _mean:
-                scores = {"val_macro_f1": chance_macro_f1(true)}
-            yield "val_macro_f1", scores["val_macro_f1"]
-        elif term == "exists":
-            yield "val_exists_auroc", _of_existence(guessed[:, 0], true > 0)
-        else:
-            error = np.abs(guessed[:, 0] - true).mean()
-            yield MEANS[term], float(error)
+) -> tuple[str, float | None]:
+    """A metric of a method, by its name in `metric.scores`; None without a label."""
+    labels = train["label"]
+    true = held_out["label"]
+    if not len(labels) or not len(true):
+        return term, None
+    labels = np.eye(CLASSES)[labels] if term == "class" else labels[:, None]
+    guessed = _guess(term, inputs, labels.astype(np.float32), train, held_out)
+    if term == "class":
+        # Without input, the better of two guesses.
+        if not inputs:
+            return "val_macro_f1", chance_macro_f1(true)
+        cells = true * CLASSES + guessed.argmax(1)
+        confusion = np.bincount(cells, minlength=CLASSES**2)
+        scores = macro_f1(torch.from_numpy(confusion).view(CLASSES, CLASSES))
+        return "val_macro_f1", scores["val_macro_f1"]
+    if term == "exists":
+        values, ranks = np.unique(guessed, return_inverse=True)
+        cells = ranks.ravel() + len(values) * (true > 0)
+        counts = np.bincount(cells, minlength=2 * len(values))
+        return "val_exists_auroc", auroc(*torch.from_numpy(counts).view(2, -1))
+    return MEANS[term], float(np.abs(guessed[:, 0] - true).mean())
 
 
-def _of_classes(guessed: Array, true: NDArray) -> Scores:
-    cells = true * CLASSES + guessed.argmax(1)
-    confusion = np.bincount(cells, minlength=CLASSES**2)
-    return macro_f1(torch.from_numpy(confusion).view(CLASSES, CLASSES))
-
-
-def _of_existence(guessed: Array, exists: NDArray) -> float | None:
-    values, ranks = np.unique(guessed, return_inverse=True)
-    without = np.bincount(ranks[~exists], minlength=len(values))
-    having = np.bincount(ranks[exists], minlength=len(values))
-    return auroc(torch.from_numpy(without), torch.from_numpy(having))
-
-
-def _mean(
+def _guess(
     term: str,
+    inputs: tuple[str, ...],
     labels: Array,
     train: Columns,
     held_out: Columns,
 ) -> Array:
-    # The median has the smallest mean absolute error.
-    return np.tile(np.median(labels, axis=0), (len(held_out["static"]), 1))
-
-
-def _forest_on_facts(
-    term: str,
-    labels: Array,
-    train: Columns,
-    held_out: Columns,
-) -> Array:
-    return forest(train["static"], labels, held_out["static"], _splits(term, STATIC))
-
-
-def _forest_on_all(
-    term: str,
-    labels: Array,
-    train: Columns,
-    held_out: Columns,
-) -> Array:
-    inputs = _inputs(train)
-    return forest(inputs, labels, _inputs(held_out), _splits(term, inputs.shape[1]))
-
-
-def _inputs(columns: Columns) -> Array:
-    return np.hstack([columns["signal"][:, 0], columns["static"]])
-
-
-def _splits(term: str, inputs: int) -> int:
-    """How many splits a node tries: of classes fewer, which makes trees differ more."""
+    """What a method makes of the responses `held_out`, [row, output]."""
+    if not inputs:
+        # The median has the smallest mean absolute error.
+        return np.tile(np.median(labels, axis=0), (len(held_out["static"]), 1))
+    known = _joined(train, inputs)
+    splits = known.shape[1]
+    # Of classes fewer, which makes trees differ more.
     if term in ("class", "exists"):
-        return max(STATIC, inputs // 3)
-    return inputs
+        splits = max(STATIC, splits // 3)
+    return forest(known, labels, _joined(held_out, inputs), splits)
+
+
+def _joined(columns: Columns, names: tuple[str, ...]) -> Array:
+    """The columns `names` side by side, [row, input]."""
+    return np.hstack([columns[name].reshape(len(columns[name]), -1) for name in names])
 
 
 TREES = 20
@@ -167,12 +137,7 @@ def forest(
         nodes = [(np.arange(len(inputs)), np.arange(len(asked)))]
         while nodes:
             rows, others = nodes.pop()
-            split = _best_split(
-                inputs[rows],
-                labels[rows],
-                splits,
-                rng,
-            )
+            split = _best_split(inputs[rows], labels[rows], splits, rng)
             if split is None:
                 total[others] += labels[rows].mean(0)
                 continue
@@ -181,8 +146,7 @@ def forest(
             goes_above = asked[others, column] > threshold
             nodes.append((rows[above], others[goes_above]))
             nodes.append((rows[~above], others[~goes_above]))
-    total /= TREES
-    return total
+    return total / TREES
 
 
 def _best_split(
@@ -197,10 +161,7 @@ def _best_split(
         return None
     columns = rng.integers(inputs.shape[1], size=splits)
     values = inputs[:, columns]
-    low = values.min(0)
-    span = values.max(0) - low
-    shares = rng.random(splits, np.float32)
-    thresholds = low + span * shares
+    thresholds = values.min(0) + np.ptp(values, axis=0) * rng.random(splits, np.float32)
     above = (values > thresholds).astype(np.float32)
 
     # The sum over one side is minus that over the other.
@@ -209,8 +170,7 @@ def _best_split(
     rest = count - size
     gain = np.square(sums).sum(1)
     gain *= 1 / size.clip(1) + 1 / rest.clip(1)
-    smaller = np.minimum(size, rest)
-    gain[smaller < LEAF] = 0
+    gain[np.minimum(size, rest) < LEAF] = 0
     best = int(gain.argmax())
     if gain[best] <= 0:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,7 @@ def chance_macro_f1(target: Numbers) -> float:
     classes = len(counts)
     # Of a constant guess, only one class has an F1 above 0.
     constant = 2 * share.max() / (1 + share.max()) / classes
-    uniform = float(np.mean(2 * share / (1 + classes * share)))
-    return max(constant, uniform)
+    return max(constant, float(np.mean(2 * share / (1 + classes * share))))
 
 
 Sample = dict[str, Any]
@@ -62,15 +62,13 @@ def sample(
 
 def scaled_signal(signal: Signal, statistics: Statistics) -> Signal:
     """The input [..., 1, 200] of the model for signals [..., 200] in µV."""
-    scaled = signal / np.float32(statistics.signal_rms)
-    return np.asarray(scaled, np.float32)[..., None, :]
+    return np.asarray(signal / np.float32(statistics.signal_rms), np.float32)[..., None, :]
 
 
 def scaled_facts(facts: Signal, statistics: Statistics) -> Signal:
     """The input [..., 4] of the model for facts of STATIC_NAMES; the mean for an unknown one."""
     even = even_facts(facts.astype(np.float64))
-    scaled = (even - statistics.facts_mean) / statistics.facts_scale
-    return np.nan_to_num(scaled).astype(np.float32)
+    return np.nan_to_num((even - statistics.facts_mean) / statistics.facts_scale).astype(np.float32)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -95,10 +93,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 def known_terms(responses: Responses, train: Numbers) -> tuple[str, ...]:
     """The loss terms: the signal, and each label that some training response has."""
-    known = {name: np.isfinite(column[train]) for name, column in responses.labels.items()}
-    known["class"] = responses.target[train] >= 0
-    known["signal"] = np.array([True])
-    return tuple(term for term in TERMS if known[term].any())
+    known = {name: np.isfinite(column[train]).any() for name, column in responses.labels.items()}
+    known["class"] = (responses.target[train] >= 0).any()
+    return tuple(term for term in TERMS if known.get(term, True))
 
 
 def facts(
@@ -115,14 +112,13 @@ def facts(
             target = responses.target[index]
             counts = np.bincount(target[target >= 0], minlength=CLASSES)
             classes[split] = dict(zip(CLASS_NAMES, counts.tolist(), strict=True))
-    columns = zip(STATIC_NAMES, responses.static.T, strict=True)
     facts: dict[str, Any] = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
         "unit": origin.unit,
         "files_of_raters": dict(reading.marked),
         "classes": classes,
-        "not_trained": [name for name in ("class", *LABELS) if name not in terms],
-        "unknown": [name for name, column in columns if np.isnan(column).all()],
+        "not_trained": [name for name in TERMS if name not in terms],
+        "unknown": list(compress(STATIC_NAMES, np.isnan(responses.static).all(axis=0))),
         "left_out": dict(reading.left_out),
         "notes": few(reading.notes),
     }

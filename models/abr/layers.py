@@ -231,8 +231,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, inputs]; returns [batch, time, outputs]."""
-        convolved = self.second(F.relu(self.first(x)))
-        return self.norm(convolved + self.residual(x))
+        return self.norm(self.second(F.relu(self.first(x))) + self.residual(x))
 
 
 class Halving(nn.Module):
@@ -245,8 +244,7 @@ class Halving(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, width]; returns half of the time, rounded up."""
-        halved = self.convolution(x)
-        return F.gelu(self.norm(halved.mT).mT)
+        return F.gelu(self.norm(self.convolution(x).mT).mT)
 
 
 class AttentionPooling(nn.Module):
@@ -259,8 +257,7 @@ class AttentionPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, width]; returns [batch, width]."""
-        scores = self.score(torch.tanh(self.hidden(x)))
-        share = scores.softmax(1)
+        share = self.score(torch.tanh(self.hidden(x))).softmax(1)
         return (share.mT @ x.to(share.dtype)).squeeze(1)
 
 
@@ -284,8 +281,7 @@ def upsample(x: Tensor, time: int) -> Tensor:
     position = torch.arange(time, device=x.device, dtype=torch.float32) + 0.5
     position = (position * (shorter / time) - 0.5).clamp(0, shorter - 1)
     source = torch.arange(shorter, device=x.device, dtype=torch.float32)
-    share = F.relu(1 - (position[:, None] - source).abs())
-    return share.to(x.dtype) @ x
+    return F.relu(1 - (position[:, None] - source).abs()).to(x.dtype) @ x
 
 
 STRENGTH = 0.1
@@ -357,15 +353,13 @@ class StateSpace(nn.Module):
 
     def __init__(self, width: int, states: int, dropout: float) -> None:
         super().__init__()
-        decay = torch.full((states,), 0.5)
-        self.a_re = nn.Parameter(decay.expm1().log())  # its softplus is 0.5
+        self.a_re = nn.Parameter(torch.full((states,), 0.5).expm1().log())  # its softplus is 0.5
         self.a_im = nn.Parameter(math.pi * torch.arange(states, dtype=torch.float32))
         self.mix = nn.Parameter(torch.ones(states))
         self.b = nn.Parameter(torch.ones(states, width))
         self.c = nn.Parameter(torch.randn(width, states))
         low = math.log(SLOWEST)
-        span = math.log(FASTEST) - low
-        self.log_dt = nn.Parameter(low + span * torch.rand(width))
+        self.log_dt = nn.Parameter(low + (math.log(FASTEST) - low) * torch.rand(width))
         self.d = nn.Parameter(torch.ones(width))
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(dropout)
@@ -395,7 +389,6 @@ class StateSpace(nn.Module):
         kernel = torch.fft.rfft(self.kernel(time), n=2 * time, dim=0)
         half = width // 2
         # The conjugate is the same kernel with time reversed: anti-causal.
-        reversed_kernel = kernel[:, half:].conj()
-        kernel = torch.cat((kernel[:, :half], reversed_kernel), dim=1)
+        kernel = torch.cat((kernel[:, :half], kernel[:, half:].conj()), dim=1)
         convolved = torch.fft.irfft(spectrum * kernel, n=2 * time, dim=1)[:, :time]
         return convolved + self.d.float() * x

@@ -18,6 +18,8 @@ TERMS = ("signal", "exists", "latency", "amplitude", "class", "threshold")
 
 def labels(batch: Batch, term: str) -> tuple[Tensor, Tensor]:
     """The true values of a term, and which of them are known; unknown ones are 0 and finite."""
+    if term == "signal":
+        return batch["signal"], torch.ones(len(batch["signal"]), dtype=torch.bool)
     if term == "class":
         return batch["target"], batch["target"] >= 0
     return batch[term], batch[f"{term}_mask"]
@@ -25,14 +27,7 @@ def labels(batch: Batch, term: str) -> tuple[Tensor, Tensor]:
 
 def units(batch: Batch, terms: Collection[str]) -> dict[str, int]:
     """The number of known labels of `batch` for each term; signal counts samples."""
-    counts = {}
-    for term in terms:
-        if term == "signal":
-            counts[term] = len(batch["signal"])
-        else:
-            _, known = labels(batch, term)
-            counts[term] = int(known.sum())
-    return counts
+    return {term: int(labels(batch, term)[1].sum()) for term in terms}
 
 
 @dataclass(frozen=True)
@@ -55,11 +50,10 @@ class TermSums:
 
     def _sum(self, term: str, output: Tensor, batch: Batch) -> Tensor:
         distance = F.mse_loss if self.regression == "mse" else F.huber_loss
+        target, known = labels(batch, term)
         if term == "signal":
             # Of 200 points the mean, so that a sample is one unit.
-            errors = distance(output, batch["signal"], reduction="none")
-            return errors.mean((1, 2)).sum()
-        target, known = labels(batch, term)
+            return distance(output, target, reduction="none").mean((1, 2)).sum()
         if term == "class":
             return F.cross_entropy(
                 output,
@@ -118,8 +112,6 @@ class TermRamps:
         for term, start in starts.items():
             since = epoch - shrink * start
             # Without a ramp, a term starts at once.
-            if ramp > 0:
-                factors[term] = min(1.0, max(0.0, since / ramp))
-            else:
-                factors[term] = float(since >= 0)
+            share = since / ramp if ramp > 0 else float(since >= 0)
+            factors[term] = min(1.0, max(0.0, share))
         return factors

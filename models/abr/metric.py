@@ -32,11 +32,10 @@ def measure(
     outputs: dict[str, Tensor] = model(batch["signal"], batch["static"])
     losses = sums(outputs, batch)
     known = units(batch, outputs)
-    sums_by_term = {}
+    measured = {}
     for term, output in outputs.items():
-        counts = _counts(term, output.float(), batch)
-        sums_by_term[term] = (losses[term], known[term], counts)
-    return sums_by_term
+        measured[term] = (losses[term], known[term], _counts(term, output.float(), batch))
+    return measured
 
 
 def scores(weights: Mapping[str, float], sums: Mapping[str, Tensor]) -> Scores:
@@ -46,8 +45,7 @@ def scores(weights: Mapping[str, float], sums: Mapping[str, Tensor]) -> Scores:
     """
     losses, known = torch.stack([values[:2] for values in sums.values()], 1)
     factors = torch.tensor([weights[term] for term in sums], dtype=torch.float64)
-    weighted = factors * losses / known.clamp(min=1)
-    metrics: Scores = {"val_loss": float(weighted.sum())}
+    metrics: Scores = {"val_loss": float((factors * losses / known.clamp(min=1)).sum())}
     for term, values in sums.items():
         counts = values[2:]
         if term == "class":
@@ -104,12 +102,11 @@ def _counts(term: str, output: Tensor, batch: Batch) -> Tensor:
     """What a term adds: the confusion matrix [true, predicted] of classes, flat; of the existence
     two histograms of the logit, without and with wave V; else summed errors and their number.
     """
-    if term == "signal":
-        error = F.mse_loss(output, batch["signal"], reduction="none").mean((1, 2))
-        return torch.stack([error.sum(), torch.ones_like(error).sum()])
     target, known = labels(batch, term)
+    if term == "signal":
+        error = F.mse_loss(output, target, reduction="none").mean((1, 2))
+        return torch.stack([error.sum(), torch.ones_like(error).sum()])
     if term == "class":
-        # Unknown classes have negative cells, which are not counted.
         cell = target * CLASSES + output.argmax(-1)
         return torch.bincount(cell[known], minlength=CLASSES**2)
     if term == "exists":

@@ -128,7 +128,7 @@ def collect(
     """
     usable = []
     patient_of_signal: dict[bytes, str] = {}
-    digests: set[bytes] = set()
+    labels_of_signal: set[tuple[bytes, str]] = set()
     for row in rows:
         problem = impossible(row)
         if problem is not None:
@@ -136,21 +136,20 @@ def collect(
             continue
         # Digests, because whole rows of a large table would not fit into memory twice.
         signal = sha256(row.signal.tobytes()).digest()
-        row_labels = [row[name] for name in LABELS]
-        whole = f"{signal.hex()} {row.patient} {row_labels} {row.target}"
-        digest = sha256(whole.encode()).digest()
         is_of_another = patient_of_signal.setdefault(signal, row.patient) != row.patient
-        if reading.has_labels and (is_of_another or digest in digests):
+        labels = (signal, f"{row.target} {[row[name] for name in LABELS]}")
+        if reading.has_labels and (is_of_another or labels in labels_of_signal):
             reading.left_out["duplicates"] += 1
             continue
-        digests.add(digest)
+        labels_of_signal.add(labels)
         usable.append(row)
 
     reading.left_out["skipped"] = reading.bad_records.finish(reading.settings.on_bad, len(usable))
     reading.left_out = +reading.left_out  # without counts of 0
     if not usable:
-        counts = ", ".join(f"{count} {name}" for name, count in reading.left_out.items())
-        raise DataError("no usable response", where=f"data.path, left out: {counts or 'nothing'}")
+        raise DataError(
+            "no usable response", where=f"data.path, left out: {dict(reading.left_out)}"
+        )
 
     def column(name: str) -> Signal:
         return np.array([row[name] for row in usable], np.float32)
@@ -226,18 +225,16 @@ class Statistics:
 def fit(responses: Responses, train: Numbers) -> Statistics:
     """The statistics of the responses with the indices `train`, in float64."""
     power = np.square(responses.signal[train], dtype=np.float64).mean()
-    facts = even_facts(responses.static[train])
-    means, scales = zip(*map(_moments, facts.T), strict=True)
+    means, scales = zip(*map(_moments, even_facts(responses.static[train]).T), strict=True)
     target = responses.target[train]
-    counts = np.bincount(target[target >= 0], minlength=CLASSES)
+    # In their order in Statistics.
+    regressions = [_moments(responses.labels[name][train]) for name in LABELS[1:]]
     return Statistics(
-        signal_rms=float(np.sqrt(power)) or 1.0,
-        facts_mean=means,
-        facts_scale=scales,
-        latency=_moments(responses.labels["latency"][train]),
-        amplitude=_moments(responses.labels["amplitude"][train]),
-        threshold=_moments(responses.labels["threshold"][train]),
-        class_weight=class_weights(counts),
+        float(np.sqrt(power)) or 1.0,
+        means,
+        scales,
+        *regressions,
+        class_weight=class_weights(np.bincount(target[target >= 0], minlength=CLASSES)),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -20,8 +21,14 @@ from gearshift.models.abr.dataset import scaled_facts, scaled_signal
 from gearshift.models.abr.responses import Numbers, ResponseOrigin, Responses
 from gearshift.models.base import DataError, Picture, Prediction, Predictions
 from gearshift.models.common.data_reports import few
-from gearshift.models.common.family import ENCODER
-from gearshift.models.common.predictions import OPTION, DistinctNames, features_file
+from gearshift.models.common.family import ENCODER, spread_positions
+from gearshift.models.common.predictions import (
+    OPTION,
+    DistinctNames,
+    features_file,
+    few_samples,
+    placed,
+)
 from gearshift.models.common.traces import INK, MARK, TraceRow, draw_traces
 
 SHOWN = 4
@@ -77,99 +84,60 @@ class TrainedOnResponses:
             )
 
 
-def _inputs(task: Any, signal: NDArray, static: NDArray) -> list[torch.Tensor]:
-    """The signal [batch, 1, 200] and the facts [batch, 4], scaled as in training."""
-    arrays = (
-        scaled_signal(signal, task.statistics),
-        scaled_facts(static, task.statistics),
-    )
-    return [torch.from_numpy(array).to(task.context.device) for array in arrays]
-
-
-@torch.no_grad()
-def features(
-    task: Any,
-    model: Any,
-    signal: NDArray,
-    static: NDArray,
-) -> Estimates:
-    """The features [response, token, width] of an encoder, as `estimates`."""
-    encoded = model.encode(*_inputs(task, signal, static))[1]
-    return {"features": encoded.float().cpu().numpy()}
-
-
-@torch.no_grad()
-def estimates(
-    task: Any,
-    model: Module,
-    signal: NDArray,
-    static: NDArray,
-) -> Estimates:
-    """What the model makes of `signal` [response, 200] in µV with `static` [response, 4].
+def estimates(task: Any, outputs: Mapping[str, torch.Tensor]) -> Estimates:
+    """What the `outputs` of a model say.
 
     The predicted signal in µV, and existence as a probability; latency and amplitude are NaN where
-    no wave V is predicted. Collective.
+    no wave V is predicted.
     """
-    outputs = model(*_inputs(task, signal, static))
     values: dict[str, NDArray] = {}
     for term, output in outputs.items():
         x = output.float().cpu()
         if term == "signal":
             x = x[:, 0] * task.statistics.signal_rms
         elif term == "class":
-            shares = x.double().softmax(-1).numpy()
-            values["probability"] = shares.max(-1)
-            values["class"] = np.array(CLASS_NAMES)[shares.argmax(-1)]
+            x, likeliest = x.double().softmax(-1).max(-1)
+            values["probability"] = x.numpy()
+            values["class"] = np.array(CLASS_NAMES)[likeliest]
             continue
         elif term == "exists":
             x = x.double().sigmoid()
         elif term in ("latency", "amplitude") and "exists" in outputs:
             # A wave that is not there has no latency.
-            has_wave = outputs["exists"].cpu() >= 0
-            x = x.where(has_wave, nan)
+            x = x.where(outputs["exists"].cpu() >= 0, nan)
         values[term] = x.numpy()
     return values
 
 
-def build_predictions(
-    task: Any,
-    model: Module,
-    numbers: Numbers,
-    signal: NDArray,
-    static: NDArray,
-) -> Predictions:
-    """Predictions for the responses `numbers`, with inputs `signal` and `static`; collective."""
-    predicted = estimates(task, model, signal, static)
+def build_predictions(task: Any, model: Module) -> Predictions:
+    """Predictions for a few validation responses; collective."""
+    split = task.data("val")
+    numbers = split.numbers[spread_positions(len(split), SHOWN)]
+    batch = placed(task.collate(few_samples(split, SHOWN)), task.context.device)
+    signal = batch["signal"][:, 0].cpu().numpy() * task.statistics.signal_rms
+    predicted = estimates(task, model(batch["signal"], batch["static"]))
     responses: Responses = task.records
     rows = []
     pictures = []
     for row, response in enumerate(numbers.tolist()):
         name = f"{responses.patient[response]}, {_level(responses, response)}"
         target = responses.target[response]
-        latency = _cell(responses.labels, "latency", response)
-        predicted_latency = _cell(predicted, "latency", row)
-        trace = predicted["signal"][row]
-        cells = [
-            name,
-            CLASS_NAMES[target] if target >= 0 else None,
-            _cell(predicted, "class", row),
-            _cell(predicted, "probability", row),
-            _cell(responses.labels, "threshold", response),
-            _cell(predicted, "threshold", row),
-            latency,
-            predicted_latency,
-            float(np.sqrt(np.square(trace - signal[row]).mean())),
-        ]
-        rows.append(cells)
-
-        # The picture has both signals, and wave V of each.
-        window_ms = responses.origin.window_ms
-        traces = [(signal[row], INK), (trace, MARK)]
-        marks = []
-        for time_ms, color, text in ((latency, INK, "V"), (predicted_latency, MARK, "V?")):
-            if time_ms is not None:
-                marks.append((time_ms / window_ms, color, text))
-        image = draw_responses([TraceRow("uV", traces, marks)], window_ms)
+        error = predicted["signal"][row] - signal[row]
+        rows.append(
+            [
+                name,
+                CLASS_NAMES[target] if target >= 0 else None,
+                _cell(predicted, "class", row),
+                _cell(predicted, "probability", row),
+                _cell(responses.labels, "threshold", response),
+                _cell(predicted, "threshold", row),
+                _cell(responses.labels, "latency", response),
+                _cell(predicted, "latency", row),
+                float(np.sqrt(np.square(error).mean())),
+            ]
+        )
+        trace = _trace(responses, response, signal[row], predicted, row)
+        image = _draw([trace], responses.origin.window_ms)
         caption = f"{name}: recorded (dark) and predicted (red), wave V marked"
         pictures.append(Picture(f"response_{row + 1}", caption, image))
     return Predictions(COLUMNS, rows, pictures)
@@ -193,59 +161,56 @@ def _level(responses: Responses, response: int) -> str:
 def level_series(responses: Responses, index: Numbers) -> list[Picture]:
     """Of the responses `index`, those of the patient with the most, and of one of another class."""
     pictures: dict[int, Picture] = {}
-    patients, counts = np.unique(responses.patient[index], return_counts=True)
-    for patient in patients[np.argsort(-counts, kind="stable")]:
+    for patient, _ in Counter(responses.patient[index].tolist()).most_common():
         of_patient = index[responses.patient[index] == patient]
         target = int(responses.target[of_patient[0]])
         # A second picture is worth it only for another class.
         if target in pictures or len(pictures) == 2:
             continue
-        if target >= 0:
-            kind = CLASS_NAMES[target]
-        else:
-            kind = "hearing loss unknown"
+        kind = CLASS_NAMES[target] if target >= 0 else "hearing loss unknown"
         pictures[target] = Picture(
             f"responses-{len(pictures) + 1}",
             f"{patient}, {kind}: responses by level, known waves V marked",
-            _draw(responses, of_patient),
+            _draw_levels(responses, of_patient, {}),
         )
     return list(pictures.values())
 
 
-def _draw(
-    responses: Responses,
-    index: Numbers,
-    predicted: Estimates | None = None,
-) -> bytes:
-    """The PNG of responses, the highest level first, with waves V; those predicted are red."""
-    window_ms = responses.origin.window_ms
+def _draw_levels(responses: Responses, index: Numbers, predicted: Estimates) -> bytes:
+    """The PNG of the responses `index`, the highest level first."""
     levels = np.nan_to_num(responses.static[index, 1], nan=-np.inf)
     rows = []
     for n in np.argsort(-levels, kind="stable")[:MAX_TRACES]:
-        response = index[n]
-        traces = [(responses.signal[response], INK)]
-        latency = responses.labels["latency"][response]
-        text = "V"
-        if predicted is not None:
-            traces.append((predicted["signal"][n], MARK))
-            if "latency" in predicted:
-                latency = predicted["latency"][n]
-            else:
-                latency = nan
-            text = "V?"
-        mark = (float(latency) / window_ms, MARK, text)
-        rows.append(TraceRow(_level(responses, response), traces, [mark]))
-    return draw_responses(rows, window_ms)
+        signal = responses.signal[index[n]]
+        rows.append(_trace(responses, index[n], signal, predicted, n))
+    return _draw(rows, responses.origin.window_ms)
 
 
-def draw_responses(rows: Sequence[TraceRow], window_ms: float) -> bytes:
+def _trace(
+    responses: Responses,
+    response: int,
+    signal: NDArray,
+    predicted: Estimates,
+    row: int,
+) -> TraceRow:
+    """A response with its wave V; what is predicted for it, in `row`, is red."""
+    window_ms = responses.origin.window_ms
+    traces = [(signal, INK)]
+    marks = [(float(responses.labels["latency"][response]) / window_ms, INK, "V")]
+    if "signal" in predicted:
+        traces.append((predicted["signal"][row], MARK))
+    if "latency" in predicted:
+        marks.append((float(predicted["latency"][row]) / window_ms, MARK, "V?"))
+    return TraceRow(_level(responses, response), traces, marks)
+
+
+def _draw(rows: Sequence[TraceRow], window_ms: float) -> bytes:
     """The PNG of responses on one scale."""
     values: list[NDArray] = []
     for row in rows:
         values += [trace for trace, _ in row.traces]
     # A quantile: a few traces with muscle artifacts must not flatten all others.
-    magnitudes = abs(np.asarray(values, np.float64))
-    largest = float(np.quantile(magnitudes, 0.995))
+    largest = float(np.quantile(np.abs(values), 0.995))
     height = TALL_ROW if len(rows) == 1 else ROW
     ticks = [(ms / window_ms, f"{ms} ms") for ms in range(int(window_ms) + 1)]
     return draw_traces(rows, ticks, height, 0.8 * height / (largest or 1.0))
@@ -280,7 +245,7 @@ def predict(
             )
             continue
         lines, table = _table(responses, index, predicted)
-        files = {".csv": table, ".png": _draw(responses, index, predicted)}
+        files = {".csv": table, ".png": _draw_levels(responses, index, predicted)}
         yield Prediction(name, "\n".join([group, *lines]), files)
 
     notes = [f"left out: {reason} {n}" for reason, n in responses.reading.left_out.items()]
@@ -289,18 +254,18 @@ def predict(
         yield Prediction(names.of("notes"), "\n".join(notes))
 
 
-def _estimated(
-    task: Any,
-    model: Module,
-    responses: Responses,
-    index: Numbers,
-) -> Estimates:
-    """Features or estimates of the responses `index`, computed in batches."""
-    compute = features if task.stage == ENCODER else estimates
-    batches = []
-    for first in range(0, len(index), BATCH):
-        part = index[first : first + BATCH]
-        batches.append(compute(task, model, responses.signal[part], responses.static[part]))
+@torch.no_grad()
+def _estimated(task: Any, model: Any, responses: Responses, index: Numbers) -> Estimates:
+    """Of the responses `index` the features by an encoder, or else estimates."""
+    batches: list[Estimates] = []
+    for part in np.split(index, range(BATCH, len(index), BATCH)):
+        signal = scaled_signal(responses.signal[part], task.statistics)
+        static = scaled_facts(responses.static[part], task.statistics)
+        inputs = [torch.from_numpy(array).to(task.context.device) for array in (signal, static)]
+        if task.stage == ENCODER:
+            batches.append({"features": model.encode(*inputs)[1].float().cpu().numpy()})
+        else:
+            batches.append(estimates(task, model(*inputs)))
     whole = {}
     for term in batches[0]:
         whole[term] = np.concatenate([batch[term] for batch in batches])

@@ -47,7 +47,6 @@ from gearshift.models.common.family import (
     Sums,
     load_facts,
     save_facts,
-    spread_positions,
 )
 from gearshift.models.common.predictions import input_errors, passed_over
 from gearshift.models.common.recordings import bids
@@ -128,8 +127,7 @@ class AbrTask(FamilyTask):
         origin = self.records.origin
         self.statistics = load_or_fit(self.records, train, folder)
         self.terms = known_terms(self.records, train)
-        trained = TrainedOnResponses(self.terms, origin.species, origin.window_ms)
-        save_facts(trained, folder)
+        save_facts(TrainedOnResponses(self.terms, origin.species, origin.window_ms), folder)
         if "class" not in self.terms:
             self.goal = Goal("val_signal_mse", "min")
         self._sums = TermSums(self.regression, self.smoothing, self.statistics.class_weight)
@@ -148,13 +146,12 @@ class AbrTask(FamilyTask):
 
     def sample(self, number: int, given: int, draws: Draws) -> Sample:
         """In control `noise-signal`, a response keeps its own examination facts."""
-        facts_of = given if self.control == "noise" else number
         return dataset.sample(
             self.records,
             self.statistics,
             number,
             given,
-            facts_of,
+            given if self.control == "noise" else number,
         )
 
     collate = staticmethod(dataset.collate)
@@ -179,8 +176,7 @@ class AbrTask(FamilyTask):
         outputs = model(batch["signal"], batch["static"])
         weighted = {}
         for term, total in self._sums(outputs, batch).items():
-            factor = self.weights[term] * self._factors[term]
-            weighted[term] = factor * total
+            weighted[term] = self.weights[term] * self._factors[term] * total
         return Loss(weighted, {})
 
     def metric(self) -> Sums:
@@ -207,19 +203,7 @@ class AbrTask(FamilyTask):
         return showing.level_series(self.records, np.unique(self.data("train").numbers))
 
     def predictions(self, model: Module) -> Predictions:
-        split = self.data("val")
-        positions = spread_positions(len(split), showing.SHOWN)
-        numbers = split.numbers[positions]
-        given = split.given[positions]
-        # In control noise-signal, only the signal is that of another patient.
-        facts_of = given if self.control == "noise" else numbers
-        return showing.build_predictions(
-            self,
-            model,
-            numbers,
-            self.records.signal[given],
-            self.records.static[facts_of],
-        )
+        return showing.build_predictions(self, model)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         """See showing.predict. All responses are read first. Raises DataError."""
@@ -241,8 +225,7 @@ class AbrTask(FamilyTask):
         tensors = self.statistics.tensors()
         signal = tensors["signal_rms"] * torch.randn(8, 1, POINTS)
         static = tensors["facts_mean"] + tensors["facts_scale"] * torch.rand(8, STATIC)
-        whole = UnscaledNetwork(model, self.stage == "encoder")
-        return whole, {"signal": signal, "static": static}
+        return UnscaledNetwork(model, self.stage == "encoder"), {"signal": signal, "static": static}
 
     def facts(self) -> Mapping[str, Any]:
         split = f"by {self.records.origin.group}"

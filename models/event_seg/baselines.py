@@ -27,14 +27,7 @@ def mass(
 
     `events` [batch, bin, height, width] is the voxel grid; both signs count alike.
     """
-    recent = events[:, -bins:]
-    total = recent.abs().sum(1)
-    return F.avg_pool2d(
-        total,
-        side,
-        stride=1,
-        padding=side // 2,
-    )
+    return F.avg_pool2d(events[:, -bins:].abs().sum(1), side, stride=1, padding=side // 2)
 
 
 def threshold_on_events(
@@ -48,39 +41,28 @@ def threshold_on_events(
         foreground = mass(batch["events"], bins, side)
         background = torch.full_like(foreground, threshold)
         maps = torch.stack((background, foreground), 1)
-        counts = overlap(maps, batch["mask"])
-        for key, count in counts.items():
+        for key, count in overlap(maps, batch["mask"]).items():
             sums[key] = sums.get(key, 0) + count
     all_scores = scores(sums)
-    metrics = {}
-    for key in METRICS:
-        metrics[key] = all_scores[key] or 0.0
-    return Baseline("a threshold on recent events", metrics)
+    return Baseline(
+        "a threshold on recent events", {key: all_scores[key] or 0.0 for key in METRICS}
+    )
 
 
 def _fitted(batches: Iterable[Batch]) -> tuple[int, int, float]:
     """The choice and the threshold with the highest IoU."""
     ranks = len(THRESHOLDS) + 1
-    shape = (len(CHOICES), 2, ranks)
-    counts = torch.zeros(shape, dtype=torch.long)
+    counts = torch.zeros((len(CHOICES), 2, ranks), dtype=torch.long)
     for batch in batches:
-        label = batch["mask"]
         for number, choice in enumerate(CHOICES):
-            values = mass(batch["events"], *choice)
-            rank = torch.bucketize(values, THRESHOLDS)
+            rank = torch.bucketize(mass(batch["events"], *choice), THRESHOLDS)
             for kind in (0, 1):
-                of_kind = rank[label == kind]
+                of_kind = rank[batch["mask"] == kind]
                 counts[number, kind] += torch.bincount(of_kind, minlength=ranks)
 
     # Of each kind, the pixels above each threshold.
-    from_above = counts.flip(2).cumsum(2)
-    above = from_above.flip(2)[..., 1:]
+    above = counts.flip(2).cumsum(2).flip(2)[..., 1:]
     predicted_only, both = above.unbind(1)
-    foreground = counts[:, 1].sum(1, keepdim=True)
-    union = predicted_only + foreground
-    iou = both / union.clamp(min=1)
-    best = int(iou.argmax())
-    number, rank_of_best = divmod(best, len(THRESHOLDS))
-    bins, side = CHOICES[number]
-    threshold = float(THRESHOLDS[rank_of_best])
-    return bins, side, threshold
+    union = predicted_only + counts[:, 1].sum(1, keepdim=True)
+    number, rank_of_best = divmod(int((both / union.clamp(min=1)).argmax()), len(THRESHOLDS))
+    return (*CHOICES[number], float(THRESHOLDS[rank_of_best]))

@@ -17,8 +17,7 @@ def squares(picture: ndarray, side: int) -> ndarray:
     Its axes are [row, y, column, x], with y and x within a square.
     """
     rows, columns = np.array(picture.shape) // side
-    whole = picture[: rows * side, : columns * side]
-    return whole.reshape(rows, side, columns, side)
+    return picture[: rows * side, : columns * side].reshape(rows, side, columns, side)
 
 
 def shrunk(frame: ndarray, factor: int) -> ndarray:
@@ -83,12 +82,7 @@ def _is_peak(
 
     padded = np.pad(strength, 1)
     width = padded.shape[1]
-    has_two_signs = (dx ^ dy) < 0
-    offset = np.where(
-        has_two_signs,
-        width - 1,
-        width + 1,
-    )
+    offset = np.where((dx ^ dy) < 0, width - 1, width + 1)
     offset[is_straight] = width
     offset[is_flat] = 1
 
@@ -97,9 +91,5 @@ def _is_peak(
     value = values[pixels]
     before = values[pixels - offset]
     after = values[pixels + offset]
-    is_above_after = np.where(
-        is_straight,
-        value >= after,
-        value > after,
-    )
+    is_above_after = np.where(is_straight, value >= after, value > after)
     return is_above_after & (value > before)

@@ -39,8 +39,7 @@ class Size:
             total += 9 * ins * outs + 3 * outs
         for ins, outs in pairwise(self.widths[::-1]):
             total += 16 * ins * outs + 3 * outs
-        taps = 1 if self.is_deep else 16
-        return total + taps * self.widths[0] * CLASSES + CLASSES
+        return total + (1 if self.is_deep else 16) * self.widths[0] * CLASSES + CLASSES
 
 
 SIZES = {

@@ -46,11 +46,7 @@ def read(settings: Data, sensor: Sides) -> tuple[list[EventRecording], dict[str,
 
     allowed = "; ".join(FORMATS)
     bad_records = BadRecords("recordings")
-    recordings, facts = find_recordings(
-        existing_path(path, allowed),
-        settings,
-        bad_records,
-    )
+    recordings, facts = find_recordings(existing_path(path, allowed), settings, bad_records)
     skipped = bad_records.finish(settings.on_bad, len(recordings))
     if not recordings:
         where = f"data.path, skipped: {skipped}"
@@ -73,8 +69,7 @@ def find_recordings(
     recording or if sensors differ.
     """
     known = known_files(path, recognize, FORMATS)
-    formats = {name: form for name, (_, form) in known.items()}
-    names, facts = _choose(formats, settings)
+    names, facts = _choose({name: form for name, (_, form) in known.items()}, settings)
     # A copy under another name would be trained on and validate.
     copies = data_files.copies({name: known[name][0] for name in names})
     names = [name for name in names if name not in copies]
@@ -90,17 +85,17 @@ def find_recordings(
             if len(names) == 1:
                 raise
             bad_records.add(f"{name} ({error.where})", error.message, error.fix or error.hint)
-    sensors = {recording.sensor: recording.name for recording in recordings}
+    sensors = {shape(recording.sensor): recording.name for recording in recordings}
     if len(sensors) > 1:
-        sizes = [f"{shape(sides)} ({name})" for sides, name in sorted(sensors.items())]
         raise DataError(
-            f"recordings have different sensor sizes: {', '.join(sizes[:3])}",
+            f"recordings have different sensor sizes: {sensors}",
             where=str(path),
             allowed="recordings of one sensor size",
             hint="use one folder per camera, or  --set 'data.sensor=[HEIGHT,WIDTH]'  for RAW files",
         )
-    files = data_files.files(path)
-    num_recordings = sum(not file.name.endswith(COMPANION_SUFFIXES) for file in files)
+    num_recordings = sum(
+        not file.name.endswith(COMPANION_SUFFIXES) for file in data_files.files(path)
+    )
     facts["ignored_files"] = num_recordings - len(known)
     return recordings, facts
 
@@ -111,17 +106,17 @@ def _choose(
 ) -> tuple[list[str], dict[str, Any]]:
     """The names of the recordings to use, of those with `formats`, and facts of the choice."""
     names = list(formats)
-    # Both cameras of DSEC see the same scene: one would be trained on, the other validated.
-    right = set()
-    for name, form in formats.items():
-        left = re.sub(r"(^|/)right(?=/|$)", r"\1left", name)
-        if form == DSEC and left != name and left in formats:
-            right.add(name)
     if settings.sequences:
         return splits.choose(names, settings.sequences)
-    if right:
-        text = f"{len(right)}, of scenes whose left camera is used"
-        return [name for name in names if name not in right], {"right_cameras": text}
+    # Both cameras of DSEC see the same scene: one would be trained on, the other validated.
+    left = []
+    for name, form in formats.items():
+        other = re.sub(r"(^|/)right(?=/|$)", r"\1left", name)
+        if form != DSEC or other == name or other not in formats:
+            left.append(name)
+    if left != names:
+        text = f"{len(names) - len(left)}, of scenes whose left camera is used"
+        return left, {"right_cameras": text}
     has_one = len(names) == 1 or set(formats.values()) != {MVSEC}
     return splits.choose(names, (), None if has_one else settings.mvsec_sequence)
 
@@ -133,9 +128,8 @@ def facts(recordings: Sequence[EventRecording]) -> dict[str, Any]:
     count = 0
     seconds = 0.0
     for recording in recordings:
-        starts, stops = recording.windows.T
         count += len(recording.all_events)
-        seconds += float(stops[-1] - starts[0]) / recording.second
+        seconds += float(np.ptp(recording.windows)) / recording.second
     return {
         "sensor": f"{shape(first.sensor)} (from {first.sensor_source})",
         "events": f"{count:,} in {len(recordings)} recordings of {seconds:.3g} s",
@@ -147,8 +141,4 @@ def facts(recordings: Sequence[EventRecording]) -> dict[str, Any]:
 
 def window_lengths(recordings: Sequence[EventRecording]) -> ndarray:
     """The length of each window, in seconds."""
-    lengths = []
-    for recording in recordings:
-        starts, stops = recording.windows.T
-        lengths.append((stops - starts) / recording.second)
-    return np.concatenate(lengths)
+    return np.concatenate([np.diff(each.windows)[:, 0] / each.second for each in recordings])

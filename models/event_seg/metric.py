@@ -37,22 +37,15 @@ def scores(sums: Mapping[str, Tensor]) -> Scores:
     A ratio with denominator 0 is 1 if neither prediction nor label has foreground, otherwise 0.
     `all_foreground_iou` is chance: the IoU of predicting foreground everywhere.
     """
-    both = float(sums["both"])
-    predicted_only = float(sums["predicted_only"])
-    label_only = float(sums["label_only"])
-    pixels = float(sums["pixels"])
-    empty = float(predicted_only == 0 and label_only == 0)
-
-    def ratio(numerator: float, denominator: float) -> float:
-        if denominator:
-            return numerator / denominator
-        return empty
-
-    return {
-        "val_loss": ratio(float(sums["loss"]), pixels),
-        "val_iou": ratio(both, both + predicted_only + label_only),
-        "precision": ratio(both, both + predicted_only),
-        "recall": ratio(both, both + label_only),
-        "f1": ratio(2 * both, 2 * both + predicted_only + label_only),
-        "all_foreground_iou": ratio(both + label_only, pixels),
+    loss, both, predicted_only, label_only, pixels = map(float, sums.values())
+    wrong = predicted_only + label_only
+    ratios = {
+        "val_loss": (loss, pixels),
+        "val_iou": (both, both + wrong),
+        "precision": (both, both + predicted_only),
+        "recall": (both, both + label_only),
+        "f1": (2 * both, 2 * both + wrong),
+        "all_foreground_iou": (both + label_only, pixels),
     }
+    empty = float(wrong == 0)
+    return {name: total / count if count else empty for name, (total, count) in ratios.items()}

@@ -118,16 +118,14 @@ class SegmentationNetwork(HasFrozenParts):
         maps = x[..., :height, :width].float()  # layers round odd sides up
         if labels is None:
             return maps
-        weight = self.class_weights.float()
         # Summed apart: torch's own sum over images is not deterministic on CUDA.
-        losses = F.cross_entropy(
+        loss = F.cross_entropy(
             maps,
             labels,
-            weight,
+            self.class_weights.float(),
             ignore_index=IGNORE,
             reduction="none",
-        )
-        loss = losses.sum()
+        ).sum()
         if measure:
             return (loss, maps)
         return loss
@@ -145,5 +143,4 @@ def _draw_weights(model: nn.Module, head: nn.Module) -> None:
                 nonlinearity="linear" if module is head else "relu",
             )
             nn.init.zeros_(module.bias)
-            by_channel = module.weight.detach().permute(0, 2, 3, 1)
-            module.weight = nn.Parameter(by_channel.contiguous())
+            module.weight = nn.Parameter(module.weight.detach().permute(0, 2, 3, 1).contiguous())

@@ -16,6 +16,7 @@ from torch.nn import Module
 
 from gearshift.models.base import DataError, Picture, Prediction, Predictions
 from gearshift.models.common.data_files import existing_path, known_files
+from gearshift.models.common.family import ENCODER
 from gearshift.models.common.predictions import (
     DistinctNames,
     features_file,
@@ -42,20 +43,16 @@ _BLUE = (31, 119, 180)
 _GREY = 127
 
 
-def pictures(windows: Windows, seed: int) -> list[Picture]:
+def pictures(windows: Windows) -> list[Picture]:
     """Pictures of a few windows (red brighter, blue darker) beside their labels.
 
     Label: foreground white, ignored grey.
     """
-    rng = np.random.default_rng(seed)
     drawings = []
-    indices = {len(windows) * i // (PICTURES + 1) for i in range(1, PICTURES + 1)}
-    for number, index in enumerate(sorted(indices), start=1):
-        sample = windows.random_sample(index, rng)
-        meta = sample.meta
-        length_ms = 1e3 * (meta["t1"] - meta["t0"])
+    for number, sample in enumerate(few_samples(windows, PICTURES), start=1):
+        length_ms = 1e3 * (sample.meta["t1"] - sample.meta["t0"])
         caption = (
-            f"{sample_name(sample)}: {meta['events']:,} events in {length_ms:.3g} ms "
+            f"{sample_name(sample)}: {sample.meta['events']:,} events in {length_ms:.3g} ms "
             "(red brighter, blue darker), and its label"
         )
         picture = _side_by_side(_polarity(sample), _label(sample.labels))
@@ -70,20 +67,22 @@ def build_predictions(model: Module, windows: Windows, device: torch.device) -> 
     loss, maps = model(batch["events"], batch["mask"], measure=True)
     rows = []
     drawings = []
-    for number, sample in enumerate(samples):
+    parts = zip(samples, maps.split(1), batch["mask"].split(1), strict=True)
+    for number, (sample, map_pair, mask) in enumerate(parts, start=1):
         name = sample_name(sample)
-        part = slice(number, number + 1)
-        overlap = metric.overlap(maps[part], batch["mask"][part])
-        scores = metric.scores({"loss": loss, **overlap})
+        scores = metric.scores({"loss": loss, **metric.overlap(map_pair, mask)})
         rows.append((name, sample.meta["events"], *map(scores.get, SCORES)))
-
-        background, foreground = maps[number]
-        predicted = (foreground > background).cpu().numpy()
-        shade = _label(np.where(sample.labels == IGNORE, IGNORE, predicted))
-        picture = _side_by_side(_polarity(sample), _label(sample.labels), shade)
+        predicted = np.where(sample.labels == IGNORE, IGNORE, _foreground(map_pair))
+        picture = _side_by_side(_polarity(sample), _label(sample.labels), _label(predicted))
         caption = f"{name}: input, target, prediction"
-        drawings.append(Picture(f"window_{number + 1}", caption, picture))
+        drawings.append(Picture(f"window_{number}", caption, picture))
     return Predictions(("window", "events", "iou", "precision", "recall"), rows, drawings)
+
+
+def _foreground(maps: torch.Tensor) -> ndarray:
+    """Whether a pixel is predicted as foreground by `maps` [1, 2, height, width]."""
+    background, foreground = maps[0]
+    return (foreground > background).cpu().numpy()
 
 
 def sample_name(sample: Sample) -> str:
@@ -93,10 +92,8 @@ def sample_name(sample: Sample) -> str:
 
 def _side_by_side(*panels: ndarray) -> bytes:
     """PNG of `panels` [height, width, 3] uint8 side by side, enlarged to a visible size."""
-    gap = np.full((len(panels[0]), 4, 3), 255, np.uint8)
-    parts = [panels[0]]
-    for panel in panels[1:]:
-        parts += [gap, panel]
+    gap = ((0, 0), (0, 4), (0, 0))
+    parts = [np.pad(panel, gap, constant_values=255) for panel in panels]
     picture = np.concatenate(parts, axis=1)
     scale = max(1, math.ceil(_LEAST_WIDTH / picture.shape[1]))
     return png(Image.fromarray(picture.repeat(scale, 0).repeat(scale, 1)))
@@ -137,8 +134,7 @@ def predict(task: Any, model: Module, path: Path) -> Iterator[Prediction]:
     names = DistinctNames()
     trained = task.trained
     with input_errors():
-        source = existing_path(str(path), "; ".join(FORMATS))
-        known = known_files(source, recognize, FORMATS)
+        known = known_files(existing_path(str(path), "; ".join(FORMATS)), recognize, FORMATS)
     for name, (file, form) in known.items():
         title = name.removesuffix(file.suffix)
         start = names.of(title)
@@ -169,30 +165,21 @@ def _predict_window(
     number: int,
     name: str,
 ) -> Prediction:
-    height, width = recording.sensor
-    factor = task.downsample
-    sides = (height // factor, width // factor)
+    sides = task.grid(recording.sensor)
     start, stop = recording.windows[number]
     events = recording.events(number)
-    coarse = events.downsampled(factor, *sides)
+    coarse = events.downsampled(task.downsample, *sides)
     grid = voxelize(coarse, start, stop, (BINS, *sides))
     x = torch.from_numpy(normalize(grid))[None].to(task.context.device)
     with torch.no_grad():
         x = task.part(model)(x).float().cpu()
 
-    begin = start / recording.second
-    end = stop / recording.second
+    begin, end = recording.windows[number] / recording.second
     text = f"{recording.name}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
-    if task.stage == "encoder":
-        return features_file(
-            name,
-            text,
-            [text],
-            x.flatten(2).mT.numpy(),
-            more={"grid": np.array(x.shape[2:])},
-        )
-    background, foreground = x[0]
-    mask = (foreground > background).numpy()
+    if task.stage == ENCODER:
+        cells = {"grid": np.array(x.shape[2:])}
+        return features_file(name, text, [text], x.flatten(2).mT.numpy(), more=cells)
+    mask = _foreground(x)
     image = Image.fromarray(mask.astype(np.uint8) * 255)
     text += f", foreground {mask.mean():.1%}"
     return Prediction(name, text, {".png": png(image)})

@@ -91,7 +91,7 @@ def split_recordings(
     """
     method = "by recording"
     groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
-    windows: dict[SplitName, list[ndarray]] = {name: [] for name in SPLITS}
+    windows: dict[SplitName, list[tuple[int, int]]] = {name: [] for name in SPLITS}
     count = max(1, round(rule.fraction * len(recordings)))
     # Each split needs a recording of its own.
     if count < 3:
@@ -105,26 +105,19 @@ def split_recordings(
                 start = recording.windows[block[0], 0]
                 stop = recording.windows[block[-1], 1]
                 groups[side].append(f"{recording.name} from {start} to {stop}")
-                windows[side].append(_numbered(number, block))
+                windows[side] += [(number, window) for window in block]
     else:
         number_of = {recording.name: number for number, recording in enumerate(recordings)}
         for side, names in split_groups(number_of, rule, GROUPS).items():
             groups[side] = list(names)
             for name in names:
                 number = number_of[name]
-                everything = np.arange(len(recordings[number].windows))
-                windows[side].append(_numbered(number, everything))
-    all_windows = {side: np.concatenate(parts) for side, parts in windows.items()}
-    return groups, all_windows, method
+                count = len(recordings[number].windows)
+                windows[side] += [(number, window) for window in range(count)]
+    return groups, {side: np.array(pairs) for side, pairs in windows.items()}, method
 
 
-def _numbered(number: int, windows: ndarray) -> ndarray:
-    """The number of a recording beside each of its windows, [window, 2]."""
-    numbers = np.full(len(windows), number)
-    return np.stack((numbers, windows), axis=1)
-
-
-def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, ndarray], str]:
+def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, range], str]:
     """Three blocks of windows, and a description of the gap between them."""
     starts, stops = recording.windows.T
     count = len(starts)
@@ -149,10 +142,10 @@ def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, nd
             allowed="at least one window each for train, val and test, and one between them",
             hint="add recordings, or use shorter windows or a smaller eval.share",
         )
-    blocks: dict[SplitName, ndarray] = {
-        "train": np.arange(last_train + 1),
-        "val": np.arange(first_val, last_val + 1),
-        "test": np.arange(first_test, count),
+    blocks: dict[SplitName, range] = {
+        "train": range(last_train + 1),
+        "val": range(first_val, last_val + 1),
+        "test": range(first_test, count),
     }
     return blocks, gap_text
 

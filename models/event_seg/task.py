@@ -35,7 +35,7 @@ from gearshift.models.common.split import SPLITS
 from gearshift.models.event_seg import dataset, metric, showing, windows
 from gearshift.models.event_seg.config import BINS, SIZES, Data, Model
 from gearshift.models.event_seg.network import SegmentationNetwork
-from gearshift.models.event_seg.readers.recording import DILATION, HIGH, LOW, EventRecording
+from gearshift.models.event_seg.readers.recording import DILATION, HIGH, LOW, EventRecording, Sides
 from gearshift.models.event_seg.showing import TrainedOnEvents
 from gearshift.models.event_seg.splits import split_recordings
 from gearshift.models.event_seg.windows import WindowRules, Windows
@@ -77,18 +77,13 @@ class EventSegTask(FamilyTask):
         self.recordings, self._read_facts = dataset.read(self.data_settings, self.size.sensor)
         self.groups, of_split, self._method = split_recordings(self.recordings, self.rule)
         self.save_split(self.groups)
-        rules = WindowRules(
-            self.downsample,
-            self.size.crop,
-            self.data_settings.control,
-            self.rule.seed,
-        )
+        control = self.data_settings.control
+        rules = WindowRules(self.downsample, self.size.crop, control, self.rule.seed)
         for number, name in enumerate(SPLITS):
             samples = Windows(self.recordings, of_split[name], rules, number or None)
             self.splits[name] = samples
             if name != "test":
-                foreground, labeled = samples.foreground()
-                self.foreground[name] = foreground / max(1, labeled)
+                self.foreground[name] = samples.foreground()
         share = self.foreground["train"]
         if not 0 < share < 1:
             raise DataError(
@@ -123,8 +118,9 @@ class EventSegTask(FamilyTask):
         return min(MAX_FOREGROUND_WEIGHT, (1 - share) / share)
 
     def network(self) -> SegmentationNetwork:
-        recipe = (self.downsample, LOW, HIGH, DILATION)
-        return SegmentationNetwork(self.size, self.foreground_weight, recipe)
+        return SegmentationNetwork(
+            self.size, self.foreground_weight, (self.downsample, LOW, HIGH, DILATION)
+        )
 
     collate = staticmethod(windows.collate)
 
@@ -147,15 +143,11 @@ class EventSegTask(FamilyTask):
         return [torch.zeros(1, BINS, *self.data("train").shape)]
 
     def pictures(self) -> Sequence[Picture]:
-        return showing.pictures(self.data("train"), self.context.seed)
+        return showing.pictures(self.data("train"))
 
     def predictions(self, model: Module) -> Predictions:
         """Predictions for a few validation windows. Collective."""
-        return showing.build_predictions(
-            model,
-            self.data("val"),
-            self.context.device,
-        )
+        return showing.build_predictions(model, self.data("val"), self.context.device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         return showing.predict(self, model, path)
@@ -166,9 +158,13 @@ class EventSegTask(FamilyTask):
             return nn.Sequential(*model.down)
         return model
 
+    def grid(self, sensor: Sides) -> Sides:
+        """Height and width of a voxel grid for a sensor."""
+        height, width = sensor
+        return height // self.downsample, width // self.downsample
+
     def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
-        grid = [side // self.downsample for side in self.trained.sensor]
-        return self.part(model), {"events": torch.randn(4, BINS, *grid)}
+        return self.part(model), {"events": torch.randn(4, BINS, *self.grid(self.trained.sensor))}
 
     def facts(self) -> Mapping[str, Any]:
         foreground = {name: round(share, 4) for name, share in self.foreground.items()}

@@ -64,22 +64,15 @@ class Windows:
         self.fixed = fixed
         height, width = recordings[0].sensor
         self.grid = (height // rules.downsample, width // rules.downsample)
-        self.shape = self.grid
-        if rules.crop is not None:
-            rows, columns = map(min, rules.crop, self.grid)
-            self.shape = (rows, columns)
+        height, width = map(min, self.grid, rules.crop or self.grid)
+        self.shape = (height, width)
         self.is_cropped = self.shape != self.grid
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def sample(self, index: int, draws: Draws) -> Sample:
-        if self.fixed is None:
-            return self.random_sample(index, draws.rng())
-        return self.random_sample(index, self._rng(index))
-
-    def random_sample(self, index: int, rng: Generator) -> Sample:
-        """The sample at `index`, with everything in it that is random drawn from `rng`."""
+        rng = draws.rng() if self.fixed is None else self._rng(index)
         recording, window = self._at(index)
         start, stop = recording.windows[window]
         events = self._events(index)
@@ -92,11 +85,7 @@ class Windows:
             events = self._noise(start, stop, count, rng)
         if self.is_cropped:
             top, left = corner
-            moved = replace(
-                events,
-                x=events.x - left,
-                y=events.y - top,
-            )
+            moved = replace(events, x=events.x - left, y=events.y - top)
             events = moved.downsampled(1, *self.shape)
 
         grid = voxelize(events, start, stop, (BINS, *self.shape))
@@ -109,13 +98,7 @@ class Windows:
         }
         return Sample(normalize(grid), labels, meta)
 
-    def _noise(
-        self,
-        start: Any,
-        stop: Any,
-        count: int,
-        rng: Generator,
-    ) -> Events:
+    def _noise(self, start: Any, stop: Any, count: int, rng: Generator) -> Events:
         """About `count` events at random pixels and times of [start, stop)."""
         height, width = self.grid
         since = np.sort(rng.uniform(0, float(stop - start), count))
@@ -135,20 +118,13 @@ class Windows:
         """Upper left corner of a crop around a random event, to avoid empty crops."""
         if not self.is_cropped:
             return 0, 0
-        height, width = self.grid
-        rows, columns = self.shape
-        top = rng.integers(0, rows)
-        left = rng.integers(0, columns)
-        middle = int(rng.integers(0, max(1, len(events))))
-        y = height // 2
-        x = width // 2
+        within = rng.integers(0, self.shape)
+        place = np.floor_divide(self.grid, 2)
+        number = rng.integers(0, max(1, len(events)))
         if len(events):
-            y = events.y[middle]
-            x = events.x[middle]
-        return (
-            int(min(max(y - top, 0), height - rows)),
-            int(min(max(x - left, 0), width - columns)),
-        )
+            place = np.array((events.y[number], events.x[number]))
+        top, left = np.clip(place - within, 0, np.subtract(self.grid, self.shape)).tolist()
+        return top, left
 
     def _other_window(self, index: int, rng: Generator) -> int:
         """A window of another recording, or of another time if there is one recording."""
@@ -158,10 +134,9 @@ class Windows:
         if not is_far.any():
             distance = np.abs(windows - windows[index])
             is_far = distance >= max(1, distance.max() / 2)
-        others = np.flatnonzero(is_far)
-        if not len(others):
+        if not is_far.any():
             return index
-        return int(rng.choice(others))
+        return int(rng.choice(np.flatnonzero(is_far)))
 
     def _at(self, index: int) -> tuple[EventRecording, int]:
         number, window = self.windows[index].tolist()
@@ -180,12 +155,10 @@ class Windows:
         rows, columns = self.shape
         label = recording.label(window, self.rules.downsample)
         crop = label[top : top + rows, left : left + columns]
-        labels = crop.astype(np.int64)
-        labels[crop == IGNORED] = IGNORE
-        return labels
+        return np.where(crop == IGNORED, IGNORE, crop.astype(np.int64))
 
-    def foreground(self) -> Sides:
-        """Foreground pixels and labeled pixels of at most MEASURED evenly spaced windows."""
+    def foreground(self) -> float:
+        """Share of the foreground in the labels of at most MEASURED evenly spaced windows."""
         foreground = 0
         labeled = 0
         for index in spread_positions(len(self), MEASURED):
@@ -196,7 +169,7 @@ class Windows:
             labels = self._labels(index, corner, rng)
             foreground += int((labels == 1).sum())
             labeled += int((labels != IGNORE).sum())
-        return foreground, labeled
+        return foreground / max(1, labeled)
 
 
 def voxelize(events: Events, start: float, stop: float, shape: tuple[int, int, int]) -> ndarray:
@@ -232,13 +205,9 @@ def voxelize(events: Events, start: float, stop: float, shape: tuple[int, int, i
 
 def normalize(grid: ndarray) -> ndarray:
     """`grid` divided by the standard deviation of its non-zero cells, unless that is 0."""
-    cells = grid[grid != 0]
-    if not cells.size:
+    if not grid.any():
         return grid
-    deviation = cells.std()
-    if deviation > 0:
-        return grid / deviation
-    return grid
+    return grid / (grid[grid != 0].std() or 1.0)
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -247,11 +216,11 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     `events` [batch, bin, height, width] float32; `mask` [batch, height, width] int64 with `valid`,
     bool, the pixels in the loss; `units`, their number; `meta`, one mapping per sample.
     """
-    grids = np.stack([sample.events for sample in samples])
+    events = np.stack([sample.events for sample in samples])
     labels = torch.from_numpy(np.stack([sample.labels for sample in samples]))
     valid = labels != IGNORE
     return {
-        "events": torch.from_numpy(grids),
+        "events": torch.from_numpy(events),
         "mask": labels,
         "valid": valid,
         "units": int(valid.sum()),

@@ -74,37 +74,33 @@ def _text(path: Path) -> str:
 
 def _field(pattern: str, text: str) -> str:
     """The first group of `pattern` in `text`; empty where it does not match."""
-    match = re.search(pattern, text)
-    if match:
-        return match[1]
-    return ""
+    return next(iter(re.findall(pattern, text)), "")
 
 
 def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
     """Levels, traces [sample, level] in the window, its samples, stimuli a second, and the run."""
-    header, *others = re.split(r"DATA[ \t]*\n", _text(path), maxsplit=1)
-    if not others:
-        raise _error(path, "no line DATA after the header")
-    data = others[0]
+    header, *others = re.split(r"DATA[ \t]*\n", _text(path))
+    if len(others) != 1:
+        raise _error(path, "no line DATA after the header, or more than one: a file has one series")
     try:
         levels = [float(level) for level in _field(_LEVELS, header).split(";") if level.strip()]
         step_ms = float(_field(_STEP, header) or 0) / 1000
         rate = float(_field(_RATE, header) or nan)
         if not levels or not step_ms > 0:
             raise _error(path, "the header has no :LEVELS:, or no interval SAMPLE (…sec):")
-        if ":RUN-" in data:
-            raise _error(path, "a second series begins after the first: a file has one")
         samples = WINDOW_MS / step_ms
         # What comes after the window is not read.
-        lines = [line for line in data.split("\n") if line.strip()]
-        rows = [line.split() for line in lines[: int(np.ceil(samples))]]
-        traces = np.array(rows, dtype=np.float64)
+        lines = [line for line in others[0].split("\n") if line.strip()]
+        traces = np.array(
+            [line.split() for line in lines[: int(np.ceil(samples))]], dtype=np.float64
+        )
     except (ValueError, OverflowError):
-        problem = "the data has a value that is no number, or rows of several lengths"
-        raise _error(path, problem) from None
+        raise _error(
+            path, "the data has a value that is no number, or rows of several lengths"
+        ) from None
     if len(traces) < int(samples) or traces.shape[1:] != (len(levels),):
-        problem = f"truncated: {traces.shape} of {int(samples)} samples in {WINDOW_MS} ms"
-        raise _error(path, f"{problem} and {len(levels)} levels")
+        whole = (int(samples), len(levels))
+        raise _error(path, f"truncated: {traces.shape} of {whole} samples and levels")
     return levels, traces, samples, rate, _field(_RUN, header)
 
 
@@ -119,42 +115,31 @@ def _labels(
     """
     text = _text(path)
     table = [line.split("\t") for line in text.split("\n") if "\t" in line]
-    if table:
-        heads = [cell.strip() for cell in table[0]]
-    else:
-        heads = []
+    heads = [cell.strip() for cell in table[0]] if table else []
     peaks = re.findall(_PEAK, "\n".join(heads))
-    has_wave = "P5" in peaks
     try:
         threshold = float(_field(_THRESHOLD, text).replace("None", "nan"))
-        columns = [heads.index("Level")]
-        if has_wave:
-            columns += [heads.index("P5 Latency"), heads.index("P5 Amplitude")]
-        rows = []
+        of_all = {"threshold": nan if isinf(threshold) else threshold}
+        # Without wave V among the marked peaks, nothing is known of it.
+        if peaks and "P5" not in peaks:
+            reading.marked[f"{' and '.join(peaks)}, no wave V"] += 1
+            return dict.fromkeys(levels, of_all)
+        if isinf(threshold):
+            of_all["exists"] = 0.0
+        labels = dict.fromkeys(levels, of_all)
+        columns = [heads.index(name) for name in ("Level", "P5 Latency", "P5 Amplitude")]
         for cells in table[1:]:
-            rows.append([float(cells[column]) for column in columns])
-        if not peaks:
-            raise ValueError
+            level, latency, amplitude = [float(cells[column]) for column in columns]
+            wave = {"exists": 0.0}
+            if latency >= 0:
+                wave = {"exists": 1.0, "latency": latency, "amplitude": amplitude}
+            labels[level] = of_all | wave
     except (ValueError, IndexError):
         raise _error(
             path,
             "no line 'Threshold (dB SPL): …', or no table of numbers with Level and P5 Latency",
         ) from None
-
-    of_all = {"threshold": nan if isinf(threshold) else threshold}
-    # Without wave V among the marked peaks, nothing is known of it.
-    if not has_wave:
-        reading.marked[f"{' and '.join(peaks)}, no wave V"] += 1
-        return dict.fromkeys(levels, of_all)
     reading.marked["wave V"] += 1
-    if isinf(threshold):
-        of_all["exists"] = 0.0
-    labels = dict.fromkeys(levels, of_all)
-    for level, latency, amplitude in rows:
-        wave = {"exists": 0.0}
-        if latency >= 0:
-            wave = {"exists": 1.0, "latency": latency, "amplitude": amplitude}
-        labels[level] = of_all | wave
     return labels
 
 

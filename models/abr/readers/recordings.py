@@ -66,22 +66,17 @@ def read(
         group = bids.subject(path) or name
         every = np.unique(np.concatenate([*kinds.values(), []]))
         for kind, onsets in kinds.items():
+            known = {"rate": _rate(onsets, every)}
             level = _LEVEL.search(kind)
             if level:
-                level_db = float(level[1])
-            else:
-                level_db = np.nan
-            rate = _rate(onsets, every)
+                known["level"] = float(level[1])
             count = 0
             for points, quality in _averages(recording, channel, onsets, reading):
                 count += 1
                 where = f"{name}, '{kind}', response {count}"
-                known = {"fmp": quality, "level": level_db, "rate": rate}
-                yield ResponseRow(group, where, points, known)
+                yield ResponseRow(group, where, points, {**known, "fmp": quality})
             if not count:
-                needed = reading.settings.sweeps
-                most = reading.settings.reject_uv
-                problem = f"'{kind}' has fewer than data.sweeps={needed} sweeps within ±{most:g} µV"
+                problem = f"'{kind}' has fewer than data.sweeps sweeps within data.reject_uv"
                 reading.bad_records.add(name, problem, "average fewer, or accept larger ones")
     except MissingPackage:
         raise  # no fault of this file
@@ -96,10 +91,9 @@ def _rate(onsets: Values, every: Values) -> float:
     """
     following = np.searchsorted(every, onsets, "right")
     inside = following < len(every)
-    intervals = every[following[inside]] - onsets[inside]
-    if len(intervals):
-        return 1 / float(np.median(intervals))
-    return np.nan
+    if not inside.any():
+        return np.nan
+    return 1 / float(np.median(every[following[inside]] - onsets[inside]))
 
 
 def _averages(
@@ -112,20 +106,17 @@ def _averages(
     settings = reading.settings
     samples = WINDOW_MS * recording.rate_hz / 1000
     sweeps = 0
-    total = np.zeros(1)
-    squares = total
+    sums = np.zeros((2, 1))
     for sweep in _sweeps(recording, channel, onsets, reading):
         if np.abs(sweep).max() > settings.reject_uv:
             reading.left_out["rejected_sweeps"] += 1
             continue
         sweeps += 1
-        total = total + sweep
-        squares = squares + sweep**2
+        sums = sums + np.stack((sweep, sweep**2))
         if sweeps == settings.sweeps:
-            yield resample(total / sweeps, samples), fmp(total, squares, sweeps)
+            yield resample(sums[0] / sweeps, samples), fmp(*sums, sweeps)
             sweeps = 0
-            total = np.zeros(1)
-            squares = total
+            sums = np.zeros((2, 1))
     reading.left_out["leftover_sweeps"] += sweeps
 
 
@@ -135,30 +126,20 @@ def _channel(recording: Recording, setting: str | None) -> int:
     Raises DataError, also if the recording is too slow.
     """
     names = recording.names
-    where = str(recording.path)
     eeg = (channel.name for channel in recording.channels if channel.kind == "eeg")
     name = setting or next(eeg, "of EEG")
     if name not in names:
-        closest = get_close_matches(name, names, n=1, cutoff=0.0)[0]
-        raise DataError(
-            f"no channel {name!r}",
-            where=where,
-            allowed=", ".join(names),
-            fix=f"--set {quote(f'data.channel={closest}')}",
-        )
-    lowest_hz = 2 * BAND_HZ[1]
-    if recording.rate_hz <= lowest_hz:
-        fix = ""
-        if recording.faster:
-            fix = f"--set {quote(f'data.channel={recording.faster[0]}')}"
-        raise DataError(
-            f"'{recording.path.name}' is sampled at {recording.rate_hz:g} Hz",
-            where=where,
-            allowed=f"more than {lowest_hz:g} Hz",
-            fix=fix,
-            hint="export it from the program that recorded it, without reducing the sampling rate",
-        )
-    return names.index(name)
+        other = get_close_matches(name, names, n=1, cutoff=0.0)
+        message = f"no channel {name!r}"
+        allowed = ", ".join(names)
+    elif recording.rate_hz <= 2 * BAND_HZ[1]:
+        other = recording.faster[:1]
+        message = f"the channel is sampled at {recording.rate_hz:g} Hz"
+        allowed = f"more than {2 * BAND_HZ[1]:g} Hz, as it was recorded"
+    else:
+        return names.index(name)
+    fix = f"--set {quote(f'data.channel={other[0]}')}" if other else ""
+    raise DataError(message, where=str(recording.path), allowed=allowed, fix=fix)
 
 
 def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, Values]:
@@ -210,18 +191,12 @@ def _sweeps(
             valid = last if last == end else last - pad
             inside = starts[starts + length <= max(valid, starts[0] + length)]
             (trace,) = recording.read([channel], first, last)
-            trace = sosfiltfilt(
-                band,
-                trace,
-                padlen=min(len(trace) - 1, _PADLEN),
-            )
-            for begin_of_sweep in inside - first:
-                yield trace[begin_of_sweep : begin_of_sweep + length]
+            trace = sosfiltfilt(band, trace, padlen=min(len(trace) - 1, _PADLEN))
+            yield from trace[np.add.outer(inside - first, np.arange(length))]
             starts = starts[len(inside) :]
     # Those within the recording that no piece holds are in gaps.
-    latest = recording.end_s - length / rate
-    expected = int(((onsets >= 0) & (onsets <= latest)).sum())
-    reading.left_out["sweeps_at_gaps"] += max(0, expected - complete)
+    inside = (onsets >= 0) & (onsets <= recording.end_s - length / rate)
+    reading.left_out["sweeps_at_gaps"] += max(0, int(inside.sum()) - complete)
 
 
 def fmp(total: Values, squares: Values, sweeps: int) -> float:
@@ -234,6 +209,4 @@ def fmp(total: Values, squares: Values, sweeps: int) -> float:
     """
     mean = total / sweeps
     noise = (squares / sweeps - mean**2).mean() / max(1, sweeps - 1)
-    if noise > 0:
-        return float(mean.var() / noise)
-    return float("nan")
+    return float(mean.var() / noise) if noise > 0 else np.nan

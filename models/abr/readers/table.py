@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from math import isnan, nan
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from gearshift.models.abr.responses import (
 from gearshift.models.base import DataError
 from gearshift.models.common.config import declared_columns
 from gearshift.models.common.data_reports import IGNORE, listed
-from gearshift.models.common.table import Table, columns_option
+from gearshift.models.common.table import MISSING, Table, columns_option, text_of
 from gearshift.models.common.text_file import TextFile
 
 REQUIRED = ("patient_id", "intensity")
@@ -35,11 +34,15 @@ ORIGIN = ResponseOrigin(
 MOST_REJECTED = 100
 """From this number of rejected sweeps on, a response is left out."""
 _MANY = 20
+_TARGETS = dict.fromkeys((*MISSING, UNKNOWN), UNKNOWN_CLASS)
+"""The number of a class by its name and by its number as text."""
+for _number, _name in enumerate(CLASS_NAMES):
+    _TARGETS |= {_name: _number, str(_number): _number}
 
 
-def name_of(heading: Any) -> str:
-    """A heading or a patient as text; a spreadsheet may write 7 as 7.0, which is the same."""
-    return str("" if heading is None else heading).strip().removesuffix(".0")
+def name_of(cell: Any) -> str:
+    """A heading, patient or class; a spreadsheet may write 7 as 7.0, which is the same."""
+    return text_of(cell).removesuffix(".0")
 
 
 def find_columns(
@@ -76,8 +79,7 @@ def find_columns(
     if missing:
         others = [name for name in names if name not in ("", *POINT_NAMES)]
         raise DataError(
-            f"the table has no column {listed(missing, 3)} among: "
-            f"{listed(others, _MANY) or 'none'}",
+            f"the table has no column {listed(missing, 3)} among: {listed(others, _MANY)}",
             where=str(path),
             allowed=f"{', '.join(REQUIRED)}, 1 … {POINTS}; and if known {', '.join(known)}",
             hint=f"say what a column means:  {columns_option({'NAME': missing[0]})}",
@@ -122,57 +124,48 @@ def read(
         where = f"{name}:{line}"
         row = {meaning: cells[index] for meaning, index in columns.items()}
         try:
-            response = _response(row, where, table, reading)
+            yield from _responses(row, where, table, reading)
         except ValueError as error:
             reading.bad_records.add(where, str(error))
-        else:
-            if response is not None:
-                yield response
     reading.notes += [f"{name}: {note}" for note in table.notes]
 
 
-def _response(
+def _responses(
     row: Mapping[str, Any],
     where: str,
     table: Table,
     reading: ResponseReading,
-) -> ResponseRow | None:
-    """The response of a row, given by meaning; None: it is left out. Raises ValueError."""
-    texts = ("patient_id", "hear_loss", "polarity")
-    numbers = {}
+) -> Iterator[ResponseRow]:
+    """The response of a row, given by meaning, unless it is left out. Raises ValueError."""
+    known = {}
     for meaning, cell in row.items():
-        if meaning not in texts:
-            numbers[meaning] = table.number(cell, meaning)
-    polarity = str(row.get("polarity") or "alternating").strip().lower()
-    if not polarity.startswith("alter"):
+        if meaning not in ("patient_id", "hear_loss", "polarity"):
+            known[meaning] = table.number(cell, meaning)
+    polarity = text_of(row.get("polarity")).lower()
+    if polarity and not polarity.startswith("alter"):
         reading.left_out["other_polarity"] += 1
-        return None
-    if numbers.get("rejected", nan) >= MOST_REJECTED:
+        return
+    if known.get("rejected", nan) >= MOST_REJECTED:
         reading.left_out["many_rejected"] += 1
-        return None
-    target = _target(row.get("hear_loss"), table, reading)
+        return
+    target = _target(row.get("hear_loss"), reading)
 
-    known = {"level": numbers["intensity"]}
-    for key in ("age", "rate", "fmp", "threshold"):
-        known[key] = numbers.get(key, nan)
+    known["level"] = known["intensity"]
     # An empty latency, or one that is not positive, means no wave V.
-    latency = numbers.get("v_latency")
+    latency = known.get("v_latency")
     if latency is not None:
         known["exists"] = float(latency > 0)
         if latency > 0:
             known["latency"] = latency
-            known["amplitude"] = numbers.get("v_amplitude", nan)
+            known["amplitude"] = known.get("v_amplitude", nan)
     with np.errstate(over="ignore"):  # what float32 cannot hold is reported as not finite
-        microvolts = np.array([numbers[point] for point in POINT_NAMES], np.float32)
+        microvolts = np.array([known.pop(point) for point in POINT_NAMES], np.float32)
 
     patient = name_of(row["patient_id"])
     reading.left_out["without_patient"] += not patient
     # Without a patient each row is its own group, under a name that no patient has.
-    if patient:
-        group = f"patient {patient}"
-    else:
-        group = f"no patient: {where}"
-    return ResponseRow(group, where, microvolts, known, target)
+    group = f"patient {patient}" if patient else f"no patient: {where}"
+    yield ResponseRow(group, where, microvolts, known, target)
 
 
 def check_declared(reading: ResponseReading) -> None:
@@ -186,23 +179,15 @@ def check_declared(reading: ResponseReading) -> None:
         )
 
 
-def _target(value: Any, table: Table, reading: ResponseReading) -> int:
+def _target(value: Any, reading: ResponseReading) -> int:
     """The number of a class, of its name, or of a label of data.classes; empty: unknown.
 
     Raises ValueError.
     """
     name = name_of(value).lower()
     name = declared_columns(reading.settings.classes).get(name, name)
-    if name in CLASS_NAMES:
-        return CLASS_NAMES.index(name)
-    if name == UNKNOWN:
-        return UNKNOWN_CLASS
-    with suppress(ValueError):
-        number = table.number(name, "hear_loss")
-        if isnan(number):
-            return UNKNOWN_CLASS
-        if number in range(len(CLASS_NAMES)):
-            return int(number)
+    if name in _TARGETS:
+        return _TARGETS[name]
     reading.bad_records.fix = f"say what each label means:  --set 'data.classes=[LABEL={UNKNOWN}]'"
     allowed = ", ".join(f"{n} {name}" for n, name in enumerate(CLASS_NAMES))
     raise ValueError(f"hear_loss '{value}' is not one of {allowed}, {UNKNOWN}")

@@ -41,54 +41,44 @@ def open_recording(
     """
     is_mvsec = form == MVSEC
     masks = hdf5.mask_path(path)
-    size_of_header = None
+    # The first that names the sensor does.
+    sizes: dict[str, Sides | None] = {}
+    # The end of each window, by its label; nothing has decoded the events yet.
+    ends = np.empty(0)
     pieces: Callable[[], Iterator[Events]]
     if is_mvsec:
         pieces = partial(hdf5.mvsec_pieces, path)
-    elif form == DSEC:
-        pieces = partial(hdf5.dsec_pieces, path)
+        ends, sizes["frames"] = hdf5.read_frames(path, has_times=trained is None)
     else:
-        header = read_header(path)
-        size_of_header = header.sensor
-        pieces = partial(raw_pieces, path, header)
-
-    # The end of each window, by its label; nothing has decoded the events yet.
-    ends = np.empty(0)
-    size_of_labels = None
-    if is_mvsec:
-        ends, size_of_labels = hdf5.read_frames(path, has_times=trained is None)
-    elif trained is None:
-        if not masks.exists():
-            raise DataError(
-                f"'{path.name}' has no labels",
-                where=str(path),
-                allowed=f"masks in {masks.name}: {hdf5.MASKS}",
-            )
-        ends, size_of_labels = hdf5.read_mask_times(masks)
+        if sensor is not None:
+            sizes["data.sensor"] = (sensor[0], sensor[1])
+        if form == DSEC:
+            pieces = partial(hdf5.dsec_pieces, path)
+        else:
+            header = read_header(path)
+            sizes["header"] = header.sensor
+            pieces = partial(raw_pieces, path, header)
+        if trained is None:
+            if not masks.exists():
+                raise DataError(
+                    f"'{path.name}' has no labels",
+                    where=str(path),
+                    allowed=f"masks in {masks.name}: {hdf5.MASKS}",
+                )
+            ends, sizes["masks"] = hdf5.read_mask_times(masks)
 
     # The reader of events is pickled with the recording: a partial, no closure.
     read = partial(cached, path, pieces, np.float64 if is_mvsec else np.int64)
     events = read()
     height, width = events["extent"].tolist()
-    size_of_events = (height, width)
-    if trained is not None and (is_mvsec or np.less_equal(size_of_events, trained).all()):
-        size_of_events = trained
-    size_of_setting = None
-    if sensor is not None and not is_mvsec:
-        size_of_setting = (sensor[0], sensor[1])
-    # The first that names the sensor does.
-    sizes = {
-        "data.sensor": size_of_setting,
-        "header": size_of_header,
-        "frames" if is_mvsec else "masks": size_of_labels,
-        "events": size_of_events,
-    }
-    source, size = next((name, sides) for name, sides in sizes.items() if sides is not None)
-    if size_of_labels is None or is_mvsec:
-        size_of_labels = size
-    if height > size[0] or width > size[1] or size_of_labels != size:
+    sizes["events"] = (height, width)
+    if trained is not None and (is_mvsec or np.less_equal((height, width), trained).all()):
+        sizes["events"] = trained
+    source, size = next((name, sides) for name, sides in sizes.items() if sides)
+    size_of_masks = sizes.get("masks", size)
+    if height > size[0] or width > size[1] or size_of_masks != size:
         raise DataError(
-            f"events extend to {height}×{width}, masks are {shape(size_of_labels)}, "
+            f"events extend to {height}×{width}, masks are {size_of_masks}, "
             f"the sensor is {shape(size)} ({source})",
             where=str(path),
             allowed="events within the sensor, and masks of its size",
@@ -100,34 +90,32 @@ def open_recording(
         windows = _equal_windows(path, events["t"], window_ms)
     else:
         windows, first_mask = _windows_of_labels(path, events["t"], ends, window_ms)
+    label = partial(hdf5.read_mask, masks, first_mask)
     if is_mvsec:
-        return EventRecording(
-            name, form, size, source, windows,
-            second=1.0,
-            unit="s, by the format",
-            labels=RECIPE,
-            read=read,
-            label=partial(hdf5.frame_edges, path),
-        )  # fmt: skip
+        label = partial(hdf5.frame_edges, path)
     return EventRecording(
-        name, form, size, source, windows,
-        second=1e6,
-        unit="µs, by the format",
-        labels=f"masks of {masks.name}",
+        name,
+        form,
+        size,
+        source,
+        windows,
+        second=1.0 if is_mvsec else 1e6,
+        unit="s, by the format" if is_mvsec else "µs, by the format",
+        labels=RECIPE if is_mvsec else f"masks of {masks.name}",
         read=read,
-        label=partial(hdf5.read_mask, masks, first_mask),
-    )  # fmt: skip
+        label=label,
+    )
 
 
 def _equal_windows(path: Path, t: ndarray, window_ms: float | None) -> ndarray:
     """Windows of one length, from the first event on. Raises DataError for too many."""
     assert window_ms is not None, "without labels there is a length"
-    if t.dtype.kind == "f":
-        step = window_ms / 1e3
-        count = float(t[-1] - t[0]) / step
-    else:
+    step = window_ms / 1e3
+    length = float(t[-1] - t[0])
+    if t.dtype.kind != "f":
         step = max(1, int(1e3 * window_ms))
-        count = float(t[-1] - t[0] + 1) / step
+        length += 1  # the last microsecond is in the window, too
+    count = length / step
     if not count <= MAX_WINDOWS:
         raise DataError(
             f"the times of '{path.name}' span {count:,.3g} windows",
@@ -152,5 +140,4 @@ def _windows_of_labels(
         )
     if window_ms is None or t.dtype.kind == "f":
         return spans(ends), 1
-    starts = ends - max(1, int(1e3 * window_ms))
-    return np.stack((starts, ends), axis=1), 0
+    return np.stack((ends - max(1, int(1e3 * window_ms)), ends), axis=1), 0

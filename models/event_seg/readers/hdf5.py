@@ -104,13 +104,6 @@ def _array(
     return array
 
 
-def _pictures(file: h5py.File, name: str, allowed: str) -> tuple[h5py.Dataset, Sides]:
-    """Pictures [picture, height, width] of whole numbers, and height and width."""
-    pictures = _array(file, name, allowed, 3, "u")
-    _, height, width = map(int, pictures.shape)
-    return pictures, (height, width)
-
-
 def _times(
     file: h5py.File,
     name: str,
@@ -119,18 +112,17 @@ def _times(
     allowed: str,
 ) -> tuple[ndarray, Sides]:
     """The `times` of the pictures `name` in uint8, and height and width. Raises DataError."""
-    pictures, sides = _pictures(file, name, allowed)
+    pictures = _array(file, name, allowed, 3, "u")
     stamps = _array(file, times, allowed, 1, kinds)
-    is_valid = len(pictures) == len(stamps) >= 2 and pictures.dtype == np.uint8
     _check(
-        is_valid,
+        len(pictures) == len(stamps) >= 2 and pictures.dtype == np.uint8,
         file,
         f"has {len(pictures)} {name} of {pictures.dtype}, and {len(stamps)} times",
         f"at least 2 of uint8 with one time each: {allowed}",
     )
     t = stamps[:].astype(np.float64 if "f" in kinds else np.int64)
     check_ascending(t, f"{file.filename}: {times}", f"times of {name}")
-    return t, sides
+    return t, pictures.shape[1:]
 
 
 def read_frames(path: Path, has_times: bool) -> tuple[ndarray, Sides | None]:
@@ -143,15 +135,14 @@ def read_frames(path: Path, has_times: bool) -> tuple[ndarray, Sides | None]:
             return _times(file, FRAMES, f"{FRAMES}_ts", "iuf", MVSEC)
         sides = None
         if hdf5.member(file, FRAMES) is not None:
-            _, sides = _pictures(file, FRAMES, MVSEC)
+            sides = _array(file, FRAMES, MVSEC, 3, "u").shape[1:]
         return np.empty(0), sides
 
 
 def frame_edges(path: Path, index: int, factor: int) -> ndarray:
     """Edges of the frame at the end of window `index`. Raises DataError."""
     with opened(path) as file:
-        frames, _ = _pictures(file, FRAMES, MVSEC)
-        frame = frames[index + 1]
+        frame = _array(file, FRAMES, MVSEC, 3, "u")[index + 1]
     return edges(frame, factor)
 
 
@@ -164,21 +155,18 @@ def mvsec_pieces(path: Path) -> Iterator[Events]:
         events = _array(file, f"{GROUP}/events", MVSEC, 2, "f")
         is_valid = events.shape[1] == 4 and events.dtype == np.float64
         _check(is_valid, file, f"has events {events.dtype} {events.shape}", MVSEC)
-        darker: set[float] = set()  # the value of a darker pixel: -1 or 0
+        polarities: set[float] = set()
         for at in range(0, len(events), PIECE):
-            rows = events[at : at + PIECE]
-            x, y, t, p = rows.T
-            places = rows[:, :2]
-            inside = (places >= 0) & (places < MAX_SIDE)
-            valid = inside.all(axis=1)
-            valid &= np.isfinite(t)
-            valid &= np.isin(p, (1, 0, -1))
-            darker |= set(np.unique(p[p != 1]).tolist())
-            if len(darker) > 1 or not valid.all():
-                invalid = rows[~valid][:1].tolist()
-                example = invalid or f"polarities 1 and {sorted(darker)}"
+            x, y, t, p = events[at : at + PIECE].T
+            polarities |= set(p.tolist())
+            is_valid = polarities <= {1, -1} or polarities <= {1, 0}
+            # Not a number is in no range.
+            for values, most in ((x, MAX_SIDE), (y, MAX_SIDE), (abs(t), np.inf)):
+                is_valid &= 0 <= values.min() <= values.max() < most
+            if not is_valid:
                 raise DataError(
-                    f"events have {example}",
+                    f"events have values of {x.min()}, {y.min()}, {t.min()} to {x.max()}, "
+                    f"{y.max()}, {t.max()}, and polarities {sorted(polarities)}",
                     where=f"{path}, after event {at}",
                     allowed=f"x and y from 0 to {MAX_SIDE - 1}, finite times, polarity 1 and "
                     "either -1 or 0",
@@ -199,12 +187,8 @@ def dsec_pieces(path: Path) -> Iterator[Events]:
     with opened(path) as file:
         arrays = {name: _array(file, f"events/{name}", DSEC, 1, "iub") for name in "txyp"}
         lengths = {len(array) for array in arrays.values()}
-        _check(
-            len(lengths) == 1,
-            file,
-            f"has arrays of several lengths: {sorted(lengths)}",
-            DSEC,
-        )
+        problem = f"has arrays of several lengths: {sorted(lengths)}"
+        _check(len(lengths) == 1, file, problem, DSEC)
         offset = 0
         if hdf5.member(file, "t_offset") is not None:
             offset = int(_array(file, "t_offset", DSEC, 0, "iu")[()])
@@ -242,14 +226,8 @@ def read_mask(path: Path, first: int, index: int, factor: int) -> ndarray:
     """
     number = first + index
     with opened(path) as file:
-        masks, _ = _pictures(file, "masks", MASKS)
-        mask = masks[number]
+        mask = _array(file, "masks", MASKS, 3, "u")[number]
         values = set(np.unique(mask).tolist())
-        is_valid = values <= {0, 1, IGNORED}
-        _check(
-            is_valid,
-            file,
-            f"has {sorted(values)} in mask {number}",
-            f"0, 1, {IGNORED}",
-        )
+        problem = f"has {sorted(values)} in mask {number}"
+        _check(values <= {0, 1, IGNORED}, file, problem, f"0, 1, {IGNORED}")
     return downsample_mask(mask, factor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from shlex import quote
 from typing import NamedTuple
@@ -48,41 +49,31 @@ def read_header(path: Path) -> Header:
     lines = next(_LINES.finditer(start))[0]  # which may be empty
     if not lines:
         raise invalid(path, 0, "has no Prophesee header of complete lines", _ALLOWED)
-    text = lines.decode("latin-1")
-    sensor = _sensor(path, text.lower())
+    header = lines.decode("latin-1")
+    text = header.lower()
+    sensor = _sensor(path, text)
     if path.suffix.lower() == ".dat":
-        _check_dat(path, start, text.lower(), len(lines))
+        # Version 1 has other bit fields. The words for the kind of events differ: CD, TD, Event2D,
+        # N9Chronocam7Event2dE; the bytes do not.
+        version = _field(r"^% ?version (\S+)", text)
+        if version not in ("", "2", "2.0"):
+            raise invalid(path, 0, f"has the version {version} in its header", _DAT)
+        if not start[len(lines) :].startswith(_EVENTS_OF_DAT):
+            raise invalid(path, len(lines), "has an unknown type or size of events", _DAT)
         return Header("DAT", len(lines) + 2, sensor)
 
-    names = encodings(text)
+    names = encodings(header)
     if len(names) != 1 or names[0] not in ENCODING_BY_NAME:
-        problem = f"names the encodings {', '.join(names) or 'none'} in its header"
-        raise invalid(path, 0, problem, _ALLOWED, _TO_DAT)
-    order = _field(r"\bendianness[= ](\w+)", text.lower())
+        raise invalid(path, 0, f"names the encodings {names} in its header", _ALLOWED, _TO_DAT)
+    order = _field(r"\bendianness[= ](\w+)", text)
     if order not in ("", "little"):
         raise invalid(path, 0, f"has words of endianness {order}", "endianness little", _TO_DAT)
     return Header(names[0], len(lines), sensor)
 
 
-def _check_dat(path: Path, start: bytes, header: str, end: int) -> None:
-    """Raise DataError unless the words after `header` are of version 2.
-
-    Version 1 has other bit fields. The words for the kind of events differ: CD, TD, Event2D,
-    N9Chronocam7Event2dE; the bytes do not.
-    """
-    version = _field(r"^% ?version (\S+)", header)
-    if version not in ("", "2", "2.0"):
-        raise invalid(path, 0, f"has the version {version} in its header", _DAT)
-    if start[end : end + 2] not in _EVENTS_OF_DAT:
-        raise invalid(path, end, "has an unknown type or size of events", _DAT)
-
-
 def _field(pattern: str, text: str) -> str:
     """The first match in a header; empty if there is none."""
-    match = re.search(pattern, text, re.MULTILINE)
-    if match:
-        return match[1]
-    return ""
+    return next(iter(re.findall(pattern, text, re.MULTILINE)), "")
 
 
 def invalid(
@@ -103,19 +94,14 @@ def invalid(
 
 def _sensor(path: Path, text: str) -> Sides | None:
     """Height and width, which a header may have at two places. Raises DataError."""
-    sizes = set()
-    geometries = re.findall(r"^% ?geometry (\d{1,9})x(\d{1,9})", text, re.MULTILINE)
-    for width, height in geometries:
-        sizes.add((int(height), int(width)))
-    height = _field(r"\bheight[= ](\d{1,9})\b", text)
-    width = _field(r"\bwidth[= ](\d{1,9})\b", text)
-    if height and width:
-        sizes.add((int(height), int(width)))
-
+    text = re.sub(r"% ?geometry (\d+)x(\d+)", r"width \1 height \2", text)
+    heights = re.findall(r"\bheight[= ](\d{1,9})\b", text)
+    widths = re.findall(r"\bwidth[= ](\d{1,9})\b", text)
+    sizes = {(int(height), int(width)) for height, width in product(heights, widths)}
     if not sizes:
         return None
-    size, *others = sorted(sizes)
-    if others or min(size) < 1 or max(size) > MAX_SIDE:
+    size = min(sizes)
+    if len(sizes) > 1 or min(size) < 1 or max(size) > MAX_SIDE:
         raise invalid(
             path,
             0,
@@ -143,17 +129,12 @@ def raw_pieces(path: Path, header: Header) -> Iterator[Events]:
     for at in range(header.begin, size, PIECE * width):
         words = np.fromfile(path, encoding.word, PIECE, offset=at)
         if header.encoding == "DAT":
-            _check_polarity(path, at, words)
+            wrong = np.flatnonzero(words["address"] >> 29)
+            if wrong.size:
+                at += int(wrong[0]) * width
+                raise invalid(path, at, "has an event of unknown polarity", "polarity 0 or 1")
         events, state = encoding.decode(words, state)
         yield events
-
-
-def _check_polarity(path: Path, begin: int, words: ndarray) -> None:
-    """Raise DataError for a polarity that no event has; `words` of DAT are at byte `begin`."""
-    wrong = np.flatnonzero(words["address"] >> 29)
-    if wrong.size:
-        at = begin + int(wrong[0]) * words.itemsize
-        raise invalid(path, at, "has an event of unknown polarity", "polarity 0 or 1")
 
 
 State = tuple[int, ...]
@@ -178,20 +159,15 @@ def unwrap(counts: ndarray, bits: int, before: int) -> ndarray:
     """
     span = 1 << bits
     counts = counts.astype(np.int64)
-    if before < 0:
-        first = counts[:1]
-        rounds = 0
-    else:
-        first = np.array([before % span])
-        rounds = before // span
-    is_wrap = np.diff(counts, prepend=first) < -(span // 2)
+    # Before the first one, no count is a step back.
+    rounds, last = divmod(max(before, 0), span)
+    is_wrap = np.diff(counts, prepend=last) < -(span // 2)
     return counts + (rounds + is_wrap.cumsum()) * span
 
 
 def _latest(values: ndarray, is_set: ndarray, before: int) -> ndarray:
     """For each word the value of the last word up to it that `is_set`; `before`: of none."""
-    known = np.concatenate(([before], values[is_set]))
-    return known[is_set.cumsum()]
+    return np.concatenate(([before], values[is_set]))[is_set.cumsum()]
 
 
 def _highs(load: ndarray, is_high: ndarray, bits: int, before: int) -> ndarray:
@@ -213,38 +189,21 @@ def _events(t: ndarray, x: ndarray, y: ndarray, bit: ndarray) -> Events:
 def decode_evt2(words: ndarray, state: State) -> tuple[Events, State]:
     """Events of EVT 2.0 words; the state is the last time-high, -1 before the first one.
 
-    Times in microseconds. Events before the first time-high have no time and are dropped. Source:
-    Prophesee, EVT 2.0 Format.
-    """
-    at, t, end = _evt2_times(words, state)
-    word = words[at]
-    x = (word >> 11) & 0x7FF
-    y = word & 0x7FF
-    return _events(t, x, y, word >> 28), end
-
-
-def _evt2_times(words: ndarray, state: State) -> tuple[ndarray, ndarray, State]:
-    """The words that are events with a known time, their times, and the new state."""
-    kind = words >> 28
-    high = _highs(words & 0x0FFFFFFF, kind == 0x8, 28, state[0])
-    at = np.flatnonzero((kind <= 0x1) & (high >= 0))
-    low = (words[at] >> 22) & 0x3F
-    end = (int(high[-1]),)
-    return at, high[at] << 6 | low, end
-
-
-def decode_evt21(words: ndarray, state: State) -> tuple[Events, State]:
-    """Events of EVT 2.1 words: one of EVT 2.0 and the mask of the 32 pixels from its x on.
-
-    State and times as for EVT 2.0. Source: Prophesee, EVT 2.1 Format.
+    Of EVT 2.1 a word has also the mask of the 32 pixels from its x on. Times in microseconds.
+    Events before the first time-high have no time and are dropped. Sources: Prophesee, EVT 2.0
+    Format, and EVT 2.1 Format.
     """
     heads = words["head"]
-    at, t, end = _evt2_times(heads, state)
-    index, bit = _bits(words["mask"][at], 32)
-    head = heads[at][index]
-    x = (head >> 11) & 0x7FF
-    y = head & 0x7FF
-    return _events(t[index], x + bit, y, head >> 28), end
+    kind = heads >> 28
+    high = _highs(heads & 0x0FFFFFFF, kind == 0x8, 28, state[0])
+    at = np.flatnonzero((kind <= 0x1) & (high >= 0))
+    offset: ndarray | int = 0
+    if "mask" in words.dtype.names:
+        index, offset = _bits(words["mask"][at], 32)
+        at = at[index]
+    head = heads[at]
+    t = high[at] << 6 | (head >> 22) & 0x3F
+    return _events(t, ((head >> 11) & 0x7FF) + offset, head & 0x7FF, head >> 28), (int(high[-1]),)
 
 
 def decode_evt3(words: ndarray, state: State) -> tuple[Events, State]:
@@ -268,29 +227,15 @@ def decode_evt3(words: ndarray, state: State) -> tuple[Events, State]:
     is_base = kind == 0x3
     origins = _latest((load & 0x7FF) - begins, is_base, x)
     signs = _latest(load >> 11, is_base, sign)
-    end = (
-        int(times[-1]),
-        int(rows[-1]),
-        int(origins[-1] + ends[-1]),
-        int(signs[-1]),
-    )
+    end = (times[-1], rows[-1], origins[-1] + ends[-1], signs[-1])
 
     is_single = kind == 0x2
-    masks = np.select(
-        [is_8, is_12, is_single],
-        [load & 0xFF, load, np.ones_like(load)],
-    )
+    masks = np.select([is_8, is_12, is_single], [load & 0xFF, load, np.ones_like(load)])
     masks[times < 0] = 0  # events before the first time are dropped
     starts = np.where(is_single, load & 0x7FF, origins + begins)
     signs = np.where(is_single, load >> 11, signs)
     word, bit = _bits(masks, 16)
-    events = _events(
-        times[word],
-        starts[word] + bit,
-        rows[word],
-        signs[word],
-    )
-    return events, end
+    return _events(times[word], starts[word] + bit, rows[word], signs[word]), tuple(map(int, end))
 
 
 def _times(kind: ndarray, load: ndarray, before: int) -> ndarray:
@@ -300,8 +245,7 @@ def _times(kind: ndarray, load: ndarray, before: int) -> ndarray:
     high = _highs(load, is_high, 12, high_before)
     is_repeated = np.diff(high, prepend=high_before) == 0
     sets_low = (is_high & ~is_repeated) | (kind == 0x6)
-    new_low = np.where(is_high, 0, load)
-    low = _latest(new_low, sets_low, before & 0xFFF)
+    low = _latest(np.where(is_high, 0, load), sets_low, before & 0xFFF)
     return np.where(high < 0, -1, high << 12 | low)
 
 
@@ -320,16 +264,12 @@ def decode_dat(words: ndarray, state: State) -> tuple[Events, State]:
     """
     t = unwrap(words["t"], 32, state[0])
     address = words["address"]
-    x = address & 0x3FFF
-    y = (address >> 14) & 0x3FFF
-    bit = (address >> 28) & 1
-    end = (int(t[-1]),)
-    return _events(t, x, y, bit), end
+    return _events(t, address & 0x3FFF, (address >> 14) & 0x3FFF, address >> 28), (int(t[-1]),)
 
 
 ENCODING_BY_NAME = {
-    "EVT2": Encoding(np.dtype("<u4"), (-1,), decode_evt2),
-    "EVT21": Encoding(np.dtype([("mask", "<u4"), ("head", "<u4")]), (-1,), decode_evt21),
+    "EVT2": Encoding(np.dtype([("head", "<u4")]), (-1,), decode_evt2),
+    "EVT21": Encoding(np.dtype([("mask", "<u4"), ("head", "<u4")]), (-1,), decode_evt2),
     "EVT3": Encoding(np.dtype("<u2"), (-1, 0, 0, 0), decode_evt3),
     "DAT": Encoding(np.dtype([("t", "<u4"), ("address", "<u4")]), (-1,), decode_dat),
 }

@@ -67,25 +67,14 @@ class Events:
         return len(self.t)
 
     def __getitem__(self, chosen: slice | ndarray) -> Events:
-        return Events(
-            self.t[chosen],
-            self.x[chosen],
-            self.y[chosen],
-            self.p[chosen],
-        )
+        return Events(*(column[chosen] for column in vars(self).values()))
 
     def downsampled(self, factor: int, height: int, width: int) -> Events:
         """Events on a grid `factor` times coarser, without those outside the grid."""
-        events = self
-        if factor > 1:
-            events = replace(self, x=self.x // factor, y=self.y // factor)
-        x = events.x
-        y = events.y
-        inside = (x >= 0) & (x < width)
-        inside &= (y >= 0) & (y < height)
-        if inside.all():
-            return events
-        return events[inside]
+        x = self.x // factor
+        y = self.y // factor
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        return replace(self, x=x, y=y)[inside]
 
 
 @dataclass
@@ -122,11 +111,7 @@ class EventRecording:
         events = self.all_events
         start, stop = np.searchsorted(events.t, self.windows[index])
         part = events[start:stop]
-        return replace(
-            part,
-            x=part.x.astype(np.int32),
-            y=part.y.astype(np.int32),
-        )
+        return replace(part, x=part.x.astype(np.int32), y=part.y.astype(np.int32))
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(vars(self))
@@ -150,8 +135,7 @@ def cached(path: Path, pieces: Callable[[], Iterator[Events]], time: type) -> Ma
             where = f"{path}, after event {arrays['t'].length}"
             check_ascending(np.concatenate((last, events.t)), where)
             last = events.t[-1:]
-            last_pixel = (events.y.max(), events.x.max())
-            extent = np.maximum(extent, np.add(last_pixel, 1))
+            extent = np.maximum(extent, (events.y.max() + 1, events.x.max() + 1))
             if extent.max() > MAX_SIDE:
                 raise DataError(
                     f"events extend to {shape(extent)} pixels",
@@ -187,12 +171,8 @@ def spans(ends: ndarray) -> ndarray:
 
 def check_ascending(t: ndarray, where: str, what: str = "timestamps") -> None:
     """Raises DataError if `t` is not finite or not ascending; `where` names the location."""
-    steps_back = np.flatnonzero(t[1:] < t[:-1])
-    if t.dtype.kind == "f" and not np.isfinite(t).all():
-        problem = "are not finite"
-    elif steps_back.size:
-        at = steps_back[0]
-        problem = f"are not sorted: {t[at + 1]} follows {t[at]}"
-    else:
-        return
-    raise DataError(f"{what} {problem}", where=where, allowed="numbers, in ascending order")
+    is_wrong = ~np.isfinite(t)
+    is_wrong[1:] |= t[1:] < t[:-1]
+    if is_wrong.any():
+        problem = f"{what} are not finite or not sorted at {t[is_wrong][0]}"
+        raise DataError(problem, where=where, allowed="numbers, in ascending order")
