@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,6 @@ from gearshift.models.eeg_text.texts import SentenceTexts
 
 LARGEST = 10.0
 """Standard deviations at which EEG is clipped."""
-SHORTEST = 2
-LONGEST = 8
-"""Tokens per masked span: 16 to 64 ms."""
 _FLAT_UV = 1e-6
 
 
@@ -52,15 +49,13 @@ def random_others(groups: list[str], seed: int) -> np.ndarray:
 
     Items are drawn uniformly, so that the drawn item reveals nothing about the original.
     """
-    rng = np.random.default_rng([seed, len(groups)])
-    chosen = rng.integers(len(groups), size=len(groups))
-    # With a single group, there is no other.
-    names, group = np.unique(groups, return_inverse=True)
-    if len(names) < 2:
-        return chosen
+    count = len(groups)
+    rng = np.random.default_rng([seed, count])
+    chosen = rng.integers(count, size=count)
+    group = np.array(groups)
     same = group[chosen] == group
-    while same.any():
-        chosen[same] = rng.integers(len(groups), size=int(same.sum()))
+    while same.any() and len(set(groups)) > 1:
+        chosen[same] = rng.integers(count, size=int(same.sum()))
         same = group[chosen] == group
     return chosen
 
@@ -96,8 +91,7 @@ def cut_windows(eeg: np.ndarray, samples: int) -> list[np.ndarray]:
     `samples` and all starts are multiples of TOKEN_SAMPLES, so windows have the tokens of `eeg`.
     """
     count = max(1, -(-len(eeg) // samples))
-    tokens = num_tokens(len(eeg))
-    starts = [number * tokens // count * TOKEN_SAMPLES for number in range(1, count)]
+    starts = np.arange(1, count) * num_tokens(len(eeg)) // count * TOKEN_SAMPLES
     return np.split(eeg, starts)
 
 
@@ -128,7 +122,8 @@ class SegmentSamples:
         self.rules = rules
         self.items = [items[n] for n in numbers]
         self.random_others = random_others([item.group for item in self.items], rules.seed)
-        self._last: tuple[int, np.ndarray] | None = None
+        self._last = -1
+        """The item whose EEG is kept."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -139,10 +134,10 @@ class SegmentSamples:
 
     def recorded_eeg(self, number: int) -> np.ndarray:
         """The recorded EEG of an item; the last one is kept, for its next window."""
-        if self._last is None or self._last[0] != number:
-            eeg = self.items[number].load()
-            self._last = (number, standardize(eeg, self.rules.most))
-        return self._last[1]
+        if number != self._last:
+            self._eeg = standardize(self.items[number].load(), self.rules.most)
+            self._last = number
+        return self._eeg
 
     def input_eeg(self, index: int) -> np.ndarray:
         """The EEG of a sample; in a noise control, noise with the spectrum of another segment.
@@ -176,8 +171,7 @@ class MaskedSamples(SegmentSamples):
         self._windows: list[tuple[int, int]] = []
         """Segment and window of each sample."""
         for segment, item in enumerate(self.items):
-            count = self.rules.count(item.samples)
-            self._windows += [(segment, window) for window in range(count)]
+            self._windows += product([segment], range(self.rules.count(item.samples)))
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -205,14 +199,10 @@ class MaskedSamples(SegmentSamples):
         rng = np.random.default_rng([self.rules.seed, index])
         if self.is_training:
             rng = draws.rng()
-        seen = target
-        if self.rules.is_noise:
-            seen = self.input_eeg(index)
-        tokens = num_tokens(len(target))
         return {
             "eeg": target,
-            "seen": seen,
-            "hidden": draw_spans(rng, tokens, self.share, SHORTEST, LONGEST),
+            "seen": self.input_eeg(index),
+            "hidden": draw_spans(rng, num_tokens(len(target)), self.share),
             "recorded": np.isin(np.arange(CHANNELS), item.channels),
             "subject": item.subject,
         }
@@ -230,10 +220,7 @@ class TextSamples(SegmentSamples):
         self.texts = texts
         self.word_dropout = word_dropout
         is_evaluated = self.items[0].group in texts.candidates
-        if is_evaluated:
-            self.inputs = 2 * len(self)
-        else:
-            self.inputs = len(self)
+        self.inputs = (1 + is_evaluated) * len(self)
         """The number of encoder inputs: EEG, and in evaluation also noise for each."""
 
     def encoder_input(self, number: int) -> np.ndarray:
@@ -244,14 +231,11 @@ class TextSamples(SegmentSamples):
         return self.noise(self.input_eeg(index), 2, index)
 
     def _input(self, number: int) -> np.ndarray | Mapping[str, np.ndarray]:
-        if self.features is None:
-            return self.encoder_input(number)
-        return self.features[number]
+        return self.encoder_input(number) if self.features is None else self.features[number]
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
-        item = self.items[index]
         texts = self.texts
-        sentence = item.group
+        sentence = self.items[index].group
         tokens = texts.tokens[sentence]
         inputs = tokens[:-1]
         if self.word_dropout:
@@ -264,7 +248,7 @@ class TextSamples(SegmentSamples):
             "inputs": inputs,
             "labels": tokens[1:],
             "sentence": sentence,
-            "subject": item.subject,
+            "subject": self.items[index].subject,
         }
         if sentence in texts.candidates:
             noise = self._input(len(self) + index)
@@ -282,8 +266,7 @@ IGNORE = -100
 
 def _first(lengths: Iterable[int], samples: int) -> Tensor:
     """A mask [batch, time], bool: True for as many first samples."""
-    counts = np.array(list(lengths))
-    return torch.from_numpy(np.arange(samples) < counts[:, None])
+    return torch.arange(samples) < torch.tensor([*lengths])[:, None]
 
 
 def encoder_inputs(
@@ -299,17 +282,13 @@ def encoder_inputs(
     """
     samples = rules.samples
     if isinstance(inputs[0], Mapping):
-        memory = np.stack([features["memory"] for features in inputs])
-        lengths = [int(features["samples"]) for features in inputs]
+        features = _columns(inputs)
         return {
-            f"{name}_memory": torch.from_numpy(memory),
-            f"{name}_mask": _first(lengths, samples),
+            f"{name}_memory": torch.from_numpy(np.stack(features["memory"])),
+            f"{name}_mask": _first(map(int, features["samples"]), samples),
         }
     if rules.windows == 1:
-        return {
-            name: padded(inputs, length=samples),
-            f"{name}_mask": _first(map(len, inputs), samples),
-        }
+        return _padded(inputs, samples, name)
     size = samples // TOKEN_SAMPLES
     pool = np.full((len(inputs), size, rules.windows), -1)
     every: list[np.ndarray] = []
@@ -333,7 +312,14 @@ def encoder_inputs(
     }
 
 
-def _columns(samples: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+def _padded(arrays: Sequence[np.ndarray], samples: int, name: str) -> dict[str, Any]:
+    return {
+        name: padded(arrays, length=samples),
+        f"{name}_mask": _first(map(len, arrays), samples),
+    }
+
+
+def _columns(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [sample[name] for sample in samples] for name in samples[0]}
 
 
@@ -344,8 +330,7 @@ def collate_masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
     columns = _columns(samples)
     batch: dict[str, Any] = {"meta": {"subject": columns["subject"]}}
     for name in ("eeg", "seen"):
-        batch[name] = padded(columns[name], length=length)
-        batch[f"{name}_mask"] = _first(map(len, columns[name]), length)
+        batch |= _padded(columns[name], length, name)
     batch["mask_target"] = padded(columns["hidden"], length=length // TOKEN_SAMPLES)
     batch["recorded"] = torch.from_numpy(np.stack(columns["recorded"]))
     batch["units"] = int(masked_values(batch).sum())
@@ -379,10 +364,7 @@ def collate_text(
     batch["text_ids"] = padded(columns["inputs"], pad)
     batch["labels"] = padded(columns["labels"], IGNORE)
     batch["units"] = sum(map(len, columns["labels"]))
-    batch["meta"] = {
-        "sentence": columns["sentence"],
-        "subject": columns["subject"],
-    }
+    batch["meta"] = {name: columns[name] for name in ("sentence", "subject")}
     if "candidates" in columns:
         # The EEG of all samples, then the noise of all, then the other EEG.
         compared = chain.from_iterable(zip(*columns["compared"], strict=True))
@@ -400,21 +382,15 @@ class TextInputs:
         """`path`: of the data. Reads the identities of files, not their contents."""
         self._samples = samples
         source = Path(path).expanduser()
-        if path.startswith("embedded:"):
-            paths = []
-        elif source.is_dir():
+        # Some formats store the samples in a file beside the one that is named: NAME.eeg.
+        paths = sorted(source.parent.glob(f"{escape(source.stem)}*"))
+        if source.is_dir():
             paths = files(source)
-        else:
-            # Some formats store the samples in a file beside the one that is named: NAME.eeg.
-            paths = sorted(source.parent.glob(f"{escape(source.stem)}*"))
-        digest = hashlib.sha256()
-        for number, item in zip(samples.numbers, samples.items, strict=True):
-            facts = (number, item.where, item.subject, item.group, item.samples)
-            digest.update(repr(facts).encode())
+        items = [(item.where, item.subject, item.group, item.samples) for item in samples.items]
         self.made_from = {
             "data": path,
             "files": [(file.as_posix(), *identity(file)) for file in paths if file.is_file()],
-            "items": digest.hexdigest(),
+            "items": hashlib.sha256(repr((samples.numbers, items)).encode()).hexdigest(),
             "filter": 2,
             **vars(samples.rules),
         }
@@ -423,5 +399,5 @@ class TextInputs:
         return self._samples.inputs
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        inputs = [self._samples.encoder_input(number) for number in numbers]
+        inputs = list(map(self._samples.encoder_input, numbers))
         return encoder_inputs(inputs, self._samples.rules)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from gearshift.models.common.layers import Dropout, attention_kernel
+from gearshift.models.common.layers import Dropout
 from gearshift.models.eeg_text.config import KERNEL, TOKEN_SAMPLES, Size
 from gearshift.models.eeg_text.montage import INDICES
 
@@ -23,36 +23,25 @@ class SelfAttention(nn.Module):
         width: int,
         heads: int,
         dropout: float,
-        kernel: str,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.kernel = kernel
         self.in_proj = nn.Linear(width, 3 * width)
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`x` [batch, token, width]; `valid` [batch, token], bool, at least one True per row."""
-        batch, tokens, width = x.shape
-        heads = self.in_proj(x).view(
-            batch,
-            tokens,
-            3,
-            self.heads,
-            width // self.heads,
-        )
+        heads = self.in_proj(x).unflatten(2, (3, self.heads, -1))
         query, key, value = heads.permute(2, 0, 3, 1, 4)
-        dropout = self.dropout if self.training else 0.0
-        with attention_kernel(self.kernel):
-            mixed = F.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                valid[:, None, None],
-                dropout,
-            )
-        return self.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            valid[:, None, None],
+            self.dropout if self.training else 0.0,
+        )
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class TransformerLayer(nn.Module):
@@ -71,10 +60,9 @@ class TransformerLayer(nn.Module):
         heads: int,
         hidden: int,
         dropout: float,
-        kernel: str,
     ) -> None:
         super().__init__()
-        self.attention = SelfAttention(width, heads, dropout, kernel)
+        self.attention = SelfAttention(width, heads, dropout)
         self.attention_norm = nn.LayerNorm(width)
         self.widen = nn.Linear(width, hidden)
         self.narrow = nn.Linear(hidden, width)
@@ -101,10 +89,8 @@ def _layers(
     heads: int,
     hidden: int,
     dropout: float,
-    kernel: str,
 ) -> nn.ModuleList:
-    layers = [TransformerLayer(width, heads, hidden, dropout, kernel) for _ in range(count)]
-    return nn.ModuleList(layers)
+    return nn.ModuleList(TransformerLayer(width, heads, hidden, dropout) for _ in range(count))
 
 
 def sinusoids(tokens: int, width: int) -> Tensor:
@@ -130,7 +116,6 @@ class Region(nn.Module):
         size: Size,
         tokens: int,
         dropout: float,
-        kernel: str,
     ) -> None:
         """`channels`: the indices of its channels among the 105."""
         super().__init__()
@@ -151,7 +136,6 @@ class Region(nn.Module):
             size.heads,
             size.hidden,
             dropout,
-            kernel,
         )
         self.norm = nn.LayerNorm(size.width)
 
@@ -168,33 +152,19 @@ class Region(nn.Module):
 class Encoder(nn.Module):
     """Ten regional encoders, joined by a global transformer."""
 
-    def __init__(
-        self,
-        size: Size,
-        tokens: int,
-        dropout: float,
-        kernel: str = "auto",
-    ) -> None:
+    def __init__(self, size: Size, tokens: int, dropout: float) -> None:
         """`tokens`: the most tokens of a sample."""
         super().__init__()
         self.regions = nn.ModuleDict()
         for name, channels in INDICES.items():
-            self.regions[name] = Region(
-                channels,
-                size,
-                tokens,
-                dropout,
-                kernel,
-            )
+            self.regions[name] = Region(channels, size, tokens, dropout)
         wide = len(INDICES) * size.width
-        hidden = len(INDICES) * size.hidden
         self.layers = _layers(
             size.global_layers,
             wide,
             size.heads,
-            hidden,
+            len(INDICES) * size.hidden,
             dropout,
-            kernel,
         )
         self.norm = nn.LayerNorm(wide)
         self.project = nn.Linear(wide, size.width)
@@ -218,17 +188,9 @@ class Encoder(nn.Module):
 
         The regions have a tenth of the weights, but most of the activations.
         """
-        for layer in self._region_layers():
-            layer.recomputes = True  # type: ignore[assignment]
-
-    def blocks(self) -> list[nn.Module]:
-        return [*self._region_layers(), *self.layers]
-
-    def _region_layers(self) -> list[nn.Module]:
-        layers: list[nn.Module] = []
-        for region in self.regions.values():
-            layers += region.layers  # type: ignore[arg-type]
-        return layers
+        for module in self.regions.modules():
+            if isinstance(module, TransformerLayer):
+                module.recomputes = True
 
 
 MOMENTUM = 0.1
