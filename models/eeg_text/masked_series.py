@@ -106,7 +106,7 @@ def masked_counts(
     return torch.stack([(part * is_chosen).sum() for part in parts])
 
 
-def masked_scores(counts: Tensor) -> dict[str, float | None]:
+def masked_scores(counts: Tensor) -> dict[str, float]:
     """The metrics of summed counts.
 
     R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.
