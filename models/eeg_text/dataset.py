@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy import ndarray
+from numpy.random import Generator
 from torch import Tensor
 
 from gearshift.models.base import Batch, CachedFeatures, Draws
@@ -28,7 +30,7 @@ LARGEST = 10.0
 _FLAT_UV = 1e-6
 
 
-def phase_randomised(eeg: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def phase_randomised(eeg: ndarray, rng: Generator) -> ndarray:
     """Noise with the power spectrum of each channel of `eeg` [time, channel], float32.
 
     Each channel gets its own random phases: no temporal order and no correlation between channels
@@ -44,7 +46,7 @@ def phase_randomised(eeg: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return noise.astype(np.float32)
 
 
-def random_others(groups: list[str], seed: int) -> np.ndarray:
+def random_others(groups: list[str], seed: int) -> ndarray:
     """For each item a random item of another group, if there are two groups; int64.
 
     Items are drawn uniformly, so that the drawn item reveals nothing about the original.
@@ -85,7 +87,7 @@ def num_tokens(samples: int) -> int:
     return -(-samples // TOKEN_SAMPLES)
 
 
-def cut_windows(eeg: np.ndarray, samples: int) -> list[np.ndarray]:
+def cut_windows(eeg: ndarray, samples: int) -> list[ndarray]:
     """`eeg` [time, channel] in the fewest windows of at most `samples`, of nearly equal length.
 
     `samples` and all starts are multiples of TOKEN_SAMPLES, so windows have the tokens of `eeg`.
@@ -95,7 +97,7 @@ def cut_windows(eeg: np.ndarray, samples: int) -> list[np.ndarray]:
     return np.split(eeg, starts)
 
 
-def standardize(eeg: np.ndarray, samples: int) -> np.ndarray:
+def standardize(eeg: ndarray, samples: int) -> ndarray:
     """The center of `eeg` [time, channel], each channel with mean 0 and deviation 1, clipped.
 
     A flat channel is 0.
@@ -132,14 +134,14 @@ class SegmentSamples:
         """The item of a sample."""
         return self.items[index]
 
-    def recorded_eeg(self, number: int) -> np.ndarray:
+    def recorded_eeg(self, number: int) -> ndarray:
         """The recorded EEG of an item; the last one is kept, for its next window."""
         if number != self._last:
             self._eeg = standardize(self.items[number].load(), self.rules.most)
             self._last = number
         return self._eeg
 
-    def input_eeg(self, index: int) -> np.ndarray:
+    def input_eeg(self, index: int) -> ndarray:
         """The EEG of a sample; in a noise control, noise with the spectrum of another segment.
 
         Not of the same segment: its spectrum and length could reveal the sentence.
@@ -149,7 +151,7 @@ class SegmentSamples:
         other = int(self.random_others[index])
         return self.noise(self.recorded_eeg(other), 1, self.numbers[other])
 
-    def noise(self, eeg: np.ndarray, *seeds: int) -> np.ndarray:
+    def noise(self, eeg: ndarray, *seeds: int) -> ndarray:
         """Noise with the spectrum of `eeg`; the same for the same `seeds`."""
         rng = np.random.default_rng([self.rules.seed, *seeds])
         return standardize(phase_randomised(eeg, rng), self.rules.most)
@@ -180,10 +182,10 @@ class MaskedSamples(SegmentSamples):
         """The item that a window belongs to."""
         return self.items[self._windows[index][0]]
 
-    def input_eeg(self, index: int) -> np.ndarray:
+    def input_eeg(self, index: int) -> ndarray:
         return self._cut(index, super().input_eeg)
 
-    def _cut(self, index: int, read: Callable[[int], np.ndarray]) -> np.ndarray:
+    def _cut(self, index: int, read: Callable[[int], ndarray]) -> ndarray:
         segment, window = self._windows[index]
         windows = cut_windows(read(segment), self.rules.samples)
         return windows[window % len(windows)]  # noise has the length of another segment
@@ -223,14 +225,14 @@ class TextSamples(SegmentSamples):
         self.inputs = (1 + is_evaluated) * len(self)
         """The number of encoder inputs: EEG, and in evaluation also noise for each."""
 
-    def encoder_input(self, number: int) -> np.ndarray:
+    def encoder_input(self, number: int) -> ndarray:
         """Encoder input `number`: first the EEG of all samples, then the noise of all samples."""
         if number < len(self):
             return self.input_eeg(number)
         index = number - len(self)
         return self.noise(self.input_eeg(index), 2, index)
 
-    def _input(self, number: int) -> np.ndarray | Mapping[str, np.ndarray]:
+    def _input(self, number: int) -> ndarray | Mapping[str, ndarray]:
         return self.encoder_input(number) if self.features is None else self.features[number]
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
@@ -291,7 +293,7 @@ def encoder_inputs(
         return _padded(inputs, samples, name)
     size = samples // TOKEN_SAMPLES
     pool = np.full((len(inputs), size, rules.windows), -1)
-    every: list[np.ndarray] = []
+    every: list[ndarray] = []
     lengths = []
     for of_segment, eeg in zip(pool, inputs, strict=True):
         tokens: list[int] = []  # numbered over all windows of the batch
@@ -312,7 +314,7 @@ def encoder_inputs(
     }
 
 
-def _padded(arrays: Sequence[np.ndarray], samples: int, name: str) -> dict[str, Any]:
+def _padded(arrays: Sequence[ndarray], samples: int, name: str) -> dict[str, Any]:
     return {
         name: padded(arrays, length=samples),
         f"{name}_mask": _first(map(len, arrays), samples),

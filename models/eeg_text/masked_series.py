@@ -6,6 +6,8 @@ from math import nan
 
 import numpy as np
 import torch
+from numpy import ndarray
+from numpy.random import Generator
 from torch import Tensor
 
 from gearshift.models.base import DataError
@@ -15,7 +17,7 @@ LONGEST = 8
 """Positions of a span."""
 
 
-def draw_spans(rng: np.random.Generator, length: int, share: float) -> np.ndarray:
+def draw_spans(rng: Generator, length: int, share: float) -> ndarray:
     """The mask of hidden positions, bool [length]: spans that cover `share` of them, rounded.
 
     A span has SHORTEST to LONGEST positions; at least one visible position lies between two spans.
@@ -49,7 +51,7 @@ def check_share(share: float, length: int) -> None:
         )
 
 
-def _lengths(rng: np.random.Generator, total: int) -> list[int]:
+def _lengths(rng: Generator, total: int) -> list[int]:
     """Lengths of spans that add up to `total`; empty if it is too small."""
     lengths = []
     while total >= SHORTEST:

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
@@ -132,7 +133,7 @@ def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
     return metrics | gain(sentences)
 
 
-def gain(sentences: np.ndarray) -> Scores:
+def gain(sentences: ndarray) -> Scores:
     """The gain, its standard error, and their ratio, from the sums of each sentence.
 
     A single sentence has no error, and no ratio: None.

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import LayerNorm, Linear, Module
 from torch.nn import functional as F
 
 from gearshift.models.common.layers import HasFrozenParts
@@ -23,7 +24,7 @@ embedded:reading-small, tiny does not use the EEG for 200 steps; with these scal
 """
 
 
-class TextDecoder(nn.Module):
+class TextDecoder(Module):
     """Logits of the next token from hidden states of EEG and the previous tokens."""
 
     bias: Tensor | None
@@ -40,7 +41,7 @@ class TextDecoder(nn.Module):
         from transformers.models.bart.modeling_bart import BartDecoder
 
         super().__init__()
-        self.bridge = nn.Linear(size.width, size.text_width)
+        self.bridge = Linear(size.width, size.text_width)
         config = BartConfig(
             vocab_size=size.vocabulary,
             d_model=size.text_width,
@@ -61,7 +62,7 @@ class TextDecoder(nn.Module):
             for name, scale in scales.items():
                 weight = layer.encoder_attn.get_submodule(name).weight
                 nn.init.normal_(weight, std=scale / math.sqrt(size.text_width))
-        self.output = nn.Linear(size.text_width, size.vocabulary, bias=False)
+        self.output = Linear(size.text_width, size.vocabulary, bias=False)
         self.output.weight = self.text.embed_tokens.weight
         self.register_buffer("bias", torch.zeros(1, size.vocabulary) if is_pretrained else None)
 
@@ -131,14 +132,14 @@ def pool_tokens(states: Tensor, pool: Tensor) -> Tensor:
     return states_of_tokens.sum(2) / count.to(states.dtype)
 
 
-class MaskedHead(nn.Module):
+class MaskedHead(Module):
     """The head of masked pre-training: each token predicts its four samples."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(size.width)
-        self.widen = nn.Linear(size.width, size.head_hidden)
-        self.out = nn.Linear(size.head_hidden, TOKEN_SAMPLES * CHANNELS)
+        self.norm = LayerNorm(size.width)
+        self.widen = Linear(size.width, size.head_hidden)
+        self.out = Linear(size.head_hidden, TOKEN_SAMPLES * CHANNELS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Samples [batch, time, 105] from `x` [batch, token, width]."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch.nn import Module
 
 from gearshift.models.base import Batch, Picture, Prediction, Predictions
@@ -168,10 +169,10 @@ def pictures(task: Any) -> list[Picture]:
 def draw_eeg(
     name: str,
     item: Item,
-    eeg: np.ndarray,
+    eeg: ndarray,
     title: str,
     caption: str,
-    guess: np.ndarray | None = None,
+    guess: ndarray | None = None,
 ) -> Picture:
     """A picture of `eeg` [time, 105] of `item`, in standard deviations.
 
