@@ -330,3 +330,6 @@ def scan(text: Text, rng: Generator) -> Image.Image:
     at = rng.integers(0, dots.size, dots.size // 500)
     dots[at] = np.minimum(dots[at], rng.integers(205, 250, len(at)))
     return Image.fromarray(dots.reshape(page.height, page.width))
+
+
+READERS = {"embedded:pages": read_pages, "embedded:cards": read_cards}

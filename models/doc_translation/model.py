@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from gearshift.models.common.hugging_face import cache_name
-from gearshift.models.common.layers import HasFrozenParts
+from gearshift.models.common.layers import HasFrozenParts, modules_of
 from gearshift.models.doc_translation.config import SWIN_PATCH, GlobalEncoder, LocalEncoder, Size
 from gearshift.models.doc_translation.decoding import DecoderCache
 
@@ -260,17 +260,10 @@ class DocTranslator(HasFrozenParts):
         return self.project(share * local + (1 - share) * whole)
 
     def _chunk_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        logits = self.decoder.cls(hidden)
-        return F.cross_entropy(
-            logits.float(),
-            labels,
-            ignore_index=IGNORE,
-            reduction="sum",
-        )
+        logits = self.decoder.cls(hidden).float()
+        return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
 
 
 def layers(model: Module) -> list[Module]:
     """Layers of encoders, query transformers and decoder, in order."""
-    # By name: their modules differ between versions of transformers.
-    names = ("BeitLayer", "DonutSwinLayer", "BertLayer", QueryTransformer.__name__)
-    return [module for module in model.modules() if type(module).__name__ in names]
+    return modules_of(model, ["BeitLayer", "DonutSwinLayer", "BertLayer", "QueryTransformer"])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gearshift.models.base import Batch, CachedFeatures, Draws
 from gearshift.models.common.data_files import files, identity
-from gearshift.models.common.family import padded
+from gearshift.models.common.family import columns_of, padded
 from gearshift.models.eeg_text.config import CHANNELS, TOKEN_SAMPLES
 from gearshift.models.eeg_text.masked_series import draw_spans
 from gearshift.models.eeg_text.recordings import Item
@@ -284,7 +284,7 @@ def encoder_inputs(
     """
     samples = rules.samples
     if isinstance(inputs[0], Mapping):
-        features = _columns(inputs)
+        features = columns_of(inputs)
         return {
             f"{name}_memory": torch.from_numpy(np.stack(features["memory"])),
             f"{name}_mask": _first(map(int, features["samples"]), samples),
@@ -321,15 +321,11 @@ def _padded(arrays: Sequence[ndarray], samples: int, name: str) -> dict[str, Any
     }
 
 
-def _columns(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [sample[name] for sample in samples] for name in samples[0]}
-
-
 def collate_masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
     """eeg, the target, and seen, what the encoder gets, each with a mask of valid samples;
     mask_target [batch, time / 4], recorded [batch, 105], units: masked values.
     """
-    columns = _columns(samples)
+    columns = columns_of(samples)
     batch: dict[str, Any] = {"meta": {"subject": columns["subject"]}}
     for name in ("eeg", "seen"):
         batch |= _padded(columns[name], length, name)
@@ -361,7 +357,7 @@ def collate_text(
     compared, the EEG of all, then noise of all, then other EEG, as eeg; candidates [batch,
     candidate, text]; number [batch], the index of the sentence; text, the sentences.
     """
-    columns = _columns(samples)
+    columns = columns_of(samples)
     batch: dict[str, Any] = encoder_inputs(columns["eeg"], rules)
     batch["text_ids"] = padded(columns["inputs"], pad)
     batch["labels"] = padded(columns["labels"], IGNORE)
