@@ -43,7 +43,7 @@ def _distinct(
     fewest: int,
 ) -> list[str]:
     """Words of `fewest` syllables or one more."""
-    words = {}
+    words: dict[str, None] = {}
     *syllable, last = letters
     while len(words) < count:
         word = ""
@@ -55,7 +55,7 @@ def _distinct(
 
 
 def _pick(rng: Generator, items: Sequence[_T]) -> _T:
-    return items[rng.integers(len(items))]
+    return items[int(rng.integers(len(items)))]
 
 
 def phrase(noun: TranslatedWord, adjective: TranslatedWord) -> Sentence:
@@ -195,7 +195,7 @@ class Author:
 
     def document(self, number: int) -> list[Text]:
         """Two to four pages with one kind of heading."""
-        kind = self.rng.integers(len(HEADINGS))
+        kind = int(self.rng.integers(len(HEADINGS)))
         pages = self.rng.integers(2, 5)
         return [self._page(number, kind, is_first=page == 0) for page in range(pages)]
 

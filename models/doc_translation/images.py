@@ -52,7 +52,7 @@ def _scaled(image: Image.Image, width: int, height: int) -> ndarray:
     image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
     # Pillow averages over all source pixels when it shrinks, which preserves thin strokes.
     image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.atleast_3d(image).transpose(2, 0, 1)
+    return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
 
 
 def views(image: Image.Image, size: Size) -> Views:

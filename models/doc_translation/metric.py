@@ -136,7 +136,7 @@ def page_sums(bleu: Bleu, written: Sequence[str], references: Sequence[str]) -> 
     }
 
 
-def page_scores(bleu: Bleu, sums: Mapping[str, Sequence[float]], end: str = "") -> dict[str, float]:
+def page_scores(bleu: Bleu, sums: Mapping[str, Sequence[float]], end: str = "") -> dict[str, Any]:
     """The metrics of `page_sums`, each name with `end`."""
     total, pages = sums["steds"]
     return {
@@ -197,4 +197,4 @@ class TranslationMetric(Sums):
             metrics["val_loss"] = loss / units
         if self.against_blank:
             metrics["val_bleu_gain"] = metrics["val_bleu"] - self.bleu.score(numbers["blank"])
-        return {**metrics}
+        return metrics

@@ -45,8 +45,8 @@ def constant_sentence(
 
 def _best(training: Sequence[Words]) -> Words:
     """The candidate with the highest mean ROUGE-1 for training sentences."""
-    distinct: list[Words] = sorted(set(map(tuple, training)))
-    candidates = [distinct[i] for i in spread_positions(len(distinct), CANDIDATES)]
+    distinct = sorted(set(map(tuple, training)))
+    candidates: list[Words] = [distinct[i] for i in spread_positions(len(distinct), CANDIDATES)]
 
     # The likeliest word at each position, and the few words that most sentences have.
     by_position = [Counter(column) for column in zip_longest(*training)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import nan
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,7 +109,7 @@ def masked_counts(
     return torch.stack([(part * is_chosen).sum() for part in parts])
 
 
-def masked_scores(counts: Tensor) -> dict[str, float]:
+def masked_scores(counts: Tensor) -> dict[str, Any]:
     """The metrics of summed counts.
 
     R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.

@@ -60,8 +60,8 @@ class TextDecoder(Module):
         scales = {"q_proj": SHARPNESS, "k_proj": SHARPNESS, "v_proj": GAIN}
         for layer in self.text.layers:
             for name, scale in scales.items():
-                weight = layer.encoder_attn.get_submodule(name).weight
-                nn.init.normal_(weight, std=scale / math.sqrt(size.text_width))
+                weights: Any = layer.get_submodule(f"encoder_attn.{name}").weight
+                nn.init.normal_(weights, std=scale / math.sqrt(size.text_width))
         self.output = Linear(size.text_width, size.vocabulary, bias=False)
         self.output.weight = self.text.embed_tokens.weight
         self.register_buffer("bias", torch.zeros(1, size.vocabulary) if is_pretrained else None)
