@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 ORDER = 4
@@ -23,7 +23,7 @@ class Bleu:
         # force: no warning about tokenized text, because it is model output.
         self._inner: Any = BLEU(tokenize=tokenize, smooth_method=smoothing, force=True)
 
-    def counts(self, written: Sequence[str], references: Sequence[str]) -> list[float]:
+    def counts(self, written: Iterable[str], references: Iterable[str]) -> list[float]:
         """Counts of non-empty `written` against `references`: SIZE numbers."""
         score = self._inner.corpus_score(list(written), [list(references)])
         return [*score.counts, *score.totals, score.sys_len, score.ref_len]

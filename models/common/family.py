@@ -370,6 +370,11 @@ def padded(
     return torch.from_numpy(rows)
 
 
+def columns_of(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The values of `samples` by name; all have the names of the first one."""
+    return {name: [sample[name] for sample in samples] for name in samples[0]}
+
+
 def path_of(text: str | None) -> Path | None:
     """The path of a setting."""
     if text is None:

@@ -125,6 +125,11 @@ class Coverage:
         """The tensors that are initialized at random."""
         return (*self.missing, *self.wrong_shape)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each kind."""
+        return {kind: len(names) for kind, names in vars(self).items()}
+
     def render(self) -> str:
         """The first names of each kind, and how many more there are; empty: nothing differs."""
         kinds = {

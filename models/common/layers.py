@@ -133,6 +133,15 @@ def _restricted(name: str, forward: Callable[..., Any], *args: Any, **kwargs: An
         return forward(*args, **kwargs)
 
 
+def modules_of(model: Module, classes: Iterable[str]) -> list[Module]:
+    """The modules of `model` whose class has one of these names, in order.
+
+    By name: those of transformers are elsewhere in other versions.
+    """
+    names = set(classes)
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
 def check_kernel(name: str, device: torch.device) -> None:
     """Raise DataError if `device` has no kernel of that name."""
     if name in ("efficient", "cudnn") and device.type != "cuda":

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gearshift.models.base import Baseline, Batch
 from gearshift.models.common.bleu import Bleu
-from gearshift.models.doc_translation.metric import plain_text, steds
+from gearshift.models.doc_translation.metric import page_scores, page_sums
 from gearshift.models.doc_translation.readers.page import Page
 
 CANDIDATES = 20
@@ -37,10 +37,13 @@ def baselines(
                 sources.append(source)
 
     constant = [_best(translations, bleu)] * len(references)
-    methods = [_scored("the most frequent translation for every page", constant, references, bleu)]
+    methods = {"the most frequent translation for every page": constant}
     if len(sources) == len(references):
-        methods.append(_scored("a copy of the source text", sources, references, bleu))
-    return methods
+        methods["a copy of the source text"] = sources
+    rows = []
+    for name, written in methods.items():
+        rows.append(Baseline(name, page_scores(bleu, page_sums(bleu, written, references))))
+    return rows
 
 
 def _best(translations: Sequence[str], bleu: Bleu) -> str:
@@ -52,16 +55,3 @@ def _best(translations: Sequence[str], bleu: Bleu) -> str:
 
     common = Counter(translations).most_common(CANDIDATES)
     return max((text for text, _ in common), key=score)
-
-
-def _scored(name: str, written: list[str], references: list[str], bleu: Bleu) -> Baseline:
-    """As TranslationMetric does."""
-    plain = list(map(plain_text, written))
-    plain_references = list(map(plain_text, references))
-    structure = list(map(steds, written, references))
-    metrics = {
-        "val_bleu": bleu.score(bleu.counts(written, references)),
-        "val_bleu_pt": bleu.score(bleu.counts(plain, plain_references)),
-        "val_steds": math.fsum(structure) / len(structure),
-    }
-    return Baseline(name, metrics)

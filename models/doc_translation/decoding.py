@@ -99,11 +99,8 @@ def beam_search(
             extended = tokens[page, sources]
             extended[:, :, at] = next_tokens
             is_end = next_tokens == vocabulary.end
-            finished.add(
-                extended[:, :beams],
-                totals[:, :beams] / (at + 1),
-                is_end[:, :beams],
-            )
+            best = (extended[:, :beams], totals[:, :beams] / (at + 1), is_end[:, :beams])
+            finished.add(*best)
 
             # The best others continue.
             others = is_end.int().argsort(dim=1, stable=True)[:, :beams]
@@ -114,11 +111,7 @@ def beam_search(
             if beams > 1:
                 cache.select((page * beams + sources.gather(1, others)).flatten())
             last = tokens[:, :, at].reshape(-1, 1)
-    finished.add(
-        tokens[:, :1],
-        sums[:, :1] / count,
-        torch.ones_like(page, dtype=torch.bool),
-    )
+    finished.add(tokens[:, :1], sums[:, :1] / count, torch.ones_like(page, dtype=torch.bool))
     return finished.tokens
 
 

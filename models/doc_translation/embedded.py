@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy import ndarray
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -43,14 +44,13 @@ def _distinct(
 ) -> list[str]:
     """Words of `fewest` syllables or one more."""
     words: dict[str, None] = {}
-    first, vowel, last = letters
+    *syllable, last = letters
     while len(words) < count:
         word = ""
-        for _ in range(int(rng.integers(fewest, fewest + 2))):
-            word += _pick(rng, first)
-            word += _pick(rng, vowel)
-        word += _pick(rng, last)
-        words[word] = None
+        for _ in range(rng.integers(fewest, fewest + 2)):
+            for letter in syllable:
+                word += _pick(rng, letter)
+        words[word + _pick(rng, last)] = None
     return list(words)
 
 
@@ -73,20 +73,11 @@ ROWS = (1, 25, 49)
 """Top of the heading and of the two lines; each lies in one patch row of the global encoder."""
 CARD_HEADINGS = (1, 16, 32)
 """Position of the heading (left, middle, right), which determines the ending of adjectives."""
-_WORDS = (
-    TranslatedWord("bak", "amari"),
-    TranslatedWord("dol", "beso"),
-    TranslatedWord("fim", "cildo"),
-    TranslatedWord("gus", "duna"),
-    TranslatedWord("hen", "efri"),
-    TranslatedWord("jor", "golu"),
-    TranslatedWord("mev", "jast"),
-    TranslatedWord("nax", "korm"),
-    TranslatedWord("pir", "lind"),
-    TranslatedWord("rot", "merk"),
-    TranslatedWord("sul", "nols"),
-    TranslatedWord("tez", "pund"),
-)
+_LEXICON = """
+bak=amari dol=beso fim=cildo gus=duna hen=efri jor=golu
+mev=jast nax=korm pir=lind rot=merk sul=nols tez=pund
+"""
+_WORDS = [TranslatedWord(*pair.split("=")) for pair in _LEXICON.split()]
 NOUNS = _WORDS[:6]
 ADJECTIVES = _WORDS[6:]
 _LETTERS = 14
@@ -108,42 +99,34 @@ def read_cards() -> Collection:
         "count": COUNT,
         "words": [word.read for word in _WORDS],
     }
-    arrays = cache.arrays(
-        "doc-translation-cards",
-        made_from,
-        partial(_draw, words, rng),
-    )
+    arrays = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))
     cards = []
     for i, pixels in enumerate(arrays["cards"]):
+        source, text = card_texts(*words[i].tolist())
         card = Page(
             document=f"cards {i // 2:04}",
             name=f"card {i:04}",
             image=partial(Image.fromarray, pixels),
-            text=card_text(*words[i].tolist()),
-            source=card_source(*words[i].tolist()),
+            text=text,
+            source=source,
         )
         cards.append(card)
     return Collection("embedded:cards", cards)
 
 
-def card_text(kind: int, heading: int, *pairs: int) -> str:
-    """The translation of a card: kind of heading, heading, and two pairs of adjective and noun."""
-    lines = [f"# {NOUNS[heading].written}", ""]
+def card_texts(kind: int, heading: int, *pairs: int) -> tuple[str, str]:
+    """The text on a card, and its translation.
+
+    By kind of heading, heading, and two pairs of adjective and noun.
+    """
+    lines = [_marked("# ", _alike(NOUNS[heading])), _alike(TranslatedWord("", ""))]
     for adjective, noun in zip(pairs[::2], pairs[1::2], strict=True):
-        texts = phrase(NOUNS[noun], ADJECTIVES[adjective])
-        lines.append(texts[1 + kind])
-    return "\n".join(lines)
+        lines.append(phrase(NOUNS[noun], ADJECTIVES[adjective]))
+    texts = _joined("\n", lines)
+    return texts[0], texts[1 + kind]
 
 
-def card_source(kind: int, heading: int, *pairs: int) -> str:
-    """The text on a card, as `card_text`."""
-    lines = [f"# {NOUNS[heading].read}", ""]
-    for adjective, noun in zip(pairs[::2], pairs[1::2], strict=True):
-        lines.append(phrase(NOUNS[noun], ADJECTIVES[adjective])[0])
-    return "\n".join(lines)
-
-
-def _draw(words: np.ndarray, rng: Generator) -> array_file.Arrays:
+def _draw(words: ndarray, rng: Generator) -> array_file.Arrays:
     """Render all cards, uint8 [card, height, width].
 
     A frame prevents the cropping of margins.
@@ -169,15 +152,10 @@ def _draw(words: np.ndarray, rng: Generator) -> array_file.Arrays:
     return {"cards": cards}
 
 
-def _word(text: str) -> np.ndarray:
+def _word(text: str) -> ndarray:
     """Rendered word, uint8 [cell height, cell width]."""
     cell = Image.new("L", (_CELL_WIDTH, _CELL_HEIGHT), 255)
-    ImageDraw.Draw(cell).text(
-        (1, 2),
-        text,
-        font=font(_LETTERS),
-        fill=0,
-    )
+    ImageDraw.Draw(cell).text((1, 2), text, font=font(_LETTERS), fill=0)
     return np.asarray(cell)
 
 
@@ -211,38 +189,30 @@ class Author:
         read = _distinct(rng, total, _SOURCE, fewest=1)
         written = _distinct(rng, total, _TARGET, fewest=2)
         words = map(TranslatedWord, read, written)
-        self.words = {}
-        for kind, count in COUNTS.items():
-            self.words[kind] = list(islice(words, count))
+        self.words = {kind: list(islice(words, count)) for kind, count in COUNTS.items()}
         self.used: set[str] = set()
         self.shared = [self._new() for _ in range(SHARED)]
 
     def document(self, number: int) -> list[Text]:
         """Two to four pages with one kind of heading."""
-        kind = self._number(0, len(HEADINGS))
-        pages = self._number(2, 5)
+        kind = int(self.rng.integers(len(HEADINGS)))
+        pages = self.rng.integers(2, 5)
         return [self._page(number, kind, is_first=page == 0) for page in range(pages)]
 
-    def _number(self, low: int, high: int) -> int:
-        return int(self.rng.integers(low, high))
-
     def _page(self, number: int, kind: int, is_first: bool) -> Text:
-        blocks: list[PageBlock] = []
-        texts: list[Sentence] = []
+        blocks = []
+        texts = []
         style = HEADINGS[kind]
         if is_first:
             title = self._phrase()
             blocks.append(PageBlock("title", title[0].title()))
             texts.append(_marked("# ", title))
-        for section in range(1, self._number(2, 4) + 1):
+        for section in range(1, self.rng.integers(2, 4) + 1):
             name = self._phrase()
-            if style == "numbered":
-                heading = f"{section} {name[0]}"
-            else:
-                heading = name[0]
+            heading = f"{section} {name[0]}" if style == "numbered" else name[0]
             blocks.append(PageBlock(style, heading))
             texts.append(_marked("## ", name))
-            sentences = [self._sentence() for _ in range(self._number(3, 8))]
+            sentences = [self._sentence() for _ in range(self.rng.integers(3, 8))]
             paragraphs = _joined(" ", sentences)
             blocks.append(PageBlock("paragraph", paragraphs[0]))
             texts.append(paragraphs)
@@ -252,7 +222,7 @@ class Author:
 
     def _extra(self, blocks: list[PageBlock], texts: list[Sentence]) -> None:
         """Add a list, a table, a formula, or nothing."""
-        choice = self._number(0, 5)
+        choice = self.rng.integers(5)
         if choice == 0:
             items = []
             for _ in range(3):
@@ -261,15 +231,12 @@ class Author:
                 items.append(_marked("* ", item))
             texts.append(_joined("\n", items))
         if choice == 1:
-            read = []
-            written = []
-            for _ in range(self._number(2, 4)):
-                left = self._phrase()
-                right = self._phrase()
-                read.append(f"{left[0]}|{right[0]}")
-                written.append(_joined(" & ", [left, right]))
-            blocks.append(PageBlock("table", "\n".join(read)))
-            bodies = _joined(r" \\ ", written)
+            rows = []
+            for _ in range(self.rng.integers(2, 4)):
+                rows.append(_joined(" & ", [self._phrase(), self._phrase()]))
+            bodies = _joined(r" \\ ", rows)
+            table = "\n".join(row[0] for row in rows).replace(" & ", "|")
+            blocks.append(PageBlock("table", table))
             texts.append(tuple(rf"\begin{{tabular}}{{ll}} {x} \end{{tabular}}" for x in bodies))
         if choice == 2:
             a, b = self.rng.integers(2, 50, 2).tolist()
@@ -284,25 +251,26 @@ class Author:
     def _new(self) -> Sentence:
         """New sentence: phrase, verb, phrase and sometimes a third phrase."""
         while True:
-            verb = self._in_all("verbs")
+            verb = _alike(self._word("verbs"))
             parts = [self._phrase(), verb, self._phrase()]
             if self.rng.random() < 0.3:
-                parts += [self._in_all("joints"), self._phrase()]
+                parts += [_alike(self._word("joints")), self._phrase()]
             texts = _joined(" ", parts)
             sentence = tuple(f"{text[:1].upper()}{text[1:]}." for text in texts)
             if sentence[0] not in self.used:
                 self.used.add(sentence[0])
                 return sentence
 
-    def _in_all(self, kind: str) -> Sentence:
-        """A word that is translated alike under all kinds of heading."""
-        word = _pick(self.rng, self.words[kind])
-        return (word.read, *[word.written] * len(SUFFIXES))
+    def _word(self, kind: str) -> TranslatedWord:
+        return _pick(self.rng, self.words[kind])
 
     def _phrase(self) -> Sentence:
-        noun = _pick(self.rng, self.words["nouns"])
-        adjective = _pick(self.rng, self.words["adjectives"])
-        return phrase(noun, adjective)
+        return phrase(self._word("nouns"), self._word("adjectives"))
+
+
+def _alike(word: TranslatedWord) -> Sentence:
+    """A word that is translated alike under all kinds of heading."""
+    return (word.read, *[word.written] * len(SUFFIXES))
 
 
 def _joined(separator: str, parts: Sequence[Sentence]) -> Sentence:
@@ -316,15 +284,9 @@ def _marked(mark: str, text: Sentence) -> Sentence:
 def read_pages() -> Collection:
     """DOCUMENTS documents of two to four pages; rendered once, then read from the cache."""
     author = Author(np.random.default_rng(SEED))
-    texts: list[Text] = []
-    for number in range(DOCUMENTS):
-        texts += author.document(number)
+    texts = list(chain.from_iterable(map(author.document, range(DOCUMENTS))))
     made_from = {"version": PAGES_VERSION, "seed": SEED, "documents": DOCUMENTS}
-    arrays = cache.arrays(
-        "doc-translation-pages",
-        made_from,
-        partial(_scans, texts),
-    )
+    arrays = cache.arrays("doc-translation-pages", made_from, partial(_scans, texts))
     scans = np.split(arrays["png"], arrays["ends"][:-1])
     pages = []
     for i, text in enumerate(texts):
@@ -339,7 +301,7 @@ def read_pages() -> Collection:
     return Collection("embedded:pages", pages)
 
 
-def _decoded(png: np.ndarray) -> Image.Image:
+def _decoded(png: ndarray) -> Image.Image:
     return open_picture(io.BytesIO(png.tobytes()))
 
 
@@ -359,14 +321,15 @@ def _scans(texts: Sequence[Text]) -> array_file.Arrays:
 def scan(text: Text, rng: Generator) -> Image.Image:
     """Render a page with random margins and columns, slightly rotated, blurred and speckled."""
     columns = int(rng.integers(1, 3))
-    margin = int(rng.integers(32, 72))
-    page = draw(text.blocks, margin, columns)
-    angle = float(rng.uniform(-1, 1))
+    page = draw(text.blocks, int(rng.integers(32, 72)), columns)
+    angle = rng.uniform(-1, 1)
     page = page.rotate(angle, resample=Image.Resampling.BILINEAR, fillcolor=255)
-    radius = float(rng.uniform(0.2, 0.8))
-    page = page.filter(ImageFilter.GaussianBlur(radius))
+    page = page.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.8)))
     dots = np.array(page).ravel()
     # Sparse and grey, so that cropping does not take speckle for ink.
     at = rng.integers(0, dots.size, dots.size // 500)
     dots[at] = np.minimum(dots[at], rng.integers(205, 250, len(at)))
     return Image.fromarray(dots.reshape(page.height, page.width))
+
+
+READERS = {"embedded:pages": read_pages, "embedded:cards": read_cards}

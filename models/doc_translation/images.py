@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
 from gearshift.models.doc_translation.config import Size
 
-Views = tuple[np.ndarray, np.ndarray]
+Views = tuple[ndarray, ndarray]
 WHITE = 255
 INK = 200
 """Pixels darker than this are ink. Source: Blecher et al., Nougat, 2023, its released code."""
@@ -28,13 +29,11 @@ def without_margins(image: Image.Image) -> Image.Image:
     if contrast == 0:
         return image
     # Stretch the contrast first, so that faded ink on grey paper counts as ink.
-    stretched = (grey - low) / contrast * WHITE
-    is_ink = stretched < INK
-    ink = Image.fromarray(is_ink.astype(np.uint8))
-    return image.crop(ink.getbbox())
+    is_ink = (grey - low) / contrast * WHITE < INK
+    return image.crop(Image.fromarray(is_ink).getbbox())
 
 
-def local_view(image: Image.Image, height: int, width: int) -> np.ndarray:
+def local_view(image: Image.Image, height: int, width: int) -> ndarray:
     """The page without margins at its aspect ratio, padded with white, uint8 [channel, h, w]."""
     inner = without_margins(image)
     scale = min(height / inner.height, width / inner.width)
@@ -43,35 +42,23 @@ def local_view(image: Image.Image, height: int, width: int) -> np.ndarray:
     pixels = _scaled(inner, inner_width, inner_height)
     above = (height - inner_height) // 2
     left = (width - inner_width) // 2
-    margins = [
-        (0, 0),
-        (above, height - inner_height - above),
-        (left, width - inner_width - left),
-    ]
-    return np.pad(pixels, margins, constant_values=WHITE)
+    view = np.full((len(pixels), height, width), WHITE, np.uint8)
+    view[:, above : above + inner_height, left : left + inner_width] = pixels
+    return view
 
 
-def _scaled(image: Image.Image, width: int, height: int) -> np.ndarray:
+def _scaled(image: Image.Image, width: int, height: int) -> ndarray:
     """uint8 [channel, height, width], of 1 or 3 channels."""
-    is_grey = image.mode in ("1", "L", "LA")
-    image = image.convert("L" if is_grey else "RGB")
-    size = (width, height)
-    if image.size != size:
-        # Pillow averages over all source pixels when it shrinks, which preserves thin strokes.
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
-    if is_grey:
-        return pixels[None]
-    return pixels.transpose(2, 0, 1)
+    image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    # Pillow averages over all source pixels when it shrinks, which preserves thin strokes.
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
 
 
 def views(image: Image.Image, size: Size) -> Views:
     """The inputs of the encoders: the whole page as a square, and it without margins."""
     side = size.whole.pixels
-    height, width = size.local.pixels
-    whole = _scaled(image, side, side)
-    local = local_view(image, height, width)
-    return whole, local
+    return _scaled(image, side, side), local_view(image, *size.local.pixels)
 
 
 def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
@@ -80,28 +67,21 @@ def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
     (x/255 - 0.5) / 0.5, and normalized as for ImageNet.
     """
     whole, local = map(_colored, zip(*views, strict=True))
-    page_global = whole / 127.5 - 1
-    page_local = _by_imagenet(local / 255)
-    return page_global, page_local
+    return whole / 127.5 - 1, _by_imagenet(local / 255)
 
 
-def _colored(pictures: Sequence[np.ndarray]) -> Tensor:
+def _colored(pictures: Sequence[ndarray]) -> Tensor:
     """Pictures of 1 or 3 channels as a batch of 3, float32."""
-    colored = []
-    for pixels in pictures:
-        shape = (3, *pixels.shape[1:])
-        colored.append(np.broadcast_to(pixels, shape))
+    colored = [np.broadcast_to(pixels, (3, *pixels.shape[1:])) for pixels in pictures]
     return torch.from_numpy(np.stack(colored)).float()
 
 
 def blank(page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
     """White pages in the shape of `batches`."""
-    local = torch.ones_like(page_local)
-    return torch.ones_like(page_global), _by_imagenet(local)
+    return torch.ones_like(page_global), _by_imagenet(torch.ones_like(page_local))
 
 
 def _by_imagenet(share: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=share.device)
     deviation = torch.tensor(IMAGENET_DEVIATION, device=share.device)
-    centered = share - mean.view(3, 1, 1)
-    return centered / deviation.view(3, 1, 1)
+    return (share - mean[:, None, None]) / deviation[:, None, None]

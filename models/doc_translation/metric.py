@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,6 +127,25 @@ def steds(written: str, reference: str) -> float:
     return 100.0 * (1 - float(distance) / nodes)
 
 
+def page_sums(bleu: Bleu, written: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    """STEDS and pages, and the counts of BLEU with and without tables and formulas."""
+    return {
+        "steds": (math.fsum(map(steds, written, references)), len(references)),
+        "bleu": tuple(bleu.counts(written, references)),
+        "bleu_pt": tuple(bleu.counts(map(plain_text, written), map(plain_text, references))),
+    }
+
+
+def page_scores(bleu: Bleu, sums: Mapping[str, Sequence[float]], end: str = "") -> dict[str, Any]:
+    """The metrics of `page_sums`, each name with `end`."""
+    total, pages = sums["steds"]
+    return {
+        f"val_bleu{end}": bleu.score(sums["bleu"]),
+        f"val_bleu_pt{end}": bleu.score(sums["bleu_pt"]),
+        f"val_steds{end}": total / pages,
+    }
+
+
 class TranslationMetric(Sums):
     """val_bleu, val_bleu_pt and val_steds; of a beam search with the suffix `_beam`.
 
@@ -151,26 +170,18 @@ class TranslationMetric(Sums):
         self.bleu = bleu_of(language)
 
     def _sums(self, model: Module, batch: Batch) -> dict[str, Any]:
-        """STEDS and pages, the counts of BLEUs, loss and tokens; always as many model calls."""
-        page_global = batch["page_global"]
-        page_local = batch["page_local"]
+        """Those of `page_sums`, of blank pages, loss and tokens; always as many model calls."""
+        pages = (batch["page_global"], batch["page_local"])
         references = batch["references"]
-        memory = model(page_global, page_local)
-        written = self._written(model, memory)
-        plain = list(map(plain_text, written))
-        plain_references = list(map(plain_text, references))
-        pages = torch.tensor(len(references), device=memory.device)  # also places the sums
-        sums: dict[str, Any] = {
-            "steds": (math.fsum(map(steds, written, references)), pages),
-            "bleu": tuple(self.bleu.counts(written, references)),
-            "bleu_pt": tuple(self.bleu.counts(plain, plain_references)),
-        }
+        memory = model(*pages)
+        sums = page_sums(self.bleu, self._written(model, memory), references)
+        # On the device of the model, and with it all sums.
+        sums["pages"] = torch.tensor(len(references), device=memory.device)
         if self.beams == 1:  # the evaluation by beam search comes beside that by one beam
             loss = model(memory=memory, decoder_ids=batch["decoder_ids"], labels=batch["labels"])
             sums["loss"] = loss, batch["units"]
         if self.against_blank:
-            memory = model(*blank(page_global, page_local))
-            written = self._written(model, memory)
+            written = self._written(model, model(*blank(*pages)))
             sums["blank"] = tuple(self.bleu.counts(written, references))
         return sums
 
@@ -179,17 +190,11 @@ class TranslationMetric(Sums):
         return texts(tokens, self.vocabulary)
 
     def _metrics(self, sums: Mapping[str, Tensor]) -> Scores:
-        end = "" if self.beams == 1 else "_beam"
-        bleu = self.bleu.score(sums["bleu"].tolist())
-        steds_sum, pages = sums["steds"].tolist()
-        metrics: Scores = {
-            f"val_bleu{end}": bleu,
-            f"val_bleu_pt{end}": self.bleu.score(sums["bleu_pt"].tolist()),
-            f"val_steds{end}": steds_sum / pages,
-        }
+        numbers = {name: vector.tolist() for name, vector in sums.items()}
+        metrics = page_scores(self.bleu, numbers, "" if self.beams == 1 else "_beam")
         if self.beams == 1:
-            loss, units = sums["loss"].tolist()
+            loss, units = numbers["loss"]
             metrics["val_loss"] = loss / units
         if self.against_blank:
-            metrics["val_bleu_gain"] = bleu - self.bleu.score(sums["blank"].tolist())
+            metrics["val_bleu_gain"] = metrics["val_bleu"] - self.bleu.score(numbers["blank"])
         return metrics

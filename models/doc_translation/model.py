@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import LayerNorm, Linear, Module, Parameter
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from gearshift.models.common.hugging_face import cache_name
-from gearshift.models.common.layers import HasFrozenParts
+from gearshift.models.common.layers import HasFrozenParts, modules_of
 from gearshift.models.doc_translation.config import SWIN_PATCH, GlobalEncoder, LocalEncoder, Size
 from gearshift.models.doc_translation.decoding import DecoderCache
 
@@ -109,7 +110,7 @@ reads them after 300.
 """
 
 
-class ResidualAttention(nn.Module):
+class ResidualAttention(Module):
     """Attention of queries to keys with residual connection and post-norm."""
 
     def __init__(
@@ -121,11 +122,11 @@ class ResidualAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(key_width, width)
-        self.value = nn.Linear(key_width, width)
-        self.output = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=EPSILON)
+        self.query = Linear(width, width)
+        self.key = Linear(key_width, width)
+        self.value = Linear(key_width, width)
+        self.output = Linear(width, width)
+        self.norm = LayerNorm(width, eps=EPSILON)
         _draw(self.query, SHARPNESS)
         _draw(self.key, SHARPNESS)
         _draw(self.value, gain)
@@ -144,12 +145,12 @@ class ResidualAttention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-def _draw(layer: nn.Linear, scale: float) -> None:
+def _draw(layer: Linear, scale: float) -> None:
     nn.init.normal_(layer.weight, std=scale / math.sqrt(layer.in_features))
     nn.init.zeros_(layer.bias)
 
 
-class QueryTransformer(nn.Module):
+class QueryTransformer(Module):
     """One layer: self-attention of queries, cross-attention to the image, feed-forward.
 
     transformers' Blip2QFormerModel has the same parts and unused text weights. Source: Li et al.,
@@ -159,12 +160,12 @@ class QueryTransformer(nn.Module):
     def __init__(self, size: Size, image_width: int) -> None:
         super().__init__()
         width = size.width
-        self.entry_norm = nn.LayerNorm(width, eps=EPSILON)
+        self.entry_norm = LayerNorm(width, eps=EPSILON)
         self.self_attention = ResidualAttention(width, width, size.heads)
         self.cross_attention = ResidualAttention(width, image_width, size.heads, GAIN)
-        self.widen = nn.Linear(width, size.query_hidden)
-        self.narrow = nn.Linear(size.query_hidden, width)
-        self.norm = nn.LayerNorm(width, eps=EPSILON)
+        self.widen = Linear(width, size.query_hidden)
+        self.narrow = Linear(size.query_hidden, width)
+        self.norm = LayerNorm(width, eps=EPSILON)
 
     def forward(self, queries: Tensor, image: Tensor) -> Tensor:
         """`queries` [batch, queries, width], `image` [batch, tokens, image width]."""
@@ -196,12 +197,12 @@ class DocTranslator(HasFrozenParts):
         image_width = size.local.output_width
         self.global_encoder = global_encoder(size.whole)
         self.local_encoder = local_encoder(size.local)
-        self.expand = nn.Linear(size.whole.width, image_width)
-        self.queries = nn.Parameter(torch.randn(2, size.queries, size.width) * 0.02)
+        self.expand = Linear(size.whole.width, image_width)
+        self.queries = Parameter(torch.randn(2, size.queries, size.width) * 0.02)
         self.global_gather = QueryTransformer(size, image_width)
         self.local_gather = QueryTransformer(size, image_width)
-        self.gate = nn.Linear(2 * size.width, 1)
-        self.project = nn.Linear(size.width, size.width)
+        self.gate = Linear(2 * size.width, 1)
+        self.project = Linear(size.width, size.width)
         self.decoder: Any = decoder(size, dropout)
         self.rows = max(1, CHUNK // size.vocabulary)
 
@@ -259,17 +260,10 @@ class DocTranslator(HasFrozenParts):
         return self.project(share * local + (1 - share) * whole)
 
     def _chunk_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        logits = self.decoder.cls(hidden)
-        return F.cross_entropy(
-            logits.float(),
-            labels,
-            ignore_index=IGNORE,
-            reduction="sum",
-        )
+        logits = self.decoder.cls(hidden).float()
+        return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
 
 
-def layers(model: nn.Module) -> list[nn.Module]:
+def layers(model: Module) -> list[Module]:
     """Layers of encoders, query transformers and decoder, in order."""
-    # By name: their modules differ between versions of transformers.
-    names = ("BeitLayer", "DonutSwinLayer", "BertLayer", QueryTransformer.__name__)
-    return [module for module in model.modules() if type(module).__name__ in names]
+    return modules_of(model, ["BeitLayer", "DonutSwinLayer", "BertLayer", "QueryTransformer"])

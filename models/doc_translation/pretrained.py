@@ -52,28 +52,26 @@ def load(
     """
     present = [name for name in PARTS if (folder / name).is_dir()]
     if not present:
-        folders = ", ".join(f"{name}/" for name in PARTS)
+        folders = ", ".join(PARTS)
         raise DataError(
-            f"model.pretrained '{folder}' has none of the folders {', '.join(PARTS)}",
+            f"model.pretrained '{folder}' has none of the folders {folders}",
             where=str(folder.absolute()),
-            allowed=f"a folder with {folders}, each in the layout of transformers",
+            allowed=f"a folder with some of {folders}, each in the layout of transformers",
         )
     reports = {}
-    for name in present:
-        if name not in parts:
-            continue
+    for name in filter(parts.__contains__, present):
         tensors = _tensors(folder / name, name == "decoder")
         if name == "decoder" and take_layers is not None:
             tensors = _select_layers(tensors, take_layers, folder / name)
         coverage = fill(model.get_submodule(PARTS[name]), tensors)
         reports[name] = coverage
-        counts = ", ".join(f"{len(names)} {what}" for what, names in vars(coverage).items())
+        counts = ", ".join(f"{count} {what}" for what, count in coverage.counts.items())
         share = len(coverage.matched) / (len(coverage.matched) + len(coverage.random))
         log.info("pretrained %s: %s (%.0f %%)", name, counts, 100 * share)
         if share < MIN_FILLED and name not in partial:
-            missing = listed(coverage.random, 3)
             raise DataError(
-                f"'{folder / name}' fills {share:.0%} of the part '{name}'; missing: {missing}",
+                f"'{folder / name}' fills {share:.0%} of the part '{name}'; "
+                f"missing: {listed(coverage.random, 3)}",
                 where=f"model.pretrained; {counts}",
                 allowed=f"at least {MIN_FILLED:.0%}",
                 fix=f"--set 'model.partial=[{name}]'",
@@ -93,17 +91,12 @@ def _tensors(folder: Path, is_decoder: bool) -> Tensors:
     is_pair = config.model_type == "vision-encoder-decoder"
     if is_pair:
         kind = transformers.VisionEncoderDecoderModel
-    tensors: dict[str, Any] = {}
     with load_errors(folder, _ALLOWED):
         with torch.device("meta"):  # only names and shapes are needed
-            if is_pair:
-                inner = kind(config)
-            else:
-                inner = kind.from_config(config)
+            inner = kind(config) if is_pair else kind.from_config(config)
         inner.tie_weights()
         stored = StoredWeights(inner, folder)
-        for name, _ in inner.named_parameters():
-            tensors[name] = stored.source(name)
+        tensors: dict[str, Any] = {n: stored.source(n) for n, _ in inner.named_parameters()}
         # Names of an older version of transformers: it knows how they are called now.
         if None in tensors.values() and stored.unexpected():
             inner, coverage = from_pretrained(kind, folder)
@@ -143,20 +136,16 @@ def _select_layers(tensors: Tensors, layers: Sequence[int], folder: Path) -> Ten
         if match is None:
             chosen[name] = tensor
             continue
-        number = int(match[2])
-        existing.add(number)
-        if number in layers:
-            chosen[f"{match[1]}{layers.index(number)}{match[3]}"] = tensor
-    missing = [number for number in layers if number not in existing]
+        before, number, after = match.groups()
+        existing.add(int(number))
+        if int(number) in layers:
+            chosen[f"{before}{layers.index(int(number))}{after}"] = tensor
+    missing = set(layers) - existing
     if missing:
         raise DataError(
-            f"model.take_layers {list(layers)}: the pretrained decoder has no layer {missing[0]}",
+            f"model.take_layers {list(layers)}: the pretrained decoder has no layer {min(missing)}",
             where=str(folder),
             allowed=", ".join(map(str, sorted(existing))),
         )
-    log.info(
-        "pretrained decoder: uses layers %s of %s",
-        list(layers),
-        sorted(existing),
-    )
+    log.info("pretrained decoder: uses layers %s of %s", list(layers), sorted(existing))
     return chosen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Literal, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
@@ -50,28 +51,22 @@ def draw(blocks: Sequence[PageBlock], margin: int, columns: int) -> Image.Image:
     """A grey page of `blocks` in the largest letters that fit."""
     width = (WIDTH - 2 * margin - (columns - 1) * GAP) // columns
     for base in LETTERS:
-        lines = [line for block in blocks for line in _lines(block, base, width)]
         column = 0
         y = float(margin)
-        positions = []
-        for line in lines:
+        placed = []
+        for line in chain.from_iterable(_lines(block, base, width) for block in blocks):
             if y + line.height > HEIGHT - margin:  # the column is full
                 column += 1
                 y = float(margin)
-            positions.append((margin + column * (width + GAP), y))
+            placed.append((line, margin + column * (width + GAP), y))
             y += line.height
         if column < columns:
             break
 
     page = Image.new("L", (WIDTH, HEIGHT), 255)
     pen = ImageDraw.Draw(page)
-    for line, (x, y) in zip(lines, positions, strict=True):
-        pen.text(
-            (x + line.left, y),
-            line.text,
-            font=font(line.size),
-            fill=0,
-        )
+    for line, x, y in placed:
+        pen.text((x + line.left, y), line.text, font=font(line.size), fill=0)
         if line.is_ruled:
             rule = y + line.size * 1.2
             pen.line((x, rule, x + width, rule), fill=0, width=2)
@@ -91,9 +86,7 @@ def _lines(block: PageBlock, base: int, width: int) -> list[_Line]:
                 lines.append(_Line(cell.strip(), size, width / len(cells) * n, 0.0))
             lines[-1] = lines[-1]._replace(height=height, is_ruled=True)
     else:
-        left = 0.0
-        if block.kind == "bullet":
-            left = base * 1.2
+        left = base * 1.2 if block.kind == "bullet" else 0.0
         face = font(size)
         for text in _wrapped(block.text, face, width - left):
             if block.kind in ("title", "centered", "formula"):

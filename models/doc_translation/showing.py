@@ -76,7 +76,7 @@ def predictions(task: Any, model: Module) -> Predictions:
     translations = _written(task, model, samples, count)
     rows = []
     shown = []
-    for number, (sample, written) in enumerate(zip(samples, translations, strict=True), start=1):
+    for sample, written in zip(samples, translations, strict=True):
         reference = task.vocabulary.decode(sample["labels"][:count].tolist())
         cells = (
             _name(sample),
@@ -86,7 +86,7 @@ def predictions(task: Any, model: Module) -> Predictions:
             steds(written, reference),
         )
         rows.append(cells)
-        shown.append(_picture(sample, f"page_{number}"))
+        shown.append(_picture(sample, f"page_{len(rows)}"))
     return Predictions(("page", "reference", "translation", "bleu", "steds"), rows, shown)
 
 
@@ -150,11 +150,7 @@ def translations(task: Any, model: Module, pages: Sequence[Page]) -> Iterator[Pr
         memory = model(*_views(task, page))
         tokens = beam_search(model, memory, task.count, vocabulary, task.beams, stops_early=True)
         (text,) = texts(tokens, vocabulary)
-        yield Prediction(
-            names.of(page.name),
-            printable(text),
-            {".md": f"{text}\n".encode()},
-        )
+        yield Prediction(names.of(page.name), printable(text), {".md": f"{text}\n".encode()})
 
 
 def _views(task: Any, page: Page) -> list[torch.Tensor]:

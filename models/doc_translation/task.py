@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy import ndarray
 from torch.nn import Module
 
 from gearshift.models.base import (
@@ -23,10 +22,7 @@ from gearshift.models.base import (
     Goal,
     Groups,
     Loss,
-    Picture,
     Prediction,
-    Predictions,
-    SplitName,
 )
 from gearshift.models.catalog import folder_of, local_path
 from gearshift.models.common import subwords
@@ -37,6 +33,7 @@ from gearshift.models.common.family import (
     FACTS_FILE,
     FamilyTask,
     Numbers,
+    columns_of,
     load_facts,
     padded,
     save_facts,
@@ -45,7 +42,7 @@ from gearshift.models.common.family import (
 from gearshift.models.common.hugging_face import Coverage
 from gearshift.models.common.layers import check_kernel, restrict_blocks
 from gearshift.models.common.predictions import passed_over
-from gearshift.models.common.split import SPLITS, atomic_write
+from gearshift.models.common.split import write_if_changed
 from gearshift.models.common.subwords import TOKENIZER_FILE
 from gearshift.models.doc_translation import embedded, formats, images, pretrained, showing
 from gearshift.models.doc_translation.config import SIZES, Data, Model
@@ -113,10 +110,8 @@ class DocTranslationTask(FamilyTask):
     def read(self) -> Sequence[Page]:
         path = local_path(self.path)
         data = self.data_settings
-        if path == "embedded:cards":
-            self.collection = embedded.read_cards()
-        elif path == "embedded:pages":
-            self.collection = embedded.read_pages()
+        if path in embedded.READERS:
+            self.collection = embedded.READERS[path]()
         elif path.startswith("embedded:"):
             raise unknown_embedded(path, formats.EMBEDDED)
         else:
@@ -134,9 +129,8 @@ class DocTranslationTask(FamilyTask):
         if documents_of is None:
             return super().split_groups(groups)
         self.rule.refuse_fold("a file gives the split of this data", "--set data.split=article")
-        splits: dict[SplitName, list[str]] = {}
-        for side in SPLITS:
-            documents = documents_of[side]
+        splits = {}
+        for side, documents in documents_of.items():
             if not documents:
                 raise DataError(
                     f"the {side} split is empty: none of its pages exists",
@@ -144,19 +138,19 @@ class DocTranslationTask(FamilyTask):
                     allowed="pages for train, val and test",
                     fix="--set data.split=article",
                 )
-            order = np.random.default_rng(self.rule.seed).permutation(len(documents))
+            order = np.random.default_rng(self.rule.seed).permutation(documents)
             count = max(1, round(self.rule.fraction * len(documents)))
-            splits[side] = sorted(documents[i] for i in order[:count])
+            splits[side] = sorted(order[:count].tolist())
         self.save_split(splits)
         return splits
 
     def fit(self, train: Numbers) -> None:
         """The vocabulary of the pretrained decoder if it has one; otherwise that of `train`."""
         folder = self.context.folder
-        skipped = self.collection.skipped
-        if folder is not None and skipped and not (folder / SKIPPED_FILE).exists():
-            rows = [{"page": page, "why": reason} for page, reason in skipped]
-            atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))
+        rows = [{"page": page, "why": reason} for page, reason in self.collection.skipped]
+        if folder is not None and rows:
+            text = json.dumps(rows, indent=1, ensure_ascii=False)
+            write_if_changed(folder / SKIPPED_FILE, text)
 
         # A pretrained decoder has embeddings for the tokens of its own vocabulary.
         path = (self.pretrained or Path()) / "decoder" / TOKENIZER_FILE
@@ -171,10 +165,9 @@ class DocTranslationTask(FamilyTask):
 
     def setup_without_data(self) -> None:
         self.encoder = None  # the initial weights are among the trained ones
-        folder = self.context.folder
         self.pretrained = None
+        folder: Any = self.context.folder
         self.size = replace(self.size, vocabulary=load_facts(folder, _PageFacts).vocabulary)
-        assert folder is not None, "the facts were loaded from it"
         self.vocabulary = load(folder / TOKENIZER_FILE)
 
     def continue_from(self, first: DocTranslationTask) -> None:
@@ -207,7 +200,7 @@ class DocTranslationTask(FamilyTask):
             "meta": (page.document, page.name),
         }
 
-    def _tokens(self, text: str) -> NDArray[np.int64]:
+    def _tokens(self, text: str) -> ndarray:
         return np.array([*self.vocabulary.encode(text), self.vocabulary.end], np.int64)
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
@@ -217,10 +210,7 @@ class DocTranslationTask(FamilyTask):
         time]; `units`, the number of labels; `references`, the whole translations; `meta`, document
         and page names.
         """
-        columns = defaultdict(list)
-        for sample in samples:
-            for name, value in sample.items():
-                columns[name].append(value)
+        columns = columns_of(samples)
         whole, local = images.batches(columns["views"])
         labels = columns["labels"]
         return {
@@ -234,32 +224,20 @@ class DocTranslationTask(FamilyTask):
         }
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        loss = model(
-            page_global=batch["page_global"],
-            page_local=batch["page_local"],
-            decoder_ids=batch["decoder_ids"],
-            labels=batch["labels"],
-        )
+        pages = (batch["page_global"], batch["page_local"])
+        loss = model(*pages, decoder_ids=batch["decoder_ids"], labels=batch["labels"])
         return Loss(loss, {})
 
     def metric(self) -> TranslationMetric:
-        return TranslationMetric(
-            self.vocabulary,
-            self.collection.language,
-            self.count,
-            against_blank=self.control == "noise",
-        )
+        return self._metric(against_blank=self.control == "noise")
 
     def final_metric(self) -> TranslationMetric | None:
         """Scores of translations by beam search; None for one beam."""
-        if self.beams == 1:
-            return None
-        return TranslationMetric(
-            self.vocabulary,
-            self.collection.language,
-            self.count,
-            self.beams,
-        )
+        return None if self.beams == 1 else self._metric(self.beams)
+
+    def _metric(self, beams: int = 1, against_blank: bool = False) -> TranslationMetric:
+        language = self.collection.language
+        return TranslationMetric(self.vocabulary, language, self.count, beams, against_blank)
 
     def blocks(self, model: Module) -> list[Module]:
         return layers(model)
@@ -271,16 +249,9 @@ class DocTranslationTask(FamilyTask):
         pages = {page.name: page for page in self.records}
         return baselines(train, held_out, pages, bleu_of(self.collection.language))
 
-    def preview(self, model: Module) -> str | None:
-        """The translation of the first validation page. Collective."""
-        return showing.preview(self, model)
-
-    def pictures(self) -> Sequence[Picture]:
-        return showing.pictures(self)
-
-    def predictions(self, model: Module) -> Predictions:
-        """Translations of a few validation pages. Collective."""
-        return showing.predictions(self, model)
+    preview = showing.preview
+    pictures = showing.pictures
+    predictions = showing.predictions
 
     def predict(self, model: Module, path: Any) -> Iterator[Prediction]:
         write = showing.features if self.stage == ENCODER else showing.translations
@@ -289,17 +260,20 @@ class DocTranslationTask(FamilyTask):
 
     def example(self) -> Sequence[Any]:
         pixels = self.size.whole.pixels
-        page_global = torch.zeros(1, 3, pixels, pixels)
-        page_local = torch.zeros(1, 3, *self.size.local.pixels)
         time = round(float(np.minimum(self._token_counts(), self.length).mean()))
-        return page_global, page_local, None, torch.zeros(1, time, dtype=torch.int64)
+        return (
+            torch.zeros(1, 3, pixels, pixels),
+            torch.zeros(1, 3, *self.size.local.pixels),
+            None,
+            torch.zeros(1, time, dtype=torch.int64),
+        )
 
     def flops_per_sample(self, model: Module) -> float | None:
         """Those of a model without values: torch counts no calls of queries, as parameters."""
         with torch.device("meta"):
             return super().flops_per_sample(DocTranslator(self.size).requires_grad_(False))
 
-    def _token_counts(self) -> NDArray[np.int64]:
+    def _token_counts(self) -> ndarray:
         """Tokens of whole translations, with the end token, of a few training pages."""
         numbers = self.data("train").numbers
         probes = numbers[spread_positions(len(numbers), PROBES)]
@@ -321,10 +295,7 @@ class DocTranslationTask(FamilyTask):
         if collection.notes:
             facts["notes"] = few(collection.notes)
         if self._reports:
-            counts: dict[str, dict[str, int]] = {}
-            for part, report in self._reports.items():
-                counts[part] = {kind: len(names) for kind, names in vars(report).items()}
-            facts["pretrained"] = counts
+            facts["pretrained"] = {name: report.counts for name, report in self._reports.items()}
         if self.control == "noise":
             facts["control"] = {"val_bleu_gain": {"max": MAX_GAIN}}
         return facts

@@ -9,13 +9,12 @@ from itertools import zip_longest
 import torch
 
 from gearshift.models.base import Baseline, Batch
-from gearshift.models.common.bleu import ORDER, Bleu
+from gearshift.models.common.bleu import Bleu
 from gearshift.models.common.family import spread_positions
 from gearshift.models.eeg_text.masked_series import masked_scores
-from gearshift.models.eeg_text.metric import masked_sums, rouge1, word_errors
+from gearshift.models.eeg_text.metric import Words, error_counts, error_scores, masked_sums, rouge1
 from gearshift.models.eeg_text.recordings import words
 
-Words = Sequence[str]
 CANDIDATES = 100
 """Training sentences that are tried."""
 COMPARED = 300
@@ -36,18 +35,11 @@ def constant_sentence(
 
     bleu = Bleu("none", "none")
     best = _best(training)
-    counts = bleu.counts(
-        [" ".join(best)] * len(read),
-        list(map(" ".join, read)),
-    )
-    errors = sum(word_errors(best, sentence) for sentence in read)
     metrics = {
         "val_rouge1": _mean_rouge1(best, read),
-        "val_wer": errors / counts[-1],
         "val_rouge1_gain": 0.0,  # what does not depend on the EEG gains nothing
+        **error_scores(bleu, error_counts(bleu, [best] * len(read), read)),
     }
-    for order in range(1, ORDER + 1):
-        metrics[f"val_bleu{order}"] = bleu.score(counts, order) / 100
     return [Baseline("one sentence for all EEG", metrics)]
 
 
@@ -62,7 +54,8 @@ def _best(training: Sequence[Words]) -> Words:
     candidates.append([word for word in likeliest if word is not None])
     sentences_of_word: Counter[str] = Counter()
     for sentence in training:
-        sentences_of_word.update(set(sentence))
+        # Each word once, in an order that is the same in each process.
+        sentences_of_word.update(dict.fromkeys(sentence, 1))
     common = [word for word, _ in sentences_of_word.most_common(len(likeliest))]
     candidates += [common[:count] for count in range(1, 1 + len(common))]
 
@@ -81,7 +74,6 @@ def interpolation(held_out: Iterable[Batch]) -> list[Baseline]:
         nothing = torch.zeros_like(batch["eeg"])
         counts += masked_sums(nothing, batch)["masked"]
     explained = masked_scores(counts)["val_interpolation_r2"]
-    assert explained is not None
     return [
         Baseline("the mean", {"val_masked_r2": 0.0}),
         Baseline("linear interpolation across the gaps", {"val_masked_r2": explained}),

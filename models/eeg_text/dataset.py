@@ -7,17 +7,19 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy import ndarray
+from numpy.random import Generator
 from torch import Tensor
 
 from gearshift.models.base import Batch, CachedFeatures, Draws
 from gearshift.models.common.data_files import files, identity
-from gearshift.models.common.family import padded
+from gearshift.models.common.family import columns_of, padded
 from gearshift.models.eeg_text.config import CHANNELS, TOKEN_SAMPLES
 from gearshift.models.eeg_text.masked_series import draw_spans
 from gearshift.models.eeg_text.recordings import Item
@@ -25,13 +27,10 @@ from gearshift.models.eeg_text.texts import SentenceTexts
 
 LARGEST = 10.0
 """Standard deviations at which EEG is clipped."""
-SHORTEST = 2
-LONGEST = 8
-"""Tokens per masked span: 16 to 64 ms."""
 _FLAT_UV = 1e-6
 
 
-def phase_randomised(eeg: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def phase_randomised(eeg: ndarray, rng: Generator) -> ndarray:
     """Noise with the power spectrum of each channel of `eeg` [time, channel], float32.
 
     Each channel gets its own random phases: no temporal order and no correlation between channels
@@ -47,20 +46,18 @@ def phase_randomised(eeg: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return noise.astype(np.float32)
 
 
-def random_others(groups: list[str], seed: int) -> np.ndarray:
+def random_others(groups: list[str], seed: int) -> ndarray:
     """For each item a random item of another group, if there are two groups; int64.
 
     Items are drawn uniformly, so that the drawn item reveals nothing about the original.
     """
-    rng = np.random.default_rng([seed, len(groups)])
-    chosen = rng.integers(len(groups), size=len(groups))
-    # With a single group, there is no other.
-    names, group = np.unique(groups, return_inverse=True)
-    if len(names) < 2:
-        return chosen
+    count = len(groups)
+    rng = np.random.default_rng([seed, count])
+    chosen = rng.integers(count, size=count)
+    group = np.array(groups)
     same = group[chosen] == group
-    while same.any():
-        chosen[same] = rng.integers(len(groups), size=int(same.sum()))
+    while same.any() and len(set(groups)) > 1:
+        chosen[same] = rng.integers(count, size=int(same.sum()))
         same = group[chosen] == group
     return chosen
 
@@ -90,18 +87,17 @@ def num_tokens(samples: int) -> int:
     return -(-samples // TOKEN_SAMPLES)
 
 
-def cut_windows(eeg: np.ndarray, samples: int) -> list[np.ndarray]:
+def cut_windows(eeg: ndarray, samples: int) -> list[ndarray]:
     """`eeg` [time, channel] in the fewest windows of at most `samples`, of nearly equal length.
 
     `samples` and all starts are multiples of TOKEN_SAMPLES, so windows have the tokens of `eeg`.
     """
     count = max(1, -(-len(eeg) // samples))
-    tokens = num_tokens(len(eeg))
-    starts = [number * tokens // count * TOKEN_SAMPLES for number in range(1, count)]
+    starts = np.arange(1, count) * num_tokens(len(eeg)) // count * TOKEN_SAMPLES
     return np.split(eeg, starts)
 
 
-def standardize(eeg: np.ndarray, samples: int) -> np.ndarray:
+def standardize(eeg: ndarray, samples: int) -> ndarray:
     """The center of `eeg` [time, channel], each channel with mean 0 and deviation 1, clipped.
 
     A flat channel is 0.
@@ -128,7 +124,8 @@ class SegmentSamples:
         self.rules = rules
         self.items = [items[n] for n in numbers]
         self.random_others = random_others([item.group for item in self.items], rules.seed)
-        self._last: tuple[int, np.ndarray] | None = None
+        self._last = -1
+        """The item whose EEG is kept."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -137,14 +134,14 @@ class SegmentSamples:
         """The item of a sample."""
         return self.items[index]
 
-    def recorded_eeg(self, number: int) -> np.ndarray:
+    def recorded_eeg(self, number: int) -> ndarray:
         """The recorded EEG of an item; the last one is kept, for its next window."""
-        if self._last is None or self._last[0] != number:
-            eeg = self.items[number].load()
-            self._last = (number, standardize(eeg, self.rules.most))
-        return self._last[1]
+        if number != self._last:
+            self._eeg = standardize(self.items[number].load(), self.rules.most)
+            self._last = number
+        return self._eeg
 
-    def input_eeg(self, index: int) -> np.ndarray:
+    def input_eeg(self, index: int) -> ndarray:
         """The EEG of a sample; in a noise control, noise with the spectrum of another segment.
 
         Not of the same segment: its spectrum and length could reveal the sentence.
@@ -154,7 +151,7 @@ class SegmentSamples:
         other = int(self.random_others[index])
         return self.noise(self.recorded_eeg(other), 1, self.numbers[other])
 
-    def noise(self, eeg: np.ndarray, *seeds: int) -> np.ndarray:
+    def noise(self, eeg: ndarray, *seeds: int) -> ndarray:
         """Noise with the spectrum of `eeg`; the same for the same `seeds`."""
         rng = np.random.default_rng([self.rules.seed, *seeds])
         return standardize(phase_randomised(eeg, rng), self.rules.most)
@@ -176,8 +173,7 @@ class MaskedSamples(SegmentSamples):
         self._windows: list[tuple[int, int]] = []
         """Segment and window of each sample."""
         for segment, item in enumerate(self.items):
-            count = self.rules.count(item.samples)
-            self._windows += [(segment, window) for window in range(count)]
+            self._windows += product([segment], range(self.rules.count(item.samples)))
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -186,10 +182,10 @@ class MaskedSamples(SegmentSamples):
         """The item that a window belongs to."""
         return self.items[self._windows[index][0]]
 
-    def input_eeg(self, index: int) -> np.ndarray:
+    def input_eeg(self, index: int) -> ndarray:
         return self._cut(index, super().input_eeg)
 
-    def _cut(self, index: int, read: Callable[[int], np.ndarray]) -> np.ndarray:
+    def _cut(self, index: int, read: Callable[[int], ndarray]) -> ndarray:
         segment, window = self._windows[index]
         windows = cut_windows(read(segment), self.rules.samples)
         return windows[window % len(windows)]  # noise has the length of another segment
@@ -205,14 +201,10 @@ class MaskedSamples(SegmentSamples):
         rng = np.random.default_rng([self.rules.seed, index])
         if self.is_training:
             rng = draws.rng()
-        seen = target
-        if self.rules.is_noise:
-            seen = self.input_eeg(index)
-        tokens = num_tokens(len(target))
         return {
             "eeg": target,
-            "seen": seen,
-            "hidden": draw_spans(rng, tokens, self.share, SHORTEST, LONGEST),
+            "seen": self.input_eeg(index),
+            "hidden": draw_spans(rng, num_tokens(len(target)), self.share),
             "recorded": np.isin(np.arange(CHANNELS), item.channels),
             "subject": item.subject,
         }
@@ -230,28 +222,22 @@ class TextSamples(SegmentSamples):
         self.texts = texts
         self.word_dropout = word_dropout
         is_evaluated = self.items[0].group in texts.candidates
-        if is_evaluated:
-            self.inputs = 2 * len(self)
-        else:
-            self.inputs = len(self)
+        self.inputs = (1 + is_evaluated) * len(self)
         """The number of encoder inputs: EEG, and in evaluation also noise for each."""
 
-    def encoder_input(self, number: int) -> np.ndarray:
+    def encoder_input(self, number: int) -> ndarray:
         """Encoder input `number`: first the EEG of all samples, then the noise of all samples."""
         if number < len(self):
             return self.input_eeg(number)
         index = number - len(self)
         return self.noise(self.input_eeg(index), 2, index)
 
-    def _input(self, number: int) -> np.ndarray | Mapping[str, np.ndarray]:
-        if self.features is None:
-            return self.encoder_input(number)
-        return self.features[number]
+    def _input(self, number: int) -> ndarray | Mapping[str, ndarray]:
+        return self.encoder_input(number) if self.features is None else self.features[number]
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
-        item = self.items[index]
         texts = self.texts
-        sentence = item.group
+        sentence = self.items[index].group
         tokens = texts.tokens[sentence]
         inputs = tokens[:-1]
         if self.word_dropout:
@@ -264,7 +250,7 @@ class TextSamples(SegmentSamples):
             "inputs": inputs,
             "labels": tokens[1:],
             "sentence": sentence,
-            "subject": item.subject,
+            "subject": self.items[index].subject,
         }
         if sentence in texts.candidates:
             noise = self._input(len(self) + index)
@@ -282,8 +268,7 @@ IGNORE = -100
 
 def _first(lengths: Iterable[int], samples: int) -> Tensor:
     """A mask [batch, time], bool: True for as many first samples."""
-    counts = np.array(list(lengths))
-    return torch.from_numpy(np.arange(samples) < counts[:, None])
+    return torch.arange(samples) < torch.tensor([*lengths])[:, None]
 
 
 def encoder_inputs(
@@ -299,20 +284,16 @@ def encoder_inputs(
     """
     samples = rules.samples
     if isinstance(inputs[0], Mapping):
-        memory = np.stack([features["memory"] for features in inputs])
-        lengths = [int(features["samples"]) for features in inputs]
+        features = columns_of(inputs)
         return {
-            f"{name}_memory": torch.from_numpy(memory),
-            f"{name}_mask": _first(lengths, samples),
+            f"{name}_memory": torch.from_numpy(np.stack(features["memory"])),
+            f"{name}_mask": _first(map(int, features["samples"]), samples),
         }
     if rules.windows == 1:
-        return {
-            name: padded(inputs, length=samples),
-            f"{name}_mask": _first(map(len, inputs), samples),
-        }
+        return _padded(inputs, samples, name)
     size = samples // TOKEN_SAMPLES
     pool = np.full((len(inputs), size, rules.windows), -1)
-    every: list[np.ndarray] = []
+    every: list[ndarray] = []
     lengths = []
     for of_segment, eeg in zip(pool, inputs, strict=True):
         tokens: list[int] = []  # numbered over all windows of the batch
@@ -333,19 +314,21 @@ def encoder_inputs(
     }
 
 
-def _columns(samples: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [sample[name] for sample in samples] for name in samples[0]}
+def _padded(arrays: Sequence[ndarray], samples: int, name: str) -> dict[str, Any]:
+    return {
+        name: padded(arrays, length=samples),
+        f"{name}_mask": _first(map(len, arrays), samples),
+    }
 
 
 def collate_masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
     """eeg, the target, and seen, what the encoder gets, each with a mask of valid samples;
     mask_target [batch, time / 4], recorded [batch, 105], units: masked values.
     """
-    columns = _columns(samples)
+    columns = columns_of(samples)
     batch: dict[str, Any] = {"meta": {"subject": columns["subject"]}}
     for name in ("eeg", "seen"):
-        batch[name] = padded(columns[name], length=length)
-        batch[f"{name}_mask"] = _first(map(len, columns[name]), length)
+        batch |= _padded(columns[name], length, name)
     batch["mask_target"] = padded(columns["hidden"], length=length // TOKEN_SAMPLES)
     batch["recorded"] = torch.from_numpy(np.stack(columns["recorded"]))
     batch["units"] = int(masked_values(batch).sum())
@@ -374,15 +357,12 @@ def collate_text(
     compared, the EEG of all, then noise of all, then other EEG, as eeg; candidates [batch,
     candidate, text]; number [batch], the index of the sentence; text, the sentences.
     """
-    columns = _columns(samples)
+    columns = columns_of(samples)
     batch: dict[str, Any] = encoder_inputs(columns["eeg"], rules)
     batch["text_ids"] = padded(columns["inputs"], pad)
     batch["labels"] = padded(columns["labels"], IGNORE)
     batch["units"] = sum(map(len, columns["labels"]))
-    batch["meta"] = {
-        "sentence": columns["sentence"],
-        "subject": columns["subject"],
-    }
+    batch["meta"] = {name: columns[name] for name in ("sentence", "subject")}
     if "candidates" in columns:
         # The EEG of all samples, then the noise of all, then the other EEG.
         compared = chain.from_iterable(zip(*columns["compared"], strict=True))
@@ -400,21 +380,15 @@ class TextInputs:
         """`path`: of the data. Reads the identities of files, not their contents."""
         self._samples = samples
         source = Path(path).expanduser()
-        if path.startswith("embedded:"):
-            paths = []
-        elif source.is_dir():
+        # Some formats store the samples in a file beside the one that is named: NAME.eeg.
+        paths = sorted(source.parent.glob(f"{escape(source.stem)}*"))
+        if source.is_dir():
             paths = files(source)
-        else:
-            # Some formats store the samples in a file beside the one that is named: NAME.eeg.
-            paths = sorted(source.parent.glob(f"{escape(source.stem)}*"))
-        digest = hashlib.sha256()
-        for number, item in zip(samples.numbers, samples.items, strict=True):
-            facts = (number, item.where, item.subject, item.group, item.samples)
-            digest.update(repr(facts).encode())
+        items = [(item.where, item.subject, item.group, item.samples) for item in samples.items]
         self.made_from = {
             "data": path,
             "files": [(file.as_posix(), *identity(file)) for file in paths if file.is_file()],
-            "items": digest.hexdigest(),
+            "items": hashlib.sha256(repr((samples.numbers, items)).encode()).hexdigest(),
             "filter": 2,
             **vars(samples.rules),
         }
@@ -423,5 +397,5 @@ class TextInputs:
         return self._samples.inputs
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        inputs = [self._samples.encoder_input(number) for number in numbers]
+        inputs = list(map(self._samples.encoder_input, numbers))
         return encoder_inputs(inputs, self._samples.rules)

@@ -7,6 +7,7 @@ from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy import ndarray
 from numpy.random import Generator
 
 from gearshift.models.common.array_file import Arrays
@@ -129,7 +130,7 @@ class Readers:
         subject, sentence = divmod(index, self.recipe.sentences)
         return subject, self.sentences[sentence]
 
-    def recording(self, index: int) -> np.ndarray:
+    def recording(self, index: int) -> ndarray:
         """Microvolts [time, 105], float32; deterministic."""
         recipe = self.recipe
         samples = recipe.samples
@@ -150,7 +151,7 @@ class Readers:
         return (background + evoked + _blinks(rng, samples)) * NOISE_UV
 
 
-def _mixing(rng: Generator) -> np.ndarray:
+def _mixing(rng: Generator) -> ndarray:
     """The matrix from the codes of all regions to channels; each region reaches its own."""
     mixing = np.zeros((len(INDICES), CODES, CHANNELS), dtype=np.float32)
     for of_region, channels in zip(mixing, INDICES.values(), strict=True):
@@ -159,7 +160,7 @@ def _mixing(rng: Generator) -> np.ndarray:
     return mixing.reshape(-1, CHANNELS) / np.float32(np.sqrt(CODES))
 
 
-def _background(rng: Generator, samples: int) -> np.ndarray:
+def _background(rng: Generator, samples: int) -> ndarray:
     """Sources [time, SOURCES] with power 1/f and alpha waves, of variance 1 each."""
     frequency = np.fft.rfftfreq(samples, 1 / RATE_HZ)
     amplitude = np.zeros(len(frequency), dtype=np.float32)
@@ -171,7 +172,7 @@ def _background(rng: Generator, samples: int) -> np.ndarray:
     return (waves / waves.std(axis=1, keepdims=True)).T
 
 
-def _blinks(rng: Generator, samples: int) -> np.ndarray:
+def _blinks(rng: Generator, samples: int) -> ndarray:
     """A blink in some recordings: a slow frontal wave, [time, 105]."""
     blinks = np.zeros((samples, CHANNELS), dtype=np.float32)
     if rng.random() < 0.2:
@@ -187,7 +188,7 @@ def _readers(path: str) -> Readers:
 
 
 @cache
-def _cached(path: str) -> np.ndarray | None:
+def _cached(path: str) -> ndarray | None:
     """All recordings of a small set, mapped from the cache; None: the set is large."""
     readers = _readers(path)
     recipe = readers.recipe
@@ -213,7 +214,7 @@ def _cached(path: str) -> np.ndarray | None:
     return arrays(f"eeg_text-{recipe.name}", made_from, make)["eeg"]
 
 
-def load(path: str, number: int) -> np.ndarray:
+def load(path: str, number: int) -> ndarray:
     """Microvolts [time, 105] of a recording, float32. Reads and writes the cache of a small set."""
     cached = _cached(path)
     if cached is None:

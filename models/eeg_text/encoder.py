@@ -6,16 +6,17 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Conv1d, LayerNorm, Linear, Module, ModuleDict, ModuleList, Parameter
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from gearshift.models.common.layers import Dropout, attention_kernel
+from gearshift.models.common.layers import Dropout
 from gearshift.models.eeg_text.config import KERNEL, TOKEN_SAMPLES, Size
 from gearshift.models.eeg_text.montage import INDICES
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(Module):
     """Attention of every token to every valid one."""
 
     def __init__(
@@ -23,39 +24,28 @@ class SelfAttention(nn.Module):
         width: int,
         heads: int,
         dropout: float,
-        kernel: str,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.kernel = kernel
-        self.in_proj = nn.Linear(width, 3 * width)
-        self.out_proj = nn.Linear(width, width)
+        self.in_proj = Linear(width, 3 * width)
+        self.out_proj = Linear(width, width)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`x` [batch, token, width]; `valid` [batch, token], bool, at least one True per row."""
-        batch, tokens, width = x.shape
-        heads = self.in_proj(x).view(
-            batch,
-            tokens,
-            3,
-            self.heads,
-            width // self.heads,
-        )
+        heads = self.in_proj(x).unflatten(2, (3, self.heads, -1))
         query, key, value = heads.permute(2, 0, 3, 1, 4)
-        dropout = self.dropout if self.training else 0.0
-        with attention_kernel(self.kernel):
-            mixed = F.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                valid[:, None, None],
-                dropout,
-            )
-        return self.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            valid[:, None, None],
+            self.dropout if self.training else 0.0,
+        )
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
-class TransformerLayer(nn.Module):
+class TransformerLayer(Module):
     """A post-norm transformer layer, as in the original transformer.
 
     Not torch's layer: its fast path in evaluation reads the weights of submodules without calling
@@ -71,14 +61,13 @@ class TransformerLayer(nn.Module):
         heads: int,
         hidden: int,
         dropout: float,
-        kernel: str,
     ) -> None:
         super().__init__()
-        self.attention = SelfAttention(width, heads, dropout, kernel)
-        self.attention_norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, hidden)
-        self.narrow = nn.Linear(hidden, width)
-        self.norm = nn.LayerNorm(width)
+        self.attention = SelfAttention(width, heads, dropout)
+        self.attention_norm = LayerNorm(width)
+        self.widen = Linear(width, hidden)
+        self.narrow = Linear(hidden, width)
+        self.norm = LayerNorm(width)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
@@ -101,10 +90,8 @@ def _layers(
     heads: int,
     hidden: int,
     dropout: float,
-    kernel: str,
-) -> nn.ModuleList:
-    layers = [TransformerLayer(width, heads, hidden, dropout, kernel) for _ in range(count)]
-    return nn.ModuleList(layers)
+) -> ModuleList:
+    return ModuleList(TransformerLayer(width, heads, hidden, dropout) for _ in range(count))
 
 
 def sinusoids(tokens: int, width: int) -> Tensor:
@@ -114,7 +101,7 @@ def sinusoids(tokens: int, width: int) -> Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1)
 
 
-class Region(nn.Module):
+class Region(Module):
     """One region of the head: convolutions, positions and a transformer.
 
     Source: Liu et al., EEG2TEXT: Open Vocabulary EEG-to-Text Decoding with EEG Pre-Training and
@@ -130,7 +117,6 @@ class Region(nn.Module):
         size: Size,
         tokens: int,
         dropout: float,
-        kernel: str,
     ) -> None:
         """`channels`: the indices of its channels among the 105."""
         super().__init__()
@@ -151,9 +137,8 @@ class Region(nn.Module):
             size.heads,
             size.hidden,
             dropout,
-            kernel,
         )
-        self.norm = nn.LayerNorm(size.width)
+        self.norm = LayerNorm(size.width)
 
     def forward(self, eeg: Tensor, valid: Tensor) -> Tensor:
         """Tokens [batch, time / 4, width] of `eeg` [batch, 105, time]; `valid` [batch, time]."""
@@ -165,40 +150,26 @@ class Region(nn.Module):
         return self.norm(x)
 
 
-class Encoder(nn.Module):
+class Encoder(Module):
     """Ten regional encoders, joined by a global transformer."""
 
-    def __init__(
-        self,
-        size: Size,
-        tokens: int,
-        dropout: float,
-        kernel: str = "auto",
-    ) -> None:
+    def __init__(self, size: Size, tokens: int, dropout: float) -> None:
         """`tokens`: the most tokens of a sample."""
         super().__init__()
-        self.regions = nn.ModuleDict()
+        self.regions = ModuleDict()
         for name, channels in INDICES.items():
-            self.regions[name] = Region(
-                channels,
-                size,
-                tokens,
-                dropout,
-                kernel,
-            )
+            self.regions[name] = Region(channels, size, tokens, dropout)
         wide = len(INDICES) * size.width
-        hidden = len(INDICES) * size.hidden
         self.layers = _layers(
             size.global_layers,
             wide,
             size.heads,
-            hidden,
+            len(INDICES) * size.hidden,
             dropout,
-            kernel,
         )
-        self.norm = nn.LayerNorm(wide)
-        self.project = nn.Linear(wide, size.width)
-        self.project_norm = nn.LayerNorm(size.width)
+        self.norm = LayerNorm(wide)
+        self.project = Linear(wide, size.width)
+        self.project_norm = LayerNorm(size.width)
 
     def forward(self, eeg: Tensor, valid: Tensor) -> Tensor:
         """Hidden states [batch, time / 4, width].
@@ -218,24 +189,16 @@ class Encoder(nn.Module):
 
         The regions have a tenth of the weights, but most of the activations.
         """
-        for layer in self._region_layers():
-            layer.recomputes = True  # type: ignore[assignment]
-
-    def blocks(self) -> list[nn.Module]:
-        return [*self._region_layers(), *self.layers]
-
-    def _region_layers(self) -> list[nn.Module]:
-        layers: list[nn.Module] = []
-        for region in self.regions.values():
-            layers += region.layers  # type: ignore[arg-type]
-        return layers
+        for module in self.regions.modules():
+            if isinstance(module, TransformerLayer):
+                module.recomputes = True
 
 
 MOMENTUM = 0.1
 EPSILON = 1e-5
 
 
-class MaskedBatchNorm(nn.Module):
+class MaskedBatchNorm(Module):
     """Batch normalization over the valid time steps of a batch, without padding.
 
     Running statistics are those of torch's BatchNorm1d, with the unbiased variance.
@@ -246,8 +209,8 @@ class MaskedBatchNorm(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.weight = Parameter(torch.ones(channels))
+        self.bias = Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
@@ -277,14 +240,14 @@ class MaskedBatchNorm(nn.Module):
         return mean, var
 
 
-class RegionCnn(nn.Module):
+class RegionCnn(Module):
     """Two convolutions of stride 2: four samples become one token."""
 
     compiles_parts = True
 
     def __init__(self, channels: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.first = nn.Conv1d(
+        self.first = Conv1d(
             channels,
             width // 2,
             KERNEL,
@@ -292,7 +255,7 @@ class RegionCnn(nn.Module):
             padding=KERNEL // 2,
         )
         self.first_norm = MaskedBatchNorm(width // 2)
-        self.second = nn.Conv1d(
+        self.second = Conv1d(
             width // 2,
             width,
             KERNEL,

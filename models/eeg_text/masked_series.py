@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from math import nan
+from typing import Any
 
 import numpy as np
 import torch
+from numpy import ndarray
+from numpy.random import Generator
 from torch import Tensor
 
 from gearshift.models.base import DataError
 
+SHORTEST = 2
+LONGEST = 8
+"""Positions of a span."""
 
-def draw_spans(
-    rng: np.random.Generator,
-    length: int,
-    share: float,
-    shortest: int,
-    longest: int,
-) -> np.ndarray:
+
+def draw_spans(rng: Generator, length: int, share: float) -> ndarray:
     """The mask of hidden positions, bool [length]: spans that cover `share` of them, rounded.
 
-    A span has `shortest` to `longest` positions; at least one visible position lies between two
-    spans. Too short a series has no span.
+    A span has SHORTEST to LONGEST positions; at least one visible position lies between two spans.
+    Too short a series has no span.
     """
     hidden = np.zeros(length, dtype=bool)
-    lengths = _lengths(rng, round(share * length), shortest, longest)
+    lengths = _lengths(rng, round(share * length))
     visible = length - sum(lengths)
     while lengths and visible < len(lengths) + 1:
         visible += lengths.pop()
@@ -32,18 +33,18 @@ def draw_spans(
         return hidden
     # All arrangements of spans and visible positions are equally likely.
     before = np.sort(rng.choice(visible + 1, len(lengths), replace=False))
-    starts = before + np.concatenate(([0], np.cumsum(lengths)[:-1]))
-    for start, count in zip(starts, lengths, strict=True):
-        hidden[start : start + count] = True
+    ends = before + np.cumsum(lengths)
+    for end, count in zip(ends, lengths, strict=True):
+        hidden[end - count : end] = True
     return hidden
 
 
-def check_share(share: float, length: int, shortest: int) -> None:
-    """Raise DataError if no span of `shortest` positions fits into the `share` of `length`."""
-    if round(share * length) < shortest:
-        least = -(-1000 * shortest // length) / 1000
+def check_share(share: float, length: int) -> None:
+    """Raise DataError if no span fits into the `share` of `length` positions."""
+    if round(share * length) < SHORTEST:
+        least = -(-1000 * SHORTEST // length) / 1000
         raise DataError(
-            f"model.mask_share={share:g} masks nothing: spans have at least {shortest} positions, "
+            f"model.mask_share={share:g} masks nothing: spans have at least {SHORTEST} positions, "
             f"samples at most {length}",
             where="model.mask_share",
             allowed=f"at least {least:g}",
@@ -51,21 +52,14 @@ def check_share(share: float, length: int, shortest: int) -> None:
         )
 
 
-def _lengths(
-    rng: np.random.Generator,
-    total: int,
-    shortest: int,
-    longest: int,
-) -> list[int]:
-    """Lengths from `shortest` to `longest` that add up to `total`; empty if it is too small."""
+def _lengths(rng: Generator, total: int) -> list[int]:
+    """Lengths of spans that add up to `total`; empty if it is too small."""
     lengths = []
-    while total >= shortest:
-        length = int(rng.integers(shortest, longest + 1))
-        if total - length < shortest:
+    while total >= SHORTEST:
+        length = int(rng.integers(SHORTEST, LONGEST + 1))
+        if total - length < SHORTEST:
             # The rest is too short for another span.
-            length = total
-            if total > longest:
-                length = total - shortest
+            length = total if total <= LONGEST else total - SHORTEST
         lengths.append(length)
         total -= length
     return lengths
@@ -77,13 +71,12 @@ def interpolate(series: Tensor, known: Tensor) -> Tensor:
     `known` [batch, time]. Before the first and after the last known value, that value is repeated.
     """
     length = known.shape[1]
-    last = length - 1
     time = torch.arange(length, device=series.device).expand_as(known)
     before = torch.where(known, time, -1).cummax(1).values
     backwards = torch.where(known, time, length).flip(1)
     after = backwards.cummin(1).values.flip(1)
-    left = torch.where(before < 0, after, before).clamp(max=last)
-    right = torch.where(after > last, before, after).clamp(min=0)
+    left = torch.where(before < 0, after, before).clamp(max=length - 1)
+    right = torch.where(after == length, before, after).clamp(min=0)
     span = (right - left).clamp(min=1)
     weight = ((time - left).to(series.dtype) / span)[:, :, None]
 
@@ -116,7 +109,7 @@ def masked_counts(
     return torch.stack([(part * is_chosen).sum() for part in parts])
 
 
-def masked_scores(counts: Tensor) -> dict[str, float | None]:
+def masked_scores(counts: Tensor) -> dict[str, Any]:
     """The metrics of summed counts.
 
     R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.

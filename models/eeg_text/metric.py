@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
@@ -22,6 +23,7 @@ from gearshift.models.eeg_text.masked_series import interpolate, masked_counts
 from gearshift.models.eeg_text.recordings import words
 from gearshift.models.eeg_text.texts import SentenceTexts, SentenceTokenizer
 
+Words = Sequence[str]
 INPUTS = ("eeg", "noise", "other")
 """EEG, noise with its spectrum, EEG of another sentence: `compared` of a batch, in this order."""
 
@@ -54,13 +56,7 @@ def _text_sums(
     # Strictly better than all others: a tie must not favor the first candidate.
     is_best = (nats[:, :1] < nats[:, 1:]).all(1)
     retrieved = is_best.view(len(INPUTS), -1).cpu().numpy()
-    tokens = generate(
-        model,
-        memory,
-        valid,
-        texts.steps,
-        tokenizer,
-    )
+    tokens = generate(model, memory, valid, texts.steps, tokenizer)
     generated = [words(tokenizer.decode(row)) for row in tokens.cpu().tolist()]
     read = [words(text) for text in batch["text"]]
     count = len(read)
@@ -69,20 +65,11 @@ def _text_sums(
     columns = [np.ones(count)]  # of `by_sentence`: samples, then two for each input
     for i in range(len(INPUTS)):
         of_input = generated[i * count : (i + 1) * count]
-        counts = bleu.counts(
-            list(map(" ".join, of_input)),
-            list(map(" ".join, read)),
-        )
-        errors = sum(map(word_errors, of_input, read))
-        overall.append([*counts, errors])
+        overall.append(error_counts(bleu, of_input, read))
         rouge = np.array(list(map(rouge1, of_input, read)))
         columns += [rouge, retrieved[i]]
     by_sentence = np.zeros((texts.num_evaluated, len(columns)))
-    np.add.at(
-        by_sentence,
-        batch["number"].cpu().numpy(),
-        np.stack(columns, axis=1),
-    )
+    np.add.at(by_sentence, batch["number"].cpu().numpy(), np.stack(columns, axis=1))
     return {
         "nats": nats[:count, 0].sum(),
         "tokens": (candidates[:, 0, 1:] != tokenizer.pad).sum(),
@@ -112,6 +99,22 @@ def _nats(
     return torch.stack(columns, dim=1)
 
 
+def error_counts(bleu: Bleu, written: Sequence[Words], read: Sequence[Words]) -> list[float]:
+    """The counts of BLEU, and the number of word errors."""
+    counts = bleu.counts(map(" ".join, written), map(" ".join, read))
+    return [*counts, sum(map(word_errors, written, read))]
+
+
+def error_scores(bleu: Bleu, counts: Sequence[float], end: str = "") -> dict[str, float]:
+    """The metrics of summed `error_counts`, each name with `end`."""
+    *of_bleu, errors = counts
+    metrics = {}
+    for order in range(1, ORDER + 1):
+        metrics[f"val_bleu{order}{end}"] = bleu.score(of_bleu, order) / 100
+    metrics[f"val_wer{end}"] = errors / of_bleu[-1]
+    return metrics
+
+
 def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
     """The metrics of the sums of `text_metric`; those with noise and other EEG have suffixes.
 
@@ -125,17 +128,12 @@ def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
     by_input = means.reshape(-1, 2).tolist()
     for i, name in enumerate(INPUTS):
         end = "" if name == "eeg" else f"_{name}"
-        *counts, errors = overall[i]
-        rouge, retrieval = by_input[i]
-        metrics[f"val_rouge1{end}"] = rouge
-        metrics[f"val_retrieval{end}"] = retrieval
-        for order in range(1, ORDER + 1):
-            metrics[f"val_bleu{order}{end}"] = bleu.score(counts, order) / 100
-        metrics[f"val_wer{end}"] = errors / counts[-1]
+        metrics[f"val_rouge1{end}"], metrics[f"val_retrieval{end}"] = by_input[i]
+        metrics |= error_scores(bleu, overall[i], end)
     return metrics | gain(sentences)
 
 
-def gain(sentences: np.ndarray) -> Scores:
+def gain(sentences: ndarray) -> Scores:
     """The gain, its standard error, and their ratio, from the sums of each sentence.
 
     A single sentence has no error, and no ratio: None.
@@ -153,12 +151,9 @@ def gain(sentences: np.ndarray) -> Scores:
         gains.append((float(mean), math.sqrt(variance) / samples))
     # Noise and other EEG are both baselines: the smaller gain counts.
     best, error = min(gains)
-    if best == 0:
-        in_errors = 0.0
-    elif error == 0:
-        in_errors = math.copysign(math.inf, best)
-    else:
-        in_errors = best / error
+    in_errors = 0.0
+    if best:
+        in_errors = best / error if error else math.copysign(math.inf, best)
     has_error = count > 1
     return {
         "val_rouge1_gain": best,
@@ -176,11 +171,7 @@ def masked_sums(guess: Tensor, batch: Batch) -> dict[str, Tensor]:
 
 def predict_masked(model: Module, batch: Batch) -> Tensor:
     """Predictions of all samples [batch, time, 105]."""
-    guess: Tensor = model(
-        batch["seen"],
-        batch["seen_mask"],
-        batch["mask_target"],
-    )
+    guess: Tensor = model(batch["seen"], batch["seen_mask"], batch["mask_target"])
     return guess.float()
 
 
@@ -198,8 +189,7 @@ def encode_inputs(
     memory = batch.get(f"{name}_memory")
     if memory is None:
         windows = batch.get(f"{name}_windows", valid)
-        pool = batch.get(f"{name}_pool")
-        memory = model(batch[name], windows, pool=pool)
+        memory = model(batch[name], windows, pool=batch.get(f"{name}_pool"))
     return memory, valid
 
 
@@ -217,12 +207,7 @@ def generate(
     model is compiled once. Collective if the model is sharded.
     """
     shape = (len(memory), steps + 1)
-    ids = torch.full(
-        shape,
-        tokenizer.pad,
-        dtype=torch.int64,
-        device=memory.device,
-    )
+    ids = torch.full(shape, tokenizer.pad, device=memory.device)
     ids[:, 0] = tokenizer.start
     for step in range(steps):
         # The tokens after this step have no effect: attention is causal.
@@ -231,13 +216,13 @@ def generate(
     return ids[:, 1:]
 
 
-def rouge1(written: Sequence[str], read: Sequence[str]) -> float:
+def rouge1(written: Words, read: Words) -> float:
     """F1 of the shared words, 0 to 1. Source: Lin, ROUGE, 2004."""
     shared = Counter(written) & Counter(read)
     return 2 * shared.total() / max(1, len(written) + len(read))
 
 
-def word_errors(written: Sequence[str], read: Sequence[str]) -> int:
+def word_errors(written: Words, read: Words) -> int:
     """The word edit distance: insertions, deletions and substitutions."""
     row = list(range(len(read) + 1))
     for i, word in enumerate(written, start=1):

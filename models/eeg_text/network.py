@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import LayerNorm, Linear, Module
 from torch.nn import functional as F
 
-from gearshift.models.common.layers import HasFrozenParts, restrict_blocks
+from gearshift.models.common.layers import HasFrozenParts
 from gearshift.models.eeg_text.config import CHANNELS, TOKEN_SAMPLES, Size
 from gearshift.models.eeg_text.encoder import Encoder
 
@@ -23,7 +24,7 @@ embedded:reading-small, tiny does not use the EEG for 200 steps; with these scal
 """
 
 
-class TextDecoder(nn.Module):
+class TextDecoder(Module):
     """Logits of the next token from hidden states of EEG and the previous tokens."""
 
     bias: Tensor | None
@@ -34,14 +35,13 @@ class TextDecoder(nn.Module):
         size: Size,
         pad: int,
         dropout: float,
-        kernel: str = "auto",
         is_pretrained: bool = False,
     ) -> None:
         from transformers import BartConfig
         from transformers.models.bart.modeling_bart import BartDecoder
 
         super().__init__()
-        self.bridge = nn.Linear(size.width, size.text_width)
+        self.bridge = Linear(size.width, size.text_width)
         config = BartConfig(
             vocab_size=size.vocabulary,
             d_model=size.text_width,
@@ -57,20 +57,14 @@ class TextDecoder(nn.Module):
         )
         config._attn_implementation = "sdpa"
         self.text: Any = BartDecoder(config)
+        scales = {"q_proj": SHARPNESS, "k_proj": SHARPNESS, "v_proj": GAIN}
         for layer in self.text.layers:
-            attention: Any = layer.encoder_attn
-            root = math.sqrt(size.text_width)  # of the inputs
-            nn.init.normal_(attention.q_proj.weight, std=SHARPNESS / root)
-            nn.init.normal_(attention.k_proj.weight, std=SHARPNESS / root)
-            nn.init.normal_(attention.v_proj.weight, std=GAIN / root)
-        restrict_blocks(self.text.layers, kernel)
-        self.output = nn.Linear(size.text_width, size.vocabulary, bias=False)
+            for name, scale in scales.items():
+                weights: Any = layer.get_submodule(f"encoder_attn.{name}").weight
+                nn.init.normal_(weights, std=scale / math.sqrt(size.text_width))
+        self.output = Linear(size.text_width, size.vocabulary, bias=False)
         self.output.weight = self.text.embed_tokens.weight
-        if is_pretrained:
-            bias = torch.zeros(1, size.vocabulary)
-        else:
-            bias = None
-        self.register_buffer("bias", bias)
+        self.register_buffer("bias", torch.zeros(1, size.vocabulary) if is_pretrained else None)
 
     def forward(self, memory: Tensor, valid: Tensor, ids: Tensor) -> Tensor:
         """Logits [batch, text, vocabulary].
@@ -85,9 +79,7 @@ class TextDecoder(nn.Module):
             use_cache=False,
         )
         logits: Tensor = self.output(outputs.last_hidden_state)
-        if self.bias is not None:
-            logits = logits + self.bias
-        return logits
+        return logits if self.bias is None else logits + self.bias
 
 
 class EegText(HasFrozenParts):
@@ -99,19 +91,12 @@ class EegText(HasFrozenParts):
         samples: int,
         pad: int,
         dropout: float,
-        kernel: str = "auto",
         is_pretrained: bool = False,
     ) -> None:
         """`samples`: the most EEG samples; `pad`: the padding token."""
         super().__init__()
-        self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
-        self.decoder = TextDecoder(
-            size,
-            pad,
-            dropout,
-            kernel,
-            is_pretrained,
-        )
+        self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout)
+        self.decoder = TextDecoder(size, pad, dropout, is_pretrained)
 
     def forward(
         self,
@@ -129,18 +114,11 @@ class EegText(HasFrozenParts):
         """
         tokens = valid[:, ::TOKEN_SAMPLES]
         if memory is None:
-            assert eeg is not None, "eeg or memory"
             memory = self.encoder(eeg, valid)
             if pool is not None:
                 memory = pool_tokens(memory, pool)
                 tokens = (pool >= 0).any(2)
-        if ids is None:
-            return memory
-        logits: Tensor = self.decoder(memory, tokens, ids)
-        return logits
-
-    def blocks(self) -> list[nn.Module]:
-        return [*self.encoder.blocks(), *self.decoder.text.layers]
+        return memory if ids is None else self.decoder(memory, tokens, ids)
 
 
 def pool_tokens(states: Tensor, pool: Tensor) -> Tensor:
@@ -154,35 +132,29 @@ def pool_tokens(states: Tensor, pool: Tensor) -> Tensor:
     return states_of_tokens.sum(2) / count.to(states.dtype)
 
 
-class MaskedHead(nn.Module):
+class MaskedHead(Module):
     """The head of masked pre-training: each token predicts its four samples."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(size.width)
-        self.widen = nn.Linear(size.width, size.head_hidden)
-        self.out = nn.Linear(size.head_hidden, TOKEN_SAMPLES * CHANNELS)
+        self.norm = LayerNorm(size.width)
+        self.widen = Linear(size.width, size.head_hidden)
+        self.out = Linear(size.head_hidden, TOKEN_SAMPLES * CHANNELS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Samples [batch, time, 105] from `x` [batch, token, width]."""
         y = self.out(F.gelu(self.widen(self.norm(x))))
         # A copy: with a view, an in-place change would lose the backward hook of FSDP.
-        return y.view(x.shape[0], x.shape[1] * TOKEN_SAMPLES, CHANNELS).clone()
+        return y.view(len(y), -1, CHANNELS).clone()
 
 
 class MaskedEeg(HasFrozenParts):
     """Encoder and masked head, for pre-training without text."""
 
-    def __init__(
-        self,
-        size: Size,
-        samples: int,
-        dropout: float,
-        kernel: str = "auto",
-    ) -> None:
+    def __init__(self, size: Size, samples: int, dropout: float) -> None:
         """As EegText."""
         super().__init__()
-        self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
+        self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout)
         self.head = MaskedHead(size)
 
     def forward(self, eeg: Tensor, valid: Tensor, hidden: Tensor) -> Tensor:
@@ -192,6 +164,3 @@ class MaskedEeg(HasFrozenParts):
         """
         visible = ~hidden.repeat_interleave(TOKEN_SAMPLES, dim=1)
         return self.head(self.encoder(eeg * visible[:, :, None], valid))
-
-    def blocks(self) -> list[nn.Module]:
-        return self.encoder.blocks()

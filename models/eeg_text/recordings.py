@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
+from numpy import ndarray
 
 from gearshift.models.base import DataError, Groups, SplitName
 from gearshift.models.common.split import SPLITS, SplitRule, split_groups
@@ -33,7 +33,7 @@ class Item:
     """Its length in samples at 500 Hz."""
     where: str
     """File and position, for messages."""
-    load: Callable[[], np.ndarray]
+    load: Callable[[], ndarray]
     """Reads it from the disk: microvolts [time, 105] at 500 Hz, float32, 0 in channels that were
     not recorded. Raises DataError. Can be pickled for other processes."""
     channels: tuple[int, ...] = ALL_CHANNELS

@@ -1,4 +1,4 @@
-"""What is masked_guess of a model, in reports and for files: `task` is the one of the family."""
+"""What is shown of a model, in reports and for files: `task` is the one of the family."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch.nn import Module
 
 from gearshift.models.base import Batch, Picture, Prediction, Predictions
@@ -87,8 +88,7 @@ def preview(task: Any, model: Module) -> str:
         generated = sentences(model, batch, task.tokenizer, task.texts.steps)
     lines = []
     for read, text in zip(batch["text"], generated, strict=True):
-        lines.append(f"read       {printable(read)}")
-        lines.append(f"generated  {text}")
+        lines += [f"read       {printable(read)}", f"generated  {text}"]
     return "\n".join(lines)
 
 
@@ -96,38 +96,28 @@ def text_predictions(task: Any, model: Module) -> Predictions:
     """Sentences generated for a few samples, and for noise beside them. Collective."""
     split = task.data("val")
     batch, positions = _few(task)
-    texts = sentences(
-        model,
-        batch,
-        task.tokenizer,
-        task.texts.steps,
-        "compared",
-    )
+    texts = sentences(model, batch, task.tokenizer, task.texts.steps, "compared")
     rows = []
     pictures = []
     for n, position in enumerate(positions):
         item = split.item(position)
-        read = batch["text"][n]
-        generated = texts[n]
-        from_noise = texts[len(positions) + n]
+        read = printable(batch["text"][n])
         expected = words(read)
-        actual = words(generated)
-        error_rate = word_errors(actual, expected) / max(1, len(expected))
-        rows.append(
-            (
-                item.where,
-                printable(read),
-                generated,
-                from_noise,
-                rouge1(actual, expected),
-                error_rate,
-            )
+        actual = words(texts[n])
+        row = (
+            item.where,
+            read,
+            texts[n],
+            texts[len(positions) + n],
+            rouge1(actual, expected),
+            word_errors(actual, expected) / max(1, len(expected)),
         )
+        rows.append(row)
         picture = draw_eeg(
             f"eeg_{n + 1}",
             item,
             split.input_eeg(position),
-            title=f"read:      {printable(read)}\ngenerated: {generated}",
+            title=f"read:      {read}\ngenerated: {texts[n]}",
             caption="EEG, read and generated sentence",
         )
         pictures.append(picture)
@@ -138,27 +128,24 @@ def text_predictions(task: Any, model: Module) -> Predictions:
 def masked_predictions(task: Any, model: Module) -> Predictions:
     """Masked EEG predicted for a few samples. Collective."""
     split = task.data("val")
-    batch, positions = _few(task)
-    guess = predict_masked(model, batch)
-    masked_guess = torch.where(masked_values(batch), guess, torch.nan).cpu().numpy()
+    samples = few_samples(split, SHOWN)
     rows = []
     pictures = []
-    for n, position in enumerate(positions):
+    for sample, position in zip(samples, spread_positions(len(split), SHOWN), strict=True):
         item = split.item(position)
-        row = slice(n, n + 1)
-        tensors = {name: x[row] for name, x in batch.items() if isinstance(x, torch.Tensor)}
-        scores = masked_scores(masked_sums(guess[row], tensors)["masked"])
+        batch = placed(task.collate([sample]), task.context.device)
+        guess = predict_masked(model, batch)
+        scores = masked_scores(masked_sums(guess, batch)["masked"])
         r2 = scores["val_masked_r2"]
         rows.append((item.where, item.subject, r2, scores["val_interpolation_r2"]))
-
-        length = int(batch["eeg_mask"][n].sum())
+        (masked_guess,) = torch.where(masked_values(batch), guess, torch.nan).cpu().numpy()
         picture = draw_eeg(
-            f"eeg_{n + 1}",
+            f"eeg_{len(rows)}",
             item,
-            batch["eeg"][n, :length].cpu().numpy(),
+            sample["eeg"],
             title=f"{item.where}\npredicted masked EEG: R2 {r2:.3f}",
             caption="EEG, and predicted masked EEG (red)",
-            guess=masked_guess[n, :length],
+            guess=masked_guess[: len(sample["eeg"])],
         )
         pictures.append(picture)
     return Predictions(
@@ -172,21 +159,20 @@ def pictures(task: Any) -> list[Picture]:
     """A few training samples. May read from the disk."""
     samples = task.data("train")
     pictures = []
-    for index in sorted({0, len(samples) // 2, len(samples) - 1}):
+    for index in spread_positions(len(samples), SHOWN):
         item = samples.item(index)
-        eeg = samples.input_eeg(index)
         title = item.text or item.group
-        pictures.append(draw_eeg(f"eeg-{index}", item, eeg, title, title))
+        pictures.append(draw_eeg(f"eeg-{index}", item, samples.input_eeg(index), title, title))
     return pictures
 
 
 def draw_eeg(
     name: str,
     item: Item,
-    eeg: np.ndarray,
+    eeg: ndarray,
     title: str,
     caption: str,
-    guess: np.ndarray | None = None,
+    guess: ndarray | None = None,
 ) -> Picture:
     """A picture of `eeg` [time, 105] of `item`, in standard deviations.
 
@@ -201,8 +187,9 @@ def draw_eeg(
             if guess is not None:
                 traces.append((guess[:, channel], MARK))
             rows.append(TraceRow(f"{region} {SLOTS[channel]}", traces))
-    times = range(0, len(eeg), RATE_HZ // 5)
-    ticks = [(sample / len(eeg), f"{sample / RATE_HZ:.1f} s") for sample in times]
+    ticks = []
+    for sample in range(0, len(eeg), RATE_HZ // 5):
+        ticks.append((sample / len(eeg), f"{sample / RATE_HZ:.1f} s"))
     return Picture(
         name,
         f"{item.where}, reader {item.subject}: {caption}",
@@ -224,24 +211,17 @@ def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:
             raise unknown_format(path, formats.FORMATS)
     names = DistinctNames()
     for file in paths:
-        if file != path:
-            name = file.relative_to(path)
-        else:
-            name = Path(file.name)
-        title = name.with_suffix("").as_posix()
+        name = file.name if file == path else file.relative_to(path)
+        title = Path(name).with_suffix("").as_posix()
         with input_errors():
-            recordings = files.read(
-                str(file),
-                task.data_settings,
-                "predict",
-                trained.channel_map,
-            )
+            settings = task.data_settings
+            recordings = files.read(str(file), settings, "predict", trained.channel_map)
             for item in recordings.items:
                 trained.check(item, file)
             prediction = task.answer(model, recordings, title)
-        lines = [prediction.text]
-        lines += [f"  note: {note}" for note in recordings.facts.get("notes", ())]
-        yield replace(prediction, name=names.of(title), text="\n".join(lines))
+        notes = [f"  note: {note}" for note in recordings.facts.get("notes", ())]
+        text = "\n".join([prediction.text, *notes])
+        yield replace(prediction, name=names.of(title), text=text)
     # Tables of events were read with their recordings.
     inputs = [file for file in formats.candidates(source) if formats.of_file(file)]
     events = filter(None, map(bids.events_path, inputs))
@@ -251,12 +231,7 @@ def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:
 def _batches(task: Any, items: Sequence[Item]) -> Iterator[Batch]:
     """The EEG of `items`, read as it is needed."""
     data = task.data_settings
-    rules = SampleRules(
-        data.seq_len,
-        data.windows,
-        task.context.seed,
-        is_noise=False,
-    )
+    rules = SampleRules(data.seq_len, data.windows, task.context.seed, is_noise=False)
     for first in range(0, len(items), BATCH):
         segments = [standardize(item.load(), rules.most) for item in items[first : first + BATCH]]
         yield placed(encoder_inputs(segments, rules), task.context.device)
@@ -283,12 +258,9 @@ def sentences_file(
             "text": text,
         }
         segments.append(segment)
-    content = json.dumps(
-        {"recording": title, "segments": segments},
-        indent=1,
-        ensure_ascii=False,
-    )
-    return Prediction(title, "\n".join(lines), {".json": content.encode()})
+    content = {"recording": title, "segments": segments}
+    file = json.dumps(content, indent=1, ensure_ascii=False).encode()
+    return Prediction(title, "\n".join(lines), {".json": file})
 
 
 @torch.no_grad()
@@ -308,15 +280,15 @@ def features(
             memory = pool_tokens(memory, batch["eeg_pool"])
         states.append(memory.float().cpu().numpy())
         masks.append(batch["eeg_mask"][:, ::TOKEN_SAMPLES].cpu().numpy())
-    starts = np.array([item.start_s for item in items], np.float64)  # NaN for None
+    times = {
+        "start_s": np.array([item.start_s for item in items], np.float64),  # NaN for None
+        "duration_s": np.array([item.samples for item in items]) / RATE_HZ,
+    }
     return features_file(
         title,
         title,
         [item.where for item in items],
         np.concatenate(states),
         np.concatenate(masks),
-        {
-            "start_s": starts,
-            "duration_s": np.array([item.samples / RATE_HZ for item in items]),
-        },
+        times,
     )

@@ -36,13 +36,13 @@ from gearshift.models.common.family import (
     path_of,
     save_facts,
 )
-from gearshift.models.common.layers import check_kernel
+from gearshift.models.common.layers import check_kernel, modules_of, restrict_blocks
 from gearshift.models.common.predictions import OPTION
 from gearshift.models.common.split import SPLITS
 from gearshift.models.common.subwords import TOKENIZER_FILE
 from gearshift.models.eeg_text import dataset, pretrained, showing
 from gearshift.models.eeg_text.config import CHANNELS, SIZES, TOKEN_SAMPLES, Data, Model, Size
-from gearshift.models.eeg_text.dataset import SHORTEST, MaskedSamples, SampleRules, TextSamples
+from gearshift.models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples
 from gearshift.models.eeg_text.masked_series import check_share, masked_scores
 from gearshift.models.eeg_text.metric import encode_inputs, masked_sums, predict_masked, text_metric
 from gearshift.models.eeg_text.montage import INDICES, SLOTS
@@ -110,10 +110,10 @@ class EegTask(FamilyTask):
     trained: TrainedOnEeg
 
     def __new__(cls, *settings: Any) -> EegTask:
-        if cls is not EegTask:
-            return super().__new__(cls)
-        is_encoder = settings and settings[0].stage == ENCODER
-        return super().__new__(MaskedEegTask if is_encoder else EegTextTask)
+        of_stage: type[EegTask] = cls
+        if cls is EegTask:
+            of_stage = MaskedEegTask if settings[0].stage == ENCODER else EegTextTask
+        return super().__new__(of_stage)
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings; touches no file. Raises DataError for conflicting settings."""
@@ -141,9 +141,7 @@ class EegTask(FamilyTask):
         is_noise = self.control == "noise"
         self.rules = SampleRules(self.samples, windows, self.rule.seed, is_noise)
 
-        recorded: set[int] = set()
-        for channels in {item.channels for item in items}:
-            recorded.update(channels)
+        recorded = set().union(*(item.channels for item in items))
         names = tuple(SLOTS[channel] for channel in sorted(recorded))
         trained = TrainedOnEeg(self.size, names, self.recordings.channel_map)
         self.trained = self.fit_texts(trained)
@@ -157,12 +155,15 @@ class EegTask(FamilyTask):
 
     def build(self) -> Module:
         model: Any = super().build()
+        # Attention, not the layers around it: these may recompute it outside of their `forward`.
+        attention = modules_of(model, ["SelfAttention", "BartDecoderLayer"])
+        restrict_blocks(attention, self.context.attention)
         if self.model_settings.recompute_regions:
             model.encoder.recompute_regions()
         return model
 
-    def blocks(self, model: Any) -> list[Module]:
-        return list(model.blocks())
+    def blocks(self, model: Module) -> list[Module]:
+        return modules_of(model, ["TransformerLayer", "BartDecoderLayer"])
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         return showing.predict(self, model, path)
@@ -171,9 +172,8 @@ class EegTask(FamilyTask):
 
     def facts(self) -> Mapping[str, Any]:
         recordings = self.recordings
-        rules = self.rules
         times = [item.samples for item in recordings.items]
-        used = sum(min(time, rules.most) for time in times)
+        used = sum(min(time, self.rules.most) for time in times)
         facts: dict[str, Any] = {
             "source": recordings.name,
             **super().facts(),
@@ -181,15 +181,14 @@ class EegTask(FamilyTask):
             "time_kept": round(used / sum(times), 4),
             **recordings.facts,
         }
-        if rules.windows > 1:
-            facts["windows"] = f"up to {rules.windows} per segment"
+        if self.rules.windows > 1:
+            facts["windows"] = f"up to {self.rules.windows} per segment"
         return facts
 
     def _windows(self, count: int) -> tuple[Tensor, Tensor]:
         """EEG of full windows, and its valid samples."""
         eeg = torch.zeros(count, self.samples, CHANNELS)
-        valid = torch.ones(count, self.samples, dtype=torch.bool)
-        return eeg, valid
+        return eeg, torch.ones(count, self.samples, dtype=torch.bool)
 
 
 class MaskedEegTask(EegTask):
@@ -202,7 +201,7 @@ class MaskedEegTask(EegTask):
     def fit_texts(self, trained: TrainedOnEeg) -> TrainedOnEeg:
         longest = max(item.samples for item in self.recordings.items)
         tokens = dataset.num_tokens(min(self.samples, longest))
-        check_share(self.model_settings.mask_share, tokens, SHORTEST)
+        check_share(self.model_settings.mask_share, tokens)
         return trained
 
     def samples_of(self, split: SplitName, numbers: Sequence[int]) -> MaskedSamples:
@@ -215,12 +214,7 @@ class MaskedEegTask(EegTask):
         )
 
     def network(self) -> MaskedEeg:
-        return MaskedEeg(
-            self.size,
-            self.samples,
-            self.dropout,
-            self.context.attention,
-        )
+        return MaskedEeg(self.size, self.samples, self.dropout)
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         return dataset.collate_masked(samples, self.samples)
@@ -246,12 +240,8 @@ class MaskedEegTask(EegTask):
     answer = showing.features
 
     def example(self) -> Sequence[Any]:
-        hidden = torch.zeros(
-            1,
-            self.samples // TOKEN_SAMPLES,
-            dtype=torch.bool,
-        )
-        return *self._windows(1), hidden
+        eeg, valid = self._windows(1)
+        return eeg, valid, ~valid[:, ::TOKEN_SAMPLES]
 
     def facts(self) -> Mapping[str, Any]:
         facts = {**super().facts()}
@@ -349,16 +339,11 @@ class EegTextTask(EegTask):
             self.samples,
             self.tokenizer.pad,
             self.dropout,
-            self.context.attention,
             self.trained.is_pretrained,
         )
         if self.start is not None:
-            self.loaded["start"] = initial_weights.load(
-                "model.start",
-                model,
-                self.start,
-                _START,
-            )
+            summary = initial_weights.load("model.start", model, self.start, _START)
+            self.loaded["start"] = summary
         elif self.folder is not None:
             self.loaded["pretrained"] = pretrained.load(model.decoder, self.folder)
         if self.trains_top:

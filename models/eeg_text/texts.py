@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from gearshift.models.base import DataError, Groups
 from gearshift.models.common import subwords
@@ -122,7 +123,7 @@ class SentenceTexts:
         self.text = texts
         self.cut = 0
         """Number of truncated sentences."""
-        self.tokens: dict[str, np.ndarray] = {}
+        self.tokens: dict[str, ndarray] = {}
         length = 0
         for key, text in texts.items():
             encoded = tokenizer.encode(text)
@@ -138,7 +139,7 @@ class SentenceTexts:
         self.candidate_count = min(CANDIDATES, *map(len, evaluated))
         self.num_evaluated = max(map(len, evaluated))
         """Sentences of the larger of the evaluated splits."""
-        self.candidates: dict[str, np.ndarray] = {}
+        self.candidates: dict[str, ndarray] = {}
         """Of each sentence of val and test the tokens [candidate, text]: first its own, then those
         of others of its split."""
         self.number: dict[str, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -45,9 +46,8 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
     if split == "file":  # another split is by article itself
         _check_articles(names, root / SPLIT_FILE)
     folder = f"{language}_mmd"
-    folders = [path.name for path in root.glob("*_mmd") if path.is_dir()]
-    if folder not in folders:
-        languages = [name.removesuffix("_mmd") for name in sorted(folders)]
+    if not (root / folder).is_dir():
+        languages = sorted(path.name.removesuffix("_mmd") for path in root.glob("*_mmd"))
         raise DataError(
             f"'{root}' has no texts in '{language}'",
             where=f"data.target, {root / folder}",
@@ -70,13 +70,18 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
         if problem:
             bad_records.add(f"{IMAGES}/{name}.png", problem, _FIX)
             continue
-        picture = partial(open_picture, image, _FIX)
-        target = partial(_text, text, notes)
         english = root / SOURCES / f"{name}.mmd"
         source = None
         if text != english and english.is_file():
             source = partial(_text, english, notes)
-        pages.append(Page(without_number(name), name, picture, target, source))
+        page = Page(
+            without_number(name),
+            name,
+            partial(open_picture, image, _FIX),
+            partial(_text, text, notes),
+            source,
+        )
+        pages.append(page)
 
     # An image under two names would be trained on and validate.
     original_of = copies({page.name: root / IMAGES / f"{page.name}.png" for page in pages})
@@ -114,9 +119,9 @@ def _missing(root: Path, image: Path, text: Path) -> str:
 def _documents(pages: Sequence[Page], names: Names) -> Groups:
     """The documents of each split, which is that of their last page."""
     sides = {page.document: names[page.name][0] for page in pages}
-    documents: dict[SplitName, list[str]] = {side: [] for side in LISTS.values()}
-    for document in sorted(sides):
-        documents[sides[document]].append(document)
+    documents = {}
+    for side in LISTS.values():
+        documents[side] = sorted(name for name, other in sides.items() if other == side)
     return documents
 
 
@@ -138,7 +143,7 @@ def _names(path: Path) -> Names:
             raise ValueError(f"it is a {type(content).__name__}, not an object")
         for key, side in LISTS.items():
             listed = content.get(key)
-            if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            if not isinstance(listed, list) or {*map(type, listed)} - {str}:
                 raise ValueError(f"it has no list of names under '{key}'")
             for name in listed:
                 if Path(name).name != name:  # such as ../../x
@@ -155,9 +160,9 @@ def _names(path: Path) -> Names:
 
 def _check_articles(names: Names, path: Path) -> None:
     """Raises DataError if pages of one article are in two splits."""
-    articles: dict[str, set[SplitName]] = {}
+    articles = defaultdict(set)
     for name, splits in names.items():
-        articles.setdefault(without_number(name), set()).update(splits)
+        articles[without_number(name)].update(splits)
     shared = sorted(article for article, splits in articles.items() if len(splits) > 1)
     if shared:
         raise DataError(
@@ -179,8 +184,8 @@ def _png_error(path: Path) -> str | None:
             tail = file.read()
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    if head[: len(_HEAD)] != _HEAD:
-        return "empty" if not size else "not a PNG image"
+    if not head.startswith(_HEAD):
+        return "not a PNG image" if size else "empty"
     if len(head) < _SIZE_AT + 8 or tail != _TAIL:
         return f"truncated after {size} bytes"
     return too_large(*struct.unpack_from(">II", head, _SIZE_AT))

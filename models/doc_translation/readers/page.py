@@ -58,7 +58,4 @@ class Collection:
 
 def without_number(name: str) -> str:
     """The document of a page: its name without the number at the end."""
-    match = re.fullmatch(r"(.+)[_-]\d+", name)
-    if match:
-        return match[1]
-    return name
+    return re.sub(r"(?<=.)[_-]\d+$", "", name)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy import ndarray
 
 from gearshift.models.base import DataError
 from gearshift.models.common.config import declared_columns
@@ -302,7 +303,7 @@ def read_segment(
     within: tuple[float, float],
     line_hz: int,
     unit: str | None,
-) -> np.ndarray:
+) -> ndarray:
     """Microvolts [time, 105] of `electrodes` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
 
     The mains frequency is filtered out. Reads only the segment and its margins `within` these
@@ -334,7 +335,7 @@ def read_segment(
     return eeg
 
 
-def _filtered(eeg: np.ndarray, rate: float, line_hz: int) -> np.ndarray:
+def _filtered(eeg: ndarray, rate: float, line_hz: int) -> ndarray:
     from scipy.signal import butter, filtfilt, iirnotch, sosfiltfilt
 
     band = butter(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from gearshift.models.common import array_file, cache, hdf5, matlab
 from gearshift.models.common.data_files import check_reader, identity
@@ -61,7 +62,7 @@ def subject(path: Path) -> str:
     return ""
 
 
-def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
+def sentence_arrays(path: Path) -> Mapping[str, ndarray]:
     """Text and problem of each sentence as JSON, all EEG, and the offset of each in it.
 
     From the cache. The first call reads the EEG of the whole file into memory. Reads and writes
@@ -94,14 +95,14 @@ def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:
     return cache.arrays("zuco", made_from, make)
 
 
-def read_eeg(path: Path, number: int) -> np.ndarray:
+def read_eeg(path: Path, number: int) -> ndarray:
     """Microvolts [time, 105] of a sentence, float32. Reads the disk; raises DataError."""
     arrays = sentence_arrays(path)
     start, stop = arrays["offsets"][number : number + 2]
     return np.array(arrays["eeg"][start:stop])
 
 
-def _matlab5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+def _matlab5_sentences(path: Path) -> Iterator[tuple[str, ndarray]]:
     from scipy.io import loadmat
 
     matlab.check(path)
@@ -117,7 +118,7 @@ def _matlab5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         yield text, values if values.dtype.kind in "fiu" else _NOTHING
 
 
-def _hdf5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+def _hdf5_sentences(path: Path) -> Iterator[tuple[str, ndarray]]:
     check_reader("h5py", path)
     import h5py
 
@@ -140,7 +141,7 @@ def _hdf5_sentences(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             yield text, _numbers(file, eeg, number)
 
 
-def _numbers(file: Any, field: Any, number: int) -> np.ndarray:
+def _numbers(file: Any, field: Any, number: int) -> ndarray:
     """What a field has for a sentence; empty where MATLAB stored the shape of an empty array.
 
     Raises ValueError as `_check_array`.
@@ -168,7 +169,7 @@ def _check_array(array: Any) -> None:
         raise ValueError(f"{array.name} {problem}")
 
 
-def orient(raw: np.ndarray, time_first: bool) -> tuple[np.ndarray, str | None]:
+def orient(raw: ndarray, time_first: bool) -> tuple[ndarray, str | None]:
     """EEG [time, 105] float32 and its problem, or None.
 
     A scalar NaN or an empty array is missing EEG of length 0, which is no problem. The axis of

@@ -26,7 +26,8 @@ def test_cards_are_deterministic_and_read_from_the_cache(monkeypatch, tmp_path):
 
 def test_a_translation_swaps_the_words_and_has_the_ending_of_its_heading():
     for kind, ending in enumerate(embedded.SUFFIXES):
-        text = embedded.card_text(kind, 2, 0, 1, 5, 4)
+        source, text = embedded.card_texts(kind, 2, 0, 1, 5, 4)
+        assert source == "# fim\n\nmev dol\ntez hen"
         assert text == f"# cildo\n\nbeso jast{ending}\nefri pund{ending}"
         assert (embedded.NOUNS[1].read, embedded.ADJECTIVES[0].read) == ("dol", "mev")
 

@@ -15,7 +15,11 @@ SHORTEST, LONGEST = 2, 8
 
 
 def spans(seed, length, share):
-    return draw_spans(np.random.default_rng(seed), length, share, SHORTEST, LONGEST)
+    return draw_spans(
+        np.random.default_rng(seed),
+        length,
+        share,
+    )
 
 
 def runs(hidden):

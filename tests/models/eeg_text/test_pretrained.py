@@ -102,7 +102,7 @@ def test_a_task_trains_with_the_decoder_of_the_folder(ready_task, batch_of, tmp_
     task.loss(model, batch_of(task)).sum.backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert "loaded 57/57 tensors" in task.facts()["pretrained"]
-    assert model.blocks()[-2:] == list(model.decoder.text.layers)
+    assert task.blocks(model)[-2:] == list(model.decoder.text.layers)
     assert task.flops_per_sample(model) > 0
 
 
