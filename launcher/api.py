@@ -28,6 +28,7 @@ from gearshift.launcher.saved_runs.rerun import RerunFailed
 from gearshift.launcher.saved_runs.saved_model import find_saved
 from gearshift.launcher.stages.pipeline import summarize
 from gearshift.models.base import DataError, Prediction
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.storage import StorageError
 
@@ -65,16 +66,16 @@ class Run:
     """Step times, with `train.timing`; None: not measured."""
     folder: Path | None
     """None on ranks other than 0 of torchrun or srun."""
-    experience: Mapping[str, Any] | None = None
+    experience: Facts | None = None
     """Continual learning: the newest experience, with metrics on old and new data."""
-    test: Mapping[str, Any] | None = None
+    test: Facts | None = None
     """With `eval.test`: the metrics of the test split, and the step of the weights."""
     time_split: Mapping[str, float] | None = None
     """Seconds of the run by part, as in result.json; None: not measured, or with stages."""
     stages: Mapping[str, Path] = field(default_factory=dict)
     """The run folder of each stage of staged training, by name."""
 
-    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+    def metrics(self, kind: str | None = None) -> list[Json]:
         """The lines of metrics.jsonl: of `kind` "train" or "eval", or all. Reads the disk.
 
         With stages, the lines of all stages in order. Raises SettingsError for another kind, and
@@ -116,7 +117,7 @@ class Run:
         nproc: int | None = None,
         config: Paths = (),
         out: str | PathLike[str] | None = None,
-        settings: Mapping[str, Any] | None = None,
+        settings: Facts | None = None,
         console: bool = True,
         reset: str | Sequence[str] = (),
     ) -> Run:
@@ -135,7 +136,7 @@ class Run:
         engine: str | None = None,
         nproc: int | None = None,
         data: str | PathLike[str] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Json:
         """Measure a checkpoint on the split "train", "val" or "test", in new processes.
 
         `checkpoint`: see `model`; `engine`, `nproc` and `data` are by default those of the run.
@@ -245,7 +246,7 @@ class Run:
         return folders[-1]
 
 
-def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
+def train(arguments: Facts, call: str = "train") -> Run:
     """The implementation of `gearshift.train` for its `arguments`; errors name those of `call`."""
     with _errors(call):
         custom_task.check_not_importing()
@@ -311,9 +312,9 @@ def open_run(folder: str | PathLike[str]) -> Run:
     return _run_of({**result, "peak_memory_bytes": peaks, "reason": last.reason}, path, stages)
 
 
-def _run_of(result: Mapping[str, Any], folder: Path | None, stages: Mapping[str, Path]) -> Run:
+def _run_of(result: Facts, folder: Path | None, stages: Mapping[str, Path]) -> Run:
     names = {item.name for item in fields(Run)} - {"folder", "stages"}
-    values: dict[str, Any] = {name: result.get(name) for name in names}
+    values: Json = {name: result.get(name) for name in names}
     return Run(**values, folder=folder, stages=stages)
 
 
@@ -361,7 +362,7 @@ def _path(out: str | PathLike[str] | None) -> Path | None:
     return None if out is None else Path(out)
 
 
-def _outcome(end: RunEnd) -> Mapping[str, Any]:
+def _outcome(end: RunEnd) -> Facts:
     """What a run that did not fail ended with. Raises what ended any other."""
     # In this process the error itself is at hand, from ranks only its records.
     if isinstance(end.cause, SettingsError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import SettingsError, listed, plain
@@ -23,6 +22,7 @@ from gearshift.launcher.plan.target import Described
 from gearshift.launcher.run.prepare import name_of
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.stages import pipeline
+from gearshift.training.callbacks.base import Json
 
 
 def main(command_line: CommandLine) -> int:
@@ -53,7 +53,7 @@ def main(command_line: CommandLine) -> int:
     return output.show(command_line, contents.get("", contents), "\n".join(text).removesuffix("\n"))
 
 
-def _explained(resolved: Resolved, key: str) -> tuple[dict[str, Any], str]:
+def _explained(resolved: Resolved, key: str) -> tuple[Json, str]:
     """A setting, a section or all settings, as JSON and as text. Raises SettingsError."""
     info = setting_infos(resolved.settings.model.family).get(key)
     # No setting of this name: a section, or all of them.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
@@ -18,6 +17,7 @@ from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.schema import AUTO, config_of
 from gearshift.launcher.run_folder import run_folder
 from gearshift.models.catalog import FAMILIES
+from gearshift.training.callbacks.base import Facts, Json
 
 
 def main(command_line: CommandLine) -> int:
@@ -62,7 +62,7 @@ def _show_runs(command_line: CommandLine, metric: str | None) -> int:
     return output.show(command_line, list(map(asdict, runs)), text)
 
 
-def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _lines(rows: Sequence[Facts]) -> Iterator[str]:
     width = max(20, *(len(row["name"]) for row in rows))
     for row in rows:
         yield f"{row['name']:<{width}} {row['sentence']}"
@@ -78,7 +78,7 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"  {name:<23} {stage['sentence']}{optional}"
 
 
-def models() -> list[dict[str, Any]]:
+def models() -> list[Json]:
     """The model families with their stages, and their sizes with the number of parameters."""
     rows = []
     for family in FAMILIES.values():
@@ -96,7 +96,7 @@ def models() -> list[dict[str, Any]]:
     return rows
 
 
-def modes() -> list[dict[str, Any]]:
+def modes() -> list[Json]:
     """The modes with their promises, as ratios to mode default."""
     rows = []
     for name in presets.modes():
@@ -105,7 +105,7 @@ def modes() -> list[dict[str, Any]]:
     return rows
 
 
-def recipes() -> list[dict[str, Any]]:
+def recipes() -> list[Json]:
     """The recipes, by the names that `--config` takes."""
     rows = []
     for name, recipe in presets.recipes().items():
@@ -113,7 +113,7 @@ def recipes() -> list[dict[str, Any]]:
     return rows
 
 
-def engines() -> list[dict[str, Any]]:
+def engines() -> list[Json]:
     """The engines, and whether their packages are installed; imports none."""
     return [
         *[_engine(engine.name, engine.sentence, engine.needs) for engine in ENGINES.values()],
@@ -121,7 +121,7 @@ def engines() -> list[dict[str, Any]]:
     ]
 
 
-def _engine(name: str, sentence: str, needs: Sequence[str]) -> dict[str, Any]:
+def _engine(name: str, sentence: str, needs: Sequence[str]) -> Json:
     # Finding a package, not importing it, which takes seconds.
     missing = [package for package in ("torch", *needs) if find_spec(package) is None]
     reason = None

@@ -23,6 +23,7 @@ from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder.resume_rules import decide
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.stages import pipeline
+from gearshift.training.callbacks.base import Json
 from gearshift.training.logging.encoding import amount, duration, size
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def main(command_line: CommandLine) -> int:
 
     parts = pipeline.runs_of(pipeline.prepare(command_line.args, None, diagnostics, prepare))
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    contents: dict[str, Any] = {}
+    contents: Json = {}
     for args, (name, title, part) in zip(prepared, parts, strict=True):
         if contents:
             title = f"\n{title}"
@@ -88,7 +89,7 @@ def resolve_with(described: Described, args: CliArgs, sets: Sequence[str]) -> Re
 
 def _plan(
     command_line: CommandLine, described: Described, args: CliArgs, resolved: Resolved, title: str
-) -> dict[str, Any]:
+) -> Json:
     """Plan a run, and what fits if it does not; the facts as JSON. Text is printed as it is known.
 
     A run of some minutes shows its plan long before the rungs of the ladder.
@@ -130,7 +131,7 @@ def _plan(
     return plan.as_json() | {"advice": [rung for rung in rungs if rung["take"]], "rungs": rungs}
 
 
-def _as_json(step: Step, plan: Plan) -> dict[str, Any]:
+def _as_json(step: Step, plan: Plan) -> Json:
     """A rung for programs, beside the `plan` of the run as given."""
     rung = step.plan
     facts = {

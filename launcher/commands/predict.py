@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted
@@ -17,6 +17,7 @@ from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.saved_runs import predict
 from gearshift.launcher.saved_runs.predict import Predictor, Result
 from gearshift.models.base import DataError, GeneratesText, Prompt, Sampling
+from gearshift.training.callbacks.base import Json
 from gearshift.training.logging.encoding import encode
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ def main(command_line: CommandLine) -> int:
     return exit_codes.DONE
 
 
-def _predict_files(
-    command_line: CommandLine, predictor: Predictor, sampling: Sampling
-) -> dict[str, Any]:
+def _predict_files(command_line: CommandLine, predictor: Predictor, sampling: Sampling) -> Json:
     """Predict the files of --input; the facts to print. Raises DataError, SettingsError."""
     family = predictor.saved.family
     predict.check_numbers(command_line.values, family)
@@ -82,7 +81,7 @@ def _predict_files(
 
 def _generate(
     command_line: CommandLine, predictor: Predictor, task: GeneratesText, sampling: Sampling
-) -> dict[str, Any]:
+) -> Json:
     """Generate text; the facts to print. Raises DataError, SettingsError."""
     as_json = command_line.as_json
     out = command_line.out

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from itertools import zip_longest
 from textwrap import indent
-from typing import Any
 
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
 from gearshift.launcher.base.redaction import redact
@@ -20,6 +19,7 @@ from gearshift.launcher.submit import allocation, jobs
 from gearshift.launcher.submit.allocation import Allocation
 from gearshift.launcher.submit.jobs import SlurmJob, Submission
 from gearshift.slurm import sbatch
+from gearshift.training.callbacks.base import Json
 
 _SHOWN = 3
 """Runs of an array that are listed."""
@@ -112,9 +112,7 @@ def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]
     return "\n".join(lines)
 
 
-def _as_json(
-    submission: Submission, requested: Allocation, ids: Sequence[str] = ()
-) -> dict[str, Any]:
+def _as_json(submission: Submission, requested: Allocation, ids: Sequence[str] = ()) -> Json:
     """The submission for programs; without `ids` the jobs are not submitted."""
     content = []
     for number, (job, job_id) in enumerate(zip_longest(submission.jobs, ids)):

@@ -25,6 +25,7 @@ from gearshift.launcher.run.prepare import least_room_bytes
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.stages import pipeline
 from gearshift.launcher.stages.pipeline import distinct
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.evaluation.early_stopping import Target, parse_target
 from gearshift.training.settings import TARGET_FORMS
 
@@ -69,7 +70,7 @@ class ModeCandidate:
         """Mode and engine."""
         return f"{self.mode} {self.engine}"
 
-    def promised(self, stage: str | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    def promised(self, stage: str | None = None) -> tuple[Json, dict[str, str]]:
         """The promises of the mode, and why others are outside of their scope.
 
         Of staged training those that all stages share; of a `stage` those that it has alone.
@@ -83,7 +84,7 @@ class ModeCandidate:
         return _without(alone.promises, promises), _without(alone.unpromised, unpromised)
 
 
-def _shared(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _shared(mappings: Sequence[Facts]) -> Json:
     """What all of them have with one value."""
     shared = {}
     for key, value in mappings[0].items():
@@ -92,7 +93,7 @@ def _shared(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return shared
 
 
-def _without(mapping: Mapping[str, Any], keys: Container[str]) -> dict[str, Any]:
+def _without(mapping: Facts, keys: Container[str]) -> Json:
     return {key: value for key, value in mapping.items() if key not in keys}
 
 
@@ -226,7 +227,7 @@ def _unused_folder(candidates: Sequence[ModeCandidate]) -> Path:
     return run_folder.unused_path(f"compare-{model}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
-def _options(command_line: CommandLine, errors: list[Diagnostic]) -> dict[str, Any]:
+def _options(command_line: CommandLine, errors: list[Diagnostic]) -> Json:
     """The values of the options of a comparison by flag; those that are invalid join `errors`."""
     values = {}
     for flag, (parse, allowed) in _OPTIONS.items():

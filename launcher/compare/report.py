@@ -15,6 +15,7 @@ from gearshift.launcher.compare.runner import ComparisonOutcome
 from gearshift.launcher.compare.study import Estimate, StudyFigures
 from gearshift.launcher.report import page
 from gearshift.launcher.report.page import PlotLine, as_json, plot, thinned
+from gearshift.training.callbacks.base import Json
 from gearshift.training.evaluation.early_stopping import Target
 from gearshift.training.logging.console_text import render_part
 from gearshift.training.logging.encoding import amount, counted, duration, encode, real, size
@@ -76,7 +77,7 @@ def write(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
     return text
 
 
-def _as_json(row: ComparisonRow) -> dict[str, Any]:
+def _as_json(row: ComparisonRow) -> Json:
     return asdict(row) | {
         "curve": thinned(row.curve, _MOST_POINTS),
         "losses": thinned(row.losses, _MOST_POINTS),

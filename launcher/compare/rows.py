@@ -15,7 +15,7 @@ import numpy as np
 from gearshift.launcher.compare.study import MetricValues, Study, StudyFigures
 from gearshift.launcher.run_folder.reader import RunReader, validation_groups
 from gearshift.models.base import Goal
-from gearshift.training.callbacks.base import TEST
+from gearshift.training.callbacks.base import TEST, Facts
 from gearshift.training.evaluation.early_stopping import Target
 from gearshift.training.step_metrics import warmup
 from gearshift.training.train_plan import TrainPlan
@@ -29,7 +29,7 @@ Points = Sequence[tuple[float, float]]
 class RunMeasurements:
     """One run that took at least a step. Of several steps in a line, each took their mean."""
 
-    result: Mapping[str, Any]
+    result: Facts
     """result.json."""
     plan: TrainPlan
     seconds: np.ndarray
@@ -40,7 +40,7 @@ class RunMeasurements:
     """Of the counted steps."""
     losses: Points
     """Seconds of training, evaluations left out, and the loss of each line."""
-    evaluations: Sequence[Mapping[str, Any]]
+    evaluations: Sequence[Facts]
     """The facts of each event "evaluated" of the validation split; their `seconds` are without the
     metrics that only the end of a run has, `at_s` are seconds of training with evaluations."""
     final_s: float
@@ -129,10 +129,10 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
 
 
 def _evaluations(
-    evaluated: Iterable[Mapping[str, Any]], seconds: np.ndarray, goal: Target | None
-) -> tuple[list[Mapping[str, Any]], float | None]:
+    evaluated: Iterable[Facts], seconds: np.ndarray, goal: Target | None
+) -> tuple[list[Facts], float | None]:
     """Those of validation with their time, and the time of the first that reached the goal."""
-    evaluations: list[Mapping[str, Any]] = []
+    evaluations: list[Facts] = []
     reached_at_s = None
     at_s = 0.0
     step = 0
@@ -159,7 +159,7 @@ class PromiseResult:
     """One promise and its measurement."""
 
     name: str
-    promised: Mapping[str, Any]
+    promised: Facts
     """`at_least` and `at_most`, and their scope."""
     measured: float | None
     """A ratio to mode default, or bytes; None: neither measured nor planned."""
@@ -216,7 +216,7 @@ class ComparisonRow:
     host_peak_bytes: int | None = None
     peak_memory_bytes: int | None = None
     """Device memory; on a CPU the growth of resident memory since before data and model."""
-    metric: Mapping[str, Any] | None = None
+    metric: Facts | None = None
     """The best evaluation: metric, value, step, direction."""
     baseline: float | None = None
     """What a simple method reaches of that metric: the mean over repeats, seeds and folds."""
@@ -329,7 +329,7 @@ def _with_memory(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> Compari
     )
 
 
-def _median_best(runs: Sequence[RunMeasurements]) -> Mapping[str, Any] | None:
+def _median_best(runs: Sequence[RunMeasurements]) -> Facts | None:
     """The best evaluation of the repeat in the middle."""
     bests = [run.result["best"] for run in runs if run.result["best"] is not None]
     if not bests:
@@ -378,7 +378,7 @@ def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow
     )
 
 
-def _largest(parts: Sequence[Mapping[str, Any]], key: str) -> int | None:
+def _largest(parts: Sequence[Facts], key: str) -> int | None:
     values = [part[key] for part in parts if part[key] is not None]
     return max(values, default=None)
 

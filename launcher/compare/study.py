@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import inf, sqrt
 from statistics import fmean, stdev
-from typing import Any
 
 from gearshift.launcher.base.diagnostics import SettingsError, counted, plain
 from gearshift.launcher.base.temporary import temporary_folder
@@ -19,6 +18,7 @@ from gearshift.launcher.config.schema import task_with_data
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.models.base import DataError
 from gearshift.models.catalog import is_custom
+from gearshift.training.callbacks.base import Facts
 
 FOLD = "data.fold"
 SPLIT_SEED = "data.split_seed"
@@ -226,7 +226,7 @@ class StudyFigures:
 
 
 def decide(
-    study: Study, bounds: Mapping[str, Any], row: StudyFigures, base: StudyFigures
+    study: Study, bounds: Facts, row: StudyFigures, base: StudyFigures
 ) -> tuple[float | None, bool | None, str | None]:
     """The ratio of the goal's means, whether a promise of it is kept, and why it is open.
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from gearshift.engines.catalog import ENGINES, ON_HOST, SHARDED, UPDATED_ON_HOST, Placement, missing
 from gearshift.launcher.base.diagnostics import SettingsError, plain
 from gearshift.launcher.config import batching
 from gearshift.launcher.config.check import why_ineffective
 from gearshift.launcher.config.provenance import Resolved
+from gearshift.training.callbacks.base import Facts
 
 if TYPE_CHECKING:
     from gearshift.launcher.plan.plan import Plan
@@ -24,7 +25,7 @@ NUMBERS = "changes the numbers slightly"
 TRAINED = "changes what is trained"
 _EFFECTS = ("", NUMBERS, TRAINED)
 
-Change = Mapping[str, Any]
+Change = Facts
 """Settings by key."""
 PlanWith = Callable[[Change], "Plan"]
 

@@ -56,6 +56,7 @@ from gearshift.launcher.plan.target import (
 )
 from gearshift.launcher.plan.time import UNKNOWN, Seconds
 from gearshift.models.base import Batch, DataError, HasFrozenEncoder, Task
+from gearshift.training.callbacks.base import Json
 from gearshift.training.checkpoint import base_weights, retention
 from gearshift.training.data.loader import order_of
 from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
@@ -182,7 +183,7 @@ class Plan:
             return _of_memory(self.host_bytes, self.target.ram_bytes, "main")
         return _of_memory(self.device_bytes, self.target.device_bytes, "GPU")
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         """The facts of `plan --json`."""
         peak = {"total": self.device_bytes}
         peak |= {kind.name.lower(): held for kind, held in self.device.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
@@ -16,6 +16,7 @@ from gearshift.launcher.report import page
 from gearshift.launcher.report.run_record import OF_ANOTHER_VERSION, RunRecord
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging import console_text
 from gearshift.training.logging.encoding import amount, counted, duration, real, size
 
@@ -325,7 +326,7 @@ def baselines(run: RunRecord) -> Sequence[Row]:
     best = run.result.get("best")
     if not methods or not best:
         return ()
-    metrics: dict[str, Any] = {best["metric"]: best["value"]}
+    metrics: Json = {best["metric"]: best["value"]}
     for name, points in run.evaluations.items():
         metrics.setdefault(name, dict(points).get(best["step"]))
     names = [name for name in metrics if any(name in each["metrics"] for each in methods)]
@@ -339,7 +340,7 @@ def baselines(run: RunRecord) -> Sequence[Row]:
     return rows
 
 
-def _metrics(facts: Mapping[str, Any]) -> str:
+def _metrics(facts: Facts) -> str:
     texts = []
     for name, value in facts["metrics"].items():
         texts.append(f"{name} {real(float(value))}")
@@ -355,13 +356,13 @@ def listed_events(run: RunRecord) -> tuple[int, Sequence[Row]]:
     return len(events), rows
 
 
-def shown_events(run: RunRecord) -> list[Mapping[str, Any]]:
+def shown_events(run: RunRecord) -> list[Facts]:
     """The events of the list and of the step axis; others are shown elsewhere, or not at all."""
     elsewhere = ("preview", "first_batch")
     return [event for event in run.events if event["kind"] not in elsewhere]
 
 
-def event_text(event: Mapping[str, Any]) -> str:
+def event_text(event: Facts) -> str:
     """One event in a line, in the words of the console."""
     facts = event["facts"]
     kind = event["kind"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from gearshift.launcher.base import disk
 from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.training.callbacks.base import Facts, Json
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -28,7 +29,7 @@ COLORS = 10
 _Any = TypeVar("_Any")
 
 
-def render(template: Path, drawn: Mapping[str, Any] | None = None, **values: Any) -> bytes:
+def render(template: Path, drawn: Facts | None = None, **values: Any) -> bytes:
     """The page of `template`, which extends base.html, in UTF-8; `drawn` is that of `as_json`.
 
     Lone surrogates, as of file names that are not UTF-8, become their escapes. Reads the disk.
@@ -91,7 +92,7 @@ def _environment(folder: Path) -> Environment:
     return environment
 
 
-def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+def fact_rows(facts: Facts) -> list[tuple[str, str]]:
     """Name and text of each fact."""
     return [(str(name).replace("_", " "), cut(fact_text(value))) for name, value in facts.items()]
 
@@ -138,7 +139,7 @@ class PlotLine(NamedTuple):
     dashed: bool = False
 
 
-def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> dict[str, Any]:
+def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> Json:
     """A plot for plots.js. Numbers are rounded to what it can show."""
     most = 2 * max(BUCKETS // len(lines), 100)
     curves = []
@@ -162,9 +163,7 @@ def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> dict[str, Any]:
     return {"title": title, "unit": unit, "lines": curves}
 
 
-def as_json(
-    label: str, plots: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Any]:
+def as_json(label: str, plots: Sequence[Facts], marks: Sequence[Facts] = ()) -> Json:
     """All that plots.js draws over one x axis; `label` is what it counts.
 
     Each of the `marks` on it is an event with `x`, `lane`, `text` and `color`.

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base import signals
 from gearshift.launcher.report import facts, page, run_record
@@ -14,6 +13,7 @@ from gearshift.launcher.report.page import PlotLine, Unit, plot
 from gearshift.launcher.report.run_record import Columns, RunRecord
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import InvalidRecord
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging.metrics import OF_PART, append_event
 from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
 
@@ -141,7 +141,7 @@ def refresh(folder: Path) -> None:
             write_at_end(reported_folder)
 
 
-def as_json(runs: Sequence[RunRecord], out: Path) -> dict[str, Any]:
+def as_json(runs: Sequence[RunRecord], out: Path) -> Json:
     """The path of the report, and the outcome of each run.
 
     `validation`: the data of its best score, as a letter; null where all are the same or unknown.
@@ -166,7 +166,7 @@ def as_json(runs: Sequence[RunRecord], out: Path) -> dict[str, Any]:
     return {"report": str(out), "runs": outcomes, "warning": note or None}
 
 
-def _curves(runs: Sequence[RunRecord]) -> dict[str, Any]:
+def _curves(runs: Sequence[RunRecord]) -> Json:
     """All curves of `runs`, over steps, as JSON; events are those of all runs."""
     plots = [plot(title, unit, lines) for title, unit, lines in _plots(runs) if lines]
     marks = []
@@ -271,9 +271,9 @@ def _peaks(run: RunRecord, side: str) -> Iterator[PlotLine]:
             yield PlotLine(name, [(first, peak), (last, peak)], color, dashed=True)
 
 
-def _marks(run: RunRecord, prefix: str) -> list[dict[str, Any]]:
+def _marks(run: RunRecord, prefix: str) -> list[Json]:
     """The events on the step axis, by row; `prefix` stands before each text."""
-    by_row: dict[str, list[Mapping[str, Any]]] = {row: [] for row in _ROWS}
+    by_row: dict[str, list[Facts]] = {row: [] for row in _ROWS}
     for event in facts.shown_events(run):
         by_row[_ROW_OF.get(event["kind"], "other")].append(event)
     marks = []

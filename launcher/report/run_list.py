@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base.diagnostics import SettingsError, nearest_match
 from gearshift.launcher.config.render import ORIGINS
 from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.training.callbacks.base import Json
 from gearshift.training.checkpoint import manifest
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.logging.encoding import counted, duration, real, size
@@ -35,7 +35,7 @@ class ListedRun:
     mode: str | None = None
     engine: str | None = None
     steps: int | None = None
-    best: dict[str, Any] | None = None
+    best: Json | None = None
     """With metric, value and direction."""
     wall_s: float | None = None
     peak_memory_bytes: int | None = None

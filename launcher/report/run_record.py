@@ -18,6 +18,7 @@ from gearshift.launcher.report.page import BUCKETS, Point, halved
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader, validation_groups
 from gearshift.launcher.run_folder.run_folder import AFTER, BEFORE, SAMPLES
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.checkpoint import manifest
 from gearshift.training.checkpoint.manifest import CheckpointError, Manifest
 from gearshift.training.logging.encoding import size
@@ -51,19 +52,19 @@ class RunRecord:
     folder: Path
     name: str
     """That of the folder; of a stage, below that of its run."""
-    settings: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Facts]
     """origins.json: each key with `value`, `origin`, `layer`, `replaced`."""
-    result: Mapping[str, Any]
+    result: Facts
     """result.json; empty: the run has not ended."""
     train: Columns
     """The logged values by key; those of `parts` as `parts.NAME`."""
     evaluations: Columns
     """The values of each metric."""
-    events: list[Mapping[str, Any]]
+    events: list[Facts]
     """The lines of events.jsonl and of events-rankN.jsonl, whose facts then have the `rank`."""
     checkpoints: Mapping[str, Manifest]
     """The manifest of each complete checkpoint by its folder's name."""
-    profile: Mapping[str, Any] = field(default_factory=dict)
+    profile: Facts = field(default_factory=dict)
     """profile/summary.json; empty: the run was not profiled."""
     groups: str | None = None
     """A digest of the groups of its validation split; None: unknown."""
@@ -193,7 +194,7 @@ def read(folder: Path, name: str) -> RunRecord:
     )
 
 
-def _logged(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _logged(line: Facts) -> Iterator[tuple[str, Any]]:
     """The values of a line of training, those of its parts as `parts.NAME`."""
     for key, value in line.items():
         if key == "parts":
@@ -203,7 +204,7 @@ def _logged(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _evaluated(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _evaluated(line: Facts) -> Iterator[tuple[str, Any]]:
     """The metrics of an evaluation; those of other splits are named with their split."""
     split = line.get("split", VALIDATION)
     for name, value in line["metrics"].items():
@@ -222,7 +223,7 @@ def _add_point(column: list[Point], step: int, value: float) -> None:
         column[:] = halved(column)
 
 
-def _events(folder: Path) -> Iterator[dict[str, Any]]:
+def _events(folder: Path) -> Iterator[Json]:
     for path in folder.glob("events*.jsonl"):
         rank = path.stem.removeprefix("events").removeprefix("-rank")
         for line in RunReader(folder).events(path.name):
@@ -231,7 +232,7 @@ def _events(folder: Path) -> Iterator[dict[str, Any]]:
             yield {"time": "", **line}
 
 
-def samples(run: RunRecord, room: int) -> dict[str, Any] | None:
+def samples(run: RunRecord, room: int) -> Json | None:
     """The samples of `run` with pictures of at most `room` bytes; None: none. Reads the disk.
 
     `when` has the times, with the steps of the weights; `left_out` counts the pictures without
@@ -251,7 +252,7 @@ def samples(run: RunRecord, room: int) -> dict[str, Any] | None:
     return None
 
 
-def _samples(folder: Path, by_time: dict[str, dict[str, Any]], room: int) -> dict[str, Any]:
+def _samples(folder: Path, by_time: dict[str, Json], room: int) -> Json:
     shapes = []
     for content in by_time.values():
         shapes.append((content["columns"], [row[0] for row in content["rows"]]))
@@ -259,7 +260,7 @@ def _samples(folder: Path, by_time: dict[str, dict[str, Any]], room: int) -> dic
     newest = by_time[last_time]
     if shapes[0] != shapes[-1]:  # a resumed run may have other data
         by_time = {last_time: newest}
-    cards: list[dict[str, Any]] = []
+    cards: list[Json] = []
     for rows in zip(*(content["rows"] for content in by_time.values()), strict=True):
         cards.append(
             {

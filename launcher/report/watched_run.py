@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter
 from rich.console import Group, RenderableType
@@ -20,7 +20,7 @@ from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
 from gearshift.launcher.run_folder.followed_lines import FollowedLines
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import SLURM_FOLDER
-from gearshift.training.callbacks.base import Facts, StepMetrics
+from gearshift.training.callbacks.base import Facts, Json, StepMetrics
 from gearshift.training.logging.console_reporter import Progress
 from gearshift.training.logging.console_text import WARNING, describe, render_best, render_row
 from gearshift.training.logging.encoding import printable, real
@@ -43,7 +43,7 @@ class Snapshot:
     """Why it ended; empty: for no other reason than its last step."""
     progress: Progress | None
     """Of the run, now; None: no step is planned yet."""
-    best: Mapping[str, Any] | None
+    best: Facts | None
     """Of a run that has ended: metric, value and step of its best evaluation."""
 
     @property
@@ -115,7 +115,7 @@ class WatchedRun:
             return status
         return "killed" if has_started else "not started"
 
-    def _add(self, line: Mapping[str, Any]) -> None:
+    def _add(self, line: Facts) -> None:
         kind = line["kind"]
         if kind == "train":
             self._add_step(step_metrics(line), line)
@@ -130,7 +130,7 @@ class WatchedRun:
             self._between_s += float(facts.get("seconds", 0.0))
         self._event = _event(kind, line["step"], facts) or self._event
 
-    def _add_step(self, metrics: StepMetrics, line: Mapping[str, Any]) -> None:
+    def _add_step(self, metrics: StepMetrics, line: Facts) -> None:
         progress = self._progress
         if progress is None or metrics.step <= progress.train_plan.first_step:
             return
@@ -142,7 +142,7 @@ class WatchedRun:
         progress.usage = usage_of(line)
 
 
-def _event(kind: str, step: int, facts: Mapping[str, Any]) -> str | None:
+def _event(kind: str, step: int, facts: Facts) -> str | None:
     """An event in one line; None: one that is not shown."""
     if kind == "evaluated":
         name, value = next(iter(facts["metrics"].items()))
@@ -223,9 +223,9 @@ def _rows(snapshot: Snapshot) -> list[str]:
     return lines
 
 
-def as_json(snapshot: Snapshot) -> Mapping[str, Any]:
+def as_json(snapshot: Snapshot) -> Facts:
     """A run for programs."""
-    facts: dict[str, Any] = {
+    facts: Json = {
         "folder": snapshot.name,
         "state": snapshot.state,
         "reason": snapshot.reason,
@@ -251,7 +251,7 @@ def as_json(snapshot: Snapshot) -> Mapping[str, Any]:
 
 def step_metrics(line: Facts) -> StepMetrics:
     """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
-    values: dict[str, Any] = {}
+    values: Json = {}
     for field in fields(StepMetrics):
         values[field.name] = line.get(KEYS.get(field.name, field.name))
     # NaN and infinities are strings in metrics.jsonl: training/logging/encoding.py.

@@ -13,6 +13,7 @@ from gearshift.launcher.config.provenance import Batching, Resolved
 from gearshift.launcher.config.schema import model_name
 from gearshift.launcher.run.prepare import parameters, processes_of
 from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.training.callbacks.base import Json
 from gearshift.training.settings import nested
 
 
@@ -66,7 +67,7 @@ def _length(settings: Any) -> str:
     return ", at most ".join(limits)
 
 
-def plan_as_json(ready: RunPlan, warnings: Sequence[Diagnostic]) -> dict[str, Any]:
+def plan_as_json(ready: RunPlan, warnings: Sequence[Diagnostic]) -> Json:
     """The JSON of --dry-run, with the warnings of the run, whose fixes are commands."""
     resolved = ready.resolved
     processes = []
@@ -95,7 +96,7 @@ def plan_as_json(ready: RunPlan, warnings: Sequence[Diagnostic]) -> dict[str, An
     }
 
 
-def _fetched(resolved: Resolved) -> Iterator[dict[str, Any]]:
+def _fetched(resolved: Resolved) -> Iterator[Json]:
     """The files that the run fetches."""
     download = resolved.settings.download
     if not download.fetch:

@@ -16,6 +16,7 @@ from gearshift.launcher.run_folder import experiences, run_folder
 from gearshift.launcher.run_folder.experiences import Experience, Ledger
 from gearshift.launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest
 from gearshift.models.base import Context, ContinualTask, DataError, Task
+from gearshift.training.callbacks.base import Json
 from gearshift.training.storage import Storage
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _SCHEDULES = ("constant", "linear")
 _RECORDED = ("replay", "epochs", "max_steps", "lr_scale", "warmup", "min_samples")
 
 
-def recorded_settings(continual: Continual) -> dict[str, Any]:
+def recorded_settings(continual: Continual) -> Json:
     """The settings of section `continual` that an experience keeps from its start to its end."""
     return {name: getattr(continual, name) for name in _RECORDED}
 

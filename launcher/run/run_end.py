@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from pydantic import ConfigDict, TypeAdapter
 
@@ -20,7 +20,7 @@ from gearshift.launcher.base.diagnostics import Diagnostic, counted
 from gearshift.launcher.base.redaction import redact_variables
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.run_folder.run_plan import RunPlan
-from gearshift.training.callbacks.base import Facts
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.storage import atomic_write
 
@@ -130,7 +130,7 @@ def build(
 
     cleaned = []
     for diagnostic in diagnostics:
-        texts: dict[str, Any] = {}
+        texts: Json = {}
         for name, value in vars(diagnostic).items():
             if isinstance(value, str):
                 texts[name] = clean(value)

@@ -35,7 +35,7 @@ from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
 from gearshift.training import seeds
 from gearshift.training.agreement import first_error
-from gearshift.training.callbacks.base import TEST, Facts, Outcome
+from gearshift.training.callbacks.base import TEST, Facts, Json, Outcome
 from gearshift.training.checkpoint import retention, tensor_file
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
@@ -289,7 +289,7 @@ def _facts(
     samples: Samples,
     files: dict[str, str] | None,
     world: World,
-) -> dict[str, Any]:
+) -> Json:
     """What each checkpoint tells of its settings and data. Collective."""
     seed = settings.train.seed
     data = {

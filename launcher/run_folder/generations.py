@@ -8,12 +8,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base import environment
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import SLURM_FOLDER, Generation
-from gearshift.training.callbacks.base import Facts
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.logging.metrics import append_event
 from gearshift.training.storage import Storage, storage_errors
@@ -174,7 +173,7 @@ def _append(run: Path, kind: str, generation: Generation, facts: Facts) -> None:
     Storage(folder).append_line(NAME, encode_bytes(line))
 
 
-def _fields(generation: Generation) -> dict[str, Any]:
+def _fields(generation: Generation) -> Json:
     return {"job": generation.job, "generation": generation.number, "restart": generation.restart}
 
 

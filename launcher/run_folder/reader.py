@@ -24,15 +24,13 @@ from gearshift.launcher.run_folder.run_folder import (
     STAGES,
     check_regular,
 )
-from gearshift.training.callbacks.base import Facts
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging.metrics import OF_PART, OF_USAGE
 from gearshift.training.storage import lines_of, open_to_read, parse_json, read_regular
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12)]
 _LARGEST = 1e18
-Json = dict[str, Any]
-"""A JSON object."""
 _Amount = Annotated[float, Field(ge=0, le=_LARGEST)]
 _Number = float | Literal["NaN", "Infinity", "-Infinity"]
 
@@ -73,7 +71,7 @@ class _Test(_Record):
 
 class _Environment(_Record):
     memory_bytes: _Count | None = None
-    libraries: dict[str, Any] = {}
+    libraries: Json = {}
 
 
 class _Stage(_Record):
@@ -99,7 +97,7 @@ class _Result(_Record):
     samples_per_s: _Number | None = None
     parameters: _Count | None = None
     samples: _Count | None = None
-    data: dict[str, Any] | None = None
+    data: Json | None = None
     environment: _Environment | None = None
     machine: dict[str, float] | None = None
     stages: list[_Stage] | None = None
@@ -108,7 +106,7 @@ class _Result(_Record):
 class _Origin(_Record):
     layer: str = ""
     origin: str = ""
-    replaced: list[dict[str, Any]] = []
+    replaced: list[Json] = []
 
 
 class _Operator(_Record):
@@ -169,10 +167,10 @@ class _Event(_Record):
     time: str = ""
     kind: str
     step: _Count
-    facts: dict[str, Any]
+    facts: Json
 
 
-_ANY: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
+_ANY: TypeAdapter[Any] = TypeAdapter(Json)
 EVENT = TypeAdapter(_Event)
 _OF_FILES: Mapping[str, TypeAdapter[Any]] = {
     RESULT: TypeAdapter(_Result),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base.diagnostics import SettingsError, counted, unknown
 from gearshift.launcher.config.command_line import DEFAULT_SPLIT, SPLITS
@@ -15,6 +13,7 @@ from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.launcher.saved_runs import rerun, saved_model
 from gearshift.launcher.saved_runs.saved_model import SavedModel, find_saved
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging.console_text import render_row
 from gearshift.training.logging.encoding import duration, encode_bytes, real
 from gearshift.training.storage import Storage, StorageError
@@ -51,7 +50,7 @@ def describe(model: SavedModel, resolved: Resolved) -> str:
     return model.describe(f"{resolved.settings.engine.name} on {processes}")
 
 
-def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None) -> dict[str, Any]:
+def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None) -> Json:
     """The facts of the finished evaluation.
 
     "error": which metrics that decide are not finite, or None. Starts new processes; the run folder
@@ -82,7 +81,7 @@ def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None
     }
 
 
-def record(folder: Path, facts: Mapping[str, Any]) -> Path | None:
+def record(folder: Path, facts: Facts) -> Path | None:
     """Add a line to evaluations.jsonl of the run; its path. None: the folder is read-only.
 
     Touches the disk; a failure is a warning on stderr.
@@ -96,7 +95,7 @@ def record(folder: Path, facts: Mapping[str, Any]) -> Path | None:
     return folder / run_folder.EVALUATIONS
 
 
-def render(title: str, facts: Mapping[str, Any], saved: Path | None) -> str:
+def render(title: str, facts: Facts, saved: Path | None) -> str:
     """The result as text."""
     metrics = "  ".join(f"{name} {real(value)}" for name, value in facts["metrics"].items())
     samples = f"{counted(facts['samples'], 'sample')} in {duration(facts['seconds'])}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import disk, environment, temporary
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, unknown
@@ -18,6 +18,7 @@ from gearshift.launcher.saved_runs import saved_model
 from gearshift.launcher.saved_runs.saved_model import SavedModel, SavedRun
 from gearshift.models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
 from gearshift.models.common.data_reports import install_command
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.checkpoint.base_weights import has_adapters
 from gearshift.training.logging.encoding import encode
 from gearshift.training.storage import storage_errors
@@ -199,7 +200,7 @@ def invalid_format(format_name: str | None) -> list[Diagnostic]:
     ]
 
 
-def _metrics(model: SavedModel) -> Mapping[str, Any] | None:
+def _metrics(model: SavedModel) -> Facts | None:
     """The metrics of the evaluation at the step of the model; None: there is none."""
     metrics = None
     if model.folder is not None:
@@ -209,9 +210,7 @@ def _metrics(model: SavedModel) -> Mapping[str, Any] | None:
     return metrics
 
 
-def write(
-    run: SavedRun, name: str | None, format_name: str, out: Path | None, where: str
-) -> dict[str, Any]:
+def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, where: str) -> Json:
     """Write the checkpoint `name` of `run`, completely or not at all; the facts to print.
 
     `out`: the folder, set at `where`; None: export-FORMAT in the run folder, or beside a checkpoint

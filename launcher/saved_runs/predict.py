@@ -34,6 +34,7 @@ from gearshift.models.base import (
     Task,
 )
 from gearshift.models.catalog import FAMILIES
+from gearshift.training.callbacks.base import Json
 from gearshift.training.logging.encoding import encode, printable
 from gearshift.training.storage import atomic_write, storage_errors
 
@@ -56,7 +57,7 @@ SAMPLING: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], bool], str]] 
 
 def sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
     """The values of the sampling options, and an error for each invalid one."""
-    fields: dict[str, Any] = {}
+    fields: Json = {}
     diagnostics = []
     for flag, (parse, is_valid, allowed) in SAMPLING.items():
         text = values.get(flag)
@@ -96,7 +97,7 @@ class Predictor:
         """The model on its device. Raises DataError."""
         return self.saved.load(self.task).to(self.device)
 
-    def as_json(self, folder: Path | None, results: Sequence[Result]) -> dict[str, Any]:
+    def as_json(self, folder: Path | None, results: Sequence[Result]) -> Json:
         """The facts to print."""
         return {
             "checkpoint": str(self.saved.path),

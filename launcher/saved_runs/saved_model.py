@@ -18,6 +18,7 @@ from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.models.base import Context, HasBaseWeights, Task, WorksWithoutData
 from gearshift.models.catalog import FAMILIES, HUB, folder_of, is_custom
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.checkpoint import base_weights, manifest, retention
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.settings import nested
@@ -152,7 +153,7 @@ class SavedModel:
     """The checkpoint, or the export."""
     folder: Path | None
     """The folder with the saved files of the task; None: a checkpoint outside of its run."""
-    settings: Mapping[str, Any]
+    settings: Facts
     """The settings of the run by dotted key; of an export, those that a task reads."""
     step: int
     kind: str
@@ -217,7 +218,7 @@ class SavedModel:
             custom_task.add_search_folder(self.settings.get(TASK_FOLDER))
         return task_class(self.family)
 
-    def task_settings(self) -> dict[str, Any]:
+    def task_settings(self) -> Json:
         """The settings that the task is built from, as a tree.
 
         Raises KeyError, TypeError or AttributeError for those of another program, or of an unknown
@@ -335,9 +336,7 @@ def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
     return model
 
 
-def _relocated(
-    settings: Mapping[str, Any], moved: Mapping[str, str], source: Path
-) -> dict[str, Any]:
+def _relocated(settings: Facts, moved: Mapping[str, str], source: Path) -> Json:
     """`settings` with the folders of the pretrained model and of a custom task as they are now.
 
     `moved`: see SavedRun; `source`: the file or folder with the settings. Raises SettingsError.

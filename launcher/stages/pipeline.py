@@ -22,7 +22,7 @@ from gearshift.launcher.run_folder.checkpoint_search import AUTO
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_plan import Pipeline, PipelineStage, ResumeRequest, RunPlan
 from gearshift.models.catalog import Stage
-from gearshift.training.callbacks.base import Facts
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.checkpoint import retention
 from gearshift.training.checkpoint.manifest import MODEL, NAME
 from gearshift.training.logging.encoding import encode, encode_bytes
@@ -349,9 +349,7 @@ def _is_completed(folder: Path) -> bool:
     return (RunReader(folder).result() or {}).get("status") == "completed"
 
 
-def save_result(
-    folder: Path, stages: Mapping[str, Path], codes: Mapping[str, int]
-) -> dict[str, Any]:
+def save_result(folder: Path, stages: Mapping[str, Path], codes: Mapping[str, int]) -> Json:
     """Write and give the result of the pipeline in `folder`; see `summarize`.
 
     Raises StorageError.
@@ -363,9 +361,7 @@ def save_result(
     return result
 
 
-def summarize(
-    folders: Mapping[str, Path], codes: Mapping[str, int] | None = None
-) -> dict[str, Any]:
+def summarize(folders: Mapping[str, Path], codes: Mapping[str, int] | None = None) -> Json:
     """The result of a pipeline, from those in the `folders` of its stages. Reads the disk.
 
     `codes` holds the exit codes of this start.
