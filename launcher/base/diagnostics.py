@@ -55,32 +55,9 @@ class SettingsError(Exception):
         super().__init__(render(self.diagnostics))
 
     @classmethod
-    def of(
-        cls: type[Error],
-        message: str,
-        *,
-        key: str | None = None,
-        value: Any = None,
-        where: str | None = None,
-        allowed: str | None = None,
-        did_you_mean: str | None = None,
-        fix: str | None = None,
-        replaces: tuple[str, ...] = (),
-        hint: str | None = None,
-    ) -> Error:
-        """The error of a single diagnostic."""
-        diagnostic = Diagnostic(
-            message,
-            key=key,
-            value=value,
-            where=where,
-            allowed=allowed,
-            did_you_mean=did_you_mean,
-            fix=fix,
-            replaces=replaces,
-            hint=hint,
-        )
-        return cls([diagnostic])
+    def of(cls: type[Error], message: str, **parts: Any) -> Error:
+        """The error of a single diagnostic, with its `parts`."""
+        return cls([Diagnostic(message, **parts)])
 
 
 class FetchError(Exception):

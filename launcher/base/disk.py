@@ -63,8 +63,13 @@ def check_writable(
     except OSError as error:  # no permission, or the name is too long
         problem = error.strerror or str(error)
     if problem is not None:
-        message = f"cannot write to {folder}: {problem}"
-        raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed, hint=hint)
+        raise SettingsError.of(
+            f"cannot write to {folder}: {problem}",
+            value=str(folder),
+            where=where,
+            allowed=allowed,
+            hint=hint,
+        )
 
 
 @contextmanager

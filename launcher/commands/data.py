@@ -110,8 +110,11 @@ def inspect_matches(
 
 def _resolved(args: CliArgs, path: str) -> Resolved:
     """The settings that read `path`. Raises SettingsError, also if they read other data."""
-    options = {**args.options, "data.path": ("data check", path)}
-    resolved = resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
+    resolved = resolve(
+        replace(args, options={**args.options, "data.path": ("data check", path)}),
+        machine.detect_machine(),
+        world_size=1,
+    )
     if "data.path" in resolved.values:
         reason = why_ineffective(resolved.values, "data.path")
         if reason:

@@ -133,8 +133,13 @@ def count_groups(resolved: Resolved) -> int:
             raise about_data(error) from error
         split = RunReader(folder).object(SPLIT_FILE) or {}
     if split.get("fold") != _FIRST_FOLD:
-        message = f"{settings.model.family} cannot be split into folds: it does not read data.fold"
-        raise SettingsError.of(message, key=FOLD, fix="", replaces=("--folds",), hint=SPLIT_HINT)
+        raise SettingsError.of(
+            f"{settings.model.family} cannot be split into folds: it does not read data.fold",
+            key=FOLD,
+            fix="",
+            replaces=("--folds",),
+            hint=SPLIT_HINT,
+        )
     return len(split["train"]) + len(split["val"])
 
 

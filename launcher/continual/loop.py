@@ -305,8 +305,7 @@ class ContinualLoop:
         """Train on an experience; an end if that ends the run."""
         if experience.state == "planned":
             make_folder(self._folder, experience.number, self._source, experience.files)
-            replayed = tuple(self._replayable())
-            experience = replace(experience, state="training", replayed=replayed)
+            experience = replace(experience, state="training", replayed=tuple(self._replayable()))
             self._save(self._ledger.updated(experience))
         missing = self._missing(experience)
         if missing is not None:
@@ -329,8 +328,9 @@ class ContinualLoop:
         outcome = end.outcome or {}
         if outcome.get("status") == "completed":
             step = int(outcome["steps"])
-            forgetting = outcome.get("experience")
-            trained = replace(experience, state="trained", end_step=step, forgetting=forgetting)
+            trained = replace(
+                experience, state="trained", end_step=step, forgetting=outcome.get("experience")
+            )
             self._save(self._ledger.updated(trained))
             # What was asked to be resumed is done: from here on the newest checkpoint is.
             self._resume = None
@@ -407,8 +407,9 @@ class ContinualLoop:
 
     def _plan_experience(self, files: Files) -> None:
         number = len(self._ledger.experiences)
-        settings = recorded_settings(self._settings)
-        new = Experience(number, files, start_step=self._step or 0, settings=settings)
+        new = Experience(
+            number, files, start_step=self._step or 0, settings=recorded_settings(self._settings)
+        )
         self._save(self._ledger.updated(new))
         names = ", ".join([*files][:3])
         if len(files) > 3:

@@ -75,8 +75,10 @@ def decide_engine(
     numbers, reason = larger_micro_batch
     resolved = decision.resolved
     before = resolved.batching.micro_batch
-    notes = [*resolved.notes, f"{MICRO}: {numbers.micro_batch} instead of {before}: {reason}"]
-    resolved = replace(resolved.with_batching(numbers, reason), notes=notes)
+    resolved = replace(
+        resolved.with_batching(numbers, reason),
+        notes=[*resolved.notes, f"{MICRO}: {numbers.micro_batch} instead of {before}: {reason}"],
+    )
     return replace(decision, resolved=resolved)
 
 

@@ -369,8 +369,9 @@ class Planner:
             layout = options.ds_config["zero_optimization"]
             placed = zero(trace, target.ranks, accumulation, layout)
         elif engine.is_traced:
-            offloads = engine.placement.offloads
-            placed = as_traced(trace, target.ranks, offloads=offloads, on_cpu=is_cpu)
+            placed = as_traced(
+                trace, target.ranks, offloads=engine.placement.offloads, on_cpu=is_cpu
+            )
         else:
             placed = replicated(trace, target.ranks, accumulation, engine.placement)
 
@@ -443,9 +444,11 @@ class Planner:
 
         def change(model: Module) -> None:
             self._process_bytes = self._process_bytes or psutil.Process().memory_info().rss
-            only_trained = base_weights.has_adapters(subject.task)
-            bytes_ = retention.checkpoint_bytes(model, subject.settings, only_trained=only_trained)
-            checkpoints.append(bytes_)
+            checkpoints.append(
+                retention.checkpoint_bytes(
+                    model, subject.settings, only_trained=base_weights.has_adapters(subject.task)
+                )
+            )
             if rounds:
                 norms_in_fp32(model)
                 weights = dict(model.named_parameters())
@@ -484,10 +487,9 @@ def _seconds(plan: Plan, subject: Subject, gpu: Gpu) -> Seconds:
     accumulation = plan.batching.accumulation
     settings = subject.settings
     val_samples = len(subject.task.data("val"))
-    moved = time.moved_bytes(plan.device, trace.trainable, accumulation, trace.offloaded)
     work = time.StepWork(
         flops=trace.flops,
-        moved=moved,
+        moved=time.moved_bytes(plan.device, trace.trainable, accumulation, trace.offloaded),
         sent=plan.placed.sent_bytes,
         copied=2 * accumulation * trace.offloaded,
     )

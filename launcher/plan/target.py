@@ -133,13 +133,14 @@ def _number(option: Option, values: Mapping[str, str], diagnostics: list[Diagnos
     try:
         return adapter.validate_python(text)
     except ValueError:
-        error = Diagnostic(
-            f"{flag} {values[flag]} is invalid",
-            where=f"{flag} {values[flag]}",
-            allowed=allowed,
-            fix=f"{flag} {text}GiB" if adapter is _SIZE and text.isdigit() else None,
+        diagnostics.append(
+            Diagnostic(
+                f"{flag} {values[flag]} is invalid",
+                where=f"{flag} {values[flag]}",
+                allowed=allowed,
+                fix=f"{flag} {text}GiB" if adapter is _SIZE and text.isdigit() else None,
+            )
         )
-        diagnostics.append(error)
         return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from math import inf
 from pathlib import Path
@@ -24,6 +24,7 @@ Point = tuple[float, float | None]
 Unit = Literal["number", "bytes", "seconds", "percent", "per second"]
 BUCKETS = 1000
 """Pairs of points that the lines of a plot share: about one for each pixel."""
+UNKNOWN = "–"
 COLORS = 10
 """Number of colors; the page calls them --c0 to --c9."""
 _Any = TypeVar("_Any")
@@ -100,9 +101,7 @@ def fact_rows(facts: Facts) -> list[tuple[str, str]]:
 def cut(text: object) -> str:
     """A text, up to what fits a page."""
     string = str(text)
-    if len(string) > 20_000:
-        string = f"{string[:20_000]}…"
-    return string
+    return string if len(string) <= 20_000 else f"{string[:20_000]}…"
 
 
 def fact_text(value: Any) -> str:
@@ -201,6 +200,11 @@ def thinned(items: Sequence[_Any], most: int) -> Sequence[_Any]:
     if len(items) <= most:
         return items
     return [items[at * (len(items) - 1) // (most - 1)] for at in range(most)]
+
+
+def known(value: Any, text_of: Callable[[Any], str] = str) -> str:
+    """The text of a value; a dash for None."""
+    return UNKNOWN if value is None else text_of(value)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

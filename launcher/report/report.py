@@ -33,6 +33,7 @@ _AT_END: Sequence[tuple[str, Unit, str]] = (
     ("Model FLOPs utilization", "number", "mfu"),
 )
 """Plots of one key: title, unit and key, above the step times and at the end."""
+_OUTCOME = ("model", "mode", "engine", "best", "wall_s", "samples_per_s", "peak_memory_bytes")
 _ROWS: Mapping[str, Sequence[str]] = {
     "saves": ["saved"],
     "evaluations": ["evaluated", "best_loaded", "control"],
@@ -67,15 +68,14 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
     if len(runs) == 1:
         single = whole or runs[0]
     outcomes = []
-    samples = {}
     for run, mark in zip(runs, facts.validation_marks(runs), strict=True):
         word, _ = facts.status(run)
         figures = facts.figures(run)
         if mark:
             figures["best"] += f" (data {mark})"
         outcomes.append((run.name, facts.title(run), word, *figures.values()))
-        # The pictures of all runs share the size of one page.
-        samples[run.folder] = run_record.samples(run, run_record.PICTURE_BYTES // len(runs))
+    # The pictures of all runs share the size of one page.
+    room = run_record.PICTURE_BYTES // len(runs)
     return page.render(
         _TEMPLATE,
         _curves(runs),
@@ -85,7 +85,7 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
         facts=facts,
         fact_rows=page.fact_rows,
         outcomes=outcomes,
-        samples=samples,
+        samples={run.folder: run_record.samples(run, room) for run in runs},
     )
 
 
@@ -132,13 +132,11 @@ def refresh(folder: Path) -> None:
 
     Touches the disk.
     """
-    folders = [folder]
-    if run_record.is_stage(folder):
-        folders.append(folder.absolute().parent)
-    for reported_folder in folders:
-        path = reported_folder / run_folder.REPORT
-        if path.is_file() and page.is_page(path):
-            write_at_end(reported_folder)
+    for reported in (folder, folder.absolute().parent):
+        path = reported / run_folder.REPORT
+        is_of_run = reported == folder or run_record.is_stage(folder)
+        if is_of_run and path.is_file() and page.is_page(path):
+            write_at_end(reported)
 
 
 def as_json(runs: Sequence[RunRecord], out: Path) -> Json:
@@ -149,21 +147,20 @@ def as_json(runs: Sequence[RunRecord], out: Path) -> Json:
     outcomes = []
     for run, mark in zip(runs, facts.validation_marks(runs), strict=True):
         word, _ = facts.status(run)
-        outcome = {"folder": str(run.folder), "status": word, "steps": run.steps}
-        outcome["validation"] = mark or None
-        for name in (
-            "model",
-            "mode",
-            "engine",
-            "best",
-            "wall_s",
-            "samples_per_s",
-            "peak_memory_bytes",
-        ):
-            outcome[name] = run.result.get(name)
-        outcomes.append(outcome)
-    note = facts.validation_note(runs)
-    return {"report": str(out), "runs": outcomes, "warning": note or None}
+        outcomes.append(
+            {
+                "folder": str(run.folder),
+                "status": word,
+                "steps": run.steps,
+                "validation": mark or None,
+                **{name: run.result.get(name) for name in _OUTCOME},
+            }
+        )
+    return {
+        "report": str(out),
+        "runs": outcomes,
+        "warning": facts.validation_note(runs) or None,
+    }
 
 
 def _curves(runs: Sequence[RunRecord]) -> Json:
@@ -280,13 +277,6 @@ def _marks(run: RunRecord, prefix: str) -> list[Json]:
     for color, (row, events) in enumerate(by_row.items()):
         # Each row by itself, else a rare kind is lost among the frequent ones.
         for event in page.thinned(events, facts.MOST_EVENTS):
-            text = prefix + facts.event_text(event)
-            marks.append(
-                {
-                    "x": event["step"],
-                    "lane": row,
-                    "text": text[:300],
-                    "color": color,
-                }
-            )
+            text = f"{prefix}{facts.event_text(event)}"[:300]
+            marks.append({"x": event["step"], "lane": row, "text": text, "color": color})
     return marks

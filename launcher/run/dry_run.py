@@ -73,8 +73,9 @@ def plan_as_json(ready: RunPlan, warnings: Sequence[Diagnostic]) -> Json:
     processes = []
     if not ready.launched:  # else torchrun or srun has started them
         for rank in range(resolved.nproc):
-            process = {"rank": rank, "started": ready.starts_processes, "threads": ready.threads}
-            processes.append(process)
+            processes.append(
+                {"rank": rank, "started": ready.starts_processes, "threads": ready.threads}
+            )
     resume = None
     if ready.resume:
         resume = {**asdict(ready.resume), "source": str(ready.resume.source)}

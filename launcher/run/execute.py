@@ -224,8 +224,9 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
             smaller = _halved(again, end)
         if smaller is not None:
             # settings.yaml and origins.json then show the new numbers and their origin.
-            resolved = again.resolved.with_batching(smaller, "reduced after out of memory")
-            again = replace(again, resolved=resolved)
+            again = replace(
+                again, resolved=again.resolved.with_batching(smaller, "reduced after out of memory")
+            )
             reductions += 1
             line = f"restart with micro-batches of {smaller.micro_batch}"
             facts = {
@@ -258,8 +259,11 @@ def _halved(plan: RunPlan, end: RunEnd) -> Batching | None:
     """Half the micro-batch that ran out of memory; None: it cannot be halved."""
     numbers = plan.resolved.batching
     micro_batch = end.micro_batch or numbers.micro_batch  # a run may have reduced it itself
-    accumulation = numbers.micro_batch * numbers.accumulation // micro_batch
-    failed = replace(numbers, micro_batch=micro_batch, accumulation=accumulation)
+    failed = replace(
+        numbers,
+        micro_batch=micro_batch,
+        accumulation=numbers.micro_batch * numbers.accumulation // micro_batch,
+    )
     return next(batching.halvings(failed), None)
 
 

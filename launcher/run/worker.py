@@ -617,8 +617,13 @@ def _prepare_folder(rank: Rank, train_plan: TrainPlan) -> None:
     if job.resume:
         from gearshift.launcher.run_folder.checkpoint_search import prepare_folder
 
-        is_end = train_plan.first_step >= train_plan.end_step
-        prepare_folder(job.resume, job.resolved, storage, rank.resumed, is_end=is_end)
+        prepare_folder(
+            job.resume,
+            job.resolved,
+            storage,
+            rank.resumed,
+            is_end=train_plan.first_step >= train_plan.end_step,
+        )
 
 
 _PER_MACHINE = ("engine.nproc", "engine.threads", "engine.bind_cores", "loader.", "limits.")

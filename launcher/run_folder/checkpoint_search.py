@@ -243,8 +243,9 @@ def _newest_intact(saved: dict[int, Path]) -> SavedCheckpoint | None:
         except (CheckpointUnreadable, PermissionError):
             raise
         except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
-            text = f"cannot use the checkpoint of step {step}: {folder}: {error}"
-            damage = damage or CheckpointError(text)
+            damage = damage or CheckpointError(
+                f"cannot use the checkpoint of step {step}: {folder}: {error}"
+            )
     if damage:
         raise damage
     return None

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import SettingsError
@@ -25,13 +25,11 @@ from gearshift.launcher.run_folder.run_folder import (
     check_regular,
 )
 from gearshift.training.callbacks.base import Facts, Json
-from gearshift.training.logging.metrics import OF_PART, OF_USAGE
 from gearshift.training.storage import lines_of, open_to_read, parse_json, read_regular
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12)]
-_LARGEST = 1e18
-_Amount = Annotated[float, Field(ge=0, le=_LARGEST)]
+_Amount = Annotated[float, Field(ge=0, le=1e18)]
 _Number = float | Literal["NaN", "Infinity", "-Infinity"]
 
 
@@ -122,38 +120,14 @@ class _Profile(_Record):
 
 
 class _TrainLine(_Record):
-    """Beside these it has the learning rates of parts, and what the machine uses in percent."""
+    """All else is an amount: of time, memory, samples; a learning rate, or what a machine uses."""
 
     kind: Literal["train"]
     step: _Count
-    epoch: _Amount | None = None
-    samples: _Count | None = None
-    tokens: _Count | None = None
     loss: _Number | None = None
     parts: dict[str, _Number] = {}
     grad_norm: _Number | None = None
-    lr: _Amount | None = None
-    skipped: _Count | None = None
-    loss_scale: _Amount | None = None
-    step_time_s: _Seconds | None = None
-    data_time_s: _Seconds | None = None
-    samples_per_s: _Amount | None = None
-    tokens_per_s: _Amount | None = None
-    mfu: _Amount | None = None
-    device_memory_bytes: _Count | None = None
-    host_memory_bytes: _Count | None = None
-    forward_time_s: _Seconds | None = None
-    backward_time_s: _Seconds | None = None
-    optimizer_time_s: _Seconds | None = None
-
-    @model_validator(mode="after")
-    def _check_others(self) -> _TrainLine:
-        for key, value in (self.model_extra or {}).items():
-            is_read = key.startswith(OF_PART) or key.endswith(OF_USAGE)
-            is_number = type(value) in (int, float) and 0 <= value <= _LARGEST
-            if is_read and not is_number:
-                raise ValueError(f"{key} is no number from 0 on")
-        return self
+    __pydantic_extra__: dict[str, _Amount | None]
 
 
 class _EvalLine(_Record):
@@ -282,8 +256,9 @@ def _damaged(path: Path, error: ValueError, line: int | None = None) -> InvalidR
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or None
         reason = first["msg"]
-    message = f"{where} is damaged: {reason}"
-    return InvalidRecord.of(message, value=str(path), key=key, where=where, fix=fix)
+    return InvalidRecord.of(
+        f"{where} is damaged: {reason}", value=str(path), key=key, where=where, fix=fix
+    )
 
 
 @contextmanager
@@ -296,5 +271,6 @@ def _reading(path: Path) -> Iterator[None]:
     except ValueError as error:
         raise _damaged(path, error) from error
     except OSError as error:
-        message = f"{path} cannot be read: {error.strerror or error}"
-        raise InvalidRecord.of(message, value=str(path), where=str(path)) from error
+        raise InvalidRecord.of(
+            f"{path} cannot be read: {error.strerror or error}", value=str(path), where=str(path)
+        ) from error

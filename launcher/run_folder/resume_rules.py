@@ -144,10 +144,14 @@ def _resumed(
         name = f"{folder} until step {checkpoint.step}"
         diagnostics += errors_of(changes, args.reset, resolved, name)
     elif run.is_completed and (args.reset or is_left):
-        message = f"{folder} was completed, and has no checkpoint left to train on from"
-        where = f"{args.resume_option} {args.resume}"
-        fix = f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
-        diagnostics.append(Diagnostic(message, value=str(folder), where=where, fix=fix))
+        diagnostics.append(
+            Diagnostic(
+                f"{folder} was completed, and has no checkpoint left to train on from",
+                value=str(folder),
+                where=f"{args.resume_option} {args.resume}",
+                fix=f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}",
+            )
+        )
     if diagnostics:
         raise SettingsError(diagnostics)
     reset = [part for part in PARTS if part in args.reset]

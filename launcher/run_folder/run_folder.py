@@ -125,8 +125,14 @@ def writing_errors(out: Path, where: str) -> list[Diagnostic]:
         return []
     if is_run_folder(out) or (out / STAGES).is_file():
         return [_in_use(out, where)]
-    message = f"the folder {out} is not empty and not a run folder: it has {name}"
-    return [Diagnostic(message, value=str(out), where=where, allowed=_ALLOWED)]
+    return [
+        Diagnostic(
+            f"the folder {out} is not empty and not a run folder: it has {name}",
+            value=str(out),
+            where=where,
+            allowed=_ALLOWED,
+        )
+    ]
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -237,8 +243,12 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     except OSError as error:
         if path.is_dir():
             folder.discard()
-        message = f"cannot write the run folder {path}: {error.strerror or error}"
-        raise SettingsError.of(message, value=str(path), where=where, allowed=_ALLOWED) from error
+        raise SettingsError.of(
+            f"cannot write the run folder {path}: {error.strerror or error}",
+            value=str(path),
+            where=where,
+            allowed=_ALLOWED,
+        ) from error
     return folder
 
 
@@ -351,6 +361,10 @@ def append_log(folder: Path, text: str) -> None:
 
 
 def _in_use(out: Path, where: str) -> Diagnostic:
-    message = f"the run folder {out} contains another run"
-    fix = f"{PROGRAM} resume {shlex.quote(str(out))}"
-    return Diagnostic(message, value=str(out), where=where, allowed=_ALLOWED, fix=fix)
+    return Diagnostic(
+        f"the run folder {out} contains another run",
+        value=str(out),
+        where=where,
+        allowed=_ALLOWED,
+        fix=f"{PROGRAM} resume {shlex.quote(str(out))}",
+    )

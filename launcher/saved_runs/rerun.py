@@ -95,14 +95,18 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
             shutil.copyfile(file, folder / file.name)
         # As in the run: the order of sums depends on them.
         settings = resolved.settings
-        threads = affinity.threads(
-            settings.engine,
-            machine.detect_machine().cores,
-            resolved.nproc,
-            environment.variables(),
-            settings.continual.enabled,
+        plan = replace(
+            plan,
+            resume=replace(resume, source=source),
+            folder=folder,
+            threads=affinity.threads(
+                settings.engine,
+                machine.detect_machine().cores,
+                resolved.nproc,
+                environment.variables(),
+                settings.continual.enabled,
+            ),
         )
-        plan = replace(plan, resume=replace(resume, source=source), folder=folder, threads=threads)
         end = supervisor.supervise(plan)
         code = end.exit_code
         # A signal can interrupt a rank during an import, which then fails with an error of its own.

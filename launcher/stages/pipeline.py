@@ -189,13 +189,13 @@ class _Preparation:
         if plan.launched:  # ranks of torchrun or srun cannot end between stages
             source = plan.launched.source
             where = f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}"
-            hint = f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage"
             self.invalid.append(
                 Diagnostic(
                     f"each stage runs in its own processes, but {source} started this one",
                     where=where,
                     allowed=f"one stage at a time under {source}",
-                    hint=hint,
+                    hint=f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  "
+                    "or resume one stage",
                 )
             )
         return plan
@@ -297,8 +297,9 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
             value = str(weights_in(args.weights, stage))
         except SettingsError as error:
             diagnostics = error.diagnostics
-        filled = {**args.filled, stage.loads: Setting(value, Origin(CLI_LAYER, option))}
-        return replace(rest, filled=filled), diagnostics
+        return replace(
+            rest, filled={**args.filled, stage.loads: Setting(value, Origin(CLI_LAYER, option))}
+        ), diagnostics
     refusal = Diagnostic(
         f"{option}: {problem}",
         FROM.flag,
