@@ -83,9 +83,9 @@ def main(command_line: CommandLine) -> int:
         if reasons:
             row |= {"runs_here": False, "why_not": "; ".join(reasons)}
     if is_json:
-        rows = []
-        for check in checks:
-            rows.append({**check._asdict(), "fix": check.fix and shlex.split(check.fix)})
+        rows = [
+            {**check._asdict(), "fix": check.fix and shlex.split(check.fix)} for check in checks
+        ]
         print(json.dumps({"checks": rows, "engines": engines}, indent=2))
     else:
         print("\nengines:")

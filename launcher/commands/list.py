@@ -82,9 +82,10 @@ def models() -> list[Json]:
     """The model families with their stages, and their sizes with the number of parameters."""
     rows = []
     for family in FAMILIES.values():
-        sizes = []
-        for name, size in config_of(family.name).SIZES.items():
-            sizes.append({**asdict(size), "name": name, "parameters": size.parameters})
+        sizes = [
+            {**asdict(size), "name": name, "parameters": size.parameters}
+            for name, size in config_of(family.name).SIZES.items()
+        ]
         rows.append(
             {
                 "name": family.name,
@@ -107,9 +108,9 @@ def modes() -> list[Json]:
 
 def recipes() -> list[Json]:
     """The recipes, by the names that `--config` takes."""
-    rows = []
-    for name, recipe in presets.recipes().items():
-        rows.append({"name": name, "sentence": recipe.sentence})
+    rows = [
+        {"name": name, "sentence": recipe.sentence} for name, recipe in presets.recipes().items()
+    ]
     return rows
 
 

@@ -114,9 +114,9 @@ def _generate(
 
     name = prompts[0].name if len(prompts) == 1 else predict.stem(str(argument))
     folder = predict.ResultFolder(out)
-    results = []
-    for prompt, result in zip(prompts, texts, strict=True):
-        results.append(folder.add_text(name, prompt, result))
+    results = [
+        folder.add_text(name, prompt, result) for prompt, result in zip(prompts, texts, strict=True)
+    ]
     if not as_json:
         print(f"wrote {out / results[0].files[0]}")
     return predictor.as_json(out, results)

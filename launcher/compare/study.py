@@ -265,9 +265,10 @@ def decide(
         bound = bounds.get(side)
         if bound is None:
             continue
-        differences = {}
-        for name, value, base_value in zip(names, values, base_values, strict=True):
-            differences[name] = sign * (value - bound * base_value)
+        differences = {
+            name: sign * (value - bound * base_value)
+            for name, value, base_value in zip(names, values, base_values, strict=True)
+        }
         mean = study.mean(differences)
         low, high = (mean and mean.interval) or (-inf, inf)
         is_inside = is_inside and low >= 0

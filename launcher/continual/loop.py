@@ -273,10 +273,11 @@ class ContinualLoop:
         with suppress(StopIteration, ValueError):
             text = next(RunReader(self._folder).events()).get("time", "")
             started_at = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-        earlier = {}
-        for name, stamp in list_files(self._source).items():
-            if stamp.mtime_ns / 1e9 <= started_at:
-                earlier[name] = stamp
+        earlier = {
+            name: stamp
+            for name, stamp in list_files(self._source).items()
+            if stamp.mtime_ns / 1000000000.0 <= started_at
+        }
         files = record_files(self._source, earlier)
         make_folder(self._folder, 0, self._source, files)
         if self._plan.is_trained:

@@ -24,7 +24,7 @@ from gearshift.launcher.run import affinity
 from gearshift.models.base import DataError, Picture, SamplePart
 from gearshift.models.catalog import FAMILIES, is_custom
 from gearshift.models.common.data_files import check_kind, conversion
-from gearshift.training.callbacks.base import Facts, Json
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.storage import atomic_write
 
 DEFAULT_FOLDER = Path("data-check")
@@ -100,9 +100,9 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
     """
 
     names = list(FAMILIES) if family is None else [family]
-    formats: Json = {}
-    for name in names:
-        formats[name] = None if is_custom(name) else import_module(FAMILIES[name].formats)
+    formats = {
+        name: None if is_custom(name) else import_module(FAMILIES[name].formats) for name in names
+    }
     if path.startswith(EMBEDDED):
         owners = {}
         for name in names:

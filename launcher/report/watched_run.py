@@ -251,9 +251,9 @@ def as_json(snapshot: Snapshot) -> Facts:
 
 def step_metrics(line: Facts) -> StepMetrics:
     """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
-    values: Json = {}
-    for field in fields(StepMetrics):
-        values[field.name] = line.get(KEYS.get(field.name, field.name))
+    values = {
+        field.name: line.get(KEYS.get(field.name, field.name)) for field in fields(StepMetrics)
+    }
     # NaN and infinities are strings in metrics.jsonl: training/logging/encoding.py.
     values["loss"] = float(line["loss"])
     values["grad_norm"] = float(line["grad_norm"])

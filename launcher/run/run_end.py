@@ -125,10 +125,11 @@ def build(kind: Kind, rank: int, text: str, trace: str = "", **facts: Any) -> Ru
 
 def without_secrets(record: _Record) -> _Record:
     """A record whose texts have no secrets of the environment."""
-    changes: Json = {}
-    for name, value in vars(record).items():
-        if isinstance(value, str):
-            changes[name] = redact_variables(value, environment.variables())
+    changes: Json = {
+        name: redact_variables(value, environment.variables())
+        for name, value in vars(record).items()
+        if isinstance(value, str)
+    }
     return replace(record, **changes)
 
 

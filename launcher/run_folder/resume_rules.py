@@ -69,10 +69,11 @@ def decide(
     if args.resume is None and not args.reset:
         return RunPlan(resolve(args, machine, world_size, None, chosen))
     # All errors of one start come together: none of them ends the search for others.
-    diagnostics: list[Diagnostic] = []
-    for part in args.reset:
-        if part not in PARTS:
-            diagnostics.append(unknown("--reset", part, PARTS, where=f"--reset {part}"))
+    diagnostics = [
+        unknown("--reset", part, PARTS, where=f"--reset {part}")
+        for part in args.reset
+        if part not in PARTS
+    ]
     run = None
     base = None
     if args.resume is None:

@@ -243,10 +243,11 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
         notes = FORMATS[format_name](model, checkpoint, task, unfinished) or {}
         # Complete, or not there at all.
         unfinished.replace(folder)
-    files = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            files[str(file.relative_to(folder))] = file.stat().st_size
+    files = {
+        str(file.relative_to(folder)): file.stat().st_size
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
     return {
         "folder": str(folder),
         "format": format_name,

@@ -146,9 +146,10 @@ class _Preparation:
 
     def _refuse_useless(self, pipeline: Path, folders: Mapping[str, Path]) -> None:
         """Errors of arguments that do nothing on the resumed stages in `folders`."""
-        useless = {}
-        for setting in self.args.filled.values():
-            useless[setting.origin.where.partition(" ")[0]] = setting.origin.where
+        useless = {
+            setting.origin.where.partition(" ")[0]: setting.origin.where
+            for setting in self.args.filled.values()
+        }
         if self.args.weights is not None:
             useless[FROM.flag] = f"{FROM.flag} {self.args.weights}"
         if self.out and self.out.resolve() != pipeline.resolve():
