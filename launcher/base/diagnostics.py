@@ -162,6 +162,11 @@ def plain(value: Any) -> str:
     return str(value)
 
 
+def program_line(*words: object) -> str:
+    """A command line of this program, as one would type it."""
+    return f"{PROGRAM} {shlex.join(map(str, words))}"
+
+
 def from_here(path: Path) -> str:
     """A path as one would type it in the working directory."""
     here = Path.cwd()

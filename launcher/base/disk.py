@@ -73,6 +73,16 @@ def check_writable(
 
 
 @contextmanager
+def writing(path: Path, where: str, **parts: str) -> Iterator[None]:
+    """Raise SettingsError, with its `parts`, where the block cannot write the file or folder."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot write {error.filename or path}: {error.strerror or error}"
+        raise SettingsError.of(problem, value=str(path), where=where, **parts) from error
+
+
+@contextmanager
 def new_parents(path: Path) -> Iterator[None]:
     """Make the missing folders above `path`, and remove them if the block fails. Raises OSError."""
     missing = [parent for parent in path.absolute().parents if not parent.exists()]

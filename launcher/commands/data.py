@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import wrap
 
 from gearshift.launcher.base import exit_codes, signals
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, program_line
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config import errors, hub, machine
@@ -153,7 +152,7 @@ def _lines(findings: Findings, file: Path, args: CliArgs) -> Iterator[str]:
 def _train_line(args: CliArgs, model: str | None, **options: tuple[str, str]) -> str:
     """The command that trains with the settings of `args`, and `options` by their key."""
     words = arguments(replace(args, model=model, options=options))
-    return redact(f"train on it:  {PROGRAM} {shlex.join(words)}")
+    return redact(f"train on it:  {program_line(*words)}")
 
 
 def _fetch(command_line: CommandLine) -> int:

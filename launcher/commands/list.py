@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
 from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
+from gearshift.launcher.base.diagnostics import SettingsError, program_line
 from gearshift.launcher.commands import output
 from gearshift.launcher.commands.catalog import BY, RUNS
 from gearshift.launcher.config import presets
@@ -33,7 +32,7 @@ def main(command_line: CommandLine) -> int:
             value=metric,
             where=f"command line: {BY.flag} {metric}",
             allowed=f"beside {RUNS}",
-            fix=f"{PROGRAM} list {RUNS} {BY.flag} {shlex.quote(metric)}",
+            fix=program_line("list", RUNS, BY.flag, metric),
         )
     if kind:
         rows = kinds[kind]()

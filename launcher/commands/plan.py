@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gearshift.launcher.base import environment, exit_codes
-from gearshift.launcher.base.diagnostics import PROGRAM, counted, plain
+from gearshift.launcher.base.diagnostics import counted, plain, program_line
 from gearshift.launcher.commands import output
 from gearshift.launcher.config import machine, selection
 from gearshift.launcher.config.argument_list import arguments
@@ -125,8 +124,8 @@ def _plan(
                 say(_rung(plan, step))
     take = choose_step(steps)
     if take is not None:
-        command = shlex.join(arguments(command_line.args.with_sets(take.sets)))
-        say("", f"> {take.name}:", f"  {PROGRAM} {command}    ({take.plan.needs})")
+        command = program_line(*arguments(command_line.args.with_sets(take.sets)))
+        say("", f"> {take.name}:", f"  {command}    ({take.plan.needs})")
     rungs = [_as_json(step, plan) | {"take": step is take} for step in steps]
     return plan.as_json() | {"advice": [rung for rung in rungs if rung["take"]], "rungs": rungs}
 

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from textwrap import indent
 
 from gearshift.launcher.base import disk
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
+from gearshift.launcher.base.diagnostics import Diagnostic, counted, program_line, render
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config.command_line import CommandLine
@@ -115,7 +115,7 @@ def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]
     resumed = submission.folder if first.lines is None else run.folder
     lines.append(f"follow   tail -F {shlex.quote(str(first.log(ids[0], run)))}")
     lines.append(f"cancel   scancel {' '.join(reversed(ids))}")
-    lines.append(f"resume   {PROGRAM} submit --resume {shlex.quote(str(resumed))}")
+    lines.append(f"resume   {program_line('submit', '--resume', resumed)}")
     return "\n".join(lines)
 
 

@@ -222,13 +222,6 @@ def sample_rows(findings: Findings) -> list[tuple[str, str]]:
 
 def write(findings: Findings, folder: Path) -> Path:
     """Write the page. Touches the disk. Raises SettingsError."""
-    try:
-        with disk.new_parents(folder / PAGE):
-            atomic_write(folder / PAGE, render(findings))
-    except OSError as error:
-        raise SettingsError.of(
-            f"cannot write {error.filename or folder}: {error.strerror or error}",
-            value=str(folder),
-            where=f"--out {folder}",
-        ) from error
+    with disk.writing(folder, f"--out {folder}"), disk.new_parents(folder / PAGE):
+        atomic_write(folder / PAGE, render(findings))
     return folder / PAGE

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
+from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from gearshift.launcher.base.diagnostics import PROGRAM, from_here, plain
+from gearshift.launcher.base.diagnostics import from_here, plain, program_line
 from gearshift.launcher.config.provenance import FITTED_LAYERS, LAYERS, USER_LAYERS
 from gearshift.launcher.report import page
 from gearshift.launcher.report.page import known
@@ -220,14 +221,15 @@ def texts(run: RunRecord, kind: str) -> list[tuple[str, str, bool]]:
 def commands(run: RunRecord) -> list[tuple[str, str]]:
     """What each command does, and its line, for the working directory."""
     path = from_here(run.folder.absolute())
-    model = shlex.quote(_setting(run, "model"))
-    mode = shlex.quote(_setting(run, "mode"))
-    lines = [("repeat", f"--config {shlex.quote(f'{path}/{run_folder.SETTINGS}')}")]
+    model = _setting(run, "model")
+    mode = _setting(run, "mode")
     # Without a checkpoint there is nothing to resume or to replay.
     names = ("resume", "verify", "report") if run.checkpoints else ("report",)
-    lines += [(name, f"{name} {shlex.quote(path)}") for name in names]
-    lines.append(("measure the promises of the mode", f"compare --model {model} --modes {mode}"))
-    return [(name, f"{PROGRAM} {line}") for name, line in lines]
+    return [
+        ("repeat", program_line("--config", Path(path, run_folder.SETTINGS))),
+        *[(name, program_line(name, path)) for name in names],
+        ("compare with mode default", program_line("compare", "--model", model, "--modes", mode)),
+    ]
 
 
 def _setting(run: RunRecord, name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment, exit_codes, signals
-from gearshift.launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
+from gearshift.launcher.base.diagnostics import (
+    PROGRAM,
+    FetchError,
+    SettingsError,
+    from_here,
+    program_line,
+)
 from gearshift.launcher.base.signals import ProcessPhase, Stopped, at_signal
 from gearshift.launcher.config import batching
 from gearshift.launcher.config.command_line import INPUT
@@ -310,7 +315,7 @@ def last_line(end: RunEnd) -> str:
 
 def _following(folder: Path, code: int) -> str | None:
     """What to do after a run that ended with exit code `code`. Reads the folder."""
-    resume = f"{PROGRAM} resume {shlex.quote(str(folder))}"
+    resume = program_line("resume", folder)
     if code == exit_codes.DONE:
         if (folder / EXPERIENCES).exists():
             return f"continue: {resume}"
@@ -321,8 +326,7 @@ def _following(folder: Path, code: int) -> str | None:
         return f"resume: {resume}"
     if code == exit_codes.FAILURE:
         return None
-    settings = shlex.quote(str(folder / SETTINGS))
-    return f"run again: {PROGRAM} --config {settings}"
+    return f"run again: {program_line('--config', folder / SETTINGS)}"
 
 
 def next_command(folder: Path, shown: Path | None = None) -> str | None:
@@ -349,4 +353,4 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
     words = ["predict", str(shown or folder)]
     if not family.prompts or path in family.prompts:
         words += [INPUT, family.prompts.get(path) or from_here(Path(path))]
-    return f"use the model: {PROGRAM} {shlex.join(words)}"
+    return f"use the model: {program_line(*words)}"

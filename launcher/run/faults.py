@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from gearshift.launcher.base.diagnostics import PROGRAM, from_here, plain
+from gearshift.launcher.base.diagnostics import from_here, plain, program_line
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 
@@ -75,8 +74,8 @@ def recognized(message: str) -> str | None:
 def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     """The values of the fixes for the run in `folder`. Reads the disk."""
     settings = resolved.settings
-    again = f"{PROGRAM} --config {shlex.quote(from_here(folder / run_folder.SETTINGS))}"
-    resume = f"{PROGRAM} resume {shlex.quote(from_here(folder))}"
+    again = program_line("--config", from_here(folder / run_folder.SETTINGS))
+    resume = program_line("resume", from_here(folder))
     lower = plain(float(f"{settings.optim.lr / 10:.3g}"))
     higher = plain(float(f"{settings.optim.lr * 10:.3g}"))
     longer = ""

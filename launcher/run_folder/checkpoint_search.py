@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, FiniteFloat, TypeAdapter
 
 from gearshift.launcher.base.diagnostics import (
-    PROGRAM,
     SettingsError,
     from_here,
     listed,
     nearest_match,
+    program_line,
 )
 from gearshift.launcher.config.command_line import RUN_ARGUMENTS
 from gearshift.launcher.config.provenance import CliArgs, Resolved
@@ -262,7 +262,7 @@ def no_run(path: Path, where: str, command: str) -> SettingsError:
     stages = [*RunReader(path).stages().values()]
     if stages:
         message = f"'{path}' contains several runs, one per stage"
-        fix = f"{PROGRAM} {command} {shlex.quote(str(stages[-1]))}"
+        fix = program_line(command, stages[-1])
     else:
         with suppress(OSError):
             beside = sorted(p.name for p in path.parent.iterdir() if run_folder.is_run_folder(p))

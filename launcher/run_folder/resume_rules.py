@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, plain, unknown
+from gearshift.launcher.base.diagnostics import (
+    Diagnostic,
+    SettingsError,
+    plain,
+    program_line,
+    unknown,
+)
 from gearshift.launcher.config import errors, paths, provenance, resumed_settings, selection
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
@@ -150,7 +155,7 @@ def _resumed(
                 f"{folder} was completed, and has no checkpoint left to train on from",
                 value=str(folder),
                 where=f"{args.resume_option} {args.resume}",
-                fix=f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}",
+                fix=program_line("--config", folder / run_folder.SETTINGS),
             )
         )
     if diagnostics:
@@ -202,12 +207,11 @@ def _is_left(
 
 def _longer(folder: Path, steps: int, resolved: Resolved) -> str:
     """The command that trains a completed run twice as long."""
-    command = f"{PROGRAM} resume {shlex.quote(str(folder))}"
-    command += f" --max-steps {2 * steps} --reset schedule"
+    words = ["resume", folder, "--max-steps", 2 * steps, "--reset", "schedule"]
     for key in ("stop.after", "stop.at"):
         if resolved.values[key].value is not None:
-            command += f" --set {key}=null"
-    return command
+            words += ["--set", f"{key}=null"]
+    return program_line(*words)
 
 
 def rule_of(key: str) -> Rule:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gearshift.launcher.base import disk
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, program_line
 from gearshift.launcher.config import render
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.config.render import ORIGINS, SETTINGS
@@ -366,5 +365,5 @@ def _in_use(out: Path, where: str) -> Diagnostic:
         value=str(out),
         where=where,
         allowed=_ALLOWED,
-        fix=f"{PROGRAM} resume {shlex.quote(str(out))}",
+        fix=program_line("resume", out),
     )

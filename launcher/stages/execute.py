@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from gearshift.launcher.base import exit_codes, signals
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, program_line
 from gearshift.launcher.base.signals import Stopped
 from gearshift.launcher.report.report import write_at_end
 from gearshift.launcher.run import run_error
@@ -121,7 +120,7 @@ def summary(end: RunEnd) -> str:
     if end.exit_code == exit_codes.DONE:
         following = next_command(last, end.folder)
         if following is None and checkpoint_search.newest_step(last) is not None:
-            command = f"{PROGRAM} export {shlex.quote(str(last))} --format safetensors"
+            command = program_line("export", last, "--format", "safetensors")
             following = f"export the model: {command}"
         if following is not None:
             parts.append(following)
@@ -130,7 +129,7 @@ def summary(end: RunEnd) -> str:
             if stage["status"] == "failed":
                 parts.append(f"log: {end.folder / stage['folder'] / run_folder.LOG}")
                 break
-        parts.append(f"resume: {PROGRAM} resume {shlex.quote(str(end.folder))}")
+        parts.append(f"resume: {program_line('resume', end.folder)}")
     return "\n".join([*lines, "; ".join(parts)])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, program_line
 from gearshift.launcher.config.command_line import FROM, STAGE
 from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
 from gearshift.launcher.config.selection import STAGES, choose, declared_stages, select_stages
@@ -134,8 +134,7 @@ class _Preparation:
             raise SettingsError(distinct(self.invalid))
         if left:
             return Pipeline(pipeline, entries, True, f"resuming {pipeline}: {', '.join(left)}")
-        last = shlex.quote(str(entries[-1].folder))
-        longer = f"{PROGRAM} resume {last} --epochs N --reset schedule"
+        longer = program_line("resume", entries[-1].folder, "--epochs", "N", "--reset", "schedule")
         line = f"nothing to do: all stages of {pipeline} are completed"
         result = {
             "folder": str(pipeline),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.base import environment
+from gearshift.launcher.base import disk, environment
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, plain
 from gearshift.launcher.config import machine, presets
 from gearshift.launcher.config.command_line import RUN, CommandLine
@@ -454,7 +454,8 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
     behind then, nor after Ctrl-C.
     """
     ids: list[str] = []
-    with ExitStack() as undo:
+    allowed = "a writable run folder that all nodes share"
+    with disk.writing(submission.folder, "", allowed=allowed), ExitStack() as undo:
         try:
             # All are tested before anything is written.
             for job in submission.jobs:
@@ -477,13 +478,6 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
                 _write(job.script.with_name(NEXT), f"{following}\n", undo)
         except SbatchError as error:
             raise SettingsError.of(f"Slurm rejected the job: {error}", where="sbatch") from error
-        except OSError as error:
-            path = error.filename or submission.folder
-            raise SettingsError.of(
-                f"cannot write {path}: {error.strerror or error}",
-                value=str(submission.folder),
-                allowed="a writable run folder that all nodes share",
-            ) from error
         undo.pop_all()
     return ids
 
