@@ -144,10 +144,8 @@ class Run:
         and the report get, too. Raises SettingsError, and RunError if nothing was measured.
         """
         check_types({"split": (split, (str,)), "engine": (engine, (str,))}, "Run.evaluate")
-        options = {}
-        path = None if data is None else str(data)
-        if path is not None:
-            options["data.path"] = ("--data", path)
+        path = _name(data)
+        options = {"data.path": ("--data", path)} if path else {}
         args = CliArgs(engine=engine, options=options | _processes(nproc))
         with _errors(EVALUATE):
             folder = self._last_stage("evaluate")
@@ -178,14 +176,9 @@ class Run:
         command would write, by suffix. `checkpoint`: see `model`. The numbers are for generated
         text, as the options of `predict`. Writes nothing. Raises SettingsError and RunError.
         """
-        numbers = {
-            "--max-tokens": max_tokens,
-            "--temperature": temperature,
-            "--top-p": top_p,
-            "--top-k": top_k,
-            "--seed": seed,
-        }
-        values = {flag: str(value) for flag, value in numbers.items() if value is not None}
+        numbers = (max_tokens, temperature, top_p, top_k, seed)
+        options = zip(predict.SAMPLING, numbers, strict=True)
+        values = {flag: str(number) for flag, number in options if number is not None}
         check_types({"inputs": (inputs, (Iterable, PathLike))}, "Run.predict", none=False)
         texts = _listed(inputs)
         kinds = {f"inputs[{number}]": (text, (str, PathLike)) for number, text in enumerate(texts)}
@@ -242,8 +235,7 @@ class Run:
 
     def _last_stage(self, method: str) -> Path:
         """The run folder; of a staged run, that of its last stage."""
-        folders = [Path(self._require_folder(method)), *self.stages.values()]
-        return folders[-1]
+        return [Path(self._require_folder(method)), *self.stages.values()][-1]
 
 
 def train(arguments: Facts, call: str = "train") -> Run:
@@ -292,22 +284,20 @@ def open_run(folder: str | PathLike[str]) -> Run:
             raise checkpoint_search.no_run(path, "open_run()", "track")
         snapshots = [WatchedRun(stage).snapshot() for stage in stages.values() or (path,)]
         # Of several stages, the newest one that has started tells how far they are.
-        last = snapshots[0]
-        for snapshot in snapshots:
-            if snapshot.state != "not started":
-                last = snapshot
+        started = [snapshot for snapshot in snapshots if snapshot.state != "not started"]
+        last = [snapshots[0], *started][-1]
         result = summarize(stages) if stages else dict(RunReader(path).result() or {})
 
     if not last.has_ended or last.state == "killed":  # it has no result
-        result |= {"status": last.state, "steps": 0}
-        result |= {"epochs": None, "wall_s": None, "samples_per_s": None}
         progress = last.progress
-        if progress is not None:
-            result["steps"] = progress.step
-            result["wall_s"] = progress.elapsed_s
-            if progress.last is not None:
-                result["epochs"] = progress.last.epoch
-                result["samples_per_s"] = progress.last.samples_per_s
+        step = progress and progress.last
+        result |= {
+            "status": last.state,
+            "steps": progress.step if progress else 0,
+            "wall_s": progress and progress.elapsed_s,
+            "epochs": step and step.epoch,
+            "samples_per_s": step and step.samples_per_s,
+        }
     peaks = result.get("peak_memory_bytes") or {"device": None, "host": None}
     return _run_of({**result, "peak_memory_bytes": peaks, "reason": last.reason}, path, stages)
 

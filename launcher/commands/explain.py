@@ -82,16 +82,13 @@ def _explained(resolved: Resolved, key: str) -> tuple[Json, str]:
         rows += [("planned", line) for line in facts["others"]]
     if key == PROMISE:
         facts["unpromised"] = resolved.unpromised
-        for name, reason in resolved.unpromised.items():
-            rows.append(("not here", f"{name}: {reason}"))
+        rows += [("not here", f"{name}: {why}") for name, why in resolved.unpromised.items()]
 
-    text = f"{key} = {plain(value.value)}\n"
+    lines = [f"{key} = {plain(value.value)}"]
     if info.description:
-        text += f"  {info.description}\n"
-    for name, line in rows:
-        if line is not None:
-            text += f"  {name:<10} {line}\n"
-    return {key: facts}, text
+        lines.append(f"  {info.description}")
+    lines += [f"  {name:<10} {line}" for name, line in rows if line is not None]
+    return {key: facts}, "\n".join([*lines, ""])
 
 
 def _section(resolved: Resolved, key: str) -> dict[str, Setting]:

@@ -26,7 +26,7 @@ def main(command_line: CommandLine) -> int:
     metric = command_line.values.get(BY.flag)
     if kind == RUNS:
         return _show_runs(command_line, metric)
-    if metric is not None:
+    if metric:
         raise SettingsError.of(
             f"{BY.flag} sorts runs",
             value=metric,
@@ -37,11 +37,8 @@ def main(command_line: CommandLine) -> int:
     if kind:
         rows = kinds[kind]()
         return output.show(command_line, rows, "\n".join(_lines(rows)))
-    lists = {}
-    texts = []
-    for kind, rows_of in kinds.items():
-        lists[kind] = rows_of()
-        texts.append("\n".join([kind, *_lines(lists[kind])]))
+    lists = {kind: rows_of() for kind, rows_of in kinds.items()}
+    texts = ["\n".join([kind, *_lines(rows)]) for kind, rows in lists.items()]
     return output.show(command_line, lists, "\n\n".join(texts))
 
 
@@ -53,11 +50,10 @@ def _show_runs(command_line: CommandLine, metric: str | None) -> int:
     runs = []
     if command_line.operand or folder.is_dir():
         runs = run_list.runs_in(folder)
-    if metric is not None:
+    if metric:
         runs = run_list.by_metric(runs, metric)
-    text = "\n".join(page.aligned(run_list.table(runs)))
-    if not runs:
-        text = f"no runs in {folder}/"
+    lines = page.aligned(run_list.table(runs)) if runs else [f"no runs in {folder}/"]
+    text = "\n".join(lines)
     return output.show(command_line, list(map(asdict, runs)), text)
 
 
@@ -124,13 +120,11 @@ def engines() -> list[Json]:
 def _engine(name: str, sentence: str, needs: Sequence[str]) -> Json:
     # Finding a package, not importing it, which takes seconds.
     missing = [package for package in ("torch", *needs) if find_spec(package) is None]
-    reason = None
-    if missing:
-        reason = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
+    reason = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
     return {
         "name": name,
         "sentence": sentence,
         "needs": list(needs),
         "runs_here": not missing,
-        "why_not": reason,
+        "why_not": reason if missing else None,
     }

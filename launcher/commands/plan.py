@@ -123,7 +123,7 @@ def _plan(
                 steps.append(step)
                 say(_rung(plan, step))
     take = choose_step(steps)
-    if take is not None:
+    if take:
         command = program_line(*arguments(command_line.args.with_sets(take.sets)))
         say("", f"> {take.name}:", f"  {command}    ({take.plan.needs})")
     rungs = [_as_json(step, plan) | {"take": step is take} for step in steps]
@@ -137,14 +137,12 @@ def _as_json(step: Step, plan: Plan) -> Json:
         "name": step.name,
         "set": step.sets,
         "effect": step.effect,
-        "relative_time": rung.cost / plan.cost,
+        "relative_time": None if step.is_bound else rung.cost / plan.cost,
         "bound": step.is_bound,
     }
     if not step.is_bound:
         return facts | rung.as_json()
-    return {
-        **facts,
-        "relative_time": None,
+    return facts | {
         "engine": rung.engine,
         "device_peak_bytes": {"total": rung.device_bytes},
         "host_peak_bytes": rung.host_bytes,
@@ -164,7 +162,7 @@ def _head(resolved: Resolved, plan: Plan) -> str:
     if target.nodes > 1:
         ranks = f"{counted(target.nodes, 'node')} × {ranks}"
     engine = [f"{plan.engine} on {ranks}, {target.device}"]
-    if resolved.chosen is not None:
+    if resolved.chosen:
         engine += [resolved.chosen.line, *resolved.chosen.others]
     facts = {
         "model": model,
@@ -178,7 +176,7 @@ def _head(resolved: Resolved, plan: Plan) -> str:
         "time": _time(plan.seconds),
     }
     lines = [f"{name:<13}{fact!s}" for name, fact in facts.items()]
-    if plan.untraced is not None:
+    if plan.untraced:
         lines.append(f"basis        {MEASURED}: {plan.untraced}")
     if plan.is_compiled:
         lines.append(f"basis        {UNCOMPILED}")
@@ -190,9 +188,8 @@ def _memory(plan: Plan) -> list[str]:
     total = plan.device_bytes
     lines = [f"peak of a rank     {size(total):>10}"]
     for kind, held in plan.device.items():
-        name = kind.name.lower()
         share = held / max(total, 1)
-        lines.append(f"  {name:<16} {size(held):>10}  {share:>4.0%}")
+        lines.append(f"  {kind.name.lower():<16} {size(held):>10}  {share:>4.0%}")
     host = f"host, each node    {size(plan.host_bytes):>10}"
     if plan.target.ram_bytes:
         host += f"  of {size(plan.target.ram_bytes)}"
@@ -235,12 +232,7 @@ def _time(seconds: Seconds) -> str:
     ):
         if value is None:
             return seconds.basis
-        parts.append(f"{_duration(value)} {unit}")
+        text = duration(value) if value >= 1 else f"{1000 * value:.3g} ms"
+        parts.append(f"{text} {unit}")
     least = "at least " if seconds.is_least else ""
     return f"{least}{', '.join(parts)} ({seconds.basis})"
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 1:
-        return duration(seconds)
-    return f"{1000 * seconds:.3g} ms"

@@ -49,10 +49,8 @@ def main(command_line: CommandLine) -> int:
             else:
                 facts = _predict_files(command_line, predictor, sampling)
     except DataError as error:
-        fix: str | None = error.fix
-        if not fix or "--set" in fix:  # the command takes no settings
-            fix = None
-        raise about_data(error, fix=fix) from error
+        is_usable = error.fix and "--set" not in error.fix  # the command takes no settings
+        raise about_data(error, fix=error.fix if is_usable else None) from error
     if command_line.as_json:
         print(encode(facts, indent=2))
     return exit_codes.DONE

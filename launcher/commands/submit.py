@@ -61,13 +61,10 @@ def main(command_line: CommandLine) -> int:
         print(render(as_commands(command_line, submission.warnings)), file=sys.stderr)
 
     plans = [run.plan for run in submission.runs]
-    if all(plan.nothing_left is not None for plan in plans):
+    if all(plan.nothing_left for plan in plans):
         lines = [plan.line or "" for plan in plans] or [submission.line or ""]
-        return output.show(
-            command_line,
-            {"folder": submission.folder, "jobs": []},
-            "\n".join(lines),
-        )
+        content = {"folder": submission.folder, "jobs": []}
+        return output.show(command_line, content, "\n".join(lines))
     if is_dry:
         content = _as_json(submission, requested)
         return output.show(command_line, content, _dry_run(submission, requested))

@@ -67,6 +67,4 @@ def main(command_line: CommandLine) -> int:
         trackers.finish(_WAIT_S)
     for error in errors:
         print(error, file=sys.stderr)
-    if errors:
-        return exit_codes.FAILURE
-    return exit_codes.DONE
+    return exit_codes.FAILURE if errors else exit_codes.DONE

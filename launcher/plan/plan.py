@@ -149,11 +149,8 @@ class Plan:
         """Whether the peaks are below the memory of the target; None: it is unknown."""
         if self.lacks_device or self.lacks_ram:
             return False
-        if self.target.ram_bytes is None:
-            return None
-        if self.target.device != "cpu" and self.target.device_bytes is None:
-            return None
-        return True
+        is_known = self.target.device == "cpu" or self.target.device_bytes is not None
+        return True if is_known and self.target.ram_bytes is not None else None
 
     @property
     def start_s(self) -> float:
@@ -326,11 +323,12 @@ class Planner:
 
     def _other(self, resolved: Resolved) -> Planner:
         """The planner for the model of `resolved`; that of one model at a time is kept."""
-        if self._of_other_model is None or self._of_other_model._model != resolved.settings.model:
+        other = self._of_other_model
+        if not other or other._model != resolved.settings.model:
             self._stack.close()
             opened = open_planner(resolved, self._described, self._process_bytes)
-            self._of_other_model = self._stack.enter_context(opened)
-        return self._of_other_model
+            other = self._of_other_model = self._stack.enter_context(opened)
+        return other
 
     def fitted(self, resolved: Resolved) -> Resolved:
         """The run with the batch that it would use for its data."""
@@ -400,9 +398,7 @@ class Planner:
             untraced=obstacle,
             is_compiled=settings.compile != "off",
         )
-        if target.gpu is None:
-            return plan
-        return replace(plan, seconds=_seconds(plan, subject, target.gpu))
+        return replace(plan, seconds=_seconds(plan, subject, target.gpu)) if target.gpu else plan
 
     def _traced(
         self, resolved: Resolved, subject: Subject, target: PlanTarget, options: Options
@@ -413,15 +409,15 @@ class Planner:
         if key not in self._traces:
             obstacle = None
             try:
-                trace, checkpoint_bytes = self._trace(engine, subject, target, options)
+                traced = self._trace(engine, subject, target, options)
             except SettingError:
                 raise
             except UNTRACED_ERRORS as error:  # a step that depends on values is measured
                 obstacle = untraced(error)
                 self._check_memory(obstacle)
                 real = replace(subject, is_fake=False)
-                trace, checkpoint_bytes = self._trace(engine, real, target, options)
-            self._traces[key] = (trace, checkpoint_bytes, obstacle)
+                traced = self._trace(engine, real, target, options)
+            self._traces[key] = (*traced, obstacle)
         return self._traces[key]
 
     def _check_memory(self, obstacle: str) -> None:

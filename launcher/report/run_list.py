@@ -175,7 +175,7 @@ def _unfinished(folder: Path, name: str, reader: RunReader, started: str) -> Lis
     best = None
     with suppress(CheckpointError, OSError):
         score = manifest.read((folder / run_folder.LINKS[0]).resolve()).score
-        best = score and asdict(score)
+        best = asdict(score) if score else None
     progress = snapshot.progress
     model = filter(None, [setting("model.family"), setting("model.size")])
     return ListedRun(

@@ -103,10 +103,9 @@ class RunRecord:
     @property
     def libraries(self) -> Mapping[str, str]:
         """The versions of Python and of the libraries that trained."""
-        for checkpoint in reversed(self.checkpoints.values()):
-            return checkpoint.libraries
         environment = self.result.get("environment") or {}
-        return environment.get("libraries") or {}
+        newest = [checkpoint.libraries for checkpoint in self.checkpoints.values()][-1:]
+        return environment.get("libraries") or (newest[0] if newest else {})
 
     def value(self, key: str) -> Any:
         """The value of a setting; None: unknown."""

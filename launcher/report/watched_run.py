@@ -20,7 +20,7 @@ from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
 from gearshift.launcher.run_folder.followed_lines import FollowedLines
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import SLURM_FOLDER
-from gearshift.training.callbacks.base import Facts, Json, StepMetrics
+from gearshift.training.callbacks.base import Facts, StepMetrics
 from gearshift.training.logging.console_reporter import Progress
 from gearshift.training.logging.console_text import WARNING, describe, render_best, render_row
 from gearshift.training.logging.encoding import printable, real
@@ -90,7 +90,7 @@ class WatchedRun:
         state = self._state(is_held, result.get("status"))
         if state == "running":
             self._clock = max(self._clock, self._now())
-        if self._progress is not None:
+        if self._progress:
             self._progress.event = self._event
             self._progress.has_ended = state in ENDED
         if state not in ENDED or state == "killed":
@@ -104,16 +104,15 @@ class WatchedRun:
         )
 
     def _state(self, is_held: bool | None, status: State | None) -> State:
-        has_started = self._progress is not None
-        trains = has_started and self._last_kind != "stopped"
+        trains = self._progress and self._last_kind != "stopped"
         # Without locks only the files tell, and they say nothing of a process that was killed.
-        if trains and is_held in (True, None):
+        if trains and is_held is not False:
             return "running"
         if is_held:
             return "starting"
         if status in ENDED and self._last_kind in ("", "stopped"):
             return status
-        return "killed" if has_started else "not started"
+        return "killed" if self._progress else "not started"
 
     def _add(self, line: Facts) -> None:
         kind = line["kind"]
@@ -132,7 +131,7 @@ class WatchedRun:
 
     def _add_step(self, metrics: StepMetrics, line: Facts) -> None:
         progress = self._progress
-        if progress is None or metrics.step <= progress.train_plan.first_step:
+        if not progress or metrics.step <= progress.train_plan.first_step:
             return
         # Not each step is logged, and its time is the mean of those since the last line.
         steps = metrics.step - progress.step
@@ -155,9 +154,7 @@ def _event(kind: str, step: int, facts: Facts) -> str | None:
     if kind == "resumed":
         return f"resumed from {facts['checkpoint']}"
     label, text = describe(kind, facts) or ("", "")
-    if label != WARNING:
-        return None
-    return f"step {step}: {text}"
+    return f"step {step}: {text}" if label == WARNING else None
 
 
 def folders_of(argument: str) -> list[Path]:
@@ -186,58 +183,51 @@ def screen(snapshots: Sequence[Snapshot]) -> Group:
     """The runs for rich: one as its live view, of several two lines each. No line wraps."""
     parts: list[RenderableType] = []
     for snapshot in snapshots:
-        lines = [f"{snapshot.state}  {snapshot.name}"]
-        if snapshot.why:
-            lines.append(snapshot.why)
+        lines = [*filter(None, [f"{snapshot.state}  {snapshot.name}", snapshot.why])]
         progress = snapshot.progress if len(snapshots) == 1 else None
-        if progress is None:
+        if not progress:
             lines = (lines + _rows(snapshot))[:2]
         parts += [_unwrapped(printable(line)) for line in lines]
-        if progress is not None:
+        if progress:
             parts.append(progress)
-            if snapshot.best is not None:
+            if snapshot.best:
                 parts.append(_unwrapped(_rows(snapshot)[-1]))
     return Group(*parts)
 
 
 def plain(snapshot: Snapshot) -> str:
     """A run in a few lines, as a run prints them itself."""
-    text = f"{snapshot.name}, {snapshot.state}"
-    if snapshot.why:
-        text += f"; {snapshot.why}"
+    text = "; ".join(filter(None, [f"{snapshot.name}, {snapshot.state}", snapshot.why]))
     return "\n".join([render_row("run", text), *_rows(snapshot)])
 
 
 def _rows(snapshot: Snapshot) -> list[str]:
     """The lines of a run below its state: its progress, its last event and its best evaluation."""
     progress = snapshot.progress
-    if progress is None:
+    if not progress:
         return []
     lines = []
-    if progress.last is not None:
+    if progress.last:
         lines.append(progress.line())
-    if progress.event is not None:
+    if progress.event:
         lines.append(render_row("last", progress.event))
-    if snapshot.best is not None:
+    if snapshot.best:
         lines.append(render_row("best", render_best(snapshot.best)))
     return lines
 
 
 def as_json(snapshot: Snapshot) -> Facts:
     """A run for programs."""
-    facts: Json = {
+    facts = {
         "folder": snapshot.name,
         "state": snapshot.state,
         "reason": snapshot.reason,
         "best": snapshot.best,
-        "step": None,
-        "total_steps": None,
     }
     progress = snapshot.progress
-    if progress is None:
-        return facts
-    return {
-        **facts,
+    if not progress:
+        return facts | {"step": None, "total_steps": None}
+    return facts | {
         "step": progress.step,
         "total_steps": progress.train_plan.end_step,
         "elapsed_s": progress.elapsed_s,
@@ -258,8 +248,6 @@ def step_metrics(line: Facts) -> StepMetrics:
     values["loss"] = float(line["loss"])
     values["grad_norm"] = float(line["grad_norm"])
     values["parts"] = {name: float(value) for name, value in line.get("parts", {}).items()}
-    values["lrs"] = {}
-    for key in line:
-        if key.startswith(OF_PART):
-            values["lrs"][key.removeprefix(OF_PART)] = line[key]
+    lrs = {key.removeprefix(OF_PART): lr for key, lr in line.items() if key.startswith(OF_PART)}
+    values["lrs"] = lrs
     return StepMetrics(**values)

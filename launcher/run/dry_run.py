@@ -49,7 +49,7 @@ def render_plan(ready: RunPlan) -> str:
 
 def _model(settings: Any, parameters: int | None) -> str:
     name = model_name(settings.model)
-    return name if parameters is None else f"{name}, {parameters:,} parameters"
+    return f"{name}, {parameters:,} parameters" if parameters else name
 
 
 def _step(batching: Batching) -> str:
@@ -59,12 +59,8 @@ def _step(batching: Batching) -> str:
 
 
 def _length(settings: Any) -> str:
-    limits = []
-    if settings.train.max_steps is not None:
-        limits.append(f"{settings.train.max_steps:g} steps")
-    if settings.train.epochs is not None:
-        limits.append(f"{settings.train.epochs:g} epochs")
-    return ", at most ".join(limits)
+    lengths = {"steps": settings.train.max_steps, "epochs": settings.train.epochs}
+    return ", at most ".join(f"{count:g} {unit}" for unit, count in lengths.items() if count)
 
 
 def plan_as_json(ready: RunPlan, warnings: Sequence[Diagnostic]) -> Json:
@@ -79,10 +75,7 @@ def plan_as_json(ready: RunPlan, warnings: Sequence[Diagnostic]) -> Json:
     resume = None
     if ready.resume:
         resume = {**asdict(ready.resume), "source": str(ready.resume.source)}
-    notes = [*resolved.notes]
     later = expected(resolved)  # what may change once its data is read
-    if later:
-        notes.append(later)
     return {
         "settings": nested({key: setting.value for key, setting in resolved.values.items()}),
         "batching": asdict(resolved.batching),
@@ -92,7 +85,7 @@ def plan_as_json(ready: RunPlan, warnings: Sequence[Diagnostic]) -> Json:
         "resume": resume,
         "processes": processes,
         "fetch": list(_fetched(resolved)),
-        "notes": notes,
+        "notes": [*resolved.notes, *filter(None, [later])],
         "warnings": as_json(warnings),
     }
 
@@ -106,6 +99,8 @@ def _fetched(resolved: Resolved) -> Iterator[Json]:
 
     if feature_checks.is_requested(resolved.values):
         for target in feature_checks.targets(download):
-            path = target.path
-            url = str(target.file.url)
-            yield {"url": url, "path": str(path), "is_there": path.exists()}
+            yield {
+                "url": str(target.file.url),
+                "path": str(target.path),
+                "is_there": target.path.exists(),
+            }

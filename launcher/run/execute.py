@@ -99,7 +99,7 @@ def _fetch(plan: RunPlan, shows_progress: bool) -> None:
 
 def _run_folder(plan: RunPlan) -> RunFolder:
     """The run folder of a new run, of the one that is resumed, or of its fork. Touches the disk."""
-    source = None if not plan.resume else plan.resume.source
+    source = plan.resume and plan.resume.source
     if not source or not run_folder.is_run_folder(source):
         return run_folder.create(plan.resolved, plan.out, plan.name)
     from gearshift.launcher.run_folder import checkpoint_search
@@ -120,13 +120,12 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
         from gearshift.launcher.run.supervisor import supervise
 
         return repeat(plan, supervise, show)
-    if launched:
-        variables.update(launched.variables())
-    if plan.threads is not None:
+    if plan.threads:
         variables[affinity.VARIABLE] = str(plan.threads)
     if not launched:
         end = repeat(plan, run_rank, show)
     else:
+        variables.update(launched.variables())
         end = run_rank(plan, launched.rank)
         if end.kind == "peer lost":
             # The rank that failed reports first; srun or torchrun then ends this one as it waits.
@@ -145,8 +144,8 @@ def _may_be_killed() -> bool:
     It does where a control group limits memory. Only a program that this process is may start one.
     """
     handler = signals.installed()
-    is_job = handler is not None and handler.in_job
-    return environment.is_own_process and not is_job and memory.container_memory() is not None
+    is_job = handler and handler.in_job
+    return environment.is_own_process and not is_job and bool(memory.container_memory())
 
 
 def worker() -> Callable[[RunPlan], Outcome | SplitResult]:
@@ -163,7 +162,7 @@ def run_rank(plan: RunPlan, rank: int = 0) -> RunEnd:
     """Run the work of a rank in this process; however it ends, that is returned."""
 
     def report(error: BaseException) -> None:
-        if plan.reports is not None:
+        if plan.reports:
             from gearshift.launcher.run.run_error import of_error, save_and_exit
 
             save_and_exit(of_error(error, rank), plan.reports)
@@ -193,14 +192,12 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
     """
     folder = plan.folder
     resumed = plan.resume
-    assert folder is not None, "these ranks have a run folder"
+    assert folder, "these ranks have a run folder"
     newest = None  # step in the run folder
     first = None  # step to resume from
     if resumed:  # a new run has no checkpoints to look for
         newest = _newest_step(folder)
-        first = resumed.step
-        if first is None:
-            first = _newest_step(resumed.source)
+        first = _newest_step(resumed.source) if resumed.step is None else resumed.step
     max_restarts = plan.resolved.settings.engine.max_restarts
     again = plan
     restarts = 0
@@ -227,7 +224,7 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
         smaller = None
         if end.kind == "out of memory" and reductions < MAX_HALVINGS:
             smaller = _halved(again, end)
-        if smaller is not None:
+        if smaller:
             # settings.yaml and origins.json then show the new numbers and their origin.
             again = replace(
                 again, resolved=again.resolved.with_batching(smaller, "reduced after out of memory")
@@ -243,9 +240,7 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
             }
             append_event(Storage(folder), "out_of_memory", step or 0, facts)
         elif end.kind == "set aside":
-            step = _newest_step(folder)
-            newest = step
-            first = step
+            step = newest = first = _newest_step(folder)
             line = "restart"
         elif end.kind in _RESTARTED and restarts < max_restarts:
             restarts += 1
@@ -308,7 +303,7 @@ def last_line(end: RunEnd) -> str:
     if end.exit_code == exit_codes.FAILURE:
         parts.append(f"details: {folder / LOG}")
     following = _following(folder, end.exit_code)
-    if following is not None:
+    if following:
         parts.append(following)
     return "; ".join(parts)
 
@@ -320,7 +315,7 @@ def _following(folder: Path, code: int) -> str | None:
         if (folder / EXPERIENCES).exists():
             return f"continue: {resume}"
         command = next_command(folder)
-        if command is not None:
+        if command:
             return command
     elif run_folder.checkpoints(folder):
         return f"resume: {resume}"

@@ -58,9 +58,8 @@ def has_predecessor(run: Path, generation: Generation) -> bool:
     come to the same result. Reads the disk.
     """
     claims = claimed(run)
-    if not claims or claims[-1].job != generation.job:
-        return False
-    return any(generation.follows(claim) for claim in claims)
+    is_last = bool(claims) and claims[-1].job == generation.job
+    return is_last and any(map(generation.follows, claims))
 
 
 def owner(run: Path, generation: Generation) -> Generation:
@@ -148,11 +147,8 @@ def fencing(run: Path, generation: Generation) -> Iterator[Storage]:
 
 def starts(run: Path, generation: Generation) -> list[Facts]:
     """The recorded starts of the job of `generation`, in their order. Reads the disk."""
-    started = []
-    for line in lines(run):
-        if line["kind"] == _STARTED and line["job"] == generation.job:
-            started.append(line)
-    return started
+    started = [line for line in lines(run) if line["kind"] == _STARTED]
+    return [line for line in started if line["job"] == generation.job]
 
 
 def lines(run: Path) -> Sequence[Facts]:

@@ -106,9 +106,8 @@ def decide(
         # The same for all ranks: under torchrun some check before rank 0 created the folder.
         line = f"{option}: {out} has no checkpoint yet; starting a new run there"
         return RunPlan(resolved, ResumeRequest(out), line)
-    model = model_name(resolved.settings.model)
-    mode = resolved.settings.mode
-    line = f"{option}: no run of {model}, mode {mode}, to resume; starting a new run"
+    model = f"{model_name(resolved.settings.model)}, mode {resolved.settings.mode},"
+    line = f"{option}: no run of {model} to resume; starting a new run"
     return RunPlan(resolved, line=line)
 
 
@@ -119,7 +118,7 @@ def _settings_of(run: ResumableRun, args: CliArgs) -> resumed_settings.Base:
     family = settings.entries[key].value
     layers, _ = selection.read_user(args)  # as given now, not those of the run
     user = selection.highest(layers).get(key)
-    if user is not None and user.value != family:
+    if user and user.value != family:
         raise SettingsError.of(
             f"model {user.value} differs from {family}, used by {run.folder}",
             key=key,
@@ -161,9 +160,7 @@ def _resumed(
     if diagnostics:
         raise SettingsError(diagnostics)
     reset = [part for part in PARTS if part in args.reset]
-    lines = []
-    if checkpoint or run.is_completed:
-        lines = [change.line for change in changes]
+    lines = [change.line for change in changes if checkpoint or run.is_completed]
     request = ResumeRequest(folder, run.requested_step, reset, lines)
     if not is_left:
         result = run.result or {}
@@ -216,12 +213,9 @@ def _longer(folder: Path, steps: int, resolved: Resolved) -> str:
 
 def rule_of(key: str) -> Rule:
     """The rule for a change of the setting `key`. Raises ValueError without a rule."""
-    matches = []
-    for rule, starts in RULES.items():
-        for start in starts:
-            if key == start or key.startswith(f"{start}."):
-                matches.append((len(start), rule))
-    return max(matches)[1]
+    rules = {start: rule for rule, starts in RULES.items() for start in starts}
+    matches = [start for start in rules if f"{key}.".startswith(f"{start}.")]
+    return rules[max(matches, key=len)]
 
 
 def differences(
@@ -303,8 +297,8 @@ def errors_of(
         hint = None
         if change.rule != "never":
             fix = f"--reset {change.rule}"
-            hint = f"--reset {change.rule}: {RESET_EFFECTS[change.rule]}"
-            allowed = f"{old}; or another value with  --reset {change.rule}"
+            hint = f"{fix}: {RESET_EFFECTS[change.rule]}"
+            allowed = f"{old}; or another value with  {fix}"
         name = errors.display_name(change.key)
         message = f"{name} {plain(change.new)} differs from {old}, used by {run}"
         yield errors.about(

@@ -111,18 +111,16 @@ def summary(end: RunEnd) -> str:
     if not end.folder:
         return ""
     stages = end.result["stages"]
-    lines = []
     width = max(len(stage["name"]) for stage in stages)
-    for stage in stages:
-        lines.append(f"  {stage['name']:<{width}}  {', '.join(_facts(stage))}")
+    lines = [f"  {stage['name']:<{width}}  {', '.join(_facts(stage))}" for stage in stages]
     parts = [f"run folder {end.folder}"]
     last = end.folder / stages[-1]["folder"]
     if end.exit_code == exit_codes.DONE:
         following = next_command(last, end.folder)
-        if following is None and checkpoint_search.newest_step(last) is not None:
+        if not following and checkpoint_search.newest_step(last) is not None:
             command = program_line("export", last, "--format", "safetensors")
             following = f"export the model: {command}"
-        if following is not None:
+        if following:
             parts.append(following)
     else:
         for stage in stages:

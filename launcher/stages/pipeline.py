@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ _STATUSES = {
 }
 _KEPT = ("status", "steps", "parameters", "best", "peak_memory_bytes", "wall_s", "time_split")
 """Keys of the result of each stage that the pipeline's result repeats."""
+_OF_LAST = ("model", "mode", "engine", "world_size", "best", "samples_per_s")
+"""Keys that it has from the last stage."""
 Prepare = Callable[[CliArgs, Path | None], RunPlan]
 """Prepares one run, as `launcher.run.prepare` does."""
 
@@ -122,12 +125,11 @@ class _Preparation:
             with suppress(SettingsError):
                 declared = {stage.name: stage for stage in declared_stages(family)}
         entries: list[PipelineStage] = []
-        left = []
+        left = [name for name, folder in folders.items() if not _is_completed(folder)]
         for name, folder in folders.items():
             stage = declared.get(name, Stage(name, ""))
             plan = None
-            if not _is_completed(folder):
-                left.append(name)
+            if name in left:
                 plan = self._resumed_stage(folder, _weights(stage, entries))
             entries.append(PipelineStage(name, stage.sentence, folder, plan))
         if self.invalid:
@@ -136,11 +138,7 @@ class _Preparation:
             return Pipeline(pipeline, entries, True, f"resuming {pipeline}: {', '.join(left)}")
         longer = program_line("resume", entries[-1].folder, "--epochs", "N", "--reset", "schedule")
         line = f"nothing to do: all stages of {pipeline} are completed"
-        result = {
-            "folder": str(pipeline),
-            **summarize(folders),
-            "reason": "nothing is left to do",
-        }
+        result = {"folder": str(pipeline), **summarize(folders), "reason": "nothing is left to do"}
         return Pipeline(pipeline, entries, True, f"{line}; to train one longer: {longer}", result)
 
     def _refuse_useless(self, pipeline: Path, folders: Mapping[str, Path]) -> None:
@@ -149,7 +147,7 @@ class _Preparation:
             setting.origin.where.partition(" ")[0]: setting.origin.where
             for setting in self.args.filled.values()
         }
-        if self.args.weights is not None:
+        if self.args.weights:
             useless[FROM.flag] = f"{FROM.flag} {self.args.weights}"
         if self.out and self.out.resolve() != pipeline.resolve():
             useless["--out"] = f"--out {self.out}"
@@ -227,12 +225,10 @@ def _find(args: CliArgs, out: Path | None) -> Path | None:
     if folder:
         return folder if RunReader(folder).stages() else None
     names = [stage.name for stage in selected(args)]
-    if not names:
-        return None
     choice = choose(args)
     for folder in checkpoint_search.newest(run_folder.STAGES):
         stages = RunReader(folder).stages()
-        if list(stages) != names:
+        if not names or list(stages) != names:
             continue
         model = checkpoint_search.model_of(_settings(stages))
         is_completed = all(map(_is_completed, stages.values()))
@@ -385,32 +381,19 @@ def summarize(folders: Mapping[str, Path], codes: Mapping[str, int] | None = Non
             {"name": name, "folder": folder.name, **facts, "status": status, "exit_code": code}
         )
     statuses = {stage["status"] for stage in stages}
-    status = "stopped"
+    status = "failed" if "failed" in statuses else "stopped"
     if statuses == {"completed"}:
         status = "completed"
-    elif "failed" in statuses:
-        status = "failed"
     # The largest peak of each kind of memory over stages; None: not measured.
-    highest: dict[str, int | None] = {}
-    for peaks in _known(results, "peak_memory_bytes"):
-        for kind, peak in peaks.items():
-            highest.setdefault(kind, None)
-            if peak is not None:
-                highest[kind] = max(peak, highest[kind] or 0)
+    peaks = _known(results, "peak_memory_bytes")
+    kinds = chain.from_iterable(peaks)
     last: Facts = results[-1] if results else {}
     return {
         "status": status,
-        "steps": sum(_known(results, "steps")),
-        "epochs": sum(_known(results, "epochs")),
-        "wall_s": sum(_known(results, "wall_s")),
-        "model": last.get("model"),
-        "mode": last.get("mode"),
-        "engine": last.get("engine"),
-        "world_size": last.get("world_size"),
+        **{key: sum(_known(results, key)) for key in ("steps", "epochs", "wall_s")},
+        **{key: last.get(key) for key in _OF_LAST},
         "parameters": max(_known(results, "parameters"), default=None),
-        "best": last.get("best"),
-        "peak_memory_bytes": highest,
-        "samples_per_s": last.get("samples_per_s"),
+        "peak_memory_bytes": {kind: max(_known(peaks, kind), default=None) for kind in kinds},
         "stages": stages,
     }
 
