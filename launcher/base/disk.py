@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gearshift.launcher.base.diagnostics import SettingsError
@@ -27,8 +27,7 @@ def problem_of(text: str) -> str | None:
     except ValueError:
         return "has a character that no file name has"
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return "is too long for a path"
+        return "is too long for a path" if error.errno == errno.ENAMETOOLONG else None
     return None
 
 
@@ -46,9 +45,7 @@ def check_writable(
     problem = None
     hint = None
     try:
-        mode = os.W_OK | os.X_OK
-        if folder.exists():
-            mode |= os.R_OK
+        mode = os.W_OK | os.X_OK | (os.R_OK if folder.exists() else 0)
         above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         free = shutil.disk_usage(above).free
         if redact(str(folder)) != str(folder):  # files in it would name the password
@@ -90,9 +87,7 @@ def new_parents(path: Path) -> Iterator[None]:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        for parent in missing:
-            try:
+        with suppress(OSError):  # it was not made, or another program uses it by now
+            for parent in missing:
                 parent.rmdir()
-            except OSError:  # it was not made, or another program uses it by now
-                break
         raise

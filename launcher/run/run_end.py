@@ -119,7 +119,7 @@ def build(kind: Kind, rank: int, text: str, trace: str = "", **facts: Any) -> Ru
 
     `facts`: further fields of it; the exit code is by default that of its kind.
     """
-    facts = {"exit_code": _CODES.get(kind, exit_codes.FAILURE), **facts}
+    facts = {"exit_code": _CODES.get(kind, exit_codes.FAILURE), "diagnostics": [], **facts}
     return without_secrets(RunEnd(kind, rank=rank, text=text, trace=trace, **facts))
 
 

@@ -57,12 +57,12 @@ def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None
     is only read. `data`: that of --data; None: that of the run. Raises RerunFailed, and
     SettingsError for data that cannot be evaluated.
     """
-    assert model.folder is not None, "it was found in its run"
+    assert model.folder, "it was found in its run"
     reset: tuple[ResetPart, ...] = () if data is None else ("data",)
     plan = RunPlan(resolved, ResumeRequest(model.folder, step=model.step, reset=reset), split=split)
     with rerun.rerun(plan, model.path, "evaluation") as end:
         measured = end.outcome
-    assert measured is not None, "ranks that are done have measured"
+    assert measured, "ranks that are done have measured"
     return {
         "kind": "eval",
         "time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -99,14 +99,9 @@ def render(title: str, facts: Facts, saved: Path | None) -> str:
     """The result as text."""
     metrics = "  ".join(f"{name} {real(value)}" for name, value in facts["metrics"].items())
     samples = f"{counted(facts['samples'], 'sample')} in {duration(facts['seconds'])}"
-    lines = [
-        title,
-        render_row(facts["split"], metrics),
-        render_row("samples", samples),
-    ]
-    if saved is not None:
+    lines = [title, render_row(facts["split"], metrics), render_row("samples", samples)]
+    if saved:
         lines.append(render_row("saved", str(saved)))
-    if facts["preview"] is not None:
-        lines.append("preview")
-        lines += [f"| {line}" for line in facts["preview"].splitlines()]
+    if facts["preview"]:
+        lines += ["preview", *(f"| {line}" for line in facts["preview"].splitlines())]
     return "\n".join(lines)

@@ -99,11 +99,10 @@ def adapter(
 ) -> None:
     """Write a folder that peft loads, or the `merged` model. Disk access. Raises DataError."""
     assert isinstance(task, HasBaseWeights)
-    averaged = set(checkpoint.names(model.kind))
+    kinds = dict.fromkeys(checkpoint.names(model.kind), model.kind)
     weights = {}
     for name in checkpoint.shapes:
-        kind = model.kind if name in averaged else saved_model.WEIGHT
-        weights[name] = checkpoint.tensor(kind, name)
+        weights[name] = checkpoint.tensor(kinds.get(name, saved_model.WEIGHT), name)
     with storage_errors(folder):
         task.write_adapted(weights, folder, merged=merged)
 
@@ -221,12 +220,9 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     run_folder.check_free(folder, out)
     checkpoint_search.remove_exports_left(folder.parent)
     model, checkpoint = saved_model.open_checkpoint(run, name)
-    task = None
-    if format_name != "safetensors":
-        task = _task(model, format_name)
-    needed = 0
-    if format_name != "adapter":  # which needs less; merged into their base, weights need more
-        needed = 4 * _elements(checkpoint)  # fp32
+    task = None if format_name == "safetensors" else _task(model, format_name)
+    # Weights are fp32; an adapter needs less, and weights merged into their base more.
+    needed = 0 if format_name == "adapter" else 4 * _elements(checkpoint)
     disk.check_writable(folder, where, needed_bytes=needed)
     disk.check_writable(folder.parent, where)
     with (
@@ -243,11 +239,8 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
         notes = FORMATS[format_name](model, checkpoint, task, unfinished) or {}
         # Complete, or not there at all.
         unfinished.replace(folder)
-    files = {
-        str(file.relative_to(folder)): file.stat().st_size
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
+    paths = filter(Path.is_file, sorted(folder.rglob("*")))
+    files = {str(path.relative_to(folder)): path.stat().st_size for path in paths}
     return {
         "folder": str(folder),
         "format": format_name,

@@ -104,7 +104,7 @@ class Predictor:
             "step": self.saved.step,
             "weights": self.saved.kind,
             "device": self.device,
-            "folder": None if folder is None else str(folder),
+            "folder": folder and str(folder),
             "predictions": [asdict(result) for result in results],
         }
 
@@ -150,7 +150,7 @@ def files(argument: str | None, family: str, run: str) -> Path:
         )
     if not exists(argument):
         raise _missing(argument, allowed)
-    return _path(argument)
+    return Path(argument).expanduser()
 
 
 def prompts(argument: str, task: GeneratesText) -> list[Prompt]:
@@ -158,7 +158,7 @@ def prompts(argument: str, task: GeneratesText) -> list[Prompt]:
 
     Raises SettingsError for a text that looks like a path that does not exist, DataError.
     """
-    path = _path(argument)
+    path = Path(os.path.expanduser(argument))
     if exists(argument):
         return list(task.prompts(path))
     # A sentence may name paths, and end in a file name.
@@ -191,10 +191,6 @@ def _missing(argument: str, allowed: str) -> SettingsError:
 def exists(argument: str) -> bool:
     """Whether there is a file or folder of this name, which may be any text. Reads the disk."""
     return os.path.exists(os.path.expanduser(argument))
-
-
-def _path(argument: str) -> Path:
-    return Path(os.path.expanduser(argument))
 
 
 @dataclass(frozen=True)
