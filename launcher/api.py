@@ -28,6 +28,7 @@ from gearshift.launcher.saved_runs.rerun import RerunFailed
 from gearshift.launcher.saved_runs.saved_model import find_saved
 from gearshift.launcher.stages.pipeline import summarize
 from gearshift.models.base import DataError, Prediction
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.storage import StorageError
 
@@ -65,16 +66,16 @@ class Run:
     """Step times, with `train.timing`; None: not measured."""
     folder: Path | None
     """None on ranks other than 0 of torchrun or srun."""
-    experience: Mapping[str, Any] | None = None
+    experience: Facts | None = None
     """Continual learning: the newest experience, with metrics on old and new data."""
-    test: Mapping[str, Any] | None = None
+    test: Facts | None = None
     """With `eval.test`: the metrics of the test split, and the step of the weights."""
     time_split: Mapping[str, float] | None = None
     """Seconds of the run by part, as in result.json; None: not measured, or with stages."""
     stages: Mapping[str, Path] = field(default_factory=dict)
     """The run folder of each stage of staged training, by name."""
 
-    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+    def metrics(self, kind: str | None = None) -> list[Json]:
         """The lines of metrics.jsonl: of `kind` "train" or "eval", or all. Reads the disk.
 
         With stages, the lines of all stages in order. Raises SettingsError for another kind, and
@@ -116,7 +117,7 @@ class Run:
         nproc: int | None = None,
         config: Paths = (),
         out: str | PathLike[str] | None = None,
-        settings: Mapping[str, Any] | None = None,
+        settings: Facts | None = None,
         console: bool = True,
         reset: str | Sequence[str] = (),
     ) -> Run:
@@ -135,7 +136,7 @@ class Run:
         engine: str | None = None,
         nproc: int | None = None,
         data: str | PathLike[str] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Json:
         """Measure a checkpoint on the split "train", "val" or "test", in new processes.
 
         `checkpoint`: see `model`; `engine`, `nproc` and `data` are by default those of the run.
@@ -143,10 +144,8 @@ class Run:
         and the report get, too. Raises SettingsError, and RunError if nothing was measured.
         """
         check_types({"split": (split, (str,)), "engine": (engine, (str,))}, "Run.evaluate")
-        options = {}
-        path = None if data is None else str(data)
-        if path is not None:
-            options["data.path"] = ("--data", path)
+        path = _name(data)
+        options = {"data.path": ("--data", path)} if path else {}
         args = CliArgs(engine=engine, options=options | _processes(nproc))
         with _errors(EVALUATE):
             folder = self._last_stage("evaluate")
@@ -177,14 +176,9 @@ class Run:
         command would write, by suffix. `checkpoint`: see `model`. The numbers are for generated
         text, as the options of `predict`. Writes nothing. Raises SettingsError and RunError.
         """
-        numbers = {
-            "--max-tokens": max_tokens,
-            "--temperature": temperature,
-            "--top-p": top_p,
-            "--top-k": top_k,
-            "--seed": seed,
-        }
-        values = {flag: str(value) for flag, value in numbers.items() if value is not None}
+        numbers = (max_tokens, temperature, top_p, top_k, seed)
+        options = zip(predict.SAMPLING, numbers, strict=True)
+        values = {flag: str(number) for flag, number in options if number is not None}
         check_types({"inputs": (inputs, (Iterable, PathLike))}, "Run.predict", none=False)
         texts = _listed(inputs)
         kinds = {f"inputs[{number}]": (text, (str, PathLike)) for number, text in enumerate(texts)}
@@ -241,11 +235,10 @@ class Run:
 
     def _last_stage(self, method: str) -> Path:
         """The run folder; of a staged run, that of its last stage."""
-        folders = [Path(self._require_folder(method)), *self.stages.values()]
-        return folders[-1]
+        return [Path(self._require_folder(method)), *self.stages.values()][-1]
 
 
-def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
+def train(arguments: Facts, call: str = "train") -> Run:
     """The implementation of `gearshift.train` for its `arguments`; errors name those of `call`."""
     with _errors(call):
         custom_task.check_not_importing()
@@ -291,29 +284,27 @@ def open_run(folder: str | PathLike[str]) -> Run:
             raise checkpoint_search.no_run(path, "open_run()", "track")
         snapshots = [WatchedRun(stage).snapshot() for stage in stages.values() or (path,)]
         # Of several stages, the newest one that has started tells how far they are.
-        last = snapshots[0]
-        for snapshot in snapshots:
-            if snapshot.state != "not started":
-                last = snapshot
+        started = [snapshot for snapshot in snapshots if snapshot.state != "not started"]
+        last = [snapshots[0], *started][-1]
         result = summarize(stages) if stages else dict(RunReader(path).result() or {})
 
     if not last.has_ended or last.state == "killed":  # it has no result
-        result |= {"status": last.state, "steps": 0}
-        result |= {"epochs": None, "wall_s": None, "samples_per_s": None}
         progress = last.progress
-        if progress is not None:
-            result["steps"] = progress.step
-            result["wall_s"] = progress.elapsed_s
-            if progress.last is not None:
-                result["epochs"] = progress.last.epoch
-                result["samples_per_s"] = progress.last.samples_per_s
+        step = progress and progress.last
+        result |= {
+            "status": last.state,
+            "steps": progress.step if progress else 0,
+            "wall_s": progress and progress.elapsed_s,
+            "epochs": step and step.epoch,
+            "samples_per_s": step and step.samples_per_s,
+        }
     peaks = result.get("peak_memory_bytes") or {"device": None, "host": None}
     return _run_of({**result, "peak_memory_bytes": peaks, "reason": last.reason}, path, stages)
 
 
-def _run_of(result: Mapping[str, Any], folder: Path | None, stages: Mapping[str, Path]) -> Run:
+def _run_of(result: Facts, folder: Path | None, stages: Mapping[str, Path]) -> Run:
     names = {item.name for item in fields(Run)} - {"folder", "stages"}
-    values: dict[str, Any] = {name: result.get(name) for name in names}
+    values: Json = {name: result.get(name) for name in names}
     return Run(**values, folder=folder, stages=stages)
 
 
@@ -361,7 +352,7 @@ def _path(out: str | PathLike[str] | None) -> Path | None:
     return None if out is None else Path(out)
 
 
-def _outcome(end: RunEnd) -> Mapping[str, Any]:
+def _outcome(end: RunEnd) -> Facts:
     """What a run that did not fail ended with. Raises what ended any other."""
     # In this process the error itself is at hand, from ranks only its records.
     if isinstance(end.cause, SettingsError):

@@ -18,6 +18,7 @@ PROGRAM = "python -m launcher"
 MANY = 12
 """With more options than this, a message names the command that lists them."""
 ON = ("true", "on", "yes", "y", "1")
+_PARTS = ("where", "allowed", "did_you_mean", "fix", "hint")
 OFF = ("false", "off", "no", "n", "0")
 """What people type for a switch."""
 
@@ -55,32 +56,9 @@ class SettingsError(Exception):
         super().__init__(render(self.diagnostics))
 
     @classmethod
-    def of(
-        cls: type[Error],
-        message: str,
-        *,
-        key: str | None = None,
-        value: Any = None,
-        where: str | None = None,
-        allowed: str | None = None,
-        did_you_mean: str | None = None,
-        fix: str | None = None,
-        replaces: tuple[str, ...] = (),
-        hint: str | None = None,
-    ) -> Error:
-        """The error of a single diagnostic."""
-        diagnostic = Diagnostic(
-            message,
-            key=key,
-            value=value,
-            where=where,
-            allowed=allowed,
-            did_you_mean=did_you_mean,
-            fix=fix,
-            replaces=replaces,
-            hint=hint,
-        )
-        return cls([diagnostic])
+    def of(cls: type[Error], message: str, **parts: Any) -> Error:
+        """The error of a single diagnostic, with its `parts`."""
+        return cls([Diagnostic(message, **parts)])
 
 
 class FetchError(Exception):
@@ -96,22 +74,15 @@ def render(diagnostics: Sequence[Diagnostic]) -> str:
     lines = []
     for diagnostic, following in zip_longest(diagnostics, diagnostics[1:]):
         lines.append(f"{diagnostic.severity}: {diagnostic.message}")
-        where = diagnostic.where
-        if where is not None and diagnostic.overrides is not None:
+        parts = {name: getattr(diagnostic, name) for name in _PARTS}
+        if parts["where"] and diagnostic.overrides:
             value, origin = diagnostic.overrides
-            where += f" (overrides {plain(value)} from {origin})"
-        parts = {
-            "where": where,
-            "allowed": diagnostic.allowed,
-            "did you mean": diagnostic.did_you_mean,
-            "fix": diagnostic.fix,
-            "hint": diagnostic.hint,
-        }
-        if following is not None and following.fix == diagnostic.fix:
+            parts["where"] += f" (overrides {plain(value)} from {origin})"
+        if following and following.fix == diagnostic.fix:
             parts["fix"] = None  # one command line mends both
-        for label, text in parts.items():
+        for name, text in parts.items():
             if text:
-                lines.append(f"  {label:<12}  {text}")
+                lines.append(f"  {name.replace('_', ' '):<12}  {text}")
     return printable(redact("\n".join(lines)))
 
 
@@ -148,9 +119,8 @@ def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
             if words[:1] == ["python"]:  # this one, whatever is on PATH
                 words[0] = sys.executable
             fields["fix"] = words
-        if diagnostic.overrides is not None:
-            value, where = diagnostic.overrides
-            fields["overrides"] = {"value": value, "where": where}
+        if diagnostic.overrides:
+            fields["overrides"] = dict(zip(("value", "where"), diagnostic.overrides, strict=True))
         objects.append(_redacted(fields))
     return objects
 
@@ -185,12 +155,15 @@ def plain(value: Any) -> str:
     return str(value)
 
 
+def program_line(*words: object) -> str:
+    """A command line of this program, as one would type it."""
+    return f"{PROGRAM} {shlex.join(map(str, words))}"
+
+
 def from_here(path: Path) -> str:
     """A path as one would type it in the working directory."""
     here = Path.cwd()
-    if path.is_relative_to(here):
-        path = path.relative_to(here)
-    return str(path)
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def nearest_match(word: str, options: Iterable[str]) -> str | None:

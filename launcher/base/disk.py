@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gearshift.launcher.base.diagnostics import SettingsError
@@ -27,8 +27,7 @@ def problem_of(text: str) -> str | None:
     except ValueError:
         return "has a character that no file name has"
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return "is too long for a path"
+        return "is too long for a path" if error.errno == errno.ENAMETOOLONG else None
     return None
 
 
@@ -46,9 +45,7 @@ def check_writable(
     problem = None
     hint = None
     try:
-        mode = os.W_OK | os.X_OK
-        if folder.exists():
-            mode |= os.R_OK
+        mode = os.W_OK | os.X_OK | (os.R_OK if folder.exists() else 0)
         above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         free = shutil.disk_usage(above).free
         if redact(str(folder)) != str(folder):  # files in it would name the password
@@ -63,8 +60,23 @@ def check_writable(
     except OSError as error:  # no permission, or the name is too long
         problem = error.strerror or str(error)
     if problem is not None:
-        message = f"cannot write to {folder}: {problem}"
-        raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed, hint=hint)
+        raise SettingsError.of(
+            f"cannot write to {folder}: {problem}",
+            value=str(folder),
+            where=where,
+            allowed=allowed,
+            hint=hint,
+        )
+
+
+@contextmanager
+def writing(path: Path, where: str, **parts: str) -> Iterator[None]:
+    """Raise SettingsError, with its `parts`, where the block cannot write the file or folder."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot write {error.filename or path}: {error.strerror or error}"
+        raise SettingsError.of(problem, value=str(path), where=where, **parts) from error
 
 
 @contextmanager
@@ -75,9 +87,7 @@ def new_parents(path: Path) -> Iterator[None]:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        for parent in missing:
-            try:
+        with suppress(OSError):  # it was not made, or another program uses it by now
+            for parent in missing:
                 parent.rmdir()
-            except OSError:  # it was not made, or another program uses it by now
-                break
         raise

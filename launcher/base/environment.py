@@ -15,6 +15,7 @@ import sysconfig
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,7 @@ def variables() -> MutableMapping[str, str]:
 def compiler(variable: str, *names: str) -> str | None:
     """The command in `variable`, $CXX or $CC, or the first of `names`; None: none can be run."""
     command = os.environ.get(variable)
-    for name in [command] if command else names:
-        if shutil.which(name):
-            return name
-    return None
+    return next(filter(shutil.which, [command] if command else names), None)
 
 
 def versions() -> dict[str, str]:
@@ -53,12 +51,11 @@ def versions() -> dict[str, str]:
 
 def python_path() -> str:
     """PYTHONPATH with which a new interpreter finds this copy of `gearshift`."""
-    path = os.environ.get("PYTHONPATH", "")
-    root = str(ROOT)
-    if root in (*site.getsitepackages(), site.getusersitepackages()):
-        # In front of the standard library, old packages there would shadow its modules.
-        return path
-    return f"{root}{os.pathsep}{path}" if path else root
+    folders = [str(ROOT)]
+    # In front of the standard library, old packages there would shadow its modules.
+    if folders[0] in (*site.getsitepackages(), site.getusersitepackages()):
+        folders.clear()
+    return os.pathsep.join(filter(None, [*folders, os.environ.get("PYTHONPATH")]))
 
 
 @contextmanager
@@ -92,12 +89,10 @@ def logged(write: Callable[[str], None]) -> Iterator[None]:
     """
     shown = warnings.showwarning
     handled = logging.Logger.callHandlers
-    texts: set[str] = set()
 
+    @cache
     def once(text: str) -> None:
-        if text not in texts:
-            texts.add(text)
-            write(f"warning of a library: {text}")
+        write(f"warning of a library: {text}")
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, line: int, *rest: Any

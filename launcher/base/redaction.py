@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 MASK = "***"
 """Replaces a secret."""
 SCHEMES = ("http", "https", "file")
-_USER = re.compile(r"(?<=\w\w:/)(/?)([^/?#\s'\"]*)@")
+_USER = re.compile(r"(?<=\w\w:/)(/?)[^/?#\s'\"]*(?=@)")
 """User and password; a URL that became a path has one slash before them."""
 _PARAMETER = re.compile(
     r"(?i)([?&][^=&\s]*(?:token|key|sig|secret|passw|credential|auth)[^=&\s]*=)"
@@ -42,18 +42,12 @@ def redact(text: str) -> str:
     token, key or signature. A variable, ${NAME}, is not a secret and stays.
     """
 
-    def without_user(match: re.Match[str]) -> str:
-        if _is_variable(match[2]):
-            return match[0]
-        return f"{match[1]}{MASK}@"
-
-    def without_value(match: re.Match[str]) -> str:
+    def masked(match: re.Match[str]) -> str:
         name = match[1]
-        if _is_variable(match[0].removeprefix(name)):
-            return match[0]
-        return name + MASK
+        is_public = _is_variable(match[0].removeprefix(name))
+        return match[0] if is_public else name + MASK
 
-    return _PARAMETER.sub(without_value, _USER.sub(without_user, text))
+    return _PARAMETER.sub(masked, _USER.sub(masked, text))
 
 
 def redact_variables(text: str, variables: Mapping[str, str]) -> str:

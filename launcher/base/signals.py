@@ -56,14 +56,13 @@ class Answer(Enum):
     IGNORE = "nothing"
 
 
-_ANSWERS: Mapping[ProcessPhase, tuple[Answer, Answer]] = {
-    # at Ctrl-C, and at any other signal
-    ProcessPhase.IMPORTS: (Answer.EXIT, Answer.EXIT),
-    ProcessPhase.COMMAND: (Answer.RAISE, Answer.RAISE),
-    ProcessPhase.JOB_STARTS: (Answer.EXIT, Answer.EXIT),
-    ProcessPhase.HOLDS: (Answer.HOLD, Answer.HOLD),
-    ProcessPhase.TRAINS: (Answer.TAKE, Answer.TAKE),
-    ProcessPhase.ENDS: (Answer.RAISE, Answer.IGNORE),
+_ANSWERS: Mapping[ProcessPhase, Answer] = {
+    ProcessPhase.IMPORTS: Answer.EXIT,
+    ProcessPhase.COMMAND: Answer.RAISE,
+    ProcessPhase.JOB_STARTS: Answer.EXIT,
+    ProcessPhase.HOLDS: Answer.HOLD,
+    ProcessPhase.TRAINS: Answer.TAKE,
+    ProcessPhase.ENDS: Answer.IGNORE,  # but Ctrl-C is raised
 }
 
 
@@ -112,7 +111,7 @@ class Signals:
         if answer in (Answer.TAKE, Answer.IGNORE):
             return
         if os.getpid() != self._process:
-            os._exit(_code(number))
+            os._exit(code_of(number))
         if answer is Answer.HOLD:
             self.held.append(number)
             return
@@ -126,8 +125,9 @@ class Signals:
         phase = self.phase
         if self._job is not None and phase is not ProcessPhase.TRAINS:
             phase = self._job
-        at_key, at_other = _ANSWERS[phase]
-        return at_key if number == signal.SIGINT else at_other
+        if phase is ProcessPhase.ENDS and number == signal.SIGINT:
+            return Answer.RAISE
+        return _ANSWERS[phase]
 
     def listen(self) -> None:
         """Handle the signals that end a command, except those that the shell ignores."""
@@ -191,7 +191,7 @@ class Signals:
     def code(self) -> int:
         """The exit code after the signal."""
         assert self.arrived is not None
-        return _code(self.arrived)
+        return code_of(self.arrived)
 
     def clean_up(self) -> None:
         """Do what is left of the cleanups, the last first."""
@@ -229,20 +229,18 @@ class Signals:
 
     def read(self, number: signal.Signals) -> None:
         """Answer a signal in the thread that reads them."""
-        answer = self.answer(number)
-        may_end = answer is Answer.EXIT
+        before = self.answer(number)
         # The main thread raises the exception; this one sees that it has an effect.
-        if answer in (Answer.RAISE, Answer.HOLD):
+        if before in (Answer.RAISE, Answer.HOLD):
             is_handled = signal.getsignal(number) is self
             if not is_handled or self.is_answered.wait(_LIMIT_S):
                 return
-            may_end = True
         with self._lock:
             answer = self.answer(number)  # a run may have begun to train meanwhile
             if answer is Answer.TAKE:
-                assert self._take is not None
+                assert self._take
                 self._take(number)
-            elif may_end and answer is not Answer.IGNORE:
+            elif answer is not Answer.IGNORE and before not in (Answer.TAKE, Answer.IGNORE):
                 self.end(number)
 
     @property
@@ -305,10 +303,8 @@ def _forget_pipe() -> None:
 
 def heeded() -> list[signal.Signals]:
     """The signals of ENDING, without a SIGHUP that nohup ignores."""
-    numbers = [*ENDING]
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        numbers.remove(signal.SIGHUP)
-    return numbers
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in ENDING if number != signal.SIGHUP or not is_ignored]
 
 
 def _unignored() -> list[signal.Signals]:
@@ -388,12 +384,12 @@ def at_signal(cleanup: Callable[[], object]) -> Iterator[None]:
 
 def exception(number: int) -> BaseException:
     """What the signal `number` raises."""
-    if number == signal.SIGINT:
-        return KeyboardInterrupt()
-    return Stopped(signal.Signals(number).name)
+    name = signal.Signals(number).name
+    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(name)
 
 
-def _code(number: int) -> int:
+def code_of(number: int) -> int:
+    """The exit code after the signal `number`."""
     return exit_codes.INTERRUPTED if number == signal.SIGINT else exit_codes.RUN_AGAIN
 
 

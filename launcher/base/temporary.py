@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -14,17 +14,12 @@ from gearshift.launcher.base.signals import at_signal, deferred
 @contextmanager
 def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     """A new folder, removed at the end, also where a signal ends the process. Touches the disk."""
-    folders: list[Path] = []
-
-    def remove() -> None:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    with at_signal(remove):
+    with ExitStack() as stack, at_signal(stack.close):
+        with deferred():  # a signal in between would leave the folder behind
+            folder = mkdtemp(prefix=prefix, dir=parent)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
-            with deferred():  # a signal in between would leave the folder behind
-                folders.append(Path(mkdtemp(prefix=prefix, dir=parent)))
-            yield folders[0]
+            yield Path(folder)
         finally:
             with deferred():
-                remove()
+                stack.close()

@@ -44,16 +44,16 @@ _MOVED = Option(
 )
 _RERUN = (BY_FLAG["--data"], BY_FLAG["--engine"], BY_FLAG["--nproc"], _MOVED, JSON)
 _UNPLANNED = (
-    *(
-        "--dry-run",
-        "--out",
-        "--resume",
-        "--reset",
-        "--force",
-        "--continuous-learning",
-        "--max-hours",
-    ),
-    *("--track", "--profile", "--max-restarts"),
+    "--dry-run",
+    "--out",
+    "--resume",
+    "--reset",
+    "--force",
+    "--continuous-learning",
+    "--max-hours",
+    "--track",
+    "--profile",
+    "--max-restarts",
 )
 """Options of a run that change nothing of its plan."""
 _PLAN = (
@@ -140,13 +140,10 @@ def _command(
     name: str, sentence: str, options: tuple[Option, ...], module: str | None = None, **more: Any
 ) -> Command:
     """The record of a command that its module of the same name runs; `more` are its fields."""
-    return Command(
-        name,
-        sentence,
-        f"gearshift.launcher.commands.{module or name.replace('-', '_')}",
-        options,
-        **more,
-    )
+    if name in RUN_ARGUMENTS:
+        more = {"argument": "RUN", "allowed": RUN_ARGUMENTS[name], **more}
+    module = f"gearshift.launcher.commands.{module or name.replace('-', '_')}"
+    return Command(name, sentence, module, options, **more)
 
 
 _ALL = (
@@ -156,8 +153,6 @@ _ALL = (
         "resume a run from its folder, from a checkpoint, or the newest run (auto)",
         tuple(option for option in OPTIONS if option != RESUME),
         module="run",
-        argument="RUN",
-        allowed=RUN_ARGUMENTS["resume"],
         adds_errors=True,
     ),
     _command(
@@ -188,8 +183,6 @@ _ALL = (
         "verify",
         "replay the last checkpoint interval of a run and compare it bit by bit",
         _RERUN,
-        argument="RUN",
-        allowed=RUN_ARGUMENTS["verify"],
     ),
     _command(
         "evaluate",
@@ -205,15 +198,11 @@ _ALL = (
             ),
             *_RERUN,
         ),
-        argument="RUN",
-        allowed=RUN_ARGUMENTS["evaluate"],
     ),
     _command(
         "watch",
         "show the progress of runs from another terminal; without RUN, of the newest in runs/",
         (ONCE, JSON),
-        argument="RUN",
-        allowed=RUN_ARGUMENTS["watch"],
         requires_argument=False,
         repeats_argument=True,
     ),
@@ -242,20 +231,17 @@ _ALL = (
                 "name, and a JSON file that describes them; adapter: LoRA adapters for peft; onnx: "
                 "a graph for ONNX, of abr and event_seg; dcp: a checkpoint of torch.distributed.",
             ),
-            *(_CHECKPOINT, _MOVED),
+            _CHECKPOINT,
+            _MOVED,
             out_option("Folder to write. Default: export-NAME in the run folder."),
             JSON,
         ),
-        argument="RUN",
-        allowed=RUN_ARGUMENTS["export"],
         adds_errors=True,
     ),
     _command(
         "predict",
         "use the model of a run: text after a prompt, or predictions for files",
         _PREDICT,
-        argument="RUN",
-        allowed=RUN_ARGUMENTS["predict"],
         adds_errors=True,
     ),
     _command(
@@ -270,8 +256,6 @@ _ALL = (
             ),
             JSON,
         ),
-        argument="RUN",
-        allowed=RUN_ARGUMENTS["report"],
         repeats_argument=True,
     ),
     _command(
@@ -283,8 +267,6 @@ _ALL = (
                 f"{TRACKER_FORMS}. Default: the trackers of the run, else wandb.",
             ),
         ),
-        argument="RUN",
-        allowed=RUN_ARGUMENTS["track"],
     ),
     _command(
         "new-task",
@@ -298,7 +280,9 @@ _ALL = (
         "check data and plot samples (data check PATH), download it (data fetch), or download a "
         "model of the Hugging Face hub (data fetch hf:ID)",
         (
-            *(BY_FLAG["--model"], BY_FLAG["--config"], BY_FLAG["--set"]),
+            BY_FLAG["--model"],
+            BY_FLAG["--config"],
+            BY_FLAG["--set"],
             out_option(
                 "Folder for downloads, or for data.html. Default: downloads, or data-check."
             ),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.base.diagnostics import PROGRAM, counted, render
+from gearshift.launcher.base.diagnostics import counted, program_line, render
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.compare import candidates, report, runner
@@ -55,7 +54,7 @@ def _show_runs(command_line: CommandLine, comparison: PlannedComparison) -> int:
     for candidate in comparison.candidates:
         words = [redact(text) for text in arguments(candidate.args)]
         runs.append({"mode": candidate.mode, "engine": candidate.engine, "arguments": words})
-        lines.append(f"{PROGRAM} {shlex.join(words)}")
+        lines.append(program_line(*words))
     content = {"folder": comparison.folder, "repeats": comparison.repeats, "runs": runs}
     title = counted(len(runs) * len(study.rounds), "run")
     if study.title:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import wrap
 
 from gearshift.launcher.base import exit_codes, signals
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, program_line
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config import errors, hub, machine
@@ -81,14 +80,14 @@ def inspect_matches(
     Raises SettingsError if several can, or none; then with the errors of each that has a fix, or
     else of all.
     """
-    usable = []
+    usable = {}
     diagnostics = []
     # Formats of several families may match: reading tells which can use the data.
     for family, format in matches:
         try:
             resolved = _resolved(replace(args, model=args.model or family), path)
             findings = data_check.inspect(path, format, resolved)
-            usable.append((family, f"{family}: {format}"))
+            usable[family] = f"{family}: {format}"
         except SettingsError as error:
             prefix = f"as {family} (--model {family}): " if len(matches) > 1 else ""
             for each in error.diagnostics:
@@ -97,34 +96,33 @@ def inspect_matches(
         # The family that knows what to type comes nearest to reading it.
         raise SettingsError([each for each in diagnostics if each.fix] or diagnostics)
     if len(usable) > 1:
-        first, _ = usable[0]
         raise SettingsError.of(
             f"'{path}' can be read by several families",
             value=path,
             where=origin,
-            allowed="\n           ".join(text for _, text in usable),
-            fix=f"--model {first}",
+            allowed="\n           ".join(usable.values()),
+            fix=f"--model {next(iter(usable))}",
         )
     return findings
 
 
 def _resolved(args: CliArgs, path: str) -> Resolved:
     """The settings that read `path`. Raises SettingsError, also if they read other data."""
-    options = {**args.options, "data.path": ("data check", path)}
-    resolved = resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
-    if "data.path" in resolved.values:
-        reason = why_ineffective(resolved.values, "data.path")
-        if reason:
-            raise SettingsError([errors.about_value(resolved.values, "data.path", reason)])
+    resolved = resolve(
+        replace(args, options={**args.options, "data.path": ("data check", path)}),
+        machine.detect_machine(),
+        world_size=1,
+    )
+    reason = "data.path" in resolved.values and why_ineffective(resolved.values, "data.path")
+    if reason:
+        raise SettingsError([errors.about_value(resolved.values, "data.path", reason)])
     return resolved
 
 
 def _lines(findings: Findings, file: Path, args: CliArgs) -> Iterator[str]:
-    kind = findings.format
-    if not kind:
-        is_embedded = findings.path.startswith(EMBEDDED)
-        kind = "embedded data" if is_embedded else "format known only to the model"
-    yield f"{findings.path}: {kind}"
+    is_embedded = findings.path.startswith(EMBEDDED)
+    unknown = "embedded data" if is_embedded else "format known only to the model"
+    yield f"{findings.path}: {findings.format or unknown}"
 
     rows = [
         ("read by", findings.model),
@@ -150,7 +148,7 @@ def _lines(findings: Findings, file: Path, args: CliArgs) -> Iterator[str]:
 def _train_line(args: CliArgs, model: str | None, **options: tuple[str, str]) -> str:
     """The command that trains with the settings of `args`, and `options` by their key."""
     words = arguments(replace(args, model=model, options=options))
-    return redact(f"train on it:  {PROGRAM} {shlex.join(words)}")
+    return redact(f"train on it:  {program_line(*words)}")
 
 
 def _fetch(command_line: CommandLine) -> int:

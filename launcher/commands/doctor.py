@@ -10,10 +10,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +41,7 @@ OF_ENGINES = sorted({package for engine in ENGINES.values() for package in engin
 _OWN = "gearshift"
 _TORCH = "install torch for your GPU: https://pytorch.org/get-started/locally"
 _COMPILER = "install g++ or clang++ with its headers, on macOS  xcode-select --install ; or set CXX"
+_WANDB_VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 _PROGRAM = "#include <vector>\nint main() { return std::vector<int>{0}[0]; }\n"
 
 
@@ -81,15 +81,12 @@ def main(command_line: CommandLine) -> int:
     for row in engines.values():
         reasons = [failing[name] for name in ("torch", *row["needs"]) if name in failing]
         if reasons:
-            row["runs_here"] = False
-            row["why_not"] = "; ".join(reasons)
+            row |= {"runs_here": False, "why_not": "; ".join(reasons)}
     if is_json:
-        rows = []
-        for check in checks:
-            fix = None if check.fix is None else shlex.split(check.fix)
-            rows.append({**check._asdict(), "fix": fix})
-        content = {"checks": rows, "engines": engines}
-        print(json.dumps(content, indent=2))
+        rows = [
+            {**check._asdict(), "fix": check.fix and shlex.split(check.fix)} for check in checks
+        ]
+        print(json.dumps({"checks": rows, "engines": engines}, indent=2))
     else:
         print("\nengines:")
         for name, row in engines.items():
@@ -117,9 +114,6 @@ def _checks() -> Iterator[Check]:
     fix = "delete what you do not need, or change to a folder of yours on another disk"
     yield check_disk("disk space", Path.cwd(), 5 * GIB, 200 * MIB, fix)
     yield check_open_files()
-    yield check_locked_memory(Path("/sys/class/infiniband"))
-    files = (environment.ROOT / "gearshift" / "launcher").rglob("*.py")
-    yield check_clock(time.time(), max(file.stat().st_mtime for file in files))
     yield check_slurm()
     yield check_wandb(environment.variables())
     torch_check = check_package("torch")
@@ -128,9 +122,9 @@ def _checks() -> Iterator[Check]:
         return
     import torch
 
-    names = []
+    names: Sequence[str] = ()
     accelerator = torch.accelerator.current_accelerator()
-    if accelerator is not None and torch.accelerator.is_available():
+    if accelerator and torch.accelerator.is_available():
         module = torch.get_device_module(accelerator)
         name_of = getattr(module, "get_device_name", lambda number: accelerator.type)
         names = list(map(name_of, range(torch.accelerator.device_count())))
@@ -144,13 +138,12 @@ def _checks() -> Iterator[Check]:
 def _check(
     name: str, text: str, advice: str, *, failure: bool = False, warning: bool = False
 ) -> Check:
-    status = "ok"
-    if failure or warning:
-        status = "failure" if failure else "warning"
-        if not advice.startswith("pip "):
-            return Check(name, status, text, hint=advice)
+    if not failure and not warning:
+        return Check(name, "ok", text)
+    status = "failure" if failure else "warning"
+    if advice.startswith("pip "):
         return Check(name, status, text, fix=advice)
-    return Check(name, status, text)
+    return Check(name, status, text, hint=advice)
 
 
 def _required() -> dict[str, SpecifierSet]:
@@ -161,8 +154,7 @@ def _required() -> dict[str, SpecifierSet]:
         return {}
     required = {}
     for requirement in map(Requirement, lines):
-        marker = requirement.marker
-        if marker is None or marker.evaluate({"extra": ""}):
+        if not requirement.marker or requirement.marker.evaluate({"extra": ""}):
             required[requirement.name] = requirement.specifier
     return required
 
@@ -173,15 +165,13 @@ def _package_problems(*names: str) -> dict[str, str]:
     problems = {}
     for name in names:
         versions = required.get(name, SpecifierSet())
-        try:
+        problem = f"{name} not installed"
+        with suppress(metadata.PackageNotFoundError):
             version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            problems[f"{name}{versions}"] = f"{name} not installed"
-        else:
-            if not versions.contains(version, prereleases=True):
-                problems[f"{name}{versions}"] = (
-                    f"{name} {version} is installed, {versions} is required"
-                )
+            if versions.contains(version, prereleases=True):
+                continue
+            problem = f"{name} {version} is installed, {versions} is required"
+        problems[f"{name}{versions}"] = problem
     return problems
 
 
@@ -238,13 +228,8 @@ def check_wandb(environ: Mapping[str, str]) -> Check:
         return installed
     from requests.utils import get_netrc_auth
 
-    is_set = (
-        environ.get("WANDB_MODE")
-        or environ.get("WANDB_API_KEY")
-        or environ.get("WANDB_IDENTITY_TOKEN_FILE")
-        or get_netrc_auth(environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
-    )
-    if is_set:
+    server = environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+    if any(map(environ.get, _WANDB_VARIABLES)) or get_netrc_auth(server):
         return installed
     return Check(
         "wandb",
@@ -273,11 +258,10 @@ def check_compiler() -> Check:
 
 def check_memory(machine: Machine, group: Share | None) -> Check:
     """The free main memory, within the limit of a control `group`."""
-    memory = psutil.virtual_memory()
-    free = memory.available
-    total = memory.total
+    free = psutil.virtual_memory().available
+    total = psutil.virtual_memory().total
     fix = "end other programs; train smaller:  --mode resource-efficient"
-    if group is not None and group.limit < total:
+    if group and group.limit < total:
         free = min(free, max(group.limit - group.used, 0))
         total = group.limit
         fix = "docker run --memory=SIZE  or  sbatch --mem=SIZE  or  --mode resource-efficient"
@@ -292,10 +276,9 @@ def check_memory(machine: Machine, group: Share | None) -> Check:
 
 def check_swap(group: Share | None) -> Check:
     """Swap in use slows training down."""
-    memory = psutil.swap_memory()
-    total = memory.total
-    used = memory.used
-    if group is not None:
+    total = psutil.swap_memory().total
+    used = psutil.swap_memory().used
+    if group:
         total = min(total or group.limit, group.limit)
         used = group.used
     if not total:
@@ -338,34 +321,6 @@ def check_open_files() -> Check:
     soft, hard = (2**20 if limit == resource.RLIM_INFINITY else limit for limit in limits)
     fix = f"ulimit -n {min(hard, 65536)}" if hard >= 1024 else "ask for a higher limit (nofile)"
     return _check("open files", f"up to {soft}", fix, failure=soft < 256, warning=soft < 1024)
-
-
-def check_locked_memory(infiniband: Path) -> Check:
-    """Network cards in `infiniband` lock the memory that they send from."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    is_limited = limit != resource.RLIM_INFINITY
-    is_needed = infiniband.is_dir() and any(infiniband.iterdir())
-    amount = size(limit) if is_limited else "no limit"
-    network = "InfiniBand" if is_needed else "no InfiniBand"
-    return _check(
-        "locked memory",
-        f"{amount}, {network}",
-        "ulimit -l unlimited;  in jobs LimitMEMLOCK of slurmd;  docker run --ulimit memlock=-1",
-        warning=is_limited and is_needed,
-    )
-
-
-def check_clock(now: float, newest: float) -> Check:
-    """Whether the time `now`, in seconds since 1970, is after the `newest` file's.
-
-    File servers may be five minutes ahead.
-    """
-    return _check(
-        "clock",
-        datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "set the clock, timedatectl set-ntp true: files of this installation are newer",
-        failure=now < newest - 300,
-    )
 
 
 def check_slurm() -> Check:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import SettingsError, listed, plain
@@ -23,6 +22,7 @@ from gearshift.launcher.plan.target import Described
 from gearshift.launcher.run.prepare import name_of
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.stages import pipeline
+from gearshift.training.callbacks.base import Json
 
 
 def main(command_line: CommandLine) -> int:
@@ -53,7 +53,7 @@ def main(command_line: CommandLine) -> int:
     return output.show(command_line, contents.get("", contents), "\n".join(text).removesuffix("\n"))
 
 
-def _explained(resolved: Resolved, key: str) -> tuple[dict[str, Any], str]:
+def _explained(resolved: Resolved, key: str) -> tuple[Json, str]:
     """A setting, a section or all settings, as JSON and as text. Raises SettingsError."""
     info = setting_infos(resolved.settings.model.family).get(key)
     # No setting of this name: a section, or all of them.
@@ -82,16 +82,13 @@ def _explained(resolved: Resolved, key: str) -> tuple[dict[str, Any], str]:
         rows += [("planned", line) for line in facts["others"]]
     if key == PROMISE:
         facts["unpromised"] = resolved.unpromised
-        for name, reason in resolved.unpromised.items():
-            rows.append(("not here", f"{name}: {reason}"))
+        rows += [("not here", f"{name}: {why}") for name, why in resolved.unpromised.items()]
 
-    text = f"{key} = {plain(value.value)}\n"
+    lines = [f"{key} = {plain(value.value)}"]
     if info.description:
-        text += f"  {info.description}\n"
-    for name, line in rows:
-        if line is not None:
-            text += f"  {name:<10} {line}\n"
-    return {key: facts}, text
+        lines.append(f"  {info.description}")
+    lines += [f"  {name:<10} {line}" for name, line in rows if line is not None]
+    return {key: facts}, "\n".join([*lines, ""])
 
 
 def _section(resolved: Resolved, key: str) -> dict[str, Setting]:

@@ -29,10 +29,11 @@ def main(command_line: CommandLine) -> int:
     if facts["weights"] == "ema":
         lines.append("  weights  EMA (train.ema), as in evaluation")
     if facts["metrics"] is not None:
-        numbers = []
-        for name, value in facts["metrics"].items():
-            if isinstance(value, float):
-                numbers.append(f"{name} {real(value)}")
+        numbers = [
+            f"{name} {real(value)}"
+            for name, value in facts["metrics"].items()
+            if isinstance(value, float)
+        ]
         lines.append(f"  metrics  {', '.join(numbers)}")
     files = [f"{name} ({size(count)})" for name, count in facts["files"].items()]
     lines.append(f"  files    {', '.join(files)}")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
+from gearshift.launcher.base.diagnostics import SettingsError, program_line
 from gearshift.launcher.commands import output
 from gearshift.launcher.commands.catalog import BY, RUNS
 from gearshift.launcher.config import presets
@@ -18,6 +16,7 @@ from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.schema import AUTO, config_of
 from gearshift.launcher.run_folder import run_folder
 from gearshift.models.catalog import FAMILIES
+from gearshift.training.callbacks.base import Facts, Json
 
 
 def main(command_line: CommandLine) -> int:
@@ -27,22 +26,19 @@ def main(command_line: CommandLine) -> int:
     metric = command_line.values.get(BY.flag)
     if kind == RUNS:
         return _show_runs(command_line, metric)
-    if metric is not None:
+    if metric:
         raise SettingsError.of(
             f"{BY.flag} sorts runs",
             value=metric,
             where=f"command line: {BY.flag} {metric}",
             allowed=f"beside {RUNS}",
-            fix=f"{PROGRAM} list {RUNS} {BY.flag} {shlex.quote(metric)}",
+            fix=program_line("list", RUNS, BY.flag, metric),
         )
     if kind:
         rows = kinds[kind]()
         return output.show(command_line, rows, "\n".join(_lines(rows)))
-    lists = {}
-    texts = []
-    for kind, rows_of in kinds.items():
-        lists[kind] = rows_of()
-        texts.append("\n".join([kind, *_lines(lists[kind])]))
+    lists = {kind: rows_of() for kind, rows_of in kinds.items()}
+    texts = ["\n".join([kind, *_lines(rows)]) for kind, rows in lists.items()]
     return output.show(command_line, lists, "\n\n".join(texts))
 
 
@@ -54,15 +50,14 @@ def _show_runs(command_line: CommandLine, metric: str | None) -> int:
     runs = []
     if command_line.operand or folder.is_dir():
         runs = run_list.runs_in(folder)
-    if metric is not None:
+    if metric:
         runs = run_list.by_metric(runs, metric)
-    text = "\n".join(page.aligned(run_list.table(runs)))
-    if not runs:
-        text = f"no runs in {folder}/"
+    lines = page.aligned(run_list.table(runs)) if runs else [f"no runs in {folder}/"]
+    text = "\n".join(lines)
     return output.show(command_line, list(map(asdict, runs)), text)
 
 
-def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _lines(rows: Sequence[Facts]) -> Iterator[str]:
     width = max(20, *(len(row["name"]) for row in rows))
     for row in rows:
         yield f"{row['name']:<{width}} {row['sentence']}"
@@ -78,13 +73,14 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"  {name:<23} {stage['sentence']}{optional}"
 
 
-def models() -> list[dict[str, Any]]:
+def models() -> list[Json]:
     """The model families with their stages, and their sizes with the number of parameters."""
     rows = []
     for family in FAMILIES.values():
-        sizes = []
-        for name, size in config_of(family.name).SIZES.items():
-            sizes.append({**asdict(size), "name": name, "parameters": size.parameters})
+        sizes = [
+            {**asdict(size), "name": name, "parameters": size.parameters}
+            for name, size in config_of(family.name).SIZES.items()
+        ]
         rows.append(
             {
                 "name": family.name,
@@ -96,7 +92,7 @@ def models() -> list[dict[str, Any]]:
     return rows
 
 
-def modes() -> list[dict[str, Any]]:
+def modes() -> list[Json]:
     """The modes with their promises, as ratios to mode default."""
     rows = []
     for name in presets.modes():
@@ -105,15 +101,15 @@ def modes() -> list[dict[str, Any]]:
     return rows
 
 
-def recipes() -> list[dict[str, Any]]:
+def recipes() -> list[Json]:
     """The recipes, by the names that `--config` takes."""
-    rows = []
-    for name, recipe in presets.recipes().items():
-        rows.append({"name": name, "sentence": recipe.sentence})
+    rows = [
+        {"name": name, "sentence": recipe.sentence} for name, recipe in presets.recipes().items()
+    ]
     return rows
 
 
-def engines() -> list[dict[str, Any]]:
+def engines() -> list[Json]:
     """The engines, and whether their packages are installed; imports none."""
     return [
         *[_engine(engine.name, engine.sentence, engine.needs) for engine in ENGINES.values()],
@@ -121,16 +117,14 @@ def engines() -> list[dict[str, Any]]:
     ]
 
 
-def _engine(name: str, sentence: str, needs: Sequence[str]) -> dict[str, Any]:
+def _engine(name: str, sentence: str, needs: Sequence[str]) -> Json:
     # Finding a package, not importing it, which takes seconds.
     missing = [package for package in ("torch", *needs) if find_spec(package) is None]
-    reason = None
-    if missing:
-        reason = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
+    reason = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
     return {
         "name": name,
         "sentence": sentence,
         "needs": list(needs),
         "runs_here": not missing,
-        "why_not": reason,
+        "why_not": reason if missing else None,
     }

@@ -53,13 +53,8 @@ def main(command_line: CommandLine) -> int:
     text = template(class_name)
     where = f"--out {folder}" if command_line.out else "the current folder"
     disk.check_writable(path.parent, where, needed_bytes=len(text))
-    try:
-        with disk.new_parents(path):
-            run_folder.write_new(path, text)
-    except OSError as cause:
-        raise SettingsError.of(
-            f"cannot write {path}: {cause.strerror or cause}", value=str(path), where=where
-        ) from cause
+    with disk.writing(path, where), disk.new_parents(path):
+        run_folder.write_new(path, text)
     model = f"{module}:{class_name}"
     command = f"{PROGRAM} --model {model}"
     if command_line.out is not None and folder.resolve() != Path.cwd():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.config.command_line import CommandLine
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging.encoding import encode, printable
 
 
@@ -17,7 +17,7 @@ def show(command_line: CommandLine, content: Any, text: str) -> int:
     return exit_codes.DONE
 
 
-def show_failure(command_line: CommandLine, error: Exception, facts: Mapping[str, Any]) -> int:
+def show_failure(command_line: CommandLine, error: Exception, facts: Facts) -> int:
     """Print the `error` of a saved run, as JSON after `facts`; its exit code."""
     if command_line.as_json:
         print(encode({**facts, "error": str(error)}, indent=2))

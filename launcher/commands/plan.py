@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gearshift.launcher.base import environment, exit_codes
-from gearshift.launcher.base.diagnostics import PROGRAM, counted, plain
+from gearshift.launcher.base.diagnostics import counted, plain, program_line
 from gearshift.launcher.commands import output
 from gearshift.launcher.config import machine, selection
 from gearshift.launcher.config.argument_list import arguments
@@ -23,6 +22,7 @@ from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder.resume_rules import decide
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.stages import pipeline
+from gearshift.training.callbacks.base import Json
 from gearshift.training.logging.encoding import amount, duration, size
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def main(command_line: CommandLine) -> int:
 
     parts = pipeline.runs_of(pipeline.prepare(command_line.args, None, diagnostics, prepare))
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    contents: dict[str, Any] = {}
+    contents: Json = {}
     for args, (name, title, part) in zip(prepared, parts, strict=True):
         if contents:
             title = f"\n{title}"
@@ -88,7 +88,7 @@ def resolve_with(described: Described, args: CliArgs, sets: Sequence[str]) -> Re
 
 def _plan(
     command_line: CommandLine, described: Described, args: CliArgs, resolved: Resolved, title: str
-) -> dict[str, Any]:
+) -> Json:
     """Plan a run, and what fits if it does not; the facts as JSON. Text is printed as it is known.
 
     A run of some minutes shows its plan long before the rungs of the ladder.
@@ -123,28 +123,26 @@ def _plan(
                 steps.append(step)
                 say(_rung(plan, step))
     take = choose_step(steps)
-    if take is not None:
-        command = shlex.join(arguments(command_line.args.with_sets(take.sets)))
-        say("", f"> {take.name}:", f"  {PROGRAM} {command}    ({take.plan.needs})")
+    if take:
+        command = program_line(*arguments(command_line.args.with_sets(take.sets)))
+        say("", f"> {take.name}:", f"  {command}    ({take.plan.needs})")
     rungs = [_as_json(step, plan) | {"take": step is take} for step in steps]
     return plan.as_json() | {"advice": [rung for rung in rungs if rung["take"]], "rungs": rungs}
 
 
-def _as_json(step: Step, plan: Plan) -> dict[str, Any]:
+def _as_json(step: Step, plan: Plan) -> Json:
     """A rung for programs, beside the `plan` of the run as given."""
     rung = step.plan
     facts = {
         "name": step.name,
         "set": step.sets,
         "effect": step.effect,
-        "relative_time": rung.cost / plan.cost,
+        "relative_time": None if step.is_bound else rung.cost / plan.cost,
         "bound": step.is_bound,
     }
     if not step.is_bound:
         return facts | rung.as_json()
-    return {
-        **facts,
-        "relative_time": None,
+    return facts | {
         "engine": rung.engine,
         "device_peak_bytes": {"total": rung.device_bytes},
         "host_peak_bytes": rung.host_bytes,
@@ -164,7 +162,7 @@ def _head(resolved: Resolved, plan: Plan) -> str:
     if target.nodes > 1:
         ranks = f"{counted(target.nodes, 'node')} × {ranks}"
     engine = [f"{plan.engine} on {ranks}, {target.device}"]
-    if resolved.chosen is not None:
+    if resolved.chosen:
         engine += [resolved.chosen.line, *resolved.chosen.others]
     facts = {
         "model": model,
@@ -178,7 +176,7 @@ def _head(resolved: Resolved, plan: Plan) -> str:
         "time": _time(plan.seconds),
     }
     lines = [f"{name:<13}{fact!s}" for name, fact in facts.items()]
-    if plan.untraced is not None:
+    if plan.untraced:
         lines.append(f"basis        {MEASURED}: {plan.untraced}")
     if plan.is_compiled:
         lines.append(f"basis        {UNCOMPILED}")
@@ -190,9 +188,8 @@ def _memory(plan: Plan) -> list[str]:
     total = plan.device_bytes
     lines = [f"peak of a rank     {size(total):>10}"]
     for kind, held in plan.device.items():
-        name = kind.name.lower()
         share = held / max(total, 1)
-        lines.append(f"  {name:<16} {size(held):>10}  {share:>4.0%}")
+        lines.append(f"  {kind.name.lower():<16} {size(held):>10}  {share:>4.0%}")
     host = f"host, each node    {size(plan.host_bytes):>10}"
     if plan.target.ram_bytes:
         host += f"  of {size(plan.target.ram_bytes)}"
@@ -235,12 +232,7 @@ def _time(seconds: Seconds) -> str:
     ):
         if value is None:
             return seconds.basis
-        parts.append(f"{_duration(value)} {unit}")
+        text = duration(value) if value >= 1 else f"{1000 * value:.3g} ms"
+        parts.append(f"{text} {unit}")
     least = "at least " if seconds.is_least else ""
     return f"{least}{', '.join(parts)} ({seconds.basis})"
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 1:
-        return duration(seconds)
-    return f"{1000 * seconds:.3g} ms"

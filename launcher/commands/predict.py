@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted
@@ -17,6 +17,7 @@ from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.saved_runs import predict
 from gearshift.launcher.saved_runs.predict import Predictor, Result
 from gearshift.models.base import DataError, GeneratesText, Prompt, Sampling
+from gearshift.training.callbacks.base import Json
 from gearshift.training.logging.encoding import encode
 
 if TYPE_CHECKING:
@@ -48,18 +49,14 @@ def main(command_line: CommandLine) -> int:
             else:
                 facts = _predict_files(command_line, predictor, sampling)
     except DataError as error:
-        fix: str | None = error.fix
-        if not fix or "--set" in fix:  # the command takes no settings
-            fix = None
-        raise about_data(error, fix=fix) from error
+        is_usable = error.fix and "--set" not in error.fix  # the command takes no settings
+        raise about_data(error, fix=error.fix if is_usable else None) from error
     if command_line.as_json:
         print(encode(facts, indent=2))
     return exit_codes.DONE
 
 
-def _predict_files(
-    command_line: CommandLine, predictor: Predictor, sampling: Sampling
-) -> dict[str, Any]:
+def _predict_files(command_line: CommandLine, predictor: Predictor, sampling: Sampling) -> Json:
     """Predict the files of --input; the facts to print. Raises DataError, SettingsError."""
     family = predictor.saved.family
     predict.check_numbers(command_line.values, family)
@@ -82,7 +79,7 @@ def _predict_files(
 
 def _generate(
     command_line: CommandLine, predictor: Predictor, task: GeneratesText, sampling: Sampling
-) -> dict[str, Any]:
+) -> Json:
     """Generate text; the facts to print. Raises DataError, SettingsError."""
     as_json = command_line.as_json
     out = command_line.out
@@ -115,9 +112,9 @@ def _generate(
 
     name = prompts[0].name if len(prompts) == 1 else predict.stem(str(argument))
     folder = predict.ResultFolder(out)
-    results = []
-    for prompt, result in zip(prompts, texts, strict=True):
-        results.append(folder.add_text(name, prompt, result))
+    results = [
+        folder.add_text(name, prompt, result) for prompt, result in zip(prompts, texts, strict=True)
+    ]
     if not as_json:
         print(f"wrote {out / results[0].files[0]}")
     return predictor.as_json(out, results)

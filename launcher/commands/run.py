@@ -82,7 +82,7 @@ def train(ready: Pipeline, console: bool, show: Show) -> RunEnd:
         end = execute.execute_run(plan, console, show, train_continually)
     else:
         end = execute.execute_run(plan, console, show)
-    if end.wants_report and end.folder is not None:
+    if end.wants_report and end.folder:
         from gearshift.launcher.report.report import write_at_end
 
         write_at_end(end.folder)
@@ -117,15 +117,13 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
     ready = _prepared(command_line, args)
     as_json = command_line.as_json
     result = ready.nothing_left
-    if result is not None:
+    if result:
         line = ready.line or ""
         if ready.is_rank_0:
             facts = {"exit_code": exit_codes.DONE, "error": None, **result}
             _print(encode(facts, indent=2) if as_json else line)
-        if generation is None:
-            return exit_codes.DONE
-        return generation.end("ended", exit_codes.DONE, line)
-    if generation is not None:
+        return generation.end("ended", exit_codes.DONE, line) if generation else exit_codes.DONE
+    if generation:
         generation.claim()
     signals.leave("")
     end = train(ready, console=not as_json, show=partial(_print_end, command_line))
@@ -145,9 +143,9 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
             line = execute.last_line(end)
         if line:
             _print(line)
-    if generation is not None:
+    if generation:
         code = generation.end(end.kind, code, end.text)
-    if ready.launched is not None and end.kind != "ended":
+    if ready.launched and end.kind != "ended":
         run_end.exit_now(code)
     return code
 

@@ -7,19 +7,21 @@ import sys
 from collections.abc import Sequence
 from itertools import zip_longest
 from textwrap import indent
-from typing import Any
 
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
+from gearshift.launcher.base import disk
+from gearshift.launcher.base.diagnostics import Diagnostic, counted, program_line, render
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.schema import AUTO, model_name
+from gearshift.launcher.run.prepare import least_room_bytes
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.submit import allocation, jobs
 from gearshift.launcher.submit.allocation import Allocation
 from gearshift.launcher.submit.jobs import SlurmJob, Submission
 from gearshift.slurm import sbatch
+from gearshift.training.callbacks.base import Json
 
 _SHOWN = 3
 """Runs of an array that are listed."""
@@ -33,21 +35,24 @@ def main(command_line: CommandLine) -> int:
     is_dry = "--dry-run" in command_line.flags
     diagnostics = list(command_line.diagnostics)
     if not is_dry and not sbatch.is_available():
-        unavailable = Diagnostic(
-            "sbatch is not on PATH: this machine cannot submit jobs",
-            where="PATH",
-            allowed="a login node of a cluster",
-            fix="--dry-run",
+        diagnostics.append(
+            Diagnostic(
+                "sbatch is not on PATH: this machine cannot submit jobs",
+                where="PATH",
+                allowed="a login node of a cluster",
+                fix="--dry-run",
+            )
         )
-        diagnostics.append(unavailable)
     for argument in command_line.argv:
         if redact(argument) != argument:
-            secret = Diagnostic(
-                "credentials in an argument would be stored in the job file",
-                where=f"command line: {redact(argument)}",
-                allowed="${NAME}, a variable of the job's environment; or a file given by --config",
+            diagnostics.append(
+                Diagnostic(
+                    "credentials in an argument would be stored in the job file",
+                    where=f"command line: {redact(argument)}",
+                    allowed="${NAME}, a variable of the job's environment; "
+                    "or a file given by --config",
+                )
             )
-            diagnostics.append(secret)
     requested = allocation.read(command_line, diagnostics)
     submission = jobs.decide(command_line, requested, diagnostics)
     if submission.warnings:
@@ -56,17 +61,16 @@ def main(command_line: CommandLine) -> int:
         print(render(as_commands(command_line, submission.warnings)), file=sys.stderr)
 
     plans = [run.plan for run in submission.runs]
-    if all(plan.nothing_left is not None for plan in plans):
+    if all(plan.nothing_left for plan in plans):
         lines = [plan.line or "" for plan in plans] or [submission.line or ""]
-        return output.show(
-            command_line,
-            {"folder": submission.folder, "jobs": []},
-            "\n".join(lines),
-        )
+        content = {"folder": submission.folder, "jobs": []}
+        return output.show(command_line, content, "\n".join(lines))
     if is_dry:
         content = _as_json(submission, requested)
         return output.show(command_line, content, _dry_run(submission, requested))
-    jobs.check_room(submission)
+    for run in submission.runs:
+        needed = least_room_bytes(run.plan.resolved)
+        disk.check_writable(run.folder, f"--out {run.folder}", needed_bytes=needed)
     for plan in plans:
         fetch_weights(plan.resolved.values)
         fetch_data(plan.resolved.values)
@@ -108,13 +112,11 @@ def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]
     resumed = submission.folder if first.lines is None else run.folder
     lines.append(f"follow   tail -F {shlex.quote(str(first.log(ids[0], run)))}")
     lines.append(f"cancel   scancel {' '.join(reversed(ids))}")
-    lines.append(f"resume   {PROGRAM} submit --resume {shlex.quote(str(resumed))}")
+    lines.append(f"resume   {program_line('submit', '--resume', resumed)}")
     return "\n".join(lines)
 
 
-def _as_json(
-    submission: Submission, requested: Allocation, ids: Sequence[str] = ()
-) -> dict[str, Any]:
+def _as_json(submission: Submission, requested: Allocation, ids: Sequence[str] = ()) -> Json:
     """The submission for programs; without `ids` the jobs are not submitted."""
     content = []
     for number, (job, job_id) in enumerate(zip_longest(submission.jobs, ids)):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base import exit_codes, signals
 from gearshift.launcher.base.diagnostics import SettingsError
@@ -14,6 +12,7 @@ from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.render import ORIGINS
 from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.settings import TRACK_PATTERN, TRACKER_FORMS
 from gearshift.training.trackers.follow import Run
 from gearshift.training.trackers.process import Trackers
@@ -54,7 +53,7 @@ def main(command_line: CommandLine) -> int:
         )
         errors: list[str] = []
 
-        def warn(kind: str, facts: Mapping[str, Any]) -> None:
+        def warn(kind: str, facts: Facts) -> None:
             errors.append(f"error: {facts['text']}")
 
         def report(kind: str, label: str, text: str) -> None:
@@ -68,6 +67,4 @@ def main(command_line: CommandLine) -> int:
         trackers.finish(_WAIT_S)
     for error in errors:
         print(error, file=sys.stderr)
-    if errors:
-        return exit_codes.FAILURE
-    return exit_codes.DONE
+    return exit_codes.FAILURE if errors else exit_codes.DONE

@@ -25,6 +25,7 @@ from gearshift.launcher.run.prepare import least_room_bytes
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.stages import pipeline
 from gearshift.launcher.stages.pipeline import distinct
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.evaluation.early_stopping import Target, parse_target
 from gearshift.training.settings import TARGET_FORMS
 
@@ -69,7 +70,7 @@ class ModeCandidate:
         """Mode and engine."""
         return f"{self.mode} {self.engine}"
 
-    def promised(self, stage: str | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    def promised(self, stage: str | None = None) -> tuple[Json, dict[str, str]]:
         """The promises of the mode, and why others are outside of their scope.
 
         Of staged training those that all stages share; of a `stage` those that it has alone.
@@ -83,7 +84,7 @@ class ModeCandidate:
         return _without(alone.promises, promises), _without(alone.unpromised, unpromised)
 
 
-def _shared(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _shared(mappings: Sequence[Facts]) -> Json:
     """What all of them have with one value."""
     shared = {}
     for key, value in mappings[0].items():
@@ -92,7 +93,7 @@ def _shared(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return shared
 
 
-def _without(mapping: Mapping[str, Any], keys: Container[str]) -> dict[str, Any]:
+def _without(mapping: Facts, keys: Container[str]) -> Json:
     return {key: value for key, value in mapping.items() if key not in keys}
 
 
@@ -142,20 +143,21 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     modes = _names(command_line, "--modes")
     engines = _names(command_line, "--engines")
     if not modes and not engines:
-        error = Diagnostic(
-            "compare needs --modes or --engines",
-            where="the command line: compare",
-            allowed="names separated by commas",
-            fix="--modes default,fast",
+        errors.append(
+            Diagnostic(
+                "compare needs --modes or --engines",
+                where="the command line: compare",
+                allowed="names separated by commas",
+                fix="--modes default,fast",
+            )
         )
-        errors.append(error)
 
     steps = options.get("--steps")
     epochs = options.get("--epochs")
     until = options.get("--until")
     # As settings, which each run gets like those of the user.
     limits = []
-    if until is not None:
+    if until:
         limits = [f"stop.at={until.text()}"]
     elif steps is not None:
         limits = [f"stop.after={steps}"]
@@ -183,7 +185,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
 
     candidates: list[ModeCandidate] = []
     for mode, engine in pairs:
-        if engine is None and candidates and candidates[0].resolved.chosen is not None:
+        if engine is None and candidates and candidates[0].resolved.chosen:
             engine = candidates[0].engine  # engine auto may choose another one for each mode
         try:
             candidates.append(_candidate(args, mode, engine, steps))
@@ -194,7 +196,11 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     where = f"--out {folder}"
     if folder is None:
         where = "no --out was given"
-        folder = _unused_folder(candidates)
+        model = "model"
+        if candidates:
+            model = model_name(candidates[0].resolved.settings.model).replace(":", "-")
+        name = f"compare-{model}-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = run_folder.unused_path(name)
     errors += run_folder.writing_errors(folder, where)
     if errors:
         raise SettingsError(distinct(errors))
@@ -219,46 +225,40 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     )
 
 
-def _unused_folder(candidates: Sequence[ModeCandidate]) -> Path:
-    model = "model"
-    if candidates:
-        model = model_name(candidates[0].resolved.settings.model).replace(":", "-")
-    return run_folder.unused_path(f"compare-{model}-{datetime.now():%Y%m%d-%H%M%S}")
-
-
-def _options(command_line: CommandLine, errors: list[Diagnostic]) -> dict[str, Any]:
+def _options(command_line: CommandLine, errors: list[Diagnostic]) -> Json:
     """The values of the options of a comparison by flag; those that are invalid join `errors`."""
     values = {}
-    for flag, (parse, allowed) in _OPTIONS.items():
-        text = command_line.values.get(flag)
-        if text is None:
-            continue
+    for flag in _OPTIONS.keys() & command_line.values.keys():
+        parse, allowed = _OPTIONS[flag]
+        text = command_line.values[flag]
         try:
             values[flag] = parse(text)
         except ValueError:
-            error = Diagnostic(
-                f"{flag} '{text}' is invalid",
-                value=text,
-                where=f"the command line: {flag} {text}",
-                allowed=allowed,
+            errors.append(
+                Diagnostic(
+                    f"{flag} '{text}' is invalid",
+                    value=text,
+                    where=f"the command line: {flag} {text}",
+                    allowed=allowed,
+                )
             )
-            errors.append(error)
     for flags in _EXCLUSIVE:
         both = [flag for flag in flags if flag in command_line.values]
         if len(both) > 1:
-            error = Diagnostic(
-                f"{' and '.join(both)} exclude each other",
-                where=f"the command line: {both[0]}",
-                fix="",
-                replaces=(both[0],),
+            errors.append(
+                Diagnostic(
+                    f"{' and '.join(both)} exclude each other",
+                    where=f"the command line: {both[0]}",
+                    fix="",
+                    replaces=(both[0],),
+                )
             )
-            errors.append(error)
     return values
 
 
 def _names(command_line: CommandLine, flag: str) -> list[str]:
     """Names separated by commas, each once."""
-    names = (name.strip() for name in command_line.values.get(flag, "").split(","))
+    names = map(str.strip, command_line.values.get(flag, "").split(","))
     return list(filter(None, dict.fromkeys(names)))
 
 
@@ -266,12 +266,13 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) 
     """One mode under one engine. Raises SettingsError where that run is invalid."""
     arguments = replace(args, mode=mode, mode_option="--mode", engine=engine)
     ready = pipeline.prepare(arguments, None, [])
-    if ready.launched is not None:
-        what = f"compare starts its own processes, but {ready.launched.source} started this one"
-        raise SettingsError.of(what, where="the environment", allowed="a plain shell")
-    stages = {}
-    if ready.is_staged:
-        stages = {stage.name: plan.resolved for stage, plan in ready.left}
+    if ready.launched:
+        raise SettingsError.of(
+            f"compare starts its own processes, but {ready.launched.source} started this one",
+            where="the environment",
+            allowed="a plain shell",
+        )
+    stages = {stage.name: plan.resolved for stage, plan in ready.left if stage.name}
     _, last = ready.left[-1]
     resolved = last.resolved
 
@@ -285,11 +286,11 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) 
             sets.append(f"{key}={value}")
     name = resolved.settings.engine.name
     # It is named, so that each repeat runs under the engine that was chosen here.
-    if engine == AUTO or resolved.chosen is not None:
+    if engine == AUTO or resolved.chosen:
         engine = name
     arguments = replace(arguments, sets=sets, engine=engine)
     path = arguments.mode_file
     label = mode
-    if path is not None and path.stem not in presets.modes():
+    if path and path.stem not in presets.modes():
         label = path.stem
     return ModeCandidate(label.replace("/", "-"), name, arguments, resolved, stages, ready.warnings)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any
 
 from gearshift.launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
 from gearshift.launcher.compare.study import Study, decide
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging.console_text import render_part
 
 QUALITY = "metric"
@@ -31,7 +31,7 @@ CARD = "B200"
 
 
 def check(
-    promised: Mapping[str, Mapping[str, Any]],
+    promised: Mapping[str, Facts],
     row: ComparisonRow,
     base: ComparisonRow | None,
     *,
@@ -71,7 +71,7 @@ def check(
     return results
 
 
-def _is_within(value: float, bounds: Mapping[str, Any]) -> bool:
+def _is_within(value: float, bounds: Facts) -> bool:
     lowest = bounds.get("at_least")
     highest = bounds.get("at_most")
     if lowest is not None and value < lowest:
@@ -79,15 +79,13 @@ def _is_within(value: float, bounds: Mapping[str, Any]) -> bool:
     return highest is None or value <= highest
 
 
-def _needs_gpu(measure: str, bounds: Mapping[str, Any], row: ComparisonRow) -> bool:
+def _needs_gpu(measure: str, bounds: Facts, row: ComparisonRow) -> bool:
     """Whether the promise is one of a GPU, and the run had none."""
     is_of_gpu = measure == GPU_MEMORY or bounds.get("device") == "gpu"
     return is_of_gpu and row.error is None and row.device_peak_bytes is None
 
 
-def _planned(
-    name: str, bounds: Mapping[str, Any], peaks: tuple[float, float] | None
-) -> PromiseResult:
+def _planned(name: str, bounds: Facts, peaks: tuple[float, float] | None) -> PromiseResult:
     """By the planned `peaks` of the candidate and of mode default."""
     if peaks is None or name.removesuffix(BYTES) != GPU_MEMORY:
         return PromiseResult(name, bounds, None, None, "no GPU")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from gearshift.launcher.compare.rows import NOT_RUN, ComparisonRow, Points, Prom
 from gearshift.launcher.compare.runner import ComparisonOutcome
 from gearshift.launcher.compare.study import Estimate, StudyFigures
 from gearshift.launcher.report import page
-from gearshift.launcher.report.page import PlotLine, as_json, plot, thinned
+from gearshift.launcher.report.page import PlotLine, as_json, known, plot, thinned
+from gearshift.training.callbacks.base import Json
 from gearshift.training.evaluation.early_stopping import Target
 from gearshift.training.logging.console_text import render_part
 from gearshift.training.logging.encoding import amount, counted, duration, encode, real, size
@@ -76,7 +77,7 @@ def write(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
     return text
 
 
-def _as_json(row: ComparisonRow) -> dict[str, Any]:
+def _as_json(row: ComparisonRow) -> Json:
     return asdict(row) | {
         "curve": thinned(row.curve, _MOST_POINTS),
         "losses": thinned(row.losses, _MOST_POINTS),
@@ -106,8 +107,7 @@ def markdown(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
             texts = [cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells]
             lines.append(f"| {' | '.join(texts)} |")
         lines.append("")
-    for note in notes(outcome.rows):
-        lines += [f"{note}  "]  # a line of its own
+    lines += [f"{note}  " for note in notes(outcome.rows)]  # each on a line of its own
     return "\n".join(lines) + "\n"
 
 
@@ -140,19 +140,14 @@ def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:
     """The HTML page: tables and plots, without network access. Reads the disk."""
     rows = outcome.rows
     metric = next((row.metric["metric"] for row in rows if row.metric is not None), "metric")
-    curves = []
-    losses = []
-    adapted = []
-    for color, row in enumerate(rows):
-        if row.curve:
-            curves.append(_line(row.name, row.curve, color))
-        if row.losses:
-            losses.append(_line(row.name, row.losses, color))
-        adapted += [f"{row.name}: {note}" for note in row.notes]
-    plots = []
-    for name, lines in ((metric, curves), ("Training loss", losses)):
-        if lines:
-            plots.append(plot(f"{name} over the seconds of training", "number", lines))
+    adapted = [f"{row.name}: {note}" for row in rows for note in row.notes]
+    curves = _lines({row.name: row.curve for row in rows})
+    losses = _lines({row.name: row.losses for row in rows})
+    plots = [
+        plot(f"{name} over the seconds of training", "number", lines)
+        for name, lines in ((metric, curves), ("Training loss", losses))
+        if lines
+    ]
     return page.render(
         _TEMPLATE,
         as_json("second", plots),
@@ -165,9 +160,14 @@ def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:
     )
 
 
-def _line(name: str, points: Points, color: int) -> PlotLine:
-    values = [(x, y if math.isfinite(y) else None) for x, y in points]
-    return PlotLine(name, values, color)
+def _lines(columns: Mapping[str, Points]) -> list[PlotLine]:
+    """The lines of a plot, each row in its color."""
+    lines = []
+    for color, (name, points) in enumerate(columns.items()):
+        values = [(x, y if math.isfinite(y) else None) for x, y in points]
+        if values:
+            lines.append(PlotLine(name, values, color))
+    return lines
 
 
 def title(comparison: PlannedComparison) -> str:
@@ -175,9 +175,9 @@ def title(comparison: PlannedComparison) -> str:
     limits = " ".join(comparison.limits) or "to completion"
     text = f"on {comparison.facts['machine']}; each run {limits}"
     if comparison.study.title:
-        return f"{text}, on {comparison.study.title}, in turns"
-    if comparison.repeats > 1:
-        return f"{text}, {comparison.repeats} times in turns"
+        text += f", on {comparison.study.title}, in turns"
+    elif comparison.repeats > 1:
+        text += f", {comparison.repeats} times in turns"
     return text
 
 
@@ -190,8 +190,8 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
     promised = [("mode", "promise", "promised", "measured", "")]
     for row in rows:
         study = row.study
-        if study is not None and study.goal_difference is not None:
-            mean = study.goal_difference
+        mean = study and study.goal_difference
+        if study and mean:
             verdict = "larger than the noise" if mean.is_larger_than_noise else "not larger"
             pair = f"{row.name} − {study.reference}"
             compared.append((pair, _mean(study, mean), verdict))
@@ -209,21 +209,19 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
 
 def _measured(row: ComparisonRow, until: Target | None, has_baseline: bool) -> dict[str, str]:
     """The cells of a row by the head of their column."""
-    mode = row.mode
-    if row.stage is not None:
-        mode += f" · {row.stage}"
+    mode = " · ".join(filter(None, [row.mode, row.stage]))
     step = _NOTHING
-    if row.step_s is not None and row.step_spread_s is not None:
-        half = (row.step_spread_s[1] - row.step_spread_s[0]) / 2
+    if row.step_s is not None and row.step_spread_s:
+        low, high = row.step_spread_s
+        half = (high - low) / 2
         step = f"{row.step_s:.2f} s ± {half:.2f}"
         if row.step_s < 1:
             step = f"{1e3 * row.step_s:.1f} ms ± {1e3 * half:.1f}"
     best = _NOTHING
-    if row.study is not None:
+    if row.study:
         best = _mean(row.study, row.study.goal.estimate)
-    elif row.metric is not None:
-        value = float(row.metric["value"])
-        best = f"{row.metric['metric']} {real(value)}"
+    elif row.metric:
+        best = f"{row.metric['metric']} {real(float(row.metric['value']))}"
     cells = {
         "mode": mode,
         "engine": row.engine,
@@ -241,27 +239,25 @@ def _measured(row: ComparisonRow, until: Target | None, has_baseline: bool) -> d
     }
     if has_baseline:
         cells["baseline"] = _cell(real, row.baseline)
-    if until is not None:
+    if until:
         reached = _cell(duration, row.time_to_metric_s)
         cells[f"to {until.text()}"] = "never reached" if row.never_reached else reached
     return cells
 
 
 def _cell(render: Callable[[Any], str], value: Any, has_star: bool = False) -> str:
-    if value is None:
-        return _NOTHING
-    text = render(value)
-    return f"{text} *" if has_star else text
+    text = known(value, render)
+    return f"{text} *" if has_star and value is not None else text
 
 
 def _mean(study: StudyFigures, mean: Estimate | None) -> str:
     """`val_loss 2.5000 ± 0.1000 [2.3758, 2.6242]`, with a mark where runs are missing."""
-    if mean is None:
+    if not mean:
         return _NOTHING
     text = f"{study.metric} {real(mean.mean)}"
     if mean.deviation is not None:
         text += f" ± {real(mean.deviation)}"
-    if mean.interval is not None:
+    if mean.interval:
         low, high = map(real, mean.interval)
         text += f" [{low}, {high}]"
     return f"{text} †" if study.is_partial else text
@@ -297,9 +293,9 @@ def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
         study = row.study
         if row.error == NOT_RUN:
             yield f"{row.name}: {NOT_RUN}"
-        elif row.error is not None:
+        elif row.error:
             yield f"{row.name} failed: {row.error}"
-        if study is not None:
+        if study:
             for name, error in study.failed.items():
                 yield f"† {row.name} {name} failed: {error}"
             if study.is_partial:
@@ -310,8 +306,7 @@ def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
         part = render_part(*row.evaluated)
         if part:
             yield f"best metric of {row.name}: over {part}"
-    extrapolated = [True in row.extrapolated.values() for row in rows]
-    if any(extrapolated):
+    if any(any(row.extrapolated.values()) for row in rows):
         yield "* extrapolated from the steps that were run"
     if all(row.device_peak_bytes is None for row in rows):
         yield "device memory: not measured, no GPU"

@@ -15,7 +15,7 @@ import numpy as np
 from gearshift.launcher.compare.study import MetricValues, Study, StudyFigures
 from gearshift.launcher.run_folder.reader import RunReader, validation_groups
 from gearshift.models.base import Goal
-from gearshift.training.callbacks.base import TEST
+from gearshift.training.callbacks.base import TEST, Facts
 from gearshift.training.evaluation.early_stopping import Target
 from gearshift.training.step_metrics import warmup
 from gearshift.training.train_plan import TrainPlan
@@ -29,7 +29,7 @@ Points = Sequence[tuple[float, float]]
 class RunMeasurements:
     """One run that took at least a step. Of several steps in a line, each took their mean."""
 
-    result: Mapping[str, Any]
+    result: Facts
     """result.json."""
     plan: TrainPlan
     seconds: np.ndarray
@@ -40,7 +40,7 @@ class RunMeasurements:
     """Of the counted steps."""
     losses: Points
     """Seconds of training, evaluations left out, and the loss of each line."""
-    evaluations: Sequence[Mapping[str, Any]]
+    evaluations: Sequence[Facts]
     """The facts of each event "evaluated" of the validation split; their `seconds` are without the
     metrics that only the end of a run has, `at_s` are seconds of training with evaluations."""
     final_s: float
@@ -69,9 +69,10 @@ class RunMeasurements:
 
     def curve(self, metric: str) -> Points:
         """Seconds of training and value, one per evaluation."""
-        points = []
-        for evaluation in self.evaluations:
-            points.append((evaluation["at_s"], evaluation["metrics"].get(metric)))
+        points = [
+            (evaluation["at_s"], evaluation["metrics"].get(metric))
+            for evaluation in self.evaluations
+        ]
         return _numbers(points)
 
 
@@ -87,15 +88,11 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     """
     reader = RunReader(folder)
     result = reader.result()
-    plan = None
-    evaluated = []
+    events = defaultdict[str, list[Facts]](list)
     for event in reader.events():
-        if event["kind"] == "started" and plan is None:
-            plan = event["facts"]
-        elif event["kind"] == "evaluated":
-            evaluated.append(event["facts"])
+        events[event["kind"]].append(event["facts"])
     lines = [line for line in reader.metrics() if line["kind"] == "train"]
-    if result is None or plan is None or not lines:
+    if not result or not events["started"] or not lines:
         return None
 
     columns = [(line["step"], line["tokens"], line["step_time_s"]) for line in lines]
@@ -111,28 +108,28 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     line_ends_s = (windows * step_s).cumsum().tolist()
 
     best = result["best"]
-    if goal is not None and best is not None:
+    if goal and best:
         goal = goal.directed(Goal(best["metric"], best["direction"]))
     seconds = step_s.repeat(windows)
-    evaluations, reached_at_s = _evaluations(evaluated, seconds, goal)
+    evaluations, reached_at_s = _evaluations(events["evaluated"], seconds, goal)
     return RunMeasurements(
         result,
-        TrainPlan(**plan),
+        TrainPlan(**events["started"][0]),
         seconds=seconds,
         counted_s=counted_s,
         units_per_s=float(counted_units / counted_s.sum()),
         losses=_numbers(zip(line_ends_s, (line["loss"] for line in lines), strict=True)),
         evaluations=evaluations,
-        final_s=sum(facts.get("final_s", 0.0) for facts in evaluated),
+        final_s=sum(facts.get("final_s", 0.0) for facts in events["evaluated"]),
         reached_at_s=reached_at_s,
     )
 
 
 def _evaluations(
-    evaluated: Iterable[Mapping[str, Any]], seconds: np.ndarray, goal: Target | None
-) -> tuple[list[Mapping[str, Any]], float | None]:
+    evaluated: Iterable[Facts], seconds: np.ndarray, goal: Target | None
+) -> tuple[list[Facts], float | None]:
     """Those of validation with their time, and the time of the first that reached the goal."""
-    evaluations: list[Mapping[str, Any]] = []
+    evaluations: list[Facts] = []
     reached_at_s = None
     at_s = 0.0
     step = 0
@@ -145,7 +142,7 @@ def _evaluations(
         step = facts["step"]
         evaluations.append({**facts, "seconds": took_s, "at_s": at_s})
         metrics = {name: float(value) for name, value in facts["metrics"].items()}
-        if reached_at_s is None and goal is not None and goal.is_reached(metrics):
+        if reached_at_s is None and goal and goal.is_reached(metrics):
             reached_at_s = at_s
     return evaluations, reached_at_s
 
@@ -159,7 +156,7 @@ class PromiseResult:
     """One promise and its measurement."""
 
     name: str
-    promised: Mapping[str, Any]
+    promised: Facts
     """`at_least` and `at_most`, and their scope."""
     measured: float | None
     """A ratio to mode default, or bytes; None: neither measured nor planned."""
@@ -216,7 +213,7 @@ class ComparisonRow:
     host_peak_bytes: int | None = None
     peak_memory_bytes: int | None = None
     """Device memory; on a CPU the growth of resident memory since before data and model."""
-    metric: Mapping[str, Any] | None = None
+    metric: Facts | None = None
     """The best evaluation: metric, value, step, direction."""
     baseline: float | None = None
     """What a simple method reaches of that metric: the mean over repeats, seeds and folds."""
@@ -253,12 +250,13 @@ def measured(
     result = first.result
     best = result["best"]
     steps_s = [run.counted_s for run in runs]
-    every_step_s = np.concatenate(steps_s)
-    low, middle, high = np.percentile(every_step_s, (25, 50, 75)).tolist()
+    low, middle, high = np.percentile(np.concatenate(steps_s), (25, 50, 75)).tolist()
     # Of the repeat in the middle: a slow one does not decide.
     mean = median(float(step_s.mean()) for step_s in steps_s)
     reached = [run.reached_at_s for run in runs if run.reached_at_s is not None]
     last = first.evaluations[-1] if first.evaluations else {}
+    peaks = [run.result["peak_memory_bytes"] for run in runs]
+    device = _largest(peaks, "device")
     row = replace(
         row,
         repeats=len(runs),
@@ -283,8 +281,11 @@ def measured(
         never_reached=has_goal and len(reached) < len(runs),
         curve=first.curve(best["metric"]) if best else (),
         losses=first.losses,
+        device_peak_bytes=device,
+        host_peak_bytes=_largest(peaks, "host"),
+        peak_memory_bytes=_largest(peaks, "host_growth") if device is None else device,
     )
-    return _with_memory(_with_times(row, mean, runs), runs)
+    return _with_times(row, mean, runs)
 
 
 def _with_times(
@@ -318,32 +319,16 @@ def _with_times(
     )
 
 
-def _with_memory(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonRow:
-    peaks = [run.result["peak_memory_bytes"] for run in runs]
-    device = _largest(peaks, "device")
-    return replace(
-        row,
-        device_peak_bytes=device,
-        host_peak_bytes=_largest(peaks, "host"),
-        peak_memory_bytes=_largest(peaks, "host_growth") if device is None else device,
-    )
-
-
-def _median_best(runs: Sequence[RunMeasurements]) -> Mapping[str, Any] | None:
+def _median_best(runs: Sequence[RunMeasurements]) -> Facts | None:
     """The best evaluation of the repeat in the middle."""
-    bests = [run.result["best"] for run in runs if run.result["best"] is not None]
-    if not bests:
-        return None
+    bests = [run.result["best"] for run in runs if run.result["best"]]
     bests.sort(key=lambda best: float(best["value"]))
-    return bests[len(bests) // 2]
+    return bests[len(bests) // 2] if bests else None
 
 
 def _mean_baseline(runs: Sequence[RunMeasurements]) -> float | None:
-    values = []
-    for run in runs:
-        baseline = (run.result["best"] or {}).get("baseline")
-        if baseline:
-            values.append(float(baseline["value"]))
+    baselines = [(run.result["best"] or {}).get("baseline") for run in runs]
+    values = [float(baseline["value"]) for baseline in baselines if baseline]
     return fmean(values) if values else None
 
 
@@ -351,14 +336,8 @@ def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow
     """The `row` of staged training: total time of all stages, memory of the largest."""
     last = stages[-1]
     parts = [vars(stage) for stage in stages]
-    total_s: float | None = 0.0
-    is_extrapolated = False
-    for stage in stages:
-        is_extrapolated = is_extrapolated or stage.extrapolated["total"]
-        if total_s is not None and stage.total_s is not None:
-            total_s += stage.total_s
-        else:
-            total_s = None  # of one it is unknown
+    totals = [stage.total_s for stage in stages]
+    is_extrapolated = any(stage.extrapolated["total"] for stage in stages)
     return replace(
         row,
         repeats=min(stage.repeats for stage in stages),
@@ -366,7 +345,7 @@ def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow
         samples=last.samples,
         source=last.source,
         global_batch=last.global_batch,
-        total_s=total_s,
+        total_s=None if None in totals else sum(filter(None, totals)),
         extrapolated={"epoch": False, "total": is_extrapolated},
         device_peak_bytes=_largest(parts, "device_peak_bytes"),
         host_peak_bytes=_largest(parts, "host_peak_bytes"),
@@ -378,7 +357,7 @@ def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow
     )
 
 
-def _largest(parts: Sequence[Mapping[str, Any]], key: str) -> int | None:
+def _largest(parts: Sequence[Facts], key: str) -> int | None:
     values = [part[key] for part in parts if part[key] is not None]
     return max(values, default=None)
 
@@ -400,7 +379,7 @@ def figures(
     less_is_better = False
     for name, (folder, run) in runs.items():
         groups[name] = validation_groups(RunReader(folder))
-        if run is None or not run.evaluations:
+        if not run or not run.evaluations:
             continue
         metrics = run.evaluations[-1]["metrics"]
         best = run.result["best"]
@@ -416,15 +395,12 @@ def figures(
                 by_round[name] = float(value)
 
     differences = {}
-    if reference is not None:
+    if reference:
         for metric, by_round in values.items():
             base = reference[1].metrics.get(metric, MetricValues()).values
-            gaps = {}
-            for name, value in by_round.items():
-                if name in base:
-                    gaps[name] = value - base[name]
+            gaps = {name: value - base[name] for name, value in by_round.items() if name in base}
             difference = study.mean(gaps)
-            if difference is not None:
+            if difference:
                 differences[metric] = difference
     means = {metric: MetricValues(study.mean(each), each) for metric, each in values.items()}
     return StudyFigures(

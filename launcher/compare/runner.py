@@ -16,7 +16,7 @@ from typing import Any
 
 from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.diagnostics import SettingsError
-from gearshift.launcher.base.signals import handling, heeded, kill_children
+from gearshift.launcher.base.signals import code_of, handling, heeded, kill_children
 from gearshift.launcher.compare import rows
 from gearshift.launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from gearshift.launcher.compare.promises import BYTES, CARD, GPU_MEMORY, check
@@ -70,13 +70,12 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
     peaks: dict[str, Peaks] = {}
     load = os.getloadavg()[0]
     if load >= 1:
-        busy = f"other programs use about {load:.1f} cores"
-        warnings.append(f"{busy}: times and ratios are unreliable")
+        text = f"other programs use about {load:.1f} cores: times and ratios are unreliable"
+        warnings.append(text)
     turns = list(comparison.turns)
 
     def end(number: int, frame: object) -> None:
-        is_ctrl_c = number == signal.SIGINT
-        raise KeyboardInterrupt(exit_codes.INTERRUPTED if is_ctrl_c else exit_codes.RUN_AGAIN)
+        raise KeyboardInterrupt(code_of(number))
 
     try:
         with handling(heeded(), end):
@@ -140,16 +139,9 @@ def _candidate_rows(
     """The row of a candidate, followed by one per stage in staged training."""
     study = comparison.study
     until = comparison.until
-    folders: dict[str, Path] = {}
-    failed: dict[str, str] = {}
-    for name, end in runs.items():
-        if isinstance(end, Path):
-            folders[name] = end
-        else:
-            failed[name] = end
-    error = None
-    if not folders:
-        error = rows.NOT_RUN
+    folders = {name: end for name, end in runs.items() if isinstance(end, Path)}
+    failed = {name: end for name, end in runs.items() if isinstance(end, str)}
+    error = None if folders else rows.NOT_RUN
     # A study goes on after a failure: its other rounds have figures.
     if failed and not (study.title and folders):
         error = next(iter(failed.values()))
@@ -170,13 +162,13 @@ def _candidate_rows(
         for stage in stages:
             part = row
             of_stage = folders
-            if stage is not None:
+            if stage:
                 part = replace(row, stage=stage, folders=())
                 of_stage = {name: RunReader(f).stages()[stage] for name, f in folders.items()}
             known = {name: (folder, rows.read(folder, until)) for name, folder in of_stage.items()}
-            measurements = [run for _, run in known.values() if run is not None]
+            measurements = [run for _, run in known.values() if run]
             if measurements:
-                part = rows.measured(part, measurements, until is not None)
+                part = rows.measured(part, measurements, has_goal=bool(until))
             else:
                 part = replace(part, error=error or "it took no step")
             parts.append(part)
@@ -186,7 +178,7 @@ def _candidate_rows(
             row = parts.pop()
         if study.title:
             base = None
-            if reference is not None and reference.study is not None:
+            if reference and reference.study:
                 base = (reference.name, reference.study)
             row = replace(row, study=rows.figures(study, known, failed, base))
     except SettingsError as damaged:
@@ -250,8 +242,8 @@ def plan_peaks(comparison: PlannedComparison) -> dict[str, Peaks]:
         measures = set(item.resolved.promises)
         for stage in item.stages.values():
             measures |= stage.promises.keys()
-        promises_memory = GPU_MEMORY in measures or GPU_MEMORY + BYTES in measures
-        if item.resolved.device != "cpu" or not promises_memory:
+        needs_gpu = measures & {GPU_MEMORY, GPU_MEMORY + BYTES}
+        if item.resolved.device != "cpu" or not needs_gpu:
             continue
         for each in comparison.candidates:
             is_beside = each.engine == item.engine and each.mode in (BASELINE, item.mode)
@@ -276,11 +268,9 @@ def _planned(item: ModeCandidate, limits: Sequence[str]) -> Peaks:
 
 def _variables() -> dict[str, str]:
     """The environment of a run: in a Slurm job the comparison is a generation; its runs are not."""
-    variables = dict(environment.variables())
-    # In a Slurm job the comparison is a generation; its runs are none.
-    for name in JOB_VARIABLES:
-        variables.pop(name, None)
-    return {**variables, "PYTHONPATH": environment.python_path()}
+    variables = environment.variables().items()
+    of_run = {name: text for name, text in variables if name not in JOB_VARIABLES}
+    return {**of_run, "PYTHONPATH": environment.python_path()}
 
 
 def _command(name: str, args: CliArgs, *more: str) -> list[str]:

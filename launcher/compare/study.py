@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import inf, sqrt
 from statistics import fmean, stdev
-from typing import Any
 
 from gearshift.launcher.base.diagnostics import SettingsError, counted, plain
 from gearshift.launcher.base.temporary import temporary_folder
@@ -19,6 +18,7 @@ from gearshift.launcher.config.schema import task_with_data
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.models.base import DataError
 from gearshift.models.catalog import is_custom
+from gearshift.training.callbacks.base import Facts
 
 FOLD = "data.fold"
 SPLIT_SEED = "data.split_seed"
@@ -133,8 +133,13 @@ def count_groups(resolved: Resolved) -> int:
             raise about_data(error) from error
         split = RunReader(folder).object(SPLIT_FILE) or {}
     if split.get("fold") != _FIRST_FOLD:
-        message = f"{settings.model.family} cannot be split into folds: it does not read data.fold"
-        raise SettingsError.of(message, key=FOLD, fix="", replaces=("--folds",), hint=SPLIT_HINT)
+        raise SettingsError.of(
+            f"{settings.model.family} cannot be split into folds: it does not read data.fold",
+            key=FOLD,
+            fix="",
+            replaces=("--folds",),
+            hint=SPLIT_HINT,
+        )
     return len(split["train"]) + len(split["val"])
 
 
@@ -226,7 +231,7 @@ class StudyFigures:
 
 
 def decide(
-    study: Study, bounds: Mapping[str, Any], row: StudyFigures, base: StudyFigures
+    study: Study, bounds: Facts, row: StudyFigures, base: StudyFigures
 ) -> tuple[float | None, bool | None, str | None]:
     """The ratio of the goal's means, whether a promise of it is kept, and why it is open.
 
@@ -260,9 +265,10 @@ def decide(
         bound = bounds.get(side)
         if bound is None:
             continue
-        differences = {}
-        for name, value, base_value in zip(names, values, base_values, strict=True):
-            differences[name] = sign * (value - bound * base_value)
+        differences = {
+            name: sign * (value - bound * base_value)
+            for name, value, base_value in zip(names, values, base_values, strict=True)
+        }
         mean = study.mean(differences)
         low, high = (mean and mean.interval) or (-inf, inf)
         is_inside = is_inside and low >= 0

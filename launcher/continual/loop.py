@@ -48,6 +48,8 @@ _UNFINISHED = (
     "~",
 )
 """Endings of files that get another name when they are complete."""
+_SHOWN = ("number", "state", "start_step", "end_step", "reason")
+"""Fields of an experience in result.json."""
 _MAX_SETTLE_TIMES = 10
 """Complete files wait for files that are still written, at most this many times `settle_s`."""
 Files = Mapping[str, FileRecord]
@@ -211,7 +213,7 @@ def list_files(folder: Path) -> dict[str, FileRecord]:
                 continue
             path = Path(root, name)
             stamp = stamp_of(path)
-            if stamp is not None:
+            if stamp:
                 stamps[path.relative_to(folder).as_posix()] = stamp
     return stamps
 
@@ -257,7 +259,7 @@ class ContinualLoop:
     def _first_ledger(self) -> Ledger:
         """The ledger at the resume point; of a run that starts, its complete first data."""
         resume = self._plan.resume
-        restarts_data = resume is not None and "data" in resume.reset
+        restarts_data = resume and "data" in resume.reset
         # A checkpoint before the newest one knows nothing of the experiences after it.
         ledger = None if restarts_data else experiences.load(self._folder)
         if ledger:
@@ -273,10 +275,11 @@ class ContinualLoop:
         with suppress(StopIteration, ValueError):
             text = next(RunReader(self._folder).events()).get("time", "")
             started_at = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-        earlier = {}
-        for name, stamp in list_files(self._source).items():
-            if stamp.mtime_ns / 1e9 <= started_at:
-                earlier[name] = stamp
+        earlier = {
+            name: stamp
+            for name, stamp in list_files(self._source).items()
+            if stamp.mtime_ns / 1000000000.0 <= started_at
+        }
         files = record_files(self._source, earlier)
         make_folder(self._folder, 0, self._source, files)
         if self._plan.is_trained:
@@ -305,8 +308,7 @@ class ContinualLoop:
         """Train on an experience; an end if that ends the run."""
         if experience.state == "planned":
             make_folder(self._folder, experience.number, self._source, experience.files)
-            replayed = tuple(self._replayable())
-            experience = replace(experience, state="training", replayed=replayed)
+            experience = replace(experience, state="training", replayed=tuple(self._replayable()))
             self._save(self._ledger.updated(experience))
         missing = self._missing(experience)
         if missing is not None:
@@ -329,8 +331,9 @@ class ContinualLoop:
         outcome = end.outcome or {}
         if outcome.get("status") == "completed":
             step = int(outcome["steps"])
-            forgetting = outcome.get("experience")
-            trained = replace(experience, state="trained", end_step=step, forgetting=forgetting)
+            trained = replace(
+                experience, state="trained", end_step=step, forgetting=outcome.get("experience")
+            )
             self._save(self._ledger.updated(trained))
             # What was asked to be resumed is done: from here on the newest checkpoint is.
             self._resume = None
@@ -345,24 +348,20 @@ class ContinualLoop:
         """The numbers of the earlier experiences whose files are whole."""
         for old in self._ledger.trained:
             missing = experiences.missing_file(self._folder, old) if old.number else None
-            if missing is None:
+            if not missing:
                 yield old.number
             else:
-                text = f"experience {old.number} is not replayed: {missing} changed or is gone"
-                self._note(text)
+                self._note(f"experience {old.number} is not replayed: {missing} changed or is gone")
 
     def _missing(self, experience: Experience) -> str | None:
         """A file that is needed to train on an experience, but changed or is gone."""
         if not experience.number:
             return None
-        numbers = (*experience.replayed, experience.number)
-        for needed in self._ledger.experiences:
-            if needed.number not in numbers:
-                continue
-            missing = experiences.missing_file(self._folder, needed)
-            if missing is not None:
-                is_own = needed.number == experience.number
-                return missing if is_own else f"{missing} of experience {needed.number}"
+        for number in (*experience.replayed, experience.number):
+            missing = experiences.missing_file(self._folder, self._ledger.experiences[number])
+            if missing:
+                is_own = number == experience.number
+                return missing if is_own else f"{missing} of experience {number}"
         return None
 
     def _postpone(self, experience: Experience, reason: str) -> None:
@@ -407,8 +406,9 @@ class ContinualLoop:
 
     def _plan_experience(self, files: Files) -> None:
         number = len(self._ledger.experiences)
-        settings = recorded_settings(self._settings)
-        new = Experience(number, files, start_step=self._step or 0, settings=settings)
+        new = Experience(
+            number, files, start_step=self._step or 0, settings=recorded_settings(self._settings)
+        )
         self._save(self._ledger.updated(new))
         names = ", ".join([*files][:3])
         if len(files) > 3:
@@ -437,11 +437,12 @@ class ContinualLoop:
     @property
     def _step(self) -> int | None:
         """The step to resume from: the newest saved, or the requested one; None at the start."""
-        if self._resume is not None and self._resume.step is not None:
-            return self._resume.step
+        resume = self._resume
+        if resume and resume.step is not None:
+            return resume.step
         newest = checkpoint_search.newest_step(self._folder)
-        if newest is None and self._resume is not None:
-            return checkpoint_search.newest_step(self._resume.source)
+        if newest is None and resume:
+            return checkpoint_search.newest_step(resume.source)
         return newest
 
     def _save(self, ledger: Ledger) -> None:
@@ -462,21 +463,13 @@ class ContinualLoop:
         if result is None:
             return
         rows = []
-        for experience in self._ledger.experiences:
-            if not experience.number:
-                continue
+        for experience in self._ledger.experiences[1:]:  # after the first data
             forgetting = experience.forgetting or {}
             rows.append(
                 {
-                    "number": experience.number,
-                    "state": experience.state,
+                    **{name: getattr(experience, name) for name in _SHOWN},
+                    **{name: forgetting.get(name) for name in ("metric", "old", "new")},
                     "files": len(experience.files),
-                    "start_step": experience.start_step,
-                    "end_step": experience.end_step,
-                    "metric": forgetting.get("metric"),
-                    "old": forgetting.get("old"),
-                    "new": forgetting.get("new"),
-                    "reason": experience.reason,
                 }
             )
         path = self._folder / run_folder.RESULT

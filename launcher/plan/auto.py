@@ -61,22 +61,24 @@ def decide_engine(
             chosen = None
             if is_open:
                 chosen = best(list(_candidates(resolved, described, plan_with)))
-            if chosen is not None and chosen.changes:  # memory is tight
+            if chosen and chosen.changes:  # memory is tight
                 return chosen, None
             return chosen, larger_batch(planner, decide_with(chosen).resolved)
         return None, None  # nothing can be planned: the run will say why
 
     print(f"engine {AUTO}: planning", file=sys.stderr, flush=True)
     chosen, larger_micro_batch = _in_child(choose) or (None, None)
-    if chosen is not None:  # else nothing fits
+    if chosen:  # else nothing fits
         decision = decide_with(chosen)
-    if larger_micro_batch is None:
+    if not larger_micro_batch:
         return decision
     numbers, reason = larger_micro_batch
     resolved = decision.resolved
     before = resolved.batching.micro_batch
-    notes = [*resolved.notes, f"{MICRO}: {numbers.micro_batch} instead of {before}: {reason}"]
-    resolved = replace(resolved.with_batching(numbers, reason), notes=notes)
+    resolved = replace(
+        resolved.with_batching(numbers, reason),
+        notes=[*resolved.notes, f"{MICRO}: {numbers.micro_batch} instead of {before}: {reason}"],
+    )
     return replace(decision, resolved=resolved)
 
 
@@ -122,11 +124,8 @@ def best(candidates: Sequence[tuple[Change, Plan]]) -> Chosen | None:
         if plan.fits is False:
             verdict = "does not fit"
             too_large.append(needs)
-        words = [needs]
-        for key, value in change.items():
-            if key != ENGINE:
-                words.append(f"{key}={plain(value)}")
-        others.append(f"{' '.join(words)}: {verdict}")
+        words = [f"{key}={plain(value)}" for key, value in change.items() if key != ENGINE]
+        others.append(f"{' '.join([needs, *words])}: {verdict}")
     reason = f"planned {first.needs}"
     if too_large:
         reason += f"; too much: {', '.join(too_large)}"
@@ -200,7 +199,7 @@ def _candidates(
             if planned.fits is False:
                 steps = list(climb(resolved, planned, plan, EXACT, keeps_user=True))
                 step = choose_step(steps) or next(reversed(steps), None)
-                if step is not None:
+                if step:
                     change = step.change
                     planned = step.plan
         except SettingsError:  # it cannot train this

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from gearshift.engines.catalog import ENGINES, ON_HOST, SHARDED, UPDATED_ON_HOST, Placement, missing
 from gearshift.launcher.base.diagnostics import SettingsError, plain
 from gearshift.launcher.config import batching
 from gearshift.launcher.config.check import why_ineffective
 from gearshift.launcher.config.provenance import Resolved
+from gearshift.training.callbacks.base import Facts
 
 if TYPE_CHECKING:
     from gearshift.launcher.plan.plan import Plan
@@ -24,7 +25,7 @@ NUMBERS = "changes the numbers slightly"
 TRAINED = "changes what is trained"
 _EFFECTS = ("", NUMBERS, TRAINED)
 
-Change = Mapping[str, Any]
+Change = Facts
 """Settings by key."""
 PlanWith = Callable[[Change], "Plan"]
 
@@ -134,9 +135,9 @@ def climb(
             changes = [{**change, **batch} for batch in smaller]
             effect = max((effects.get(key, "") for key in change), key=_EFFECTS.index, default="")
             step = partial(Step, rung.name, effect=effect, is_usual=rung.is_usual)
-            if bound_with is not None:
+            if bound_with:
                 bound = _plan(changes[-1], bound_with)
-                if bound is None:
+                if not bound:
                     continue
                 if bound.fits is False:
                     if change != carried or not carried:
@@ -144,7 +145,7 @@ def climb(
                         yield step(changes[-1], bound, is_bound=True)
                     break
             fit = first_fit(changes, plan_with, rung.is_usual)
-            if fit is None:
+            if not fit:
                 continue
             index, planned = fit
             needs = (planned.device, planned.host_bytes)
@@ -225,6 +226,5 @@ def choose_step(steps: Sequence[Step]) -> Step | None:
     """The fastest of the usual rungs that fit, otherwise the first that fits; None: none does."""
     fitting = [step for step in steps if step.plan.fits is not False]
     usual = [step for step in fitting if step.is_usual]
-    if usual:
-        return min(usual, key=lambda step: step.plan.cost)
-    return next(iter(fitting), None)
+    usual.sort(key=lambda step: step.plan.cost)
+    return next(iter(usual + fitting), None)

@@ -13,10 +13,11 @@ from gearshift.engines.catalog import Placement
 from gearshift.engines.ddp import BUCKET_BYTES
 from gearshift.launcher.plan.step_trace import StepTrace
 from gearshift.launcher.plan.storages import Kind, Moments, Phase, fullest
+from gearshift.training.callbacks.base import Facts
 
 FP32_BYTES = 4
 _FP64_BYTES = 8
-DEFAULTS: Mapping[str, Any] = {
+DEFAULTS: Facts = {
     "contiguous_gradients": True,
     "reduce_bucket_size": 500_000_000,
     "reduce_scatter": True,
@@ -113,7 +114,7 @@ class _Step:
     trace: StepTrace
     ranks: int
     accumulation: int
-    layout: Mapping[str, Any]
+    layout: Facts
     moments: Moments
 
     @property
@@ -158,9 +159,7 @@ class _Share:
     """Elements of the weights that are gathered in a step."""
 
 
-def zero(
-    trace: StepTrace, ranks: int, accumulation: int, zero_optimization: Mapping[str, Any]
-) -> Placed:
+def zero(trace: StepTrace, ranks: int, accumulation: int, zero_optimization: Facts) -> Placed:
     """DeepSpeed with a `zero_optimization` block of its config; formulas of version 0.19.8.
 
     Stages 1 and 2 have all weights on every rank; each updates an equal part of the flat tensor of

@@ -56,6 +56,7 @@ from gearshift.launcher.plan.target import (
 )
 from gearshift.launcher.plan.time import UNKNOWN, Seconds
 from gearshift.models.base import Batch, DataError, HasFrozenEncoder, Task
+from gearshift.training.callbacks.base import Json
 from gearshift.training.checkpoint import base_weights, retention
 from gearshift.training.data.loader import order_of
 from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
@@ -148,11 +149,8 @@ class Plan:
         """Whether the peaks are below the memory of the target; None: it is unknown."""
         if self.lacks_device or self.lacks_ram:
             return False
-        if self.target.ram_bytes is None:
-            return None
-        if self.target.device != "cpu" and self.target.device_bytes is None:
-            return None
-        return True
+        is_known = self.target.device == "cpu" or self.target.device_bytes is not None
+        return True if is_known and self.target.ram_bytes is not None else None
 
     @property
     def start_s(self) -> float:
@@ -182,7 +180,7 @@ class Plan:
             return _of_memory(self.host_bytes, self.target.ram_bytes, "main")
         return _of_memory(self.device_bytes, self.target.device_bytes, "GPU")
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         """The facts of `plan --json`."""
         peak = {"total": self.device_bytes}
         peak |= {kind.name.lower(): held for kind, held in self.device.items()}
@@ -325,11 +323,12 @@ class Planner:
 
     def _other(self, resolved: Resolved) -> Planner:
         """The planner for the model of `resolved`; that of one model at a time is kept."""
-        if self._of_other_model is None or self._of_other_model._model != resolved.settings.model:
+        other = self._of_other_model
+        if not other or other._model != resolved.settings.model:
             self._stack.close()
             opened = open_planner(resolved, self._described, self._process_bytes)
-            self._of_other_model = self._stack.enter_context(opened)
-        return self._of_other_model
+            other = self._of_other_model = self._stack.enter_context(opened)
+        return other
 
     def fitted(self, resolved: Resolved) -> Resolved:
         """The run with the batch that it would use for its data."""
@@ -368,8 +367,9 @@ class Planner:
             layout = options.ds_config["zero_optimization"]
             placed = zero(trace, target.ranks, accumulation, layout)
         elif engine.is_traced:
-            offloads = engine.placement.offloads
-            placed = as_traced(trace, target.ranks, offloads=offloads, on_cpu=is_cpu)
+            placed = as_traced(
+                trace, target.ranks, offloads=engine.placement.offloads, on_cpu=is_cpu
+            )
         else:
             placed = replicated(trace, target.ranks, accumulation, engine.placement)
 
@@ -398,9 +398,7 @@ class Planner:
             untraced=obstacle,
             is_compiled=settings.compile != "off",
         )
-        if target.gpu is None:
-            return plan
-        return replace(plan, seconds=_seconds(plan, subject, target.gpu))
+        return replace(plan, seconds=_seconds(plan, subject, target.gpu)) if target.gpu else plan
 
     def _traced(
         self, resolved: Resolved, subject: Subject, target: PlanTarget, options: Options
@@ -411,15 +409,15 @@ class Planner:
         if key not in self._traces:
             obstacle = None
             try:
-                trace, checkpoint_bytes = self._trace(engine, subject, target, options)
+                traced = self._trace(engine, subject, target, options)
             except SettingError:
                 raise
             except UNTRACED_ERRORS as error:  # a step that depends on values is measured
                 obstacle = untraced(error)
                 self._check_memory(obstacle)
                 real = replace(subject, is_fake=False)
-                trace, checkpoint_bytes = self._trace(engine, real, target, options)
-            self._traces[key] = (trace, checkpoint_bytes, obstacle)
+                traced = self._trace(engine, real, target, options)
+            self._traces[key] = (*traced, obstacle)
         return self._traces[key]
 
     def _check_memory(self, obstacle: str) -> None:
@@ -442,9 +440,11 @@ class Planner:
 
         def change(model: Module) -> None:
             self._process_bytes = self._process_bytes or psutil.Process().memory_info().rss
-            only_trained = base_weights.has_adapters(subject.task)
-            bytes_ = retention.checkpoint_bytes(model, subject.settings, only_trained=only_trained)
-            checkpoints.append(bytes_)
+            checkpoints.append(
+                retention.checkpoint_bytes(
+                    model, subject.settings, only_trained=base_weights.has_adapters(subject.task)
+                )
+            )
             if rounds:
                 norms_in_fp32(model)
                 weights = dict(model.named_parameters())
@@ -483,10 +483,9 @@ def _seconds(plan: Plan, subject: Subject, gpu: Gpu) -> Seconds:
     accumulation = plan.batching.accumulation
     settings = subject.settings
     val_samples = len(subject.task.data("val"))
-    moved = time.moved_bytes(plan.device, trace.trainable, accumulation, trace.offloaded)
     work = time.StepWork(
         flops=trace.flops,
-        moved=moved,
+        moved=time.moved_bytes(plan.device, trace.trainable, accumulation, trace.offloaded),
         sent=plan.placed.sent_bytes,
         copied=2 * accumulation * trace.offloaded,
     )

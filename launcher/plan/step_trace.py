@@ -267,9 +267,10 @@ def _with_second_micro_batch(moments: Moments, encoding: int) -> Moments:
     end = int(np.argmax(moments.phase == Phase.UPDATE)) or len(moments.phase)
     second = Moments(*(array[encoding:end].copy() for array in moments))
     second.held[:, Kind.GRADIENTS] = moments.held[end - 1, Kind.GRADIENTS]
-    arrays = []
-    for array, inserted in zip(moments, second, strict=True):
-        arrays.append(np.concatenate([array[:end], inserted, array[end:]]))
+    arrays = [
+        np.concatenate([array[:end], inserted, array[end:]])
+        for array, inserted in zip(moments, second, strict=True)
+    ]
     return Moments(*arrays)
 
 

@@ -101,20 +101,18 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     nodes = _number(NODES, values, diagnostics)
     memory = _number(GPU_MEMORY, values, diagnostics)
     ram = _number(RAM, values, diagnostics)
-    gpu = None
-    if GPU.flag in values:
-        gpu = _gpu(values, diagnostics)
-    if gpu is not None and memory is None:
+    gpu = _gpu(values, diagnostics) if GPU.flag in values else None
+    if gpu and not memory:
         memory = gpu.memory_bytes
     # A memory or a name means GPUs: as many as here, or one.
-    if gpus is None and (memory is not None or gpu is not None):
+    if not gpus and (memory or gpu):
         gpus = here.gpus or 1
 
     machine = here
-    if ram is not None:
+    if ram:
         machine = replace(machine, ram_bytes=ram)
-    if gpus is not None:
-        has_bf16 = gpu is None or "bf16" in gpu.peaks
+    if gpus:
+        has_bf16 = not gpu or "bf16" in gpu.peaks
         machine = replace(machine, gpus=gpus, device="cuda", gpu_bf16=has_bf16)
     return Described(machine, nodes or 1, memory, gpu, is_here=nodes in (None, 1) and gpus is None)
 
@@ -133,13 +131,14 @@ def _number(option: Option, values: Mapping[str, str], diagnostics: list[Diagnos
     try:
         return adapter.validate_python(text)
     except ValueError:
-        error = Diagnostic(
-            f"{flag} {values[flag]} is invalid",
-            where=f"{flag} {values[flag]}",
-            allowed=allowed,
-            fix=f"{flag} {text}GiB" if adapter is _SIZE and text.isdigit() else None,
+        diagnostics.append(
+            Diagnostic(
+                f"{flag} {values[flag]} is invalid",
+                where=f"{flag} {values[flag]}",
+                allowed=allowed,
+                fix=f"{flag} {text}GiB" if adapter is _SIZE and text.isdigit() else None,
+            )
         )
-        diagnostics.append(error)
         return None
 
 
@@ -148,28 +147,29 @@ def _gpu(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Gpu | None
     flag = GPU.flag
     text = values[flag]
     name = _joined(text)
-    gpus = {_joined(known): gpu for known, gpu in throughput.gpus().items()}
-    names = [known for known in throughput.gpus() if name in _joined(known)]
-    gpu = gpus.get(name)
-    if gpu is None:
-        fastest = None
-        if names:
-            fastest = max(names, key=lambda known: gpus[_joined(known)].peaks.get("bf16", 0))
-        error = Diagnostic(
-            f"unknown GPU '{text}'",
-            where=f"{flag} {text}",
-            allowed=", ".join(names or throughput.gpus()),
-            did_you_mean=fastest,
-            fix=fastest and f"{flag} {shlex.quote(fastest)}",
+    gpus = throughput.gpus()
+    names = [known for known in gpus if name in _joined(known)]
+    gpu = next((gpus[known] for known in names if _joined(known) == name), None)
+    if not gpu:
+        names.sort(key=lambda known: gpus[known].peaks.get("bf16", 0), reverse=True)
+        fastest = next(iter(names), None)
+        diagnostics.append(
+            Diagnostic(
+                f"unknown GPU '{text}'",
+                where=f"{flag} {text}",
+                allowed=", ".join(names or gpus),
+                did_you_mean=fastest,
+                fix=fastest and f"{flag} {shlex.quote(fastest)}",
+            )
         )
-        diagnostics.append(error)
     elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
-        error = Diagnostic(
-            f"GPUs of the name {gpu.name} differ in memory",
-            where=f"{flag} {text}",
-            allowed=f"{', '.join(names)}; or {GPU_MEMORY.flag} SIZE beside it",
+        diagnostics.append(
+            Diagnostic(
+                f"GPUs of the name {gpu.name} differ in memory",
+                where=f"{flag} {text}",
+                allowed=f"{', '.join(names)}; or {GPU_MEMORY.flag} SIZE beside it",
+            )
         )
-        diagnostics.append(error)
     return gpu
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +24,7 @@ from gearshift.launcher.run import affinity
 from gearshift.models.base import DataError, Picture, SamplePart
 from gearshift.models.catalog import FAMILIES, is_custom
 from gearshift.models.common.data_files import check_kind, conversion
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.storage import atomic_write
 
 DEFAULT_FOLDER = Path("data-check")
@@ -41,11 +42,11 @@ class Findings:
     model: str
     """The family and size, or the custom task, that read the data."""
     format: str | None
-    facts: Mapping[str, Any]
+    facts: Facts
     """Facts that the task reports about its data."""
     overlapping_groups: Sequence[str] | None
     """Groups in two splits: an error. None: the task has no groups to compare."""
-    sample: Mapping[str, Any]
+    sample: Facts
     """Axes and type of each tensor in a batch of one sample."""
     text: Sequence[SamplePart]
     """That sample as text; empty: it is not text."""
@@ -99,9 +100,9 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
     """
 
     names = list(FAMILIES) if family is None else [family]
-    formats: dict[str, Any] = {}
-    for name in names:
-        formats[name] = None if is_custom(name) else import_module(FAMILIES[name].formats)
+    formats = {
+        name: None if is_custom(name) else import_module(FAMILIES[name].formats) for name in names
+    }
     if path.startswith(EMBEDDED):
         owners = {}
         for name in names:
@@ -221,13 +222,6 @@ def sample_rows(findings: Findings) -> list[tuple[str, str]]:
 
 def write(findings: Findings, folder: Path) -> Path:
     """Write the page. Touches the disk. Raises SettingsError."""
-    try:
-        with disk.new_parents(folder / PAGE):
-            atomic_write(folder / PAGE, render(findings))
-    except OSError as error:
-        raise SettingsError.of(
-            f"cannot write {error.filename or folder}: {error.strerror or error}",
-            value=str(folder),
-            where=f"--out {folder}",
-        ) from error
+    with disk.writing(folder, f"--out {folder}"), disk.new_parents(folder / PAGE):
+        atomic_write(folder / PAGE, render(findings))
     return folder / PAGE

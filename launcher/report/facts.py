@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
+from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from gearshift.launcher.base.diagnostics import PROGRAM, from_here, plain
+from gearshift.launcher.base.diagnostics import from_here, plain, program_line
 from gearshift.launcher.config.provenance import FITTED_LAYERS, LAYERS, USER_LAYERS
 from gearshift.launcher.report import page
+from gearshift.launcher.report.page import known
 from gearshift.launcher.report.run_record import OF_ANOTHER_VERSION, RunRecord
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging import console_text
 from gearshift.training.logging.encoding import amount, counted, duration, real, size
 
@@ -24,7 +27,6 @@ _ABOVE_MODE = (*FITTED_LAYERS, *USER_LAYERS)
 """Layers above the mode."""
 _RANKS = {layer: rank for rank, layer in enumerate(LAYERS)}
 _OWN_DATA = "of the run"
-_UNKNOWN = "–"
 _STYLES = {"completed": "good", "failed": "bad"}
 MOST_EVENTS = 400
 """Events of a row on the step axis, and of the list."""
@@ -42,42 +44,32 @@ def outcome(run: RunRecord) -> str:
     """The end of the run in a line, after its status."""
     text = counted(run.steps, "step")
     epochs = run.result.get("epochs")
-    reason = run.result.get("reason")
-    if epochs is not None and 0 < epochs < 1:
-        text += f" ({100 * epochs:.2g}% of an epoch)"
-    elif epochs is not None:
-        rounded = float(f"{epochs:.3g}")
-        text += f" ({counted(rounded, 'epoch')})"
-    if reason:
-        text += f"; {reason}"
-    return text
+    if epochs is not None:
+        text += f" ({counted(float(f'{epochs:.3g}'), 'epoch')})"
+    return "; ".join(filter(None, [text, run.result.get("reason")]))
 
 
 def title(run: RunRecord) -> str:
     """Model, stage, mode and engine."""
-    parts = []
-    for name in ("model", "mode", "engine"):
-        parts.append(str(run.result.get(name) or _setting(run, name)))
-    if run.result.get("stage"):
-        parts.insert(1, f"stage {run.result['stage']}")
-    return ", ".join(filter(None, parts))
+    model, mode, engine = (
+        run.result.get(name) or _setting(run, name) for name in ("model", "mode", "engine")
+    )
+    stage = run.result.get("stage")
+    return ", ".join(filter(None, [model, stage and f"stage {stage}", mode, engine]))
 
 
 def figures(run: RunRecord) -> dict[str, str]:
     """The numbers that are looked for first; a dash for what is unknown."""
     result = run.result
-    memory = []
     peaks = result.get("peak_memory_bytes") or {}
-    for side in ("device", "host"):
-        if peaks.get(side) is not None:
-            memory.append(f"{side} {size(peaks[side])}")
+    memory = [f"{side} {size(peaks[side])}" for side in ("device", "host") if peaks.get(side)]
     return {
         "steps": f"{run.steps:,}",
-        "time": _text_if_known(result.get("wall_s"), duration),
-        "best": _text_if_known(result.get("best"), console_text.render_best),
-        "samples/s": _text_if_known(result.get("samples_per_s"), amount),
-        "parameters": _text_if_known(result.get("parameters"), amount),
-        "peak memory": ", ".join(memory) or _UNKNOWN,
+        "time": known(result.get("wall_s"), duration),
+        "best": known(result.get("best"), console_text.render_best),
+        "samples/s": known(result.get("samples_per_s"), amount),
+        "parameters": known(result.get("parameters"), amount),
+        "peak memory": ", ".join(memory) or page.UNKNOWN,
     }
 
 
@@ -86,17 +78,13 @@ def validation_marks(runs: Sequence[RunRecord]) -> list[str]:
 
     Empty texts: they are the same, or unknown.
     """
-    known = dict.fromkeys(run.validation for run in runs if run.validation is not None)
-    if len(known) < 2:
+    different = [*dict.fromkeys(run.validation for run in runs if run.validation)]
+    if len(different) < 2:
         return [""] * len(runs)
-    letters = dict(zip(known, map(_letter, range(len(known))), strict=True))
-    return ["" if run.validation is None else letters[run.validation] for run in runs]
-
-
-def _letter(number: int) -> str:
-    """A to Z, then A1 and so on."""
-    round_, index = divmod(number, len(ascii_uppercase))
-    return ascii_uppercase[index] + (str(round_) if round_ else "")
+    letters: dict[Any, str] = {None: ""}
+    for number, validation in enumerate(different):
+        letters[validation] = ascii_uppercase[number % len(ascii_uppercase)]
+    return [letters[run.validation] for run in runs]
 
 
 def validation_note(runs: Sequence[RunRecord]) -> str:
@@ -109,10 +97,6 @@ def validation_note(runs: Sequence[RunRecord]) -> str:
         return ""
     parts = [f"{mark}: {', '.join(of_mark)}" for mark, of_mark in names.items()]
     return f"best scores are of different validation data, {'; '.join(parts)}"
-
-
-def _text_if_known(value: Any, text_of: Callable[[Any], str]) -> str:
-    return _UNKNOWN if value is None else text_of(value)
 
 
 def findings(runs: Sequence[RunRecord]) -> list[Row]:
@@ -146,14 +130,8 @@ def _findings_of(run: RunRecord) -> list[Row]:
         next_command = f"less {shlex.quote(log)}"
     else:
         return rows
-    rows.append(
-        (
-            f"{status} at step {run.steps:,}",
-            run.result.get("reason") or "",
-            next_command,
-        )
-    )
-    return rows
+    seen = f"{status} at step {run.steps:,}"
+    return [*rows, (seen, run.result.get("reason") or "", next_command)]
 
 
 def settings(run: RunRecord) -> tuple[Sequence[Row], Sequence[Row]]:
@@ -169,19 +147,16 @@ def settings(run: RunRecord) -> tuple[Sequence[Row], Sequence[Row]]:
         if setting.get("how"):
             origin += f": {setting['how']}"
         value = setting.get("value")
-        text = plain(value)
 
         # The newest value of no layer above it is that of the mode, or of what it leaves alone.
         layers = [setting, *setting.get("replaced", ())]
         shipped = [each.get("value") for each in layers if each.get("layer") not in _ABOVE_MODE]
-        if shipped and shipped[0] == value:
-            others.append((key, text, origin))
+        if value in shipped[:1]:
+            others.append((key, plain(value), origin))
             continue
-        of_mode = _UNKNOWN
-        if shipped and shipped[0] is not None:
-            of_mode = plain(shipped[0])
+        of_mode = known(next(iter(shipped), None), plain)
         rank = _RANKS.get(setting.get("layer", ""), 0)
-        chosen.append((-rank, (key, text, of_mode, origin)))
+        chosen.append((-rank, (key, plain(value), of_mode, origin)))
 
     # The layers of the user are the highest.
     chosen.sort(key=itemgetter(0))
@@ -195,15 +170,17 @@ def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
         if key == "promise":
             continue
         # A setting that one of the runs does not have differs as well.
-        values = []
-        for run in runs:
-            values.append(plain(run.value(key)) if key in run.settings else _UNKNOWN)
+        values = [known(run.settings.get(key), _plain_value) for run in runs]
         if len(set(values)) > 1:
             columns[key] = values
     if not columns:
         return []
     names = [run.name for run in runs]
     return [("run", *columns), *zip(names, *columns.values(), strict=True)]
+
+
+def _plain_value(setting: Facts) -> str:
+    return plain(setting.get("value"))
 
 
 def time_split(run: RunRecord) -> list[tuple[str, float, str]]:
@@ -225,10 +202,8 @@ def machine(run: RunRecord) -> Sequence[Row]:
         facts["memory"] = size(facts["memory_bytes"])
     facts["processes"] = run.result.get("world_size")
 
-    rows = []
-    for key in ("host", "system", "cores", "memory", "gpus", "device", "processes"):
-        if facts.get(key) is not None:
-            rows.append((key, str(facts[key])))
+    names = ("host", "system", "cores", "memory", "gpus", "device", "processes")
+    rows = [(key, str(facts[key])) for key in names if facts.get(key) is not None]
     for key, value in (run.result.get("machine") or {}).items():
         rows.append((f"highest {key.replace('_', ' ')}", plain(value)))
     return rows
@@ -236,40 +211,24 @@ def machine(run: RunRecord) -> Sequence[Row]:
 
 def texts(run: RunRecord, kind: str) -> list[tuple[str, str, bool]]:
     """Of the events of a `kind`, when training was, the text, and whether a metric is at chance."""
-    rows = []
-    for event in run.events:
-        if event["kind"] == kind:
-            facts = event["facts"]
-            rows.append(
-                (
-                    str(facts.get("when", "")),
-                    page.cut(facts.get("text", "")),
-                    bool(facts.get("at_chance")),
-                )
-            )
-    return rows
+    every = [event["facts"] for event in run.events if event["kind"] == kind]
+    return [
+        (str(facts.get("when", "")), page.cut(facts.get("text", "")), bool(facts.get("at_chance")))
+        for facts in every
+    ]
 
 
 def commands(run: RunRecord) -> list[tuple[str, str]]:
     """What each command does, and its line, for the working directory."""
-    path = run.folder.absolute()
-    folder = shlex.quote(from_here(path))
-    config = shlex.quote(from_here(path / run_folder.SETTINGS))
-    model = shlex.quote(_setting(run, "model"))
-    mode = shlex.quote(_setting(run, "mode"))
+    path = from_here(run.folder.absolute())
+    model = _setting(run, "model")
+    mode = _setting(run, "mode")
     # Without a checkpoint there is nothing to resume or to replay.
-    of_checkpoints = [
-        ("resume", f"{PROGRAM} resume {folder}"),
-        ("verify", f"{PROGRAM} verify {folder}"),
-    ]
+    names = ("resume", "verify", "report") if run.checkpoints else ("report",)
     return [
-        ("repeat", f"{PROGRAM} --config {config}"),
-        *(of_checkpoints if run.checkpoints else []),
-        ("write this report again", f"{PROGRAM} report {folder}"),
-        (
-            "measure the promises of the mode",
-            f"{PROGRAM} compare --model {model} --modes {mode}",
-        ),
+        ("repeat", program_line("--config", Path(path, run_folder.SETTINGS))),
+        *[(name, program_line(name, path)) for name in names],
+        ("compare with mode default", program_line("compare", "--model", model, "--modes", mode)),
     ]
 
 
@@ -287,16 +246,8 @@ def evaluations(run: RunRecord) -> Sequence[Row]:
     rows = []
     test = run.result.get("test")
     if test:
-        with suppress(*OF_ANOTHER_VERSION):
-            rows.append(
-                (
-                    "end of the run",
-                    f"step {test['step']:,}",
-                    "test",
-                    _OWN_DATA,
-                    _metrics(test),
-                )
-            )
+        step = f"step {test['step']:,}"
+        rows.append(("end of the run", step, "test", _OWN_DATA, _metrics(test)))
     # Only `evaluate` writes this file, and another version of it may have written a line.
     for line in RunReader(run.folder).lines(run_folder.EVALUATIONS):
         with suppress(*OF_ANOTHER_VERSION):
@@ -325,43 +276,40 @@ def baselines(run: RunRecord) -> Sequence[Row]:
     best = run.result.get("best")
     if not methods or not best:
         return ()
-    metrics: dict[str, Any] = {best["metric"]: best["value"]}
+    metrics: Json = {best["metric"]: best["value"]}
     for name, points in run.evaluations.items():
         metrics.setdefault(name, dict(points).get(best["step"]))
     names = [name for name in metrics if any(name in each["metrics"] for each in methods)]
     rows: list[Row] = [("", *names)]
     for method in ({"name": "the model", "metrics": metrics}, *methods):
-        cells = []
-        for name in names:
-            value = method["metrics"].get(name)
-            cells.append(_text_if_known(value, lambda known: real(float(known))))
+        cells = [known(method["metrics"].get(name), _real) for name in names]
         rows.append((method["name"], *cells))
     return rows
 
 
-def _metrics(facts: Mapping[str, Any]) -> str:
-    texts = []
-    for name, value in facts["metrics"].items():
-        texts.append(f"{name} {real(float(value))}")
-    return ", ".join(texts)
+def _real(value: Any) -> str:
+    """A number, or the text of one that is not finite."""
+    return real(float(value))
+
+
+def _metrics(facts: Facts) -> str:
+    return ", ".join(f"{name} {_real(value)}" for name, value in facts["metrics"].items())
 
 
 def listed_events(run: RunRecord) -> tuple[int, Sequence[Row]]:
     """How many events a report shows; step, time and text of those in its list."""
     events = shown_events(run)
-    rows = []
-    for event in page.thinned(events, MOST_EVENTS):
-        rows.append((str(event["step"]), event["time"], event_text(event)))
-    return len(events), rows
+    listed = page.thinned(events, MOST_EVENTS)
+    return len(events), [(str(each["step"]), each["time"], event_text(each)) for each in listed]
 
 
-def shown_events(run: RunRecord) -> list[Mapping[str, Any]]:
+def shown_events(run: RunRecord) -> list[Facts]:
     """The events of the list and of the step axis; others are shown elsewhere, or not at all."""
     elsewhere = ("preview", "first_batch")
     return [event for event in run.events if event["kind"] not in elsewhere]
 
 
-def event_text(event: Mapping[str, Any]) -> str:
+def event_text(event: Facts) -> str:
     """One event in a line, in the words of the console."""
     facts = event["facts"]
     kind = event["kind"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from math import inf
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from gearshift.launcher.base import disk
 from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.training.callbacks.base import Facts, Json
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -23,12 +24,13 @@ Point = tuple[float, float | None]
 Unit = Literal["number", "bytes", "seconds", "percent", "per second"]
 BUCKETS = 1000
 """Pairs of points that the lines of a plot share: about one for each pixel."""
+UNKNOWN = "–"
 COLORS = 10
 """Number of colors; the page calls them --c0 to --c9."""
 _Any = TypeVar("_Any")
 
 
-def render(template: Path, drawn: Mapping[str, Any] | None = None, **values: Any) -> bytes:
+def render(template: Path, drawn: Facts | None = None, **values: Any) -> bytes:
     """The page of `template`, which extends base.html, in UTF-8; `drawn` is that of `as_json`.
 
     Lone surrogates, as of file names that are not UTF-8, become their escapes. Reads the disk.
@@ -91,7 +93,7 @@ def _environment(folder: Path) -> Environment:
     return environment
 
 
-def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+def fact_rows(facts: Facts) -> list[tuple[str, str]]:
     """Name and text of each fact."""
     return [(str(name).replace("_", " "), cut(fact_text(value))) for name, value in facts.items()]
 
@@ -99,9 +101,7 @@ def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 def cut(text: object) -> str:
     """A text, up to what fits a page."""
     string = str(text)
-    if len(string) > 20_000:
-        string = f"{string[:20_000]}…"
-    return string
+    return string if len(string) <= 20_000 else f"{string[:20_000]}…"
 
 
 def fact_text(value: Any) -> str:
@@ -138,7 +138,7 @@ class PlotLine(NamedTuple):
     dashed: bool = False
 
 
-def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> dict[str, Any]:
+def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> Json:
     """A plot for plots.js. Numbers are rounded to what it can show."""
     most = 2 * max(BUCKETS // len(lines), 100)
     curves = []
@@ -162,9 +162,7 @@ def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> dict[str, Any]:
     return {"title": title, "unit": unit, "lines": curves}
 
 
-def as_json(
-    label: str, plots: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Any]:
+def as_json(label: str, plots: Sequence[Facts], marks: Sequence[Facts] = ()) -> Json:
     """All that plots.js draws over one x axis; `label` is what it counts.
 
     Each of the `marks` on it is an event with `x`, `lane`, `text` and `color`.
@@ -202,6 +200,11 @@ def thinned(items: Sequence[_Any], most: int) -> Sequence[_Any]:
     if len(items) <= most:
         return items
     return [items[at * (len(items) - 1) // (most - 1)] for at in range(most)]
+
+
+def known(value: Any, text_of: Callable[[Any], str] = str) -> str:
+    """The text of a value; a dash for None."""
+    return UNKNOWN if value is None else text_of(value)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base import signals
 from gearshift.launcher.report import facts, page, run_record
@@ -14,6 +13,7 @@ from gearshift.launcher.report.page import PlotLine, Unit, plot
 from gearshift.launcher.report.run_record import Columns, RunRecord
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import InvalidRecord
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging.metrics import OF_PART, append_event
 from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
 
@@ -33,6 +33,7 @@ _AT_END: Sequence[tuple[str, Unit, str]] = (
     ("Model FLOPs utilization", "number", "mfu"),
 )
 """Plots of one key: title, unit and key, above the step times and at the end."""
+_OUTCOME = ("model", "mode", "engine", "best", "wall_s", "samples_per_s", "peak_memory_bytes")
 _ROWS: Mapping[str, Sequence[str]] = {
     "saves": ["saved"],
     "evaluations": ["evaluated", "best_loaded", "control"],
@@ -67,15 +68,14 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
     if len(runs) == 1:
         single = whole or runs[0]
     outcomes = []
-    samples = {}
     for run, mark in zip(runs, facts.validation_marks(runs), strict=True):
         word, _ = facts.status(run)
         figures = facts.figures(run)
         if mark:
             figures["best"] += f" (data {mark})"
         outcomes.append((run.name, facts.title(run), word, *figures.values()))
-        # The pictures of all runs share the size of one page.
-        samples[run.folder] = run_record.samples(run, run_record.PICTURE_BYTES // len(runs))
+    # The pictures of all runs share the size of one page.
+    room = run_record.PICTURE_BYTES // len(runs)
     return page.render(
         _TEMPLATE,
         _curves(runs),
@@ -85,7 +85,7 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
         facts=facts,
         fact_rows=page.fact_rows,
         outcomes=outcomes,
-        samples=samples,
+        samples={run.folder: run_record.samples(run, room) for run in runs},
     )
 
 
@@ -132,16 +132,14 @@ def refresh(folder: Path) -> None:
 
     Touches the disk.
     """
-    folders = [folder]
-    if run_record.is_stage(folder):
-        folders.append(folder.absolute().parent)
-    for reported_folder in folders:
-        path = reported_folder / run_folder.REPORT
-        if path.is_file() and page.is_page(path):
-            write_at_end(reported_folder)
+    for reported in (folder, folder.absolute().parent):
+        path = reported / run_folder.REPORT
+        is_of_run = reported == folder or run_record.is_stage(folder)
+        if is_of_run and path.is_file() and page.is_page(path):
+            write_at_end(reported)
 
 
-def as_json(runs: Sequence[RunRecord], out: Path) -> dict[str, Any]:
+def as_json(runs: Sequence[RunRecord], out: Path) -> Json:
     """The path of the report, and the outcome of each run.
 
     `validation`: the data of its best score, as a letter; null where all are the same or unknown.
@@ -149,24 +147,23 @@ def as_json(runs: Sequence[RunRecord], out: Path) -> dict[str, Any]:
     outcomes = []
     for run, mark in zip(runs, facts.validation_marks(runs), strict=True):
         word, _ = facts.status(run)
-        outcome = {"folder": str(run.folder), "status": word, "steps": run.steps}
-        outcome["validation"] = mark or None
-        for name in (
-            "model",
-            "mode",
-            "engine",
-            "best",
-            "wall_s",
-            "samples_per_s",
-            "peak_memory_bytes",
-        ):
-            outcome[name] = run.result.get(name)
-        outcomes.append(outcome)
-    note = facts.validation_note(runs)
-    return {"report": str(out), "runs": outcomes, "warning": note or None}
+        outcomes.append(
+            {
+                "folder": str(run.folder),
+                "status": word,
+                "steps": run.steps,
+                "validation": mark or None,
+                **{name: run.result.get(name) for name in _OUTCOME},
+            }
+        )
+    return {
+        "report": str(out),
+        "runs": outcomes,
+        "warning": facts.validation_note(runs) or None,
+    }
 
 
-def _curves(runs: Sequence[RunRecord]) -> dict[str, Any]:
+def _curves(runs: Sequence[RunRecord]) -> Json:
     """All curves of `runs`, over steps, as JSON; events are those of all runs."""
     plots = [plot(title, unit, lines) for title, unit, lines in _plots(runs) if lines]
     marks = []
@@ -271,22 +268,15 @@ def _peaks(run: RunRecord, side: str) -> Iterator[PlotLine]:
             yield PlotLine(name, [(first, peak), (last, peak)], color, dashed=True)
 
 
-def _marks(run: RunRecord, prefix: str) -> list[dict[str, Any]]:
+def _marks(run: RunRecord, prefix: str) -> list[Json]:
     """The events on the step axis, by row; `prefix` stands before each text."""
-    by_row: dict[str, list[Mapping[str, Any]]] = {row: [] for row in _ROWS}
+    by_row: dict[str, list[Facts]] = {row: [] for row in _ROWS}
     for event in facts.shown_events(run):
         by_row[_ROW_OF.get(event["kind"], "other")].append(event)
     marks = []
     for color, (row, events) in enumerate(by_row.items()):
         # Each row by itself, else a rare kind is lost among the frequent ones.
         for event in page.thinned(events, facts.MOST_EVENTS):
-            text = prefix + facts.event_text(event)
-            marks.append(
-                {
-                    "x": event["step"],
-                    "lane": row,
-                    "text": text[:300],
-                    "color": color,
-                }
-            )
+            text = f"{prefix}{facts.event_text(event)}"[:300]
+            marks.append({"x": event["step"], "lane": row, "text": text, "color": color})
     return marks

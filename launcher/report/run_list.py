@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from math import isnan
+from dataclasses import asdict, dataclass
+from math import inf, isnan
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base.diagnostics import SettingsError, nearest_match
 from gearshift.launcher.config.render import ORIGINS
+from gearshift.launcher.report.page import known
 from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.training.callbacks.base import Json
 from gearshift.training.checkpoint import manifest
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.logging.encoding import counted, duration, real, size
 
 DAMAGED = "damaged"
 COMPARISON = "comparison"
-_UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ListedRun:
     mode: str | None = None
     engine: str | None = None
     steps: int | None = None
-    best: dict[str, Any] | None = None
+    best: Json | None = None
     """With metric, value and direction."""
     wall_s: float | None = None
     peak_memory_bytes: int | None = None
@@ -45,9 +45,9 @@ class ListedRun:
 
     def value(self, metric: str) -> float | None:
         """The best value of a metric; None: it is not that of the run."""
-        if self.best is None or self.best["metric"] != metric:
-            return None
-        return float(self.best["value"])
+        if self.best and self.best["metric"] == metric:
+            return float(self.best["value"])
+        return None
 
 
 def runs_in(folder: Path) -> list[ListedRun]:
@@ -84,11 +84,9 @@ def by_metric(runs: Sequence[ListedRun], metric: str) -> list[ListedRun]:
         )
     sign = -1 if metrics[metric] == "max" else 1
 
-    def rank(run: ListedRun) -> tuple[bool, float]:
+    def rank(run: ListedRun) -> float:
         value = run.value(metric)
-        if value is None or isnan(value):
-            return True, 0.0
-        return False, sign * value
+        return inf if value is None or isnan(value) else sign * value
 
     return sorted(runs, key=rank)
 
@@ -99,23 +97,20 @@ def table(runs: Sequence[ListedRun]) -> list[Sequence[str]]:
         ("run", "model", "mode", "engine", "status", "steps", "best", "time", "memory")
     ]
     for run in runs:
-        best = _UNKNOWN
-        if run.best is not None:
-            best = f"{run.best['metric']} {real(float(run.best['value']))}"
         status = run.status
-        if run.reason is not None and status in (DAMAGED, COMPARISON):
+        if status in (DAMAGED, COMPARISON):
             status += f": {run.reason}"
         lines.append(
             (
                 run.name,
-                run.model or _UNKNOWN,
-                run.mode or _UNKNOWN,
-                run.engine or _UNKNOWN,
+                known(run.model),
+                known(run.mode),
+                known(run.engine),
                 status,
-                _UNKNOWN if run.steps is None else f"{run.steps:,}",
-                best,
-                _UNKNOWN if run.wall_s is None else duration(run.wall_s),
-                _UNKNOWN if run.peak_memory_bytes is None else size(run.peak_memory_bytes),
+                known(run.steps, "{:,}".format),
+                known(run.best, lambda best: f"{best['metric']} {real(float(best['value']))}"),
+                known(run.wall_s, duration),
+                known(run.peak_memory_bytes, size),
             )
         )
     return lines
@@ -133,7 +128,7 @@ def _rows(folder: Path, name: str) -> Iterator[ListedRun]:
         if run_folder.is_run_folder(folder):
             yield _row(folder, name)
         elif (folder / run_folder.PARENT).is_dir():
-            compared = sum(1 for path in (folder / run_folder.PARENT).iterdir() if path.is_dir())
+            compared = sum(path.is_dir() for path in (folder / run_folder.PARENT).iterdir())
             yield ListedRun(name, COMPARISON, counted(compared, "run"))
     except SettingsError as error:
         yield ListedRun(name, DAMAGED, error.diagnostics[0].message)
@@ -180,15 +175,14 @@ def _unfinished(folder: Path, name: str, reader: RunReader, started: str) -> Lis
     best = None
     with suppress(CheckpointError, OSError):
         score = manifest.read((folder / run_folder.LINKS[0]).resolve()).score
-        if score is not None:
-            best = {"metric": score.metric, "value": score.value, "direction": score.direction}
+        best = asdict(score) if score else None
     progress = snapshot.progress
-    parts = [setting("model.family"), setting("model.size")]
+    model = filter(None, [setting("model.family"), setting("model.size")])
     return ListedRun(
         name,
         snapshot.state,
         reason=snapshot.why or None,
-        model=":".join(filter(None, parts)) or None,
+        model=":".join(model) or None,
         mode=setting("mode"),
         engine=setting("engine.name"),
         steps=progress.step if progress else None,

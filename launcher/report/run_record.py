@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.config.render import ORIGINS
-from gearshift.launcher.report.page import BUCKETS, Point, halved
+from gearshift.launcher.report.page import BUCKETS, Point, halved, known
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader, validation_groups
 from gearshift.launcher.run_folder.run_folder import AFTER, BEFORE, SAMPLES
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.checkpoint import manifest
 from gearshift.training.checkpoint.manifest import CheckpointError, Manifest
 from gearshift.training.logging.encoding import size
@@ -51,19 +52,19 @@ class RunRecord:
     folder: Path
     name: str
     """That of the folder; of a stage, below that of its run."""
-    settings: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Facts]
     """origins.json: each key with `value`, `origin`, `layer`, `replaced`."""
-    result: Mapping[str, Any]
+    result: Facts
     """result.json; empty: the run has not ended."""
     train: Columns
     """The logged values by key; those of `parts` as `parts.NAME`."""
     evaluations: Columns
     """The values of each metric."""
-    events: list[Mapping[str, Any]]
+    events: list[Facts]
     """The lines of events.jsonl and of events-rankN.jsonl, whose facts then have the `rank`."""
     checkpoints: Mapping[str, Manifest]
     """The manifest of each complete checkpoint by its folder's name."""
-    profile: Mapping[str, Any] = field(default_factory=dict)
+    profile: Facts = field(default_factory=dict)
     """profile/summary.json; empty: the run was not profiled."""
     groups: str | None = None
     """A digest of the groups of its validation split; None: unknown."""
@@ -89,30 +90,22 @@ class RunRecord:
     @property
     def checkpoint_rows(self) -> list[tuple[str, str, str, str]]:
         """Step, size, score and links of each checkpoint."""
-        links = defaultdict[str, list[str]](list)
-        # The links last and best lead to checkpoints.
-        for link in run_folder.LINKS:
-            path = self.folder / link
-            if path.is_dir():
-                links[path.resolve().name].append(link)
+        # The links best and last lead to checkpoints.
+        links = {link: (self.folder / link).resolve().name for link in run_folder.LINKS}
         rows = []
         for folder, checkpoint in self.checkpoints.items():
             bytes_ = sum(file.bytes for file in checkpoint.files)
-            score = "–"
-            if checkpoint.score:
-                score = f"{checkpoint.score.metric} {checkpoint.score.value:.6g}"
-            rows.append((f"{checkpoint.step:,}", size(bytes_), score, ", ".join(links[folder])))
+            score = known(checkpoint.score, lambda score: f"{score.metric} {score.value:.6g}")
+            names = ", ".join(link for link, name in links.items() if name == folder)
+            rows.append((f"{checkpoint.step:,}", size(bytes_), score, names))
         return rows
 
     @property
     def libraries(self) -> Mapping[str, str]:
         """The versions of Python and of the libraries that trained."""
         environment = self.result.get("environment") or {}
-        versions: Mapping[str, str] = environment.get("libraries") or {}
-        if not versions and self.checkpoints:
-            *_, newest = self.checkpoints.values()
-            versions = newest.libraries
-        return versions
+        newest = [checkpoint.libraries for checkpoint in self.checkpoints.values()][-1:]
+        return environment.get("libraries") or (newest[0] if newest else {})
 
     def value(self, key: str) -> Any:
         """The value of a setting; None: unknown."""
@@ -165,15 +158,15 @@ def read(folder: Path, name: str) -> RunRecord:
     """
     run_folder.check_regular(folder)
     reader = RunReader(folder, redacts=True)
-    columns: dict[str, defaultdict[str, list[Point]]] = {
-        "train": defaultdict(list),
-        "eval": defaultdict(list),
-    }
+    train = defaultdict[str, list[Point]](list)
+    evaluations = defaultdict[str, list[Point]](list)
     for line in reader.metrics():
-        kind = line["kind"]
-        for key, value in _logged(line) if kind == "train" else _evaluated(line):
+        columns, values = train, _logged(line)
+        if line["kind"] == "eval":
+            columns, values = evaluations, _evaluated(line)
+        for key, value in values:
             if isinstance(value, float | int) or value in _NOT_FINITE:
-                _add_point(columns[kind][key], line["step"], float(value))
+                _add_point(columns[key], line["step"], float(value))
 
     manifests = {}
     for path in run_folder.checkpoints(folder).values():
@@ -184,8 +177,8 @@ def read(folder: Path, name: str) -> RunRecord:
         name,
         settings=reader.object(ORIGINS) or {},
         result=reader.result() or {},
-        train=columns["train"],
-        evaluations=columns["eval"],
+        train=train,
+        evaluations=evaluations,
         events=sorted(_events(folder), key=itemgetter("step", "time")),
         checkpoints=manifests,
         profile=reader.object(run_folder.PROFILE) or {},
@@ -193,7 +186,7 @@ def read(folder: Path, name: str) -> RunRecord:
     )
 
 
-def _logged(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _logged(line: Facts) -> Iterator[tuple[str, Any]]:
     """The values of a line of training, those of its parts as `parts.NAME`."""
     for key, value in line.items():
         if key == "parts":
@@ -203,7 +196,7 @@ def _logged(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _evaluated(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _evaluated(line: Facts) -> Iterator[tuple[str, Any]]:
     """The metrics of an evaluation; those of other splits are named with their split."""
     split = line.get("split", VALIDATION)
     for name, value in line["metrics"].items():
@@ -222,7 +215,7 @@ def _add_point(column: list[Point], step: int, value: float) -> None:
         column[:] = halved(column)
 
 
-def _events(folder: Path) -> Iterator[dict[str, Any]]:
+def _events(folder: Path) -> Iterator[Json]:
     for path in folder.glob("events*.jsonl"):
         rank = path.stem.removeprefix("events").removeprefix("-rank")
         for line in RunReader(folder).events(path.name):
@@ -231,7 +224,7 @@ def _events(folder: Path) -> Iterator[dict[str, Any]]:
             yield {"time": "", **line}
 
 
-def samples(run: RunRecord, room: int) -> dict[str, Any] | None:
+def samples(run: RunRecord, room: int) -> Json | None:
     """The samples of `run` with pictures of at most `room` bytes; None: none. Reads the disk.
 
     `when` has the times, with the steps of the weights; `left_out` counts the pictures without
@@ -240,18 +233,14 @@ def samples(run: RunRecord, room: int) -> dict[str, Any] | None:
     InvalidRecord for a damaged file.
     """
     reader = RunReader(run.folder, redacts=True)
-    by_time = {}
-    for when in (BEFORE, AFTER):
-        content = reader.object(f"{SAMPLES}/{when}.json")
-        if content:
-            by_time[when] = content
-    if by_time:
-        with suppress(*OF_ANOTHER_VERSION):
-            return _samples(run.folder / SAMPLES, by_time, room)
+    contents = {when: reader.object(f"{SAMPLES}/{when}.json") for when in (BEFORE, AFTER)}
+    by_time = {when: content for when, content in contents.items() if content}
+    with suppress(*OF_ANOTHER_VERSION):
+        return _samples(run.folder / SAMPLES, by_time, room)
     return None
 
 
-def _samples(folder: Path, by_time: dict[str, dict[str, Any]], room: int) -> dict[str, Any]:
+def _samples(folder: Path, by_time: dict[str, Json], room: int) -> Json:
     shapes = []
     for content in by_time.values():
         shapes.append((content["columns"], [row[0] for row in content["rows"]]))
@@ -259,21 +248,15 @@ def _samples(folder: Path, by_time: dict[str, dict[str, Any]], room: int) -> dic
     newest = by_time[last_time]
     if shapes[0] != shapes[-1]:  # a resumed run may have other data
         by_time = {last_time: newest}
-    cards: list[dict[str, Any]] = []
+    cards = []
     for rows in zip(*(content["rows"] for content in by_time.values()), strict=True):
-        cards.append(
-            {
-                "name": str(rows[0][0]),
-                "texts": list(_texts(newest["columns"], by_time, rows)),
-                "pictures": [],
-            }
-        )
+        cards.append(_card(str(rows[0][0]), _texts(newest["columns"], by_time, rows)))
 
     # A custom task may draw other things than its samples: then these have cards before the others.
     count = max(len(content["pictures"]) for content in by_time.values())
     picture_cards = cards
     if count != len(cards):
-        picture_cards = [{"name": "", "texts": [], "pictures": []} for _ in range(count)]
+        picture_cards = [_card("", ()) for _ in range(count)]
     left_out = 0
     for when, content in reversed(by_time.items()):  # those before have no room first
         for card, picture in zip(picture_cards, content["pictures"], strict=False):
@@ -285,19 +268,17 @@ def _samples(folder: Path, by_time: dict[str, dict[str, Any]], room: int) -> dic
                 left_out += 1
                 continue
             room -= len(text)
-            card["pictures"].insert(
-                0,
-                {
-                    "when": f"{when} training",
-                    "png": text,
-                    "caption": str(picture["caption"]),
-                },
-            )
+            shown = {"when": f"{when} training", "png": text, "caption": picture["caption"]}
+            card["pictures"].insert(0, shown)
     if picture_cards is not cards:
         cards = [card for card in picture_cards if card["pictures"]] + cards
 
     times = [f"{when} training, at step {int(of['step']):,}" for when, of in by_time.items()]
     return {"when": ", and ".join(times), "cards": cards, "left_out": left_out}
+
+
+def _card(name: str, texts: Iterable[tuple[str, str]]) -> Json:
+    return {"name": name, "texts": [*texts], "pictures": []}
 
 
 def _texts(
@@ -306,9 +287,8 @@ def _texts(
     """Name and text of each column of a sample; the `rows` are the sample at each of the times."""
     for at, column in enumerate(columns[1:], start=1):
         texts = [_text(row[at]) for row in rows]
-        # There are two times at most.
-        if texts[0] == texts[-1]:
-            yield str(column), texts[0]
+        if len({*texts}) == 1:
+            yield column, texts[0]
             continue
         for when, text in zip(times, texts, strict=True):
             yield f"{column}, {when} training", text

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter
 from rich.console import Group, RenderableType
@@ -43,7 +43,7 @@ class Snapshot:
     """Why it ended; empty: for no other reason than its last step."""
     progress: Progress | None
     """Of the run, now; None: no step is planned yet."""
-    best: Mapping[str, Any] | None
+    best: Facts | None
     """Of a run that has ended: metric, value and step of its best evaluation."""
 
     @property
@@ -90,7 +90,7 @@ class WatchedRun:
         state = self._state(is_held, result.get("status"))
         if state == "running":
             self._clock = max(self._clock, self._now())
-        if self._progress is not None:
+        if self._progress:
             self._progress.event = self._event
             self._progress.has_ended = state in ENDED
         if state not in ENDED or state == "killed":
@@ -104,18 +104,17 @@ class WatchedRun:
         )
 
     def _state(self, is_held: bool | None, status: State | None) -> State:
-        has_started = self._progress is not None
-        trains = has_started and self._last_kind != "stopped"
+        trains = self._progress and self._last_kind != "stopped"
         # Without locks only the files tell, and they say nothing of a process that was killed.
-        if trains and is_held in (True, None):
+        if trains and is_held is not False:
             return "running"
         if is_held:
             return "starting"
         if status in ENDED and self._last_kind in ("", "stopped"):
             return status
-        return "killed" if has_started else "not started"
+        return "killed" if self._progress else "not started"
 
-    def _add(self, line: Mapping[str, Any]) -> None:
+    def _add(self, line: Facts) -> None:
         kind = line["kind"]
         if kind == "train":
             self._add_step(step_metrics(line), line)
@@ -130,9 +129,9 @@ class WatchedRun:
             self._between_s += float(facts.get("seconds", 0.0))
         self._event = _event(kind, line["step"], facts) or self._event
 
-    def _add_step(self, metrics: StepMetrics, line: Mapping[str, Any]) -> None:
+    def _add_step(self, metrics: StepMetrics, line: Facts) -> None:
         progress = self._progress
-        if progress is None or metrics.step <= progress.train_plan.first_step:
+        if not progress or metrics.step <= progress.train_plan.first_step:
             return
         # Not each step is logged, and its time is the mean of those since the last line.
         steps = metrics.step - progress.step
@@ -142,7 +141,7 @@ class WatchedRun:
         progress.usage = usage_of(line)
 
 
-def _event(kind: str, step: int, facts: Mapping[str, Any]) -> str | None:
+def _event(kind: str, step: int, facts: Facts) -> str | None:
     """An event in one line; None: one that is not shown."""
     if kind == "evaluated":
         name, value = next(iter(facts["metrics"].items()))
@@ -155,9 +154,7 @@ def _event(kind: str, step: int, facts: Mapping[str, Any]) -> str | None:
     if kind == "resumed":
         return f"resumed from {facts['checkpoint']}"
     label, text = describe(kind, facts) or ("", "")
-    if label != WARNING:
-        return None
-    return f"step {step}: {text}"
+    return f"step {step}: {text}" if label == WARNING else None
 
 
 def folders_of(argument: str) -> list[Path]:
@@ -186,58 +183,51 @@ def screen(snapshots: Sequence[Snapshot]) -> Group:
     """The runs for rich: one as its live view, of several two lines each. No line wraps."""
     parts: list[RenderableType] = []
     for snapshot in snapshots:
-        lines = [f"{snapshot.state}  {snapshot.name}"]
-        if snapshot.why:
-            lines.append(snapshot.why)
+        lines = [*filter(None, [f"{snapshot.state}  {snapshot.name}", snapshot.why])]
         progress = snapshot.progress if len(snapshots) == 1 else None
-        if progress is None:
+        if not progress:
             lines = (lines + _rows(snapshot))[:2]
         parts += [_unwrapped(printable(line)) for line in lines]
-        if progress is not None:
+        if progress:
             parts.append(progress)
-            if snapshot.best is not None:
+            if snapshot.best:
                 parts.append(_unwrapped(_rows(snapshot)[-1]))
     return Group(*parts)
 
 
 def plain(snapshot: Snapshot) -> str:
     """A run in a few lines, as a run prints them itself."""
-    text = f"{snapshot.name}, {snapshot.state}"
-    if snapshot.why:
-        text += f"; {snapshot.why}"
+    text = "; ".join(filter(None, [f"{snapshot.name}, {snapshot.state}", snapshot.why]))
     return "\n".join([render_row("run", text), *_rows(snapshot)])
 
 
 def _rows(snapshot: Snapshot) -> list[str]:
     """The lines of a run below its state: its progress, its last event and its best evaluation."""
     progress = snapshot.progress
-    if progress is None:
+    if not progress:
         return []
     lines = []
-    if progress.last is not None:
+    if progress.last:
         lines.append(progress.line())
-    if progress.event is not None:
+    if progress.event:
         lines.append(render_row("last", progress.event))
-    if snapshot.best is not None:
+    if snapshot.best:
         lines.append(render_row("best", render_best(snapshot.best)))
     return lines
 
 
-def as_json(snapshot: Snapshot) -> Mapping[str, Any]:
+def as_json(snapshot: Snapshot) -> Facts:
     """A run for programs."""
-    facts: dict[str, Any] = {
+    facts = {
         "folder": snapshot.name,
         "state": snapshot.state,
         "reason": snapshot.reason,
         "best": snapshot.best,
-        "step": None,
-        "total_steps": None,
     }
     progress = snapshot.progress
-    if progress is None:
-        return facts
-    return {
-        **facts,
+    if not progress:
+        return facts | {"step": None, "total_steps": None}
+    return facts | {
         "step": progress.step,
         "total_steps": progress.train_plan.end_step,
         "elapsed_s": progress.elapsed_s,
@@ -251,15 +241,13 @@ def as_json(snapshot: Snapshot) -> Mapping[str, Any]:
 
 def step_metrics(line: Facts) -> StepMetrics:
     """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
-    values: dict[str, Any] = {}
-    for field in fields(StepMetrics):
-        values[field.name] = line.get(KEYS.get(field.name, field.name))
+    values = {
+        field.name: line.get(KEYS.get(field.name, field.name)) for field in fields(StepMetrics)
+    }
     # NaN and infinities are strings in metrics.jsonl: training/logging/encoding.py.
     values["loss"] = float(line["loss"])
     values["grad_norm"] = float(line["grad_norm"])
     values["parts"] = {name: float(value) for name, value in line.get("parts", {}).items()}
-    values["lrs"] = {}
-    for key in line:
-        if key.startswith(OF_PART):
-            values["lrs"][key.removeprefix(OF_PART)] = line[key]
+    lrs = {key.removeprefix(OF_PART): lr for key, lr in line.items() if key.startswith(OF_PART)}
+    values["lrs"] = lrs
     return StepMetrics(**values)

@@ -29,7 +29,7 @@ def threads(
     torchrun sets it by default, and an optimizer on the CPU is then about ten times slower. None:
     the default of torch, for a run in the launcher's own process.
     """
-    if engine.threads is not None:
+    if engine.threads:
         return int(engine.threads)
     if ranks == 1 and not engine.max_restarts and not is_continual:
         return None

@@ -96,7 +96,7 @@ def build(
                 from gearshift.launcher.run import tracking
 
                 callbacks.append(tracking.build(job, settings, folder, info, emit))
-            if settings.log.profile is not None:
+            if settings.log.profile:
                 from gearshift.training.callbacks.profiler import Profiler
 
                 callbacks.append(Profiler(settings.log.profile, storage, device, emit))
@@ -111,9 +111,9 @@ def build(
         LimitEnforcer(limits, monitor, emit, chosen),
     ]
     every = settings.memory.empty_cache_every
-    if every is not None:
+    if every:
         callbacks.append(CacheClearing(every, device))
-    if job.experience and job.experience.deadline is not None:
+    if job.experience and job.experience.deadline:
         callbacks.append(Deadline(job.experience.deadline, emit))
     return callbacks
 
@@ -139,9 +139,7 @@ def run_info(
         new = len(tasks[-1].data("train"))
         counts = f"{new} new and {samples - new} replayed samples per epoch"
         notes.append(f"experience {job.number}: {counts}")
-    name = device.type
-    if name == "cuda":
-        name = torch.cuda.get_device_name(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     here = machine.detect_machine()
     return RunInfo(
         model=model_name(settings.model),
@@ -168,7 +166,7 @@ def run_info(
             "device": name,
             "libraries": environment.versions(),
         },
-        predicted_memory_bytes=None if not chosen else chosen.predicted_memory_bytes,
+        predicted_memory_bytes=chosen and chosen.predicted_memory_bytes,
     )
 
 
@@ -187,9 +185,8 @@ def _health(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit:
     if job.resume:
         from gearshift.launcher.run_folder.reader import RunReader
 
-        for event in RunReader(folder).events():
-            if "fault" in event["facts"]:
-                reported.add(str(event["facts"]["fault"]))
+        facts = [event["facts"] for event in RunReader(folder).events()]
+        reported = {str(each["fault"]) for each in facts if "fault" in each}
     return Health(state, reported, learns=learns, has_patience=settings.stop.patience is not None)
 
 

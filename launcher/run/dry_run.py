@@ -13,6 +13,7 @@ from gearshift.launcher.config.provenance import Batching, Resolved
 from gearshift.launcher.config.schema import model_name
 from gearshift.launcher.run.prepare import parameters, processes_of
 from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.training.callbacks.base import Json
 from gearshift.training.settings import nested
 
 
@@ -48,7 +49,7 @@ def render_plan(ready: RunPlan) -> str:
 
 def _model(settings: Any, parameters: int | None) -> str:
     name = model_name(settings.model)
-    return name if parameters is None else f"{name}, {parameters:,} parameters"
+    return f"{name}, {parameters:,} parameters" if parameters else name
 
 
 def _step(batching: Batching) -> str:
@@ -58,29 +59,23 @@ def _step(batching: Batching) -> str:
 
 
 def _length(settings: Any) -> str:
-    limits = []
-    if settings.train.max_steps is not None:
-        limits.append(f"{settings.train.max_steps:g} steps")
-    if settings.train.epochs is not None:
-        limits.append(f"{settings.train.epochs:g} epochs")
-    return ", at most ".join(limits)
+    lengths = {"steps": settings.train.max_steps, "epochs": settings.train.epochs}
+    return ", at most ".join(f"{count:g} {unit}" for unit, count in lengths.items() if count)
 
 
-def plan_as_json(ready: RunPlan, warnings: Sequence[Diagnostic]) -> dict[str, Any]:
+def plan_as_json(ready: RunPlan, warnings: Sequence[Diagnostic]) -> Json:
     """The JSON of --dry-run, with the warnings of the run, whose fixes are commands."""
     resolved = ready.resolved
     processes = []
     if not ready.launched:  # else torchrun or srun has started them
         for rank in range(resolved.nproc):
-            process = {"rank": rank, "started": ready.starts_processes, "threads": ready.threads}
-            processes.append(process)
+            processes.append(
+                {"rank": rank, "started": ready.starts_processes, "threads": ready.threads}
+            )
     resume = None
     if ready.resume:
         resume = {**asdict(ready.resume), "source": str(ready.resume.source)}
-    notes = [*resolved.notes]
     later = expected(resolved)  # what may change once its data is read
-    if later:
-        notes.append(later)
     return {
         "settings": nested({key: setting.value for key, setting in resolved.values.items()}),
         "batching": asdict(resolved.batching),
@@ -90,12 +85,12 @@ def plan_as_json(ready: RunPlan, warnings: Sequence[Diagnostic]) -> dict[str, An
         "resume": resume,
         "processes": processes,
         "fetch": list(_fetched(resolved)),
-        "notes": notes,
+        "notes": [*resolved.notes, *filter(None, [later])],
         "warnings": as_json(warnings),
     }
 
 
-def _fetched(resolved: Resolved) -> Iterator[dict[str, Any]]:
+def _fetched(resolved: Resolved) -> Iterator[Json]:
     """The files that the run fetches."""
     download = resolved.settings.download
     if not download.fetch:
@@ -104,6 +99,8 @@ def _fetched(resolved: Resolved) -> Iterator[dict[str, Any]]:
 
     if feature_checks.is_requested(resolved.values):
         for target in feature_checks.targets(download):
-            path = target.path
-            url = str(target.file.url)
-            yield {"url": url, "path": str(path), "is_there": path.exists()}
+            yield {
+                "url": str(target.file.url),
+                "path": str(target.path),
+                "is_there": target.path.exists(),
+            }

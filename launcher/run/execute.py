@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment, exit_codes, signals
-from gearshift.launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
+from gearshift.launcher.base.diagnostics import (
+    PROGRAM,
+    FetchError,
+    SettingsError,
+    from_here,
+    program_line,
+)
 from gearshift.launcher.base.signals import ProcessPhase, Stopped, at_signal
 from gearshift.launcher.config import batching
 from gearshift.launcher.config.command_line import INPUT
@@ -94,7 +99,7 @@ def _fetch(plan: RunPlan, shows_progress: bool) -> None:
 
 def _run_folder(plan: RunPlan) -> RunFolder:
     """The run folder of a new run, of the one that is resumed, or of its fork. Touches the disk."""
-    source = None if not plan.resume else plan.resume.source
+    source = plan.resume and plan.resume.source
     if not source or not run_folder.is_run_folder(source):
         return run_folder.create(plan.resolved, plan.out, plan.name)
     from gearshift.launcher.run_folder import checkpoint_search
@@ -115,13 +120,12 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
         from gearshift.launcher.run.supervisor import supervise
 
         return repeat(plan, supervise, show)
-    if launched:
-        variables.update(launched.variables())
-    if plan.threads is not None:
+    if plan.threads:
         variables[affinity.VARIABLE] = str(plan.threads)
     if not launched:
         end = repeat(plan, run_rank, show)
     else:
+        variables.update(launched.variables())
         end = run_rank(plan, launched.rank)
         if end.kind == "peer lost":
             # The rank that failed reports first; srun or torchrun then ends this one as it waits.
@@ -140,8 +144,8 @@ def _may_be_killed() -> bool:
     It does where a control group limits memory. Only a program that this process is may start one.
     """
     handler = signals.installed()
-    is_job = handler is not None and handler.in_job
-    return environment.is_own_process and not is_job and memory.container_memory() is not None
+    is_job = handler and handler.in_job
+    return environment.is_own_process and not is_job and bool(memory.container_memory())
 
 
 def worker() -> Callable[[RunPlan], Outcome | SplitResult]:
@@ -158,7 +162,7 @@ def run_rank(plan: RunPlan, rank: int = 0) -> RunEnd:
     """Run the work of a rank in this process; however it ends, that is returned."""
 
     def report(error: BaseException) -> None:
-        if plan.reports is not None:
+        if plan.reports:
             from gearshift.launcher.run.run_error import of_error, save_and_exit
 
             save_and_exit(of_error(error, rank), plan.reports)
@@ -188,14 +192,12 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
     """
     folder = plan.folder
     resumed = plan.resume
-    assert folder is not None, "these ranks have a run folder"
+    assert folder, "these ranks have a run folder"
     newest = None  # step in the run folder
     first = None  # step to resume from
     if resumed:  # a new run has no checkpoints to look for
         newest = _newest_step(folder)
-        first = resumed.step
-        if first is None:
-            first = _newest_step(resumed.source)
+        first = _newest_step(resumed.source) if resumed.step is None else resumed.step
     max_restarts = plan.resolved.settings.engine.max_restarts
     again = plan
     restarts = 0
@@ -222,10 +224,11 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
         smaller = None
         if end.kind == "out of memory" and reductions < MAX_HALVINGS:
             smaller = _halved(again, end)
-        if smaller is not None:
+        if smaller:
             # settings.yaml and origins.json then show the new numbers and their origin.
-            resolved = again.resolved.with_batching(smaller, "reduced after out of memory")
-            again = replace(again, resolved=resolved)
+            again = replace(
+                again, resolved=again.resolved.with_batching(smaller, "reduced after out of memory")
+            )
             reductions += 1
             line = f"restart with micro-batches of {smaller.micro_batch}"
             facts = {
@@ -237,9 +240,7 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
             }
             append_event(Storage(folder), "out_of_memory", step or 0, facts)
         elif end.kind == "set aside":
-            step = _newest_step(folder)
-            newest = step
-            first = step
+            step = newest = first = _newest_step(folder)
             line = "restart"
         elif end.kind in _RESTARTED and restarts < max_restarts:
             restarts += 1
@@ -258,8 +259,11 @@ def _halved(plan: RunPlan, end: RunEnd) -> Batching | None:
     """Half the micro-batch that ran out of memory; None: it cannot be halved."""
     numbers = plan.resolved.batching
     micro_batch = end.micro_batch or numbers.micro_batch  # a run may have reduced it itself
-    accumulation = numbers.micro_batch * numbers.accumulation // micro_batch
-    failed = replace(numbers, micro_batch=micro_batch, accumulation=accumulation)
+    failed = replace(
+        numbers,
+        micro_batch=micro_batch,
+        accumulation=numbers.micro_batch * numbers.accumulation // micro_batch,
+    )
     return next(batching.halvings(failed), None)
 
 
@@ -299,26 +303,25 @@ def last_line(end: RunEnd) -> str:
     if end.exit_code == exit_codes.FAILURE:
         parts.append(f"details: {folder / LOG}")
     following = _following(folder, end.exit_code)
-    if following is not None:
+    if following:
         parts.append(following)
     return "; ".join(parts)
 
 
 def _following(folder: Path, code: int) -> str | None:
     """What to do after a run that ended with exit code `code`. Reads the folder."""
-    resume = f"{PROGRAM} resume {shlex.quote(str(folder))}"
+    resume = program_line("resume", folder)
     if code == exit_codes.DONE:
         if (folder / EXPERIENCES).exists():
             return f"continue: {resume}"
         command = next_command(folder)
-        if command is not None:
+        if command:
             return command
     elif run_folder.checkpoints(folder):
         return f"resume: {resume}"
     if code == exit_codes.FAILURE:
         return None
-    settings = shlex.quote(str(folder / SETTINGS))
-    return f"run again: {PROGRAM} --config {settings}"
+    return f"run again: {program_line('--config', folder / SETTINGS)}"
 
 
 def next_command(folder: Path, shown: Path | None = None) -> str | None:
@@ -345,4 +348,4 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
     words = ["predict", str(shown or folder)]
     if not family.prompts or path in family.prompts:
         words += [INPUT, family.prompts.get(path) or from_here(Path(path))]
-    return f"use the model: {PROGRAM} {shlex.join(words)}"
+    return f"use the model: {program_line(*words)}"

@@ -16,6 +16,7 @@ from gearshift.launcher.run_folder import experiences, run_folder
 from gearshift.launcher.run_folder.experiences import Experience, Ledger
 from gearshift.launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest
 from gearshift.models.base import Context, ContinualTask, DataError, Task
+from gearshift.training.callbacks.base import Json
 from gearshift.training.storage import Storage
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _SCHEDULES = ("constant", "linear")
 _RECORDED = ("replay", "epochs", "max_steps", "lr_scale", "warmup", "min_samples")
 
 
-def recorded_settings(continual: Continual) -> dict[str, Any]:
+def recorded_settings(continual: Continual) -> Json:
     """The settings of section `continual` that an experience keeps from its start to its end."""
     return {name: getattr(continual, name) for name in _RECORDED}
 
@@ -52,9 +53,11 @@ def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
         return None
     first = earlier[-1].start_step
     if first > after:
-        message = f"steps {after} to {upto} of {run} belong to more than one experience"
-        allowed = f"a checkpoint of step {first} or later, and one after it; see save.every"
-        raise SettingsError.of(message, value=str(run), allowed=allowed)
+        raise SettingsError.of(
+            f"steps {after} to {upto} of {run} belong to more than one experience",
+            value=str(run),
+            allowed=f"a checkpoint of step {first} or later, and one after it; see save.every",
+        )
     return spec_of(run, earlier[-1])
 
 
@@ -138,8 +141,11 @@ def load_experience(
     new = tasks[-1].data("train")
     least = spec.settings["min_samples"]
     if len(new) < least:
-        message = f"{len(new)} new training samples: continual.min_samples is {least}"
-        raise DataError(message, where="data.path", allowed=f"at least {least}")
+        raise DataError(
+            f"{len(new)} new training samples: continual.min_samples is {least}",
+            where="data.path",
+            allowed=f"at least {least}",
+        )
     old = [task.data("train") for task in tasks[:-1]]
     return tasks, ReplayMixture(new, old, spec.settings["replay"])
 
@@ -160,5 +166,6 @@ def _read(read: Callable[[], None], is_new: bool) -> None:
     except Exception as error:
         if not is_new or isinstance(error, DataError):
             raise
-        message = f"the new files cannot be read: {type(error).__name__}: {error}"
-        raise DataError(message, where="data.path") from error
+        raise DataError(
+            f"the new files cannot be read: {type(error).__name__}: {error}", where="data.path"
+        ) from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gearshift.launcher.base.diagnostics import PROGRAM, from_here, plain
+from pydantic import TypeAdapter
+
+from gearshift.launcher.base.diagnostics import from_here, plain, program_line
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 
@@ -31,119 +32,9 @@ class Fault:
     """A regular expression for the texts of libraries and of the system about it."""
 
 
-FAULTS: Mapping[str, Fault] = {
-    "nonfinite_first": Fault(
-        "NaN from the first step",
-        "loss {loss} and gradient norm {grad_norm} at step 1",
-        "an input or a label is not finite, the loss divides by 0, or fp16 overflows",
-        "{again} --precision fp32 --debug",
-    ),
-    "nonfinite_later": Fault(
-        "NaN after some steps",
-        "loss {loss} and gradient norm {grad_norm} at step {step}",
-        "the learning rate is too high, a few samples are not finite, or the weights that the run "
-        "started from are not",
-        "{again} --lr {lower_lr}",
-    ),
-    "nonfinite_evaluation": Fault(
-        "NaN in an evaluation",
-        "{metrics} in the evaluation of {split} at step {step}",
-        "a validation sample is not finite, a metric has no samples to count, or the model "
-        "overflows; it is never the best",
-        "{nonfinite}",
-        warns=True,
-    ),
-    "not_falling": Fault(
-        "the loss does not fall",
-        "loss {first} in the first third of {steps} steps, {last} in the last third",
-        "the learning rate is too low, or the labels do not belong to their inputs",
-        "{again} --lr {higher_lr}",
-    ),
-    "lr_too_high": Fault(
-        "the learning rate is too high",
-        "loss {least} or more in the last {lines} logged steps, {first} in the first step",
-        "the learning rate is too high",
-        "{again} --lr {lower_lr}",
-    ),
-    "overfitting": Fault(
-        "overfitting",
-        "val_loss rises since step {step}, from {best} to {now}, while the training loss falls",
-        "the model memorizes its few training data",
-        "{again} --set stop.patience=3",
-    ),
-    "below_baseline": Fault(
-        "no better than a simple method",
-        "{metric} {best} at best, and {baseline} without a model: {name}",
-        "too few steps, a learning rate that is too low, or too few data for a model of this size",
-        "{again} {longer}",
-    ),
-    "starved": Fault(
-        "the data loader is too slow",
-        "{share} % of the time of a step is spent waiting for data",
-        "too few loader workers, or slow storage",
-        "{again} --num-workers {workers}",
-    ),
-    "shared_memory": Fault(
-        "/dev/shm is full",
-        "DataLoader worker (pid {pid}) is killed by signal: Bus error",
-        "batches of loader workers do not fit in /dev/shm; a container has 64 MB unless started "
-        "with --shm-size or --ipc=host",
-        "{retry} --num-workers 0",
-        message=r"killed by signal: Bus error|\(shm\)|</torch_",
-    ),
-    "dead_worker": Fault(
-        "a loader worker died",
-        "data-loader worker {pid} died by signal {signal}; {free} GB of memory is free now",
-        "the kernel killed it as memory ran out, or a library in it crashed; what was trained is "
-        "saved",
-        "{retry} --num-workers 0",
-    ),
-    "dead_rank": Fault(
-        "a rank died",
-        "rank {rank} on {host} died: {status}",
-        "the kernel or the scheduler killed it, or its node failed",
-        "{retry} --set engine.max_restarts=3",
-    ),
-    "timeout": Fault(
-        "a collective timed out (NCCL, gloo)",
-        "rank {rank} on {host} does not answer the other ranks: its process {process} is {state}",
-        "a rank hangs in its data, a disk or the network, or needs longer than engine.timeout_s",
-        "{retry} --set engine.timeout_s={timeout_s}",
-        message=r"collective operation timeout|DistBackendError.*[Tt]ime"
-        r"|for training data; see engine",
-    ),
-    "permission": Fault(
-        "no permission",
-        "cannot write {path}: Permission denied",
-        "the folder belongs to another user, or is mounted read-only",
-        "{again} --out runs/other",
-        message=r"Permission denied|Read-only file system|Operation not permitted",
-    ),
-    "open_files": Fault(
-        "too many open files",
-        "Too many open files",
-        "the limit of the shell is too low for the ranks and their loader workers",
-        "{retry}",
-        "raise the limit before it:  ulimit -n 65536",
-        message=r"Too many open files|EMFILE",
-    ),
-    "disk_full": Fault(
-        "the disk is full",
-        "cannot write {path}: No space left on device",
-        "checkpoints, caches or other files fill it",
-        "{retry}",
-        "free some space before it",
-        message=r"No space left on device",
-    ),
-    "quota": Fault(
-        "the quota is used up",
-        "cannot write {path}: Disk quota exceeded",
-        "your files exceed your share of the disk, which may have room for other users",
-        "{retry}",
-        "delete some of your files before it; quota -s shows the limit",
-        message=r"Disk quota exceeded",
-    ),
-}
+FAULTS: Mapping[str, Fault] = TypeAdapter(dict[str, Fault]).validate_json(
+    Path(__file__).with_suffix(".json").read_bytes()
+)
 
 
 def advice(
@@ -183,8 +74,8 @@ def recognized(message: str) -> str | None:
 def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     """The values of the fixes for the run in `folder`. Reads the disk."""
     settings = resolved.settings
-    again = f"{PROGRAM} --config {shlex.quote(from_here(folder / run_folder.SETTINGS))}"
-    resume = f"{PROGRAM} resume {shlex.quote(from_here(folder))}"
+    again = program_line("--config", from_here(folder / run_folder.SETTINGS))
+    resume = program_line("resume", from_here(folder))
     lower = plain(float(f"{settings.optim.lr / 10:.3g}"))
     higher = plain(float(f"{settings.optim.lr * 10:.3g}"))
     longer = ""

@@ -111,7 +111,7 @@ def start_publisher(argv: Sequence[str]) -> Publish:
     place = words.index(_OUT) + 1 if _OUT in words else len(words)  # before arguments are parsed
     out = "".join(words[place : place + 1])
     job = read_job_generation(Path(out) if out else None)
-    if job is None:
+    if not job:
         return lambda code, text: True
     return partial(publish_outcome, job.run, job.generation)
 

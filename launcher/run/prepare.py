@@ -113,8 +113,8 @@ def prepare_run_at(
     # Other ranks may look when rank 0 has created the folder already.
     is_rank_0 = launched is None or launched.rank == 0
     if out and is_rank_0 and (decision or args.resume is None):
-        resume = decision.resume if decision else None
-        is_own = resume is not None and resume.source.resolve() == out.resolve()
+        resume = decision and decision.resume
+        is_own = resume and resume.source.resolve() == out.resolve()
         if not is_own or not run_folder.is_run_folder(out):  # else it contains the resumed run
             diagnostics += run_folder.writing_errors(out, f"--out {out}")
     if launched and decision:
@@ -156,7 +156,7 @@ def _decide(
     args: CliArgs, out: Path | None, here: Machine, launched: RankEnvironment | None
 ) -> RunPlan:
     """A new run, or one from a checkpoint. Raises SettingsError."""
-    world_size = launched.world_size if launched else None
+    world_size = launched and launched.world_size
     if args.resume is None and not args.reset:  # an ordinary start does not need the other rules
         return RunPlan(resolve(args, here, world_size))
     from gearshift.launcher.run_folder.resume_rules import decide
@@ -171,10 +171,9 @@ def _with_fastest_engine(
     from gearshift.launcher.plan import auto
     from gearshift.launcher.plan.target import Described
 
-    if not launched:
-        return auto.decide_engine(args, out, Described(here, 1), None)
-    nodes = launched.world_size // launched.local_size
-    return auto.decide_engine(args, out, Described(here, nodes), launched.world_size)
+    size = launched and launched.world_size
+    nodes = launched.world_size // launched.local_size if launched else 1
+    return auto.decide_engine(args, out, Described(here, nodes), size)
 
 
 def _allow_open_files(needed: int) -> None:
@@ -182,7 +181,7 @@ def _allow_open_files(needed: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY:
         needed = min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < needed:
+    if resource.RLIM_INFINITY != soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
@@ -199,12 +198,11 @@ def parameters(resolved: Resolved) -> int | None:
     if getattr(model, "pretrained", None) is not None or settings.stages:
         return None  # a stage builds only its part
     size = config_of(model.family).SIZES.get(getattr(model, "size", None))
-    if size is None:
+    if not size:
         return None
-    if is_custom(model.family):
-        return int(size.parameters)
     # The settings may change the size: channels, layers, the vocabulary.
-    count: int | None = getattr(model, "parameters", size.parameters)
+    changed = None if is_custom(model.family) else model
+    count: int | None = getattr(changed, "parameters", size.parameters)
     return count
 
 
@@ -222,12 +220,8 @@ def first_line(ready: RunPlan) -> str:
     settings = ready.resolved.settings
     chosen = ready.resolved.chosen
     run = f"{model_name(settings.model)}, mode {settings.mode}, engine {settings.engine.name}"
-    lines = [
-        ready.line,
-        chosen.line if chosen else None,
-        f"{run} on {processes_of(ready)}; run folder {ready.destination}",
-    ]
-    return "\n".join(filter(None, lines))
+    line = f"{run} on {processes_of(ready)}; run folder {ready.destination}"
+    return "\n".join(filter(None, [ready.line, chosen and chosen.line, line]))
 
 
 def processes_of(ready: RunPlan) -> str:
@@ -282,11 +276,8 @@ def check_memory(
     lacking = lacks(ENGINES[name])
     if not lacking:
         return
-    fix = None
-    for other in ENGINES.values():
-        if other.processes is None and not missing(other) and not lacks(other):
-            fix = f"--engine {other.name}"
-            break
+    others = (other for other in ENGINES.values() if not other.processes and not missing(other))
+    fitting = [other.name for other in others if not lacks(other)]
     yield MemoryLack(
         f"{model_name(settings.model)} does not fit under engine {name}: weights, gradients and "
         f"optimizer state take {'; '.join(lacking)}",
@@ -295,5 +286,5 @@ def check_memory(
         where=resolved.values[_ENGINE].origin.where,
         allowed=f"an engine and a size that fit, see  {PROGRAM} plan; "
         f"to start anyway: {FORCE.flag}",
-        fix=fix,
+        fix=f"--engine {fitting[0]}" if fitting else None,
     )

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter
 
@@ -20,7 +20,7 @@ from gearshift.launcher.base.diagnostics import Diagnostic, counted
 from gearshift.launcher.base.redaction import redact_variables
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.run_folder.run_plan import RunPlan
-from gearshift.training.callbacks.base import Facts
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.storage import atomic_write
 
@@ -103,6 +103,9 @@ class RunEnd:
         atomic_write(folder / f"rank-{self.rank}.json", encode_bytes(content))
 
 
+_Record = TypeVar("_Record", RunEnd, Diagnostic)
+
+
 def load(folder: Path, rank: int) -> RunEnd | None:
     """The end that `rank` saved in `folder`; None: it has not, or died before."""
     try:
@@ -111,44 +114,23 @@ def load(folder: Path, rank: int) -> RunEnd | None:
         return None
 
 
-def build(
-    kind: Kind,
-    rank: int,
-    text: str,
-    trace: str = "",
-    exit_code: int | None = None,
-    fault: str | None = None,
-    outcome: Facts | None = None,
-    micro_batch: int | None = None,
-    diagnostics: Sequence[Diagnostic] = (),
-    cause: BaseException | None = None,
-) -> RunEnd:
-    """The end of `rank` on this host, now, without secrets of the environment."""
+def build(kind: Kind, rank: int, text: str, trace: str = "", **facts: Any) -> RunEnd:
+    """The end of `rank` on this host, now, without secrets of the environment.
 
-    def clean(text: str) -> str:
-        return redact_variables(text, environment.variables())
+    `facts`: further fields of it; the exit code is by default that of its kind.
+    """
+    facts = {"exit_code": _CODES.get(kind, exit_codes.FAILURE), "diagnostics": [], **facts}
+    return without_secrets(RunEnd(kind, rank=rank, text=text, trace=trace, **facts))
 
-    cleaned = []
-    for diagnostic in diagnostics:
-        texts: dict[str, Any] = {}
-        for name, value in vars(diagnostic).items():
-            if isinstance(value, str):
-                texts[name] = clean(value)
-        cleaned.append(replace(diagnostic, **texts))
-    if exit_code is None:
-        exit_code = _CODES.get(kind, exit_codes.FAILURE)
-    return RunEnd(
-        kind,
-        exit_code,
-        rank,
-        text=clean(text),
-        trace=clean(trace),
-        fault=fault,
-        outcome=outcome,
-        micro_batch=micro_batch,
-        diagnostics=cleaned,
-        cause=cause,
-    )
+
+def without_secrets(record: _Record) -> _Record:
+    """A record whose texts have no secrets of the environment."""
+    changes: Json = {
+        name: redact_variables(value, environment.variables())
+        for name, value in vars(record).items()
+        if isinstance(value, str)
+    }
+    return replace(record, **changes)
 
 
 def agreed(outcome: Facts, rank: int) -> RunEnd:
@@ -219,5 +201,8 @@ def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:
     cause = f"the kernel killed {counted(kills, 'process')}"
     if end.fault == "dead_worker":
         cause = f"{cause}; {end.text.removeprefix('error: ')}"
-    text = f"error: rank {end.rank} on {end.host} {OutOfMemory(MemoryError(cause), batches)}"
-    return replace(end, kind="out of memory", text=text)
+    return replace(
+        end,
+        kind="out of memory",
+        text=f"error: rank {end.rank} on {end.host} {OutOfMemory(MemoryError(cause), batches)}",
+    )

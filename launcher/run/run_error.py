@@ -12,7 +12,7 @@ from typing import NoReturn
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import FetchError, SettingsError
 from gearshift.launcher.base.signals import Stopped
-from gearshift.launcher.run.run_end import Kind, RunEnd, build, exit_now
+from gearshift.launcher.run.run_end import Kind, RunEnd, build, exit_now, without_secrets
 from gearshift.training.storage import StorageError
 
 _LOST_PEER = re.compile(
@@ -50,7 +50,8 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
         error = about_data(error)
     text = str(error)
     if isinstance(error, SettingsError):
-        return build("invalid input", rank, text, diagnostics=error.diagnostics, cause=cause)
+        diagnostics = [without_secrets(each) for each in error.diagnostics]
+        return build("invalid input", rank, text, diagnostics=diagnostics, cause=cause)
     kind: Kind = "failed"
     trace = ""
     fault = None

@@ -75,7 +75,7 @@ class RankProcesses:
             "PYTHONPATH": environment.python_path(),
             SUPERVISOR: str(os.getpid()),
         }
-        if threads is not None:
+        if threads:
             shared["OMP_NUM_THREADS"] = str(threads)
         if nproc > 1:
             from gearshift.engines.rendezvous import LOOPBACK, TOKEN, tcp_store
@@ -97,10 +97,9 @@ class RankProcesses:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for rank in range(nproc):
-                variables = dict(shared)
-                if nproc > 1:
-                    variables["RANK"] = variables["LOCAL_RANK"] = str(rank)
-                self.processes.append(self._process(rank, variables, console and rank == 0))
+                variables = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if nproc > 1 else {}
+                is_shown = console and rank == 0
+                self.processes.append(self._process(rank, shared | variables, is_shown))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         with self._lock:
@@ -142,10 +141,8 @@ class RankProcesses:
     def have_ended(self) -> bool:
         """Whether all ranks have exited; takes the ends of those that have."""
         for rank, process in enumerate(self.processes):
-            if rank in self.ends:
-                continue
             code = process.poll()
-            if code is None:
+            if rank in self.ends or code is None:
                 continue
             end = run_end.load(self.folder, rank)
             if not end:
@@ -254,9 +251,9 @@ def _watch(ranks: RankProcesses) -> RunEnd:
     while ranks.interrupts < 2:
         is_over = ranks.have_ended()
         failure = ranks.first_failure()
-        if failure is not None and (is_over or failure.kind != "peer lost"):
+        if failure and (is_over or failure.kind != "peer lost"):
             return failure
-        if failure is not None:
+        if failure:
             # The lost peer reports the reason when its process has ended.
             lost_since = lost_since or time.monotonic()
             if time.monotonic() - lost_since > _GRACE_S:

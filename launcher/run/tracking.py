@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from gearshift.launcher.base import environment
-from gearshift.launcher.base.diagnostics import PROGRAM
+from gearshift.launcher.base.diagnostics import program_line
 from gearshift.launcher.base.redaction import redact, redact_variables
 from gearshift.launcher.config.schema import Settings
 from gearshift.launcher.run_folder.run_plan import RunPlan
@@ -53,6 +52,6 @@ def build(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: E
         facts={name: getattr(info, name) for name in names},
         went_back=went_back,
         checkpoints=settings.tracking.checkpoints,
-        command=f"{PROGRAM} track {shlex.quote(str(folder))}",
+        command=program_line("track", folder),
     )
     return Trackers(run, settings.tracking.wait_s, emit, report)

@@ -35,7 +35,7 @@ from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
 from gearshift.training import seeds
 from gearshift.training.agreement import first_error
-from gearshift.training.callbacks.base import TEST, Facts, Outcome
+from gearshift.training.callbacks.base import TEST, Facts, Json, Outcome
 from gearshift.training.checkpoint import retention, tensor_file
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
@@ -116,7 +116,7 @@ def work(job: RunPlan) -> Outcome | SplitResult:
             rank = _prepare(job, cleanup)
             if job.split is None:
                 return _train(rank)
-            assert rank.test is not None
+            assert rank.test
             metric = rank.settings.eval.metric
             task = rank.tasks[0]
             from gearshift.training.evaluation.evaluate_split import evaluate_split
@@ -151,7 +151,12 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
         job = _fitted(job, len(task.data("train") if job.number else train_split), storage, world)
         settings = cast(Settings, check.retracked(_tracked(settings), _settings(job)))
     samples = Samples(task, train_split, settings.train.seed)
-    test_samples = _test_samples(job, settings, task)
+    test_samples = None
+    split = job.split or (TEST if settings.eval.test else None)
+    if split:
+        from gearshift.training.evaluation.evaluate_split import samples_of
+
+        test_samples = samples_of(task, split, settings.train.seed)
     check_fills(job.resolved, len(samples))
     facts = _facts(job, settings, task, samples, files, world)
     if resumed:
@@ -270,18 +275,6 @@ def _train(rank: Rank) -> Outcome:
     return train(task, rank.engine, rank.module, batches, run)
 
 
-def _test_samples(job: RunPlan, settings: Settings, task: Task) -> Samples | None:
-    """The samples of the split to evaluate: that of the job, or of the test at its end."""
-    split = job.split
-    if split is None and settings.eval.test:
-        split = TEST
-    if split is None:
-        return None
-    from gearshift.training.evaluation.evaluate_split import samples_of
-
-    return samples_of(task, split, settings.train.seed)
-
-
 def _facts(
     job: RunPlan,
     settings: Settings,
@@ -289,20 +282,19 @@ def _facts(
     samples: Samples,
     files: dict[str, str] | None,
     world: World,
-) -> dict[str, Any]:
+) -> Json:
     """What each checkpoint tells of its settings and data. Collective."""
     seed = settings.train.seed
-    data = {
-        "samples": len(samples),
-        "fingerprint": fingerprint(samples, world),
-        "validation": fingerprint(Samples(task, task.data("val"), seed), world),
-        "files": files,
-        "global_batch": job.resolved.batching.global_batch,
-        "seed": seed,
-    }
     return {
         "settings": paths.kept_values(job.resolved.values),
-        "data": data,
+        "data": {
+            "samples": len(samples),
+            "fingerprint": fingerprint(samples, world),
+            "validation": fingerprint(Samples(task, task.data("val"), seed), world),
+            "files": files,
+            "global_batch": job.resolved.batching.global_batch,
+            "seed": seed,
+        },
         "experience": job.number,
     }
 
@@ -373,15 +365,11 @@ def _earlier_splits(
                 earlier |= load_sides(folder)
         start = values.get("model.start")
         is_new = not (folder / SPLIT_FILE).exists()
-        if start is not None and is_new and values.get("data.fold") is None:
+        if start and is_new and values.get("data.fold") is None:
             path = Path(start).expanduser()
-            for run in (path, *path.parents[:3]):
-                if (run / SPLIT_FILE).is_file():
-                    earlier = load_sides(run)
-                    break
-            else:
-                earlier = {}
-    return json.loads(world.broadcast(json.dumps(earlier).encode())) or None
+            runs = [run for run in (path, *path.parents[:3]) if (run / SPLIT_FILE).is_file()]
+            earlier = load_sides(runs[0]) if runs else {}
+    return _shared(earlier, world) or None
 
 
 def _held_out(rank: Rank) -> HeldOut:
@@ -410,11 +398,6 @@ def _caches_features(rank: Rank, task: Task) -> bool:
         if rank.world.rank == 0:
             print(text, file=sys.stderr, flush=True)
 
-    computed = {
-        "precision": settings.precision,
-        "compile": settings.compile,
-        "attention": settings.memory.attention,
-    }
     return feature_cache.use(
         task,
         rank.model,
@@ -422,7 +405,11 @@ def _caches_features(rank: Rank, task: Task) -> bool:
         rank.engine,
         settings.feature_cache,
         cache_folder(),
-        computed,
+        {
+            "precision": settings.precision,
+            "compile": settings.compile,
+            "attention": settings.memory.attention,
+        },
         show,
     )
 
@@ -432,18 +419,18 @@ def _file_digests(settings: Settings, world: World) -> dict[str, str] | None:
     files = paths.data_paths(settings)
     if not files:
         return None
-    digests: dict[str, str] | None = None
-
-    def read() -> None:
+    digests = None
+    if world.rank == 0:
         from gearshift.launcher.run_folder.file_records import data_digests  # for runs on files
 
-        nonlocal digests
-        if world.rank == 0:
-            digests = data_digests(files)
+        digests = data_digests(files)
+    world.wait_for_all()  # by the store: reading may take longer than a collective may
+    return _shared(digests, world)
 
-    world.rank_0_first(read)
-    digests = json.loads(world.broadcast(json.dumps(digests).encode()))
-    return digests
+
+def _shared(value: Any, world: World) -> Any:
+    """The JSON that rank 0 has, on all ranks. Collective."""
+    return json.loads(world.broadcast(json.dumps(value).encode()))
 
 
 def _build_model(
@@ -479,11 +466,9 @@ def _check_room(job: RunPlan, storage: Storage, task: Task, model: Module, world
         return
     lack = None
     if world.rank == 0:
-        folder = storage.path / retention.CHECKPOINTS
-        if not folder.is_dir():
-            folder = storage.path
+        checkpoints = storage.path / retention.CHECKPOINTS
         needed = retention.checkpoint_bytes(model, settings, only_trained=_has_adapters(task))
-        lack = retention.lacking(folder, needed)
+        lack = retention.lacking(checkpoints if checkpoints.is_dir() else storage.path, needed)
     lack = first_error(world, lack)
     if lack:
         raise SettingsError.of(
@@ -541,7 +526,7 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
     world = open_world(device, settings.engine.timeout_s, always_group, consistency_facts(resolved))
     cleanup.push(partial(_unless_failed, world, world.close))
     threads = settings.engine.threads
-    if threads is not None:
+    if threads:
         cleanup.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(threads)
     return world
@@ -617,8 +602,13 @@ def _prepare_folder(rank: Rank, train_plan: TrainPlan) -> None:
     if job.resume:
         from gearshift.launcher.run_folder.checkpoint_search import prepare_folder
 
-        is_end = train_plan.first_step >= train_plan.end_step
-        prepare_folder(job.resume, job.resolved, storage, rank.resumed, is_end=is_end)
+        prepare_folder(
+            job.resume,
+            job.resolved,
+            storage,
+            rank.resumed,
+            is_end=train_plan.first_step >= train_plan.end_step,
+        )
 
 
 _PER_MACHINE = ("engine.nproc", "engine.threads", "engine.bind_cores", "loader.", "limits.")

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, FiniteFloat, TypeAdapter
 
 from gearshift.launcher.base.diagnostics import (
-    PROGRAM,
     SettingsError,
     from_here,
     listed,
     nearest_match,
+    program_line,
 )
 from gearshift.launcher.config.command_line import RUN_ARGUMENTS
 from gearshift.launcher.config.provenance import CliArgs, Resolved
@@ -164,7 +164,7 @@ def newest_step(folder: Path) -> int | None:
     not read it. Reads the disk."""
     with suppress(CheckpointError, PermissionError):
         newest = _newest_intact(run_folder.checkpoints(folder))
-        return None if newest is None else newest.step
+        return newest and newest.step
     return None
 
 
@@ -200,30 +200,30 @@ def model_of(values: Facts) -> tuple[object, object]:
 
 def newest(*files: str, parent: Path = PARENT) -> list[Path]:
     """The folders in runs/ that contain one of `files`, the last started or resumed first."""
-    times = []
-    for file in files:
-        for path in parent.glob(f"*/{file}"):
-            times.append((path.stat().st_mtime_ns, path.parent))
-    return [folder for _, folder in sorted(times, reverse=True)]
+    paths = [path for file in files for path in parent.glob(f"*/{file}")]
+    paths.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return [path.parent for path in paths]
 
 
 def _run_in(folder: Path, step: int | None, where: str) -> ResumableRun:
     saved = run_folder.checkpoints(folder)
     if step is not None:
         if step not in saved:
-            message = f"{folder} has no checkpoint of step {step}"
-            allowed = "a run with a checkpoint"
-            if saved:
-                allowed = listed([*map(str, saved)], "resume RUN")
-            raise SettingsError.of(message, value=step, where=where, allowed=allowed)
+            raise SettingsError.of(
+                f"{folder} has no checkpoint of step {step}",
+                value=step,
+                where=where,
+                allowed=listed([*map(str, saved)], "resume RUN") or "a run with a checkpoint",
+            )
         saved = {step: saved[step]}
     try:
         checkpoint = _newest_intact(saved)
     except CheckpointUnreadable:
         raise
     except CheckpointError as error:
-        allowed = RUN_ARGUMENTS["resume"]
-        raise SettingsError.of(str(error), value=step, where=where, allowed=allowed) from error
+        raise SettingsError.of(
+            str(error), value=step, where=where, allowed=RUN_ARGUMENTS["resume"]
+        ) from error
     return ResumableRun(folder, step, checkpoint, RunReader(folder).check())
 
 
@@ -232,7 +232,7 @@ def _newest_intact(saved: dict[int, Path]) -> SavedCheckpoint | None:
 
     Raises CheckpointError about the newest if all are damaged, and CheckpointUnreadable.
     """
-    damage: CheckpointError | None = None
+    damage = None
     # The tensors are verified by the ranks, which read them anyway.
     for step, folder in reversed(saved.items()):
         try:
@@ -243,8 +243,9 @@ def _newest_intact(saved: dict[int, Path]) -> SavedCheckpoint | None:
         except (CheckpointUnreadable, PermissionError):
             raise
         except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
-            text = f"cannot use the checkpoint of step {step}: {folder}: {error}"
-            damage = damage or CheckpointError(text)
+            damage = damage or CheckpointError(
+                f"cannot use the checkpoint of step {step}: {folder}: {error}"
+            )
     if damage:
         raise damage
     return None
@@ -254,14 +255,13 @@ def no_run(path: Path, where: str, command: str) -> SettingsError:
     """The error for a `path`, typed for `command`, that is no run folder. Reads the disk."""
     message = f"run folder '{path}' does not exist ({path.absolute()})"
     if path.exists():
-        files = f"{ORIGINS} beside {SETTINGS}"
-        message = f"'{path}' is not a run folder: it has no {files}"
+        message = f"'{path}' is not a run folder: it has no {ORIGINS} beside {SETTINGS}"
     fix = None
     similar = None
     stages = [*RunReader(path).stages().values()]
     if stages:
         message = f"'{path}' contains several runs, one per stage"
-        fix = f"{PROGRAM} {command} {shlex.quote(str(stages[-1]))}"
+        fix = program_line(command, stages[-1])
     else:
         with suppress(OSError):
             beside = sorted(p.name for p in path.parent.iterdir() if run_folder.is_run_folder(p))
@@ -369,10 +369,9 @@ def check_existing(folder: Path, where: str) -> None:
 
 def remove_exports_left(folder: Path) -> None:
     """Remove what killed exports left in `folder`; running ones hold a lock. Touches the disk."""
-    for export in folder.glob(f".*{UNFINISHED}*"):
-        is_export = (export / lock.NAME).is_file() and not export.is_symlink()
-        if is_export and lock.is_held(export) is False:
-            shutil.rmtree(export, ignore_errors=True)
+    for export in folder.glob(f".*{UNFINISHED}*/{lock.NAME}"):
+        if not export.parent.is_symlink() and lock.is_held(export.parent) is False:
+            shutil.rmtree(export.parent, ignore_errors=True)
 
 
 _CREATED = (

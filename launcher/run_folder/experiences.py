@@ -52,10 +52,8 @@ class Ledger:
     @property
     def unfinished(self) -> Experience | None:
         """The experience to train next."""
-        for experience in self.experiences:
-            if experience.state in ("planned", "training"):
-                return experience
-        return None
+        left = (e for e in self.experiences if e.state in ("planned", "training"))
+        return next(left, None)
 
     @property
     def trained(self) -> list[Experience]:
@@ -107,7 +105,7 @@ _LEDGER = TypeAdapter(Ledger)
 def load(run: Path) -> Ledger | None:
     """The ledger of a run folder; None if it has none. Raises InvalidRecord. Reads the disk."""
     content = RunReader(run).object(EXPERIENCES, _LEDGER)
-    return None if content is None else _LEDGER.validate_python(content)
+    return content and _LEDGER.validate_python(content)
 
 
 def data_folder(run: Path, number: int) -> Path:

@@ -105,11 +105,8 @@ def data_digests(paths: Mapping[str, Path]) -> dict[str, str] | None:
             files |= _files(key, path)
     except (DataError, OSError):  # what reads the data reports it
         return None
-    sizes = {}
-    for name, file in files.items():
-        stamp = stamp_of(file)
-        if stamp is not None:
-            sizes[name] = stamp.size
+    stamps = {name: stamp_of(file) for name, file in files.items()}
+    sizes = {name: stamp.size for name, stamp in stamps.items() if stamp}
     most = _BUDGET_BYTES
     if sum(sizes.values()) > most:  # a power of two, so that one file more seldom changes it
         most = 2 ** max(13, (most // len(sizes)).bit_length() - 1)

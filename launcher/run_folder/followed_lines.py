@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from gearshift.launcher.run_folder.reader import EVENT, METRICS_LINE, Json, parsed
+from gearshift.launcher.run_folder.reader import EVENT, METRICS_LINE, parsed
 from gearshift.launcher.run_folder.run_folder import EVENTS, METRICS
+from gearshift.training.callbacks.base import Json
 from gearshift.training.storage import lines_of, open_to_read
 
 _STEP = itemgetter("step")

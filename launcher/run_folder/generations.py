@@ -8,12 +8,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base import environment
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import SLURM_FOLDER, Generation
-from gearshift.training.callbacks.base import Facts
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.logging.metrics import append_event
 from gearshift.training.storage import Storage, storage_errors
@@ -59,9 +58,8 @@ def has_predecessor(run: Path, generation: Generation) -> bool:
     come to the same result. Reads the disk.
     """
     claims = claimed(run)
-    if not claims or claims[-1].job != generation.job:
-        return False
-    return any(generation.follows(claim) for claim in claims)
+    is_last = bool(claims) and claims[-1].job == generation.job
+    return is_last and any(map(generation.follows, claims))
 
 
 def owner(run: Path, generation: Generation) -> Generation:
@@ -149,11 +147,8 @@ def fencing(run: Path, generation: Generation) -> Iterator[Storage]:
 
 def starts(run: Path, generation: Generation) -> list[Facts]:
     """The recorded starts of the job of `generation`, in their order. Reads the disk."""
-    started = []
-    for line in lines(run):
-        if line["kind"] == _STARTED and line["job"] == generation.job:
-            started.append(line)
-    return started
+    started = [line for line in lines(run) if line["kind"] == _STARTED]
+    return [line for line in started if line["job"] == generation.job]
 
 
 def lines(run: Path) -> Sequence[Facts]:
@@ -174,7 +169,7 @@ def _append(run: Path, kind: str, generation: Generation, facts: Facts) -> None:
     Storage(folder).append_line(NAME, encode_bytes(line))
 
 
-def _fields(generation: Generation) -> dict[str, Any]:
+def _fields(generation: Generation) -> Json:
     return {"job": generation.job, "generation": generation.number, "restart": generation.restart}
 
 

@@ -106,12 +106,11 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
 
 def _is_locked(file: int) -> bool:
     """Lock an open file; False: another process holds the lock."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # for example a network file system without locks
-        return True
+    with suppress(OSError):  # for example a network file system without locks
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
     return True
 
 

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import SettingsError
@@ -24,16 +24,12 @@ from gearshift.launcher.run_folder.run_folder import (
     STAGES,
     check_regular,
 )
-from gearshift.training.callbacks.base import Facts
-from gearshift.training.logging.metrics import OF_PART, OF_USAGE
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.storage import lines_of, open_to_read, parse_json, read_regular
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12)]
-_LARGEST = 1e18
-Json = dict[str, Any]
-"""A JSON object."""
-_Amount = Annotated[float, Field(ge=0, le=_LARGEST)]
+_Amount = Annotated[float, Field(ge=0, le=1e18)]
 _Number = float | Literal["NaN", "Infinity", "-Infinity"]
 
 
@@ -73,7 +69,7 @@ class _Test(_Record):
 
 class _Environment(_Record):
     memory_bytes: _Count | None = None
-    libraries: dict[str, Any] = {}
+    libraries: Json = {}
 
 
 class _Stage(_Record):
@@ -99,7 +95,7 @@ class _Result(_Record):
     samples_per_s: _Number | None = None
     parameters: _Count | None = None
     samples: _Count | None = None
-    data: dict[str, Any] | None = None
+    data: Json | None = None
     environment: _Environment | None = None
     machine: dict[str, float] | None = None
     stages: list[_Stage] | None = None
@@ -108,7 +104,7 @@ class _Result(_Record):
 class _Origin(_Record):
     layer: str = ""
     origin: str = ""
-    replaced: list[dict[str, Any]] = []
+    replaced: list[Json] = []
 
 
 class _Operator(_Record):
@@ -124,38 +120,14 @@ class _Profile(_Record):
 
 
 class _TrainLine(_Record):
-    """Beside these it has the learning rates of parts, and what the machine uses in percent."""
+    """All else is an amount: of time, memory, samples; a learning rate, or what a machine uses."""
 
     kind: Literal["train"]
     step: _Count
-    epoch: _Amount | None = None
-    samples: _Count | None = None
-    tokens: _Count | None = None
     loss: _Number | None = None
     parts: dict[str, _Number] = {}
     grad_norm: _Number | None = None
-    lr: _Amount | None = None
-    skipped: _Count | None = None
-    loss_scale: _Amount | None = None
-    step_time_s: _Seconds | None = None
-    data_time_s: _Seconds | None = None
-    samples_per_s: _Amount | None = None
-    tokens_per_s: _Amount | None = None
-    mfu: _Amount | None = None
-    device_memory_bytes: _Count | None = None
-    host_memory_bytes: _Count | None = None
-    forward_time_s: _Seconds | None = None
-    backward_time_s: _Seconds | None = None
-    optimizer_time_s: _Seconds | None = None
-
-    @model_validator(mode="after")
-    def _check_others(self) -> _TrainLine:
-        for key, value in (self.model_extra or {}).items():
-            is_read = key.startswith(OF_PART) or key.endswith(OF_USAGE)
-            is_number = type(value) in (int, float) and 0 <= value <= _LARGEST
-            if is_read and not is_number:
-                raise ValueError(f"{key} is no number from 0 on")
-        return self
+    __pydantic_extra__: dict[str, _Amount | None]
 
 
 class _EvalLine(_Record):
@@ -169,10 +141,10 @@ class _Event(_Record):
     time: str = ""
     kind: str
     step: _Count
-    facts: dict[str, Any]
+    facts: Json
 
 
-_ANY: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
+_ANY: TypeAdapter[Any] = TypeAdapter(Json)
 EVENT = TypeAdapter(_Event)
 _OF_FILES: Mapping[str, TypeAdapter[Any]] = {
     RESULT: TypeAdapter(_Result),
@@ -284,8 +256,9 @@ def _damaged(path: Path, error: ValueError, line: int | None = None) -> InvalidR
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or None
         reason = first["msg"]
-    message = f"{where} is damaged: {reason}"
-    return InvalidRecord.of(message, value=str(path), key=key, where=where, fix=fix)
+    return InvalidRecord.of(
+        f"{where} is damaged: {reason}", value=str(path), key=key, where=where, fix=fix
+    )
 
 
 @contextmanager
@@ -298,5 +271,6 @@ def _reading(path: Path) -> Iterator[None]:
     except ValueError as error:
         raise _damaged(path, error) from error
     except OSError as error:
-        message = f"{path} cannot be read: {error.strerror or error}"
-        raise InvalidRecord.of(message, value=str(path), where=str(path)) from error
+        raise InvalidRecord.of(
+            f"{path} cannot be read: {error.strerror or error}", value=str(path), where=str(path)
+        ) from error

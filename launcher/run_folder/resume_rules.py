@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, plain, unknown
+from gearshift.launcher.base.diagnostics import (
+    Diagnostic,
+    SettingsError,
+    plain,
+    program_line,
+    unknown,
+)
 from gearshift.launcher.config import errors, paths, provenance, resumed_settings, selection
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
@@ -69,10 +74,11 @@ def decide(
     if args.resume is None and not args.reset:
         return RunPlan(resolve(args, machine, world_size, None, chosen))
     # All errors of one start come together: none of them ends the search for others.
-    diagnostics: list[Diagnostic] = []
-    for part in args.reset:
-        if part not in PARTS:
-            diagnostics.append(unknown("--reset", part, PARTS, where=f"--reset {part}"))
+    diagnostics = [
+        unknown("--reset", part, PARTS, where=f"--reset {part}")
+        for part in args.reset
+        if part not in PARTS
+    ]
     run = None
     base = None
     if args.resume is None:
@@ -100,9 +106,8 @@ def decide(
         # The same for all ranks: under torchrun some check before rank 0 created the folder.
         line = f"{option}: {out} has no checkpoint yet; starting a new run there"
         return RunPlan(resolved, ResumeRequest(out), line)
-    model = model_name(resolved.settings.model)
-    mode = resolved.settings.mode
-    line = f"{option}: no run of {model}, mode {mode}, to resume; starting a new run"
+    model = f"{model_name(resolved.settings.model)}, mode {resolved.settings.mode},"
+    line = f"{option}: no run of {model} to resume; starting a new run"
     return RunPlan(resolved, line=line)
 
 
@@ -113,7 +118,7 @@ def _settings_of(run: ResumableRun, args: CliArgs) -> resumed_settings.Base:
     family = settings.entries[key].value
     layers, _ = selection.read_user(args)  # as given now, not those of the run
     user = selection.highest(layers).get(key)
-    if user is not None and user.value != family:
+    if user and user.value != family:
         raise SettingsError.of(
             f"model {user.value} differs from {family}, used by {run.folder}",
             key=key,
@@ -144,16 +149,18 @@ def _resumed(
         name = f"{folder} until step {checkpoint.step}"
         diagnostics += errors_of(changes, args.reset, resolved, name)
     elif run.is_completed and (args.reset or is_left):
-        message = f"{folder} was completed, and has no checkpoint left to train on from"
-        where = f"{args.resume_option} {args.resume}"
-        fix = f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
-        diagnostics.append(Diagnostic(message, value=str(folder), where=where, fix=fix))
+        diagnostics.append(
+            Diagnostic(
+                f"{folder} was completed, and has no checkpoint left to train on from",
+                value=str(folder),
+                where=f"{args.resume_option} {args.resume}",
+                fix=program_line("--config", folder / run_folder.SETTINGS),
+            )
+        )
     if diagnostics:
         raise SettingsError(diagnostics)
     reset = [part for part in PARTS if part in args.reset]
-    lines = []
-    if checkpoint or run.is_completed:
-        lines = [change.line for change in changes]
+    lines = [change.line for change in changes if checkpoint or run.is_completed]
     request = ResumeRequest(folder, run.requested_step, reset, lines)
     if not is_left:
         result = run.result or {}
@@ -197,22 +204,18 @@ def _is_left(
 
 def _longer(folder: Path, steps: int, resolved: Resolved) -> str:
     """The command that trains a completed run twice as long."""
-    command = f"{PROGRAM} resume {shlex.quote(str(folder))}"
-    command += f" --max-steps {2 * steps} --reset schedule"
+    words = ["resume", folder, "--max-steps", 2 * steps, "--reset", "schedule"]
     for key in ("stop.after", "stop.at"):
         if resolved.values[key].value is not None:
-            command += f" --set {key}=null"
-    return command
+            words += ["--set", f"{key}=null"]
+    return program_line(*words)
 
 
 def rule_of(key: str) -> Rule:
     """The rule for a change of the setting `key`. Raises ValueError without a rule."""
-    matches = []
-    for rule, starts in RULES.items():
-        for start in starts:
-            if key == start or key.startswith(f"{start}."):
-                matches.append((len(start), rule))
-    return max(matches)[1]
+    rules = {start: rule for rule, starts in RULES.items() for start in starts}
+    matches = [start for start in rules if f"{key}.".startswith(f"{start}.")]
+    return rules[max(matches, key=len)]
 
 
 def differences(
@@ -294,8 +297,8 @@ def errors_of(
         hint = None
         if change.rule != "never":
             fix = f"--reset {change.rule}"
-            hint = f"--reset {change.rule}: {RESET_EFFECTS[change.rule]}"
-            allowed = f"{old}; or another value with  --reset {change.rule}"
+            hint = f"{fix}: {RESET_EFFECTS[change.rule]}"
+            allowed = f"{old}; or another value with  {fix}"
         name = errors.display_name(change.key)
         message = f"{name} {plain(change.new)} differs from {old}, used by {run}"
         yield errors.about(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from gearshift.launcher.base import disk
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, program_line
 from gearshift.launcher.config import render
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.config.render import ORIGINS, SETTINGS
@@ -107,10 +107,9 @@ class RunFolder:
 def unused_path(name: str) -> Path:
     """`runs/NAME`, with a number appended if that exists. Reads the disk."""
     path = PARENT / name
-    number = 1
+    numbers = count(2)
     while path.exists():
-        number += 1
-        path = PARENT / f"{name}-{number}"
+        path = PARENT / f"{name}-{next(numbers)}"
     return path
 
 
@@ -125,8 +124,14 @@ def writing_errors(out: Path, where: str) -> list[Diagnostic]:
         return []
     if is_run_folder(out) or (out / STAGES).is_file():
         return [_in_use(out, where)]
-    message = f"the folder {out} is not empty and not a run folder: it has {name}"
-    return [Diagnostic(message, value=str(out), where=where, allowed=_ALLOWED)]
+    return [
+        Diagnostic(
+            f"the folder {out} is not empty and not a run folder: it has {name}",
+            value=str(out),
+            where=where,
+            allowed=_ALLOWED,
+        )
+    ]
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -145,11 +150,11 @@ def foreign_name(folder: Path) -> str | None:
 
     A run may write to such a folder, which may also be missing. Reads the disk. Raises OSError.
     """
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
-        is_of_job = name == SLURM_FOLDER and has_only_jobs(folder / name)
-        is_left = _LEFT.fullmatch(name) and not (folder / name).is_symlink()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        is_of_job = path.name == SLURM_FOLDER and has_only_jobs(path)
+        is_left = _LEFT.fullmatch(path.name) and not path.is_symlink()
         if not is_of_job and not is_left:
-            return name
+            return path.name
     return None
 
 
@@ -228,7 +233,7 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
         if not out or not out.exists():
             missing = [parent for parent in path.absolute().parents if not parent.exists()]
             path.absolute().parent.mkdir(parents=True, exist_ok=True)
-            path = _make(path, name if not out else None)
+            path = _make(path, None if out else name)
             folder = RunFolder(path, (path, *missing))
         write(path)
     except FileExistsError as error:
@@ -237,8 +242,12 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     except OSError as error:
         if path.is_dir():
             folder.discard()
-        message = f"cannot write the run folder {path}: {error.strerror or error}"
-        raise SettingsError.of(message, value=str(path), where=where, allowed=_ALLOWED) from error
+        raise SettingsError.of(
+            f"cannot write the run folder {path}: {error.strerror or error}",
+            value=str(path),
+            where=where,
+            allowed=_ALLOWED,
+        ) from error
     return folder
 
 
@@ -313,7 +322,7 @@ def _staged(path: Path, text: str) -> Iterator[Path]:
 def has_trained(folder: Path) -> bool:
     """Whether the run in `folder` has logged a step or saved a checkpoint. Reads the disk."""
     metrics = folder / METRICS
-    return (metrics.exists() and metrics.stat().st_size > 0) or (folder / CHECKPOINTS).exists()
+    return (folder / CHECKPOINTS).exists() or (metrics.exists() and metrics.stat().st_size > 0)
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
@@ -332,13 +341,9 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 def task_files(folder: Path) -> list[Path]:
     """The files of the task in a run folder, such as a tokenizer or the split. Reads the disk."""
-    of_run = (SETTINGS, ORIGINS, STAGES, RESULT, METRICS, LOG, EVALUATIONS)
-    paths = []
-    for path in folder.iterdir():
-        is_of_run = path.name in of_run or path.name.startswith((".", "events"))
-        if path.is_file() and not is_of_run:
-            paths.append(path)
-    return paths
+    of_run = (SETTINGS, ORIGINS, STAGES, RESULT, METRICS, LOG, EVALUATIONS, ".", "events")
+    files = filter(Path.is_file, folder.iterdir())
+    return [path for path in files if not path.name.startswith(of_run)]
 
 
 def append_log(folder: Path, text: str) -> None:
@@ -351,6 +356,10 @@ def append_log(folder: Path, text: str) -> None:
 
 
 def _in_use(out: Path, where: str) -> Diagnostic:
-    message = f"the run folder {out} contains another run"
-    fix = f"{PROGRAM} resume {shlex.quote(str(out))}"
-    return Diagnostic(message, value=str(out), where=where, allowed=_ALLOWED, fix=fix)
+    return Diagnostic(
+        f"the run folder {out} contains another run",
+        value=str(out),
+        where=where,
+        allowed=_ALLOWED,
+        fix=program_line("resume", out),
+    )

@@ -89,7 +89,7 @@ class RunPlan:
     @property
     def number(self) -> int:
         """The experience to train on; 0: the first data, as in a run that is not continual."""
-        return 0 if not self.experience else self.experience.number
+        return self.experience.number if self.experience else 0
 
     @property
     def destination(self) -> Path:
@@ -192,8 +192,8 @@ class Pipeline:
         for run in runs:
             for warning in run.warnings:
                 key = warning.key or ""
-                is_unused_here = key in run.values and not _uses(run, key)
-                if not is_unused_here or not any(_uses(other, key) for other in runs):
+                is_used_here = key not in run.values or _uses(run, key)
+                if is_used_here or not any(_uses(other, key) for other in runs):
                     warnings[warning.message, warning.where] = warning
         return list(warnings.values())
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base.diagnostics import SettingsError, counted, unknown
 from gearshift.launcher.config.command_line import DEFAULT_SPLIT, SPLITS
@@ -15,6 +13,7 @@ from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.launcher.saved_runs import rerun, saved_model
 from gearshift.launcher.saved_runs.saved_model import SavedModel, find_saved
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging.console_text import render_row
 from gearshift.training.logging.encoding import duration, encode_bytes, real
 from gearshift.training.storage import Storage, StorageError
@@ -51,19 +50,19 @@ def describe(model: SavedModel, resolved: Resolved) -> str:
     return model.describe(f"{resolved.settings.engine.name} on {processes}")
 
 
-def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None) -> dict[str, Any]:
+def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None) -> Json:
     """The facts of the finished evaluation.
 
     "error": which metrics that decide are not finite, or None. Starts new processes; the run folder
     is only read. `data`: that of --data; None: that of the run. Raises RerunFailed, and
     SettingsError for data that cannot be evaluated.
     """
-    assert model.folder is not None, "it was found in its run"
+    assert model.folder, "it was found in its run"
     reset: tuple[ResetPart, ...] = () if data is None else ("data",)
     plan = RunPlan(resolved, ResumeRequest(model.folder, step=model.step, reset=reset), split=split)
     with rerun.rerun(plan, model.path, "evaluation") as end:
         measured = end.outcome
-    assert measured is not None, "ranks that are done have measured"
+    assert measured, "ranks that are done have measured"
     return {
         "kind": "eval",
         "time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -82,7 +81,7 @@ def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None
     }
 
 
-def record(folder: Path, facts: Mapping[str, Any]) -> Path | None:
+def record(folder: Path, facts: Facts) -> Path | None:
     """Add a line to evaluations.jsonl of the run; its path. None: the folder is read-only.
 
     Touches the disk; a failure is a warning on stderr.
@@ -96,18 +95,13 @@ def record(folder: Path, facts: Mapping[str, Any]) -> Path | None:
     return folder / run_folder.EVALUATIONS
 
 
-def render(title: str, facts: Mapping[str, Any], saved: Path | None) -> str:
+def render(title: str, facts: Facts, saved: Path | None) -> str:
     """The result as text."""
     metrics = "  ".join(f"{name} {real(value)}" for name, value in facts["metrics"].items())
     samples = f"{counted(facts['samples'], 'sample')} in {duration(facts['seconds'])}"
-    lines = [
-        title,
-        render_row(facts["split"], metrics),
-        render_row("samples", samples),
-    ]
-    if saved is not None:
+    lines = [title, render_row(facts["split"], metrics), render_row("samples", samples)]
+    if saved:
         lines.append(render_row("saved", str(saved)))
-    if facts["preview"] is not None:
-        lines.append("preview")
-        lines += [f"| {line}" for line in facts["preview"].splitlines()]
+    if facts["preview"]:
+        lines += ["preview", *(f"| {line}" for line in facts["preview"].splitlines())]
     return "\n".join(lines)

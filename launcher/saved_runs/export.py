@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import disk, environment, temporary
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, unknown
@@ -18,6 +18,7 @@ from gearshift.launcher.saved_runs import saved_model
 from gearshift.launcher.saved_runs.saved_model import SavedModel, SavedRun
 from gearshift.models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
 from gearshift.models.common.data_reports import install_command
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.checkpoint.base_weights import has_adapters
 from gearshift.training.logging.encoding import encode
 from gearshift.training.storage import storage_errors
@@ -98,11 +99,10 @@ def adapter(
 ) -> None:
     """Write a folder that peft loads, or the `merged` model. Disk access. Raises DataError."""
     assert isinstance(task, HasBaseWeights)
-    averaged = set(checkpoint.names(model.kind))
+    kinds = dict.fromkeys(checkpoint.names(model.kind), model.kind)
     weights = {}
     for name in checkpoint.shapes:
-        kind = model.kind if name in averaged else saved_model.WEIGHT
-        weights[name] = checkpoint.tensor(kind, name)
+        weights[name] = checkpoint.tensor(kinds.get(name, saved_model.WEIGHT), name)
     with storage_errors(folder):
         task.write_adapted(weights, folder, merged=merged)
 
@@ -199,7 +199,7 @@ def invalid_format(format_name: str | None) -> list[Diagnostic]:
     ]
 
 
-def _metrics(model: SavedModel) -> Mapping[str, Any] | None:
+def _metrics(model: SavedModel) -> Facts | None:
     """The metrics of the evaluation at the step of the model; None: there is none."""
     metrics = None
     if model.folder is not None:
@@ -209,9 +209,7 @@ def _metrics(model: SavedModel) -> Mapping[str, Any] | None:
     return metrics
 
 
-def write(
-    run: SavedRun, name: str | None, format_name: str, out: Path | None, where: str
-) -> dict[str, Any]:
+def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, where: str) -> Json:
     """Write the checkpoint `name` of `run`, completely or not at all; the facts to print.
 
     `out`: the folder, set at `where`; None: export-FORMAT in the run folder, or beside a checkpoint
@@ -222,12 +220,9 @@ def write(
     run_folder.check_free(folder, out)
     checkpoint_search.remove_exports_left(folder.parent)
     model, checkpoint = saved_model.open_checkpoint(run, name)
-    task = None
-    if format_name != "safetensors":
-        task = _task(model, format_name)
-    needed = 0
-    if format_name != "adapter":  # which needs less; merged into their base, weights need more
-        needed = 4 * _elements(checkpoint)  # fp32
+    task = None if format_name == "safetensors" else _task(model, format_name)
+    # Weights are fp32; an adapter needs less, and weights merged into their base more.
+    needed = 0 if format_name == "adapter" else 4 * _elements(checkpoint)
     disk.check_writable(folder, where, needed_bytes=needed)
     disk.check_writable(folder.parent, where)
     with (
@@ -244,10 +239,8 @@ def write(
         notes = FORMATS[format_name](model, checkpoint, task, unfinished) or {}
         # Complete, or not there at all.
         unfinished.replace(folder)
-    files = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            files[str(file.relative_to(folder))] = file.stat().st_size
+    paths = filter(Path.is_file, sorted(folder.rglob("*")))
+    files = {str(path.relative_to(folder)): path.stat().st_size for path in paths}
     return {
         "folder": str(folder),
         "format": format_name,

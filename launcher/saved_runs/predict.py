@@ -34,6 +34,7 @@ from gearshift.models.base import (
     Task,
 )
 from gearshift.models.catalog import FAMILIES
+from gearshift.training.callbacks.base import Json
 from gearshift.training.logging.encoding import encode, printable
 from gearshift.training.storage import atomic_write, storage_errors
 
@@ -56,7 +57,7 @@ SAMPLING: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], bool], str]] 
 
 def sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
     """The values of the sampling options, and an error for each invalid one."""
-    fields: dict[str, Any] = {}
+    fields: Json = {}
     diagnostics = []
     for flag, (parse, is_valid, allowed) in SAMPLING.items():
         text = values.get(flag)
@@ -96,14 +97,14 @@ class Predictor:
         """The model on its device. Raises DataError."""
         return self.saved.load(self.task).to(self.device)
 
-    def as_json(self, folder: Path | None, results: Sequence[Result]) -> dict[str, Any]:
+    def as_json(self, folder: Path | None, results: Sequence[Result]) -> Json:
         """The facts to print."""
         return {
             "checkpoint": str(self.saved.path),
             "step": self.saved.step,
             "weights": self.saved.kind,
             "device": self.device,
-            "folder": None if folder is None else str(folder),
+            "folder": folder and str(folder),
             "predictions": [asdict(result) for result in results],
         }
 
@@ -149,7 +150,7 @@ def files(argument: str | None, family: str, run: str) -> Path:
         )
     if not exists(argument):
         raise _missing(argument, allowed)
-    return _path(argument)
+    return Path(argument).expanduser()
 
 
 def prompts(argument: str, task: GeneratesText) -> list[Prompt]:
@@ -157,7 +158,7 @@ def prompts(argument: str, task: GeneratesText) -> list[Prompt]:
 
     Raises SettingsError for a text that looks like a path that does not exist, DataError.
     """
-    path = _path(argument)
+    path = Path(os.path.expanduser(argument))
     if exists(argument):
         return list(task.prompts(path))
     # A sentence may name paths, and end in a file name.
@@ -190,10 +191,6 @@ def _missing(argument: str, allowed: str) -> SettingsError:
 def exists(argument: str) -> bool:
     """Whether there is a file or folder of this name, which may be any text. Reads the disk."""
     return os.path.exists(os.path.expanduser(argument))
-
-
-def _path(argument: str) -> Path:
-    return Path(os.path.expanduser(argument))
 
 
 @dataclass(frozen=True)

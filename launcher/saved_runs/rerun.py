@@ -95,32 +95,32 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
             shutil.copyfile(file, folder / file.name)
         # As in the run: the order of sums depends on them.
         settings = resolved.settings
-        threads = affinity.threads(
-            settings.engine,
-            machine.detect_machine().cores,
-            resolved.nproc,
-            environment.variables(),
-            settings.continual.enabled,
+        plan = replace(
+            plan,
+            resume=replace(resume, source=source),
+            folder=folder,
+            threads=affinity.threads(
+                settings.engine,
+                machine.detect_machine().cores,
+                resolved.nproc,
+                environment.variables(),
+                settings.continual.enabled,
+            ),
         )
-        plan = replace(plan, resume=replace(resume, source=source), folder=folder, threads=threads)
         end = supervisor.supervise(plan)
         code = end.exit_code
         # A signal can interrupt a rank during an import, which then fails with an error of its own.
         if end.signals or code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
-            if signal.SIGINT in end.signals:
-                code = exit_codes.INTERRUPTED
-            elif code != exit_codes.INTERRUPTED:
-                code = exit_codes.RUN_AGAIN
+            is_ctrl_c = signal.SIGINT in end.signals or code == exit_codes.INTERRUPTED
             raise RerunFailed(
-                f"the {noun} was stopped before it finished; nothing was written", code
+                f"the {noun} was stopped before it finished; nothing was written",
+                exit_codes.INTERRUPTED if is_ctrl_c else exit_codes.RUN_AGAIN,
             )
         if code == exit_codes.INVALID_INPUT:
             first = end.diagnostics[0]
             message = first.message.replace(str(folder), str(resume.source))
             where = first.where and first.where.replace(str(folder), str(resume.source))
-            allowed = first.allowed
-            if "has changed" in message:
-                allowed = DATA
+            allowed = DATA if "has changed" in message else first.allowed
             # Its fix is one for a run that trains.
             raise SettingsError(
                 [replace(first, message=message, where=where, allowed=allowed, fix=None, hint=None)]

@@ -18,6 +18,7 @@ from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.models.base import Context, HasBaseWeights, Task, WorksWithoutData
 from gearshift.models.catalog import FAMILIES, HUB, folder_of, is_custom
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.checkpoint import base_weights, manifest, retention
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.settings import nested
@@ -55,29 +56,20 @@ class SavedRun:
 
         Reads the disk. Raises SettingsError if there is none of that name.
         """
-        if name is None and self.named is not None:
+        if name is None and self.named:
             return self.named
         # The first one is the default: best, or else last.
         paths = {}
-        if self.folder is not None and (self.folder / retention.BEST).is_dir():
+        if self.folder and (self.folder / retention.BEST).is_dir():
             paths[retention.BEST] = self.folder / retention.BEST
         if self.checkpoints:
             paths[retention.LAST] = self.checkpoints[max(self.checkpoints)]
-        for step, path in self.checkpoints.items():
-            paths[str(step)] = path
+        paths |= {str(step): path for step, path in self.checkpoints.items()}
 
         name = name or next(iter(paths))
         if name not in paths:
-            raise SettingsError(
-                [
-                    unknown(
-                        "--checkpoint",
-                        name,
-                        paths,
-                        message=f"no checkpoint '{name}' in {self.folder or self.named}",
-                    )
-                ]
-            )
+            message = f"no checkpoint '{name}' in {self.folder or self.named}"
+            raise SettingsError([unknown("--checkpoint", name, paths, message)])
         return paths[name]
 
 
@@ -113,34 +105,24 @@ def find_saved(
     checkpoints = {}
     with checkpoint_search.reading(where):
         folder, named = checkpoint_search.around(path)
-        if folder is not None:
+        if folder:
             RunReader(folder).check()
             checkpoints = run_folder.checkpoints(folder)
-        elif named is None:
+        elif not named:
             raise checkpoint_search.no_run(path, where, command)
 
-    if named is not None and not named.is_dir():
-        step = manifest.step_of(named.resolve().name)
-        raise SettingsError.of(
-            f"{folder} has no checkpoint of step {step}",
-            value=word,
-            where=where,
-            allowed=", ".join(map(str, checkpoints)) or "a run with a checkpoint",
-        )
-    if not checkpoints and named is None:
-        raise SettingsError.of(
-            f"{path} has no checkpoint",
-            value=word,
-            where=where,
-            allowed="a run with a checkpoint; see save.every and save.last",
-        )
-    if not checkpoints and needs_folder:
-        raise SettingsError.of(
-            f"'{word}' is a checkpoint outside of its run folder",
-            value=word,
-            where=where,
-            allowed="a run folder, or a checkpoint in one",
-        )
+    problem = None
+    if named and not named.is_dir():
+        problem = f"{folder} has no checkpoint of step {manifest.step_of(named.resolve().name)}"
+        allowed = ", ".join(map(str, checkpoints)) or "a run with a checkpoint"
+    elif not checkpoints and not named:
+        problem = f"{path} has no checkpoint"
+        allowed = "a run with a checkpoint; see save.every and save.last"
+    elif not checkpoints and needs_folder:
+        problem = f"'{word}' is a checkpoint outside of its run folder"
+        allowed = "a run folder, or a checkpoint in one"
+    if problem:
+        raise SettingsError.of(problem, value=word, where=where, allowed=allowed)
     return SavedRun(folder, named, checkpoints, moved)
 
 
@@ -152,7 +134,7 @@ class SavedModel:
     """The checkpoint, or the export."""
     folder: Path | None
     """The folder with the saved files of the task; None: a checkpoint outside of its run."""
-    settings: Mapping[str, Any]
+    settings: Facts
     """The settings of the run by dotted key; of an export, those that a task reads."""
     step: int
     kind: str
@@ -217,7 +199,7 @@ class SavedModel:
             custom_task.add_search_folder(self.settings.get(TASK_FOLDER))
         return task_class(self.family)
 
-    def task_settings(self) -> dict[str, Any]:
+    def task_settings(self) -> Json:
         """The settings that the task is built from, as a tree.
 
         Raises KeyError, TypeError or AttributeError for those of another program, or of an unknown
@@ -248,16 +230,9 @@ class SavedModel:
                 f"the settings of the checkpoint are not those of this version: {error}",
                 allowed="a checkpoint of the same version",
             ) from None
-        return build(
-            model,
-            data,
-            Context(
-                settings["train"]["seed"],
-                settings["eval"]["share"],
-                self.folder,
-                torch.device(device),
-            ),
-        )
+        seed = settings["train"]["seed"]
+        share = settings["eval"]["share"]
+        return build(model, data, Context(seed, share, self.folder, torch.device(device)))
 
     def load(self, task: Task) -> Module:
         """The trained model of `task` on its CPU, in evaluation mode; prepares the task for it.
@@ -283,15 +258,9 @@ class SavedModel:
             if frozen and not frozen & stored:  # a checkpoint of adapters
                 self.check_base(base, str(self.path))
                 names = tuple(stored)
-        load_weights(
-            "the checkpoint",
-            model,
-            self.path,
-            "weights of this model",
-            names,
-            # Of a checkpoint they were verified as it was opened; an export has no checksums.
-            is_verified=True,
-        )
+        # Of a checkpoint they were verified as it was opened; an export has no checksums.
+        kind = "weights of this model"
+        load_weights("the checkpoint", model, self.path, kind, names, is_verified=True)
         return model.eval()
 
 
@@ -335,9 +304,7 @@ def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
     return model
 
 
-def _relocated(
-    settings: Mapping[str, Any], moved: Mapping[str, str], source: Path
-) -> dict[str, Any]:
+def _relocated(settings: Facts, moved: Mapping[str, str], source: Path) -> Json:
     """`settings` with the folders of the pretrained model and of a custom task as they are now.
 
     `moved`: see SavedRun; `source`: the file or folder with the settings. Raises SettingsError.
@@ -377,7 +344,7 @@ def open_model(
         argument = str(stage)  # at last that of the last one
     run = find_saved(argument, command, sets)
     model, _ = open_checkpoint(run, name)
-    if model.base is not None or model.has_moved:  # other tasks do not read it again
+    if model.base or model.has_moved:  # other tasks do not read it again
         model.check_pretrained()
     return model
 

@@ -137,10 +137,11 @@ class _Draws(TorchDispatchMode):
 
 def _state(model: Module) -> dict[str, tuple[int, int]]:
     """Each tensor that a checkpoint has, and how often it was changed."""
-    versions = {}
-    for name, value in model.state_dict(keep_vars=True).items():
-        if isinstance(value, Tensor):
-            versions[name] = (id(value), value._version)
+    versions = {
+        name: (id(value), value._version)
+        for name, value in model.state_dict(keep_vars=True).items()
+        if isinstance(value, Tensor)
+    }
     return versions
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from gearshift.launcher.base import exit_codes, signals
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, program_line
 from gearshift.launcher.base.signals import Stopped
 from gearshift.launcher.report.report import write_at_end
 from gearshift.launcher.run import run_error
@@ -112,25 +111,23 @@ def summary(end: RunEnd) -> str:
     if not end.folder:
         return ""
     stages = end.result["stages"]
-    lines = []
     width = max(len(stage["name"]) for stage in stages)
-    for stage in stages:
-        lines.append(f"  {stage['name']:<{width}}  {', '.join(_facts(stage))}")
+    lines = [f"  {stage['name']:<{width}}  {', '.join(_facts(stage))}" for stage in stages]
     parts = [f"run folder {end.folder}"]
     last = end.folder / stages[-1]["folder"]
     if end.exit_code == exit_codes.DONE:
         following = next_command(last, end.folder)
-        if following is None and checkpoint_search.newest_step(last) is not None:
-            command = f"{PROGRAM} export {shlex.quote(str(last))} --format safetensors"
+        if not following and checkpoint_search.newest_step(last) is not None:
+            command = program_line("export", last, "--format", "safetensors")
             following = f"export the model: {command}"
-        if following is not None:
+        if following:
             parts.append(following)
     else:
         for stage in stages:
             if stage["status"] == "failed":
                 parts.append(f"log: {end.folder / stage['folder'] / run_folder.LOG}")
                 break
-        parts.append(f"resume: {PROGRAM} resume {shlex.quote(str(end.folder))}")
+        parts.append(f"resume: {program_line('resume', end.folder)}")
     return "\n".join([*lines, "; ".join(parts)])
 
 

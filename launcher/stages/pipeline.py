@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, program_line
 from gearshift.launcher.config.command_line import FROM, STAGE
 from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
 from gearshift.launcher.config.selection import STAGES, choose, declared_stages, select_stages
@@ -22,7 +23,7 @@ from gearshift.launcher.run_folder.checkpoint_search import AUTO
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_plan import Pipeline, PipelineStage, ResumeRequest, RunPlan
 from gearshift.models.catalog import Stage
-from gearshift.training.callbacks.base import Facts
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.checkpoint import retention
 from gearshift.training.checkpoint.manifest import MODEL, NAME
 from gearshift.training.logging.encoding import encode, encode_bytes
@@ -35,6 +36,8 @@ _STATUSES = {
 }
 _KEPT = ("status", "steps", "parameters", "best", "peak_memory_bytes", "wall_s", "time_split")
 """Keys of the result of each stage that the pipeline's result repeats."""
+_OF_LAST = ("model", "mode", "engine", "world_size", "best", "samples_per_s")
+"""Keys that it has from the last stage."""
 Prepare = Callable[[CliArgs, Path | None], RunPlan]
 """Prepares one run, as `launcher.run.prepare` does."""
 
@@ -122,34 +125,29 @@ class _Preparation:
             with suppress(SettingsError):
                 declared = {stage.name: stage for stage in declared_stages(family)}
         entries: list[PipelineStage] = []
-        left = []
+        left = [name for name, folder in folders.items() if not _is_completed(folder)]
         for name, folder in folders.items():
             stage = declared.get(name, Stage(name, ""))
             plan = None
-            if not _is_completed(folder):
-                left.append(name)
+            if name in left:
                 plan = self._resumed_stage(folder, _weights(stage, entries))
             entries.append(PipelineStage(name, stage.sentence, folder, plan))
         if self.invalid:
             raise SettingsError(distinct(self.invalid))
         if left:
             return Pipeline(pipeline, entries, True, f"resuming {pipeline}: {', '.join(left)}")
-        last = shlex.quote(str(entries[-1].folder))
-        longer = f"{PROGRAM} resume {last} --epochs N --reset schedule"
+        longer = program_line("resume", entries[-1].folder, "--epochs", "N", "--reset", "schedule")
         line = f"nothing to do: all stages of {pipeline} are completed"
-        result = {
-            "folder": str(pipeline),
-            **summarize(folders),
-            "reason": "nothing is left to do",
-        }
+        result = {"folder": str(pipeline), **summarize(folders), "reason": "nothing is left to do"}
         return Pipeline(pipeline, entries, True, f"{line}; to train one longer: {longer}", result)
 
     def _refuse_useless(self, pipeline: Path, folders: Mapping[str, Path]) -> None:
         """Errors of arguments that do nothing on the resumed stages in `folders`."""
-        useless = {}
-        for setting in self.args.filled.values():
-            useless[setting.origin.where.partition(" ")[0]] = setting.origin.where
-        if self.args.weights is not None:
+        useless = {
+            setting.origin.where.partition(" ")[0]: setting.origin.where
+            for setting in self.args.filled.values()
+        }
+        if self.args.weights:
             useless[FROM.flag] = f"{FROM.flag} {self.args.weights}"
         if self.out and self.out.resolve() != pipeline.resolve():
             useless["--out"] = f"--out {self.out}"
@@ -189,13 +187,13 @@ class _Preparation:
         if plan.launched:  # ranks of torchrun or srun cannot end between stages
             source = plan.launched.source
             where = f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}"
-            hint = f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage"
             self.invalid.append(
                 Diagnostic(
                     f"each stage runs in its own processes, but {source} started this one",
                     where=where,
                     allowed=f"one stage at a time under {source}",
-                    hint=hint,
+                    hint=f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  "
+                    "or resume one stage",
                 )
             )
         return plan
@@ -227,12 +225,10 @@ def _find(args: CliArgs, out: Path | None) -> Path | None:
     if folder:
         return folder if RunReader(folder).stages() else None
     names = [stage.name for stage in selected(args)]
-    if not names:
-        return None
     choice = choose(args)
     for folder in checkpoint_search.newest(run_folder.STAGES):
         stages = RunReader(folder).stages()
-        if list(stages) != names:
+        if not names or list(stages) != names:
             continue
         model = checkpoint_search.model_of(_settings(stages))
         is_completed = all(map(_is_completed, stages.values()))
@@ -297,8 +293,9 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
             value = str(weights_in(args.weights, stage))
         except SettingsError as error:
             diagnostics = error.diagnostics
-        filled = {**args.filled, stage.loads: Setting(value, Origin(CLI_LAYER, option))}
-        return replace(rest, filled=filled), diagnostics
+        return replace(
+            rest, filled={**args.filled, stage.loads: Setting(value, Origin(CLI_LAYER, option))}
+        ), diagnostics
     refusal = Diagnostic(
         f"{option}: {problem}",
         FROM.flag,
@@ -349,9 +346,7 @@ def _is_completed(folder: Path) -> bool:
     return (RunReader(folder).result() or {}).get("status") == "completed"
 
 
-def save_result(
-    folder: Path, stages: Mapping[str, Path], codes: Mapping[str, int]
-) -> dict[str, Any]:
+def save_result(folder: Path, stages: Mapping[str, Path], codes: Mapping[str, int]) -> Json:
     """Write and give the result of the pipeline in `folder`; see `summarize`.
 
     Raises StorageError.
@@ -363,9 +358,7 @@ def save_result(
     return result
 
 
-def summarize(
-    folders: Mapping[str, Path], codes: Mapping[str, int] | None = None
-) -> dict[str, Any]:
+def summarize(folders: Mapping[str, Path], codes: Mapping[str, int] | None = None) -> Json:
     """The result of a pipeline, from those in the `folders` of its stages. Reads the disk.
 
     `codes` holds the exit codes of this start.
@@ -388,32 +381,19 @@ def summarize(
             {"name": name, "folder": folder.name, **facts, "status": status, "exit_code": code}
         )
     statuses = {stage["status"] for stage in stages}
-    status = "stopped"
+    status = "failed" if "failed" in statuses else "stopped"
     if statuses == {"completed"}:
         status = "completed"
-    elif "failed" in statuses:
-        status = "failed"
     # The largest peak of each kind of memory over stages; None: not measured.
-    highest: dict[str, int | None] = {}
-    for peaks in _known(results, "peak_memory_bytes"):
-        for kind, peak in peaks.items():
-            highest.setdefault(kind, None)
-            if peak is not None:
-                highest[kind] = max(peak, highest[kind] or 0)
+    peaks = _known(results, "peak_memory_bytes")
+    kinds = chain.from_iterable(peaks)
     last: Facts = results[-1] if results else {}
     return {
         "status": status,
-        "steps": sum(_known(results, "steps")),
-        "epochs": sum(_known(results, "epochs")),
-        "wall_s": sum(_known(results, "wall_s")),
-        "model": last.get("model"),
-        "mode": last.get("mode"),
-        "engine": last.get("engine"),
-        "world_size": last.get("world_size"),
+        **{key: sum(_known(results, key)) for key in ("steps", "epochs", "wall_s")},
+        **{key: last.get(key) for key in _OF_LAST},
         "parameters": max(_known(results, "parameters"), default=None),
-        "best": last.get("best"),
-        "peak_memory_bytes": highest,
-        "samples_per_s": last.get("samples_per_s"),
+        "peak_memory_bytes": {kind: max(_known(peaks, kind), default=None) for kind in kinds},
         "stages": stages,
     }
 

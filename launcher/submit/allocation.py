@@ -145,9 +145,15 @@ def _values(command_line: CommandLine, diagnostics: list[Diagnostic]) -> dict[st
         if is_valid:
             values[flag] = text
             continue
-        message = f"invalid {flag} {text!r}"
-        where = f"command line: {flag} {text}"
-        diagnostics.append(Diagnostic(message, key=flag, value=text, where=where, allowed=allowed))
+        diagnostics.append(
+            Diagnostic(
+                f"invalid {flag} {text!r}",
+                key=flag,
+                value=text,
+                where=f"command line: {flag} {text}",
+                allowed=allowed,
+            )
+        )
     return values
 
 
@@ -166,9 +172,14 @@ def _site(diagnostics: list[Diagnostic]) -> Mapping[str, str]:
         where = str(path)
         if sbatch.SITE_VARIABLE in environ:
             where = f"{sbatch.SITE_VARIABLE}={path}"
-        allowed = "shell settings whose last command succeeds; see slurm/site.example.sh"
-        message = f"site file {path} failed: {error}"
-        diagnostics.append(Diagnostic(message, value=str(path), where=where, allowed=allowed))
+        diagnostics.append(
+            Diagnostic(
+                f"site file {path} failed: {error}",
+                value=str(path),
+                where=where,
+                allowed="shell settings whose last command succeeds; see slurm/site.example.sh",
+            )
+        )
         return outside
 
 

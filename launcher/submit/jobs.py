@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -28,7 +28,7 @@ from gearshift.launcher.config.provenance import (
     hub_names,
 )
 from gearshift.launcher.config.schema import DATA_PATH, PRETRAINED
-from gearshift.launcher.run.prepare import least_room_bytes, prepare_run_at
+from gearshift.launcher.run.prepare import prepare_run_at
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.run_plan import Pipeline, RunPlan
 from gearshift.launcher.stages import execute
@@ -43,8 +43,6 @@ from gearshift.training.storage import atomic_write
 NEXT = "next"
 """Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
 _PART = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
-_MOST_COMMON = 8
-"""Times the largest world, up to which a batch that every number of nodes divides is proposed."""
 _MARK = re.compile("%[0-9]*[A-Za-z%]")
 
 
@@ -128,18 +126,22 @@ def _stages(command_line: CommandLine, requested: Allocation, stages: Pipeline) 
     jobs = []
     for stage, plan in stages.left:
         stage_folder = folder / stage.folder.name
-        job = _job(
-            "default",
-            {"job-name": f"gearshift-{STAGED_MODE}-{stage.name}", **requested.header},
-            stage_folder,
-            [*arguments, f"--resume={stage_folder}", f"--out={stage_folder}"],
-            [SubmittedRun(stage_folder, plan, stage.name)],
+        jobs.append(
+            _job(
+                "default",
+                {"job-name": f"gearshift-{STAGED_MODE}-{stage.name}", **requested.header},
+                stage_folder,
+                [*arguments, f"--resume={stage_folder}", f"--out={stage_folder}"],
+                [SubmittedRun(stage_folder, plan, stage.name)],
+            )
         )
-        jobs.append(job)
-    submission = Submission(folder, jobs, stages.warnings, stages.line)
-    if stages.is_resumed:
-        return submission
-    return replace(submission, stages=stages)
+    return Submission(
+        folder,
+        jobs,
+        stages.warnings,
+        stages.line,
+        stages=None if stages.is_resumed else stages,
+    )
 
 
 def _single(command_line: CommandLine, requested: Allocation, plan: RunPlan) -> Submission:
@@ -186,7 +188,9 @@ def _sweep(
     folder = None
     if command_line.out is not None:
         folder = command_line.out.absolute()
-        if not _is_of_array(folder / SLURM_FOLDER):
+        slurm = folder / SLURM_FOLDER
+        # Only an earlier array, and nothing else, may have written to it.
+        if not run_folder.has_only_jobs(slurm) or not (slurm / run_folder.LINES).is_file():
             errors += run_folder.writing_errors(folder, f"--out {command_line.out}")
 
     warnings: list[Diagnostic] = []
@@ -225,11 +229,6 @@ def _sweep(
     return Submission(folder, [job], distinct(warnings))
 
 
-def _is_of_array(folder: Path) -> bool:
-    """Whether an earlier array, and nothing else, has written to the folder of its jobs."""
-    return run_folder.has_only_jobs(folder) and (folder / run_folder.LINES).is_file()
-
-
 def _lines(path: Path) -> dict[int, str]:
     """The lines of options by number from 1, without comments (`#`) and empty lines."""
     where = f"{SWEEP.flag} {path}"
@@ -237,15 +236,20 @@ def _lines(path: Path) -> dict[int, str]:
         texts = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        message = f"cannot read {path}: {reason}"
-        raise SettingsError.of(message, value=str(path), where=where) from error
+        raise SettingsError.of(
+            f"cannot read {path}: {reason}", value=str(path), where=where
+        ) from error
     lines = {}
     for number, text in enumerate(texts, start=1):
         if text.partition("#")[0].strip():
             lines[number] = text
     if not lines:
-        allowed = "one line of options per run, such as  --lr 1e-3 --seed 1"
-        raise SettingsError.of(f"{path} is empty", value=str(path), where=where, allowed=allowed)
+        raise SettingsError.of(
+            f"{path} is empty",
+            value=str(path),
+            where=where,
+            allowed="one line of options per run, such as  --lr 1e-3 --seed 1",
+        )
     return lines
 
 
@@ -292,8 +296,13 @@ def _prepare_line(line: CommandLine, where: str, requested: Allocation) -> RunPl
     """The run of a line of --sweep. Raises SettingsError, whose errors name the line."""
     args, invalid = with_weights(line.args)
     if selected(line.args):
-        message = f"mode {STAGED_MODE} needs one job per stage: an array element is one job"
-        invalid.append(Diagnostic(message, where=where, allowed="--stage NAME"))
+        invalid.append(
+            Diagnostic(
+                f"mode {STAGED_MODE} needs one job per stage: an array element is one job",
+                where=where,
+                allowed="--stage NAME",
+            )
+        )
     try:
         return _prepare(args, line.out, [*line.diagnostics, *invalid], requested)
     except SettingsError as error:
@@ -310,17 +319,11 @@ def _ranges(numbers: Iterable[int]) -> str:
     """The value of --array: `1-4,7`."""
     spans: list[range] = []
     for number in sorted(numbers):
+        start = number
         if spans and spans[-1].stop == number:
-            spans[-1] = range(spans[-1].start, number + 1)
-        else:
-            spans.append(range(number, number + 1))
-    texts = []
-    for span in spans:
-        text = str(span[0])
-        if len(span) > 1:
-            text += f"-{span[-1]}"
-        texts.append(text)
-    return ",".join(texts)
+            start = spans.pop().start
+        spans.append(range(start, number + 1))
+    return ",".join("-".join(dict.fromkeys(map(str, [span[0], span[-1]]))) for span in spans)
 
 
 def _job(
@@ -334,9 +337,11 @@ def _job(
     """A job by the shipped file `name`. Raises SettingsError."""
     logs = folder / SLURM_FOLDER / "log"
     if _MARK.search(str(logs)):  # Slurm 22.05 replaces some patterns of a folder even if escaped
-        message = f"{logs} contains a pattern of sbatch, such as %j"
-        allowed = "a run folder without % before a letter in its path"
-        raise SettingsError.of(message, value=str(logs), allowed=allowed)
+        raise SettingsError.of(
+            f"{logs} contains a pattern of sbatch, such as %j",
+            value=str(logs),
+            allowed="a run folder without % before a letter in its path",
+        )
     log = "%A_%a.out"
     mode_sentence = ""
     if lines is None:
@@ -384,18 +389,11 @@ def _prepare(
     # like this machine but for these
     node = machine.detect_machine()
     ranks = requested.ranks
-    if requested.cpus is not None:
+    if requested.cpus:
         node = replace(node, cores=requested.cpus * ranks)
     if requested.gpus:
         node = replace(node, gpus=requested.gpus, device="cuda")
     source: Literal["torchrun", "srun"] = "torchrun" if requested.is_torchrun else "srun"
-
-    def prepare_in(size: int) -> RunPlan:
-        rank_0 = None
-        if size > 1 or requested.is_torchrun:
-            rank_0 = RankEnvironment(0, size, 0, ranks, 0, "", 0, source)
-        return prepare_run_at(args, out, node, rank_0)
-
     errors = list(diagnostics)
     plan: RunPlan | None = None
     unsplit: dict[int, Diagnostic] = {}
@@ -404,20 +402,30 @@ def _prepare(
     stride = math.ceil(len(sizes) / 16)
     samples = [*sizes[:-1:stride], sizes[-1]]
     for size in samples:
+        rank_0 = None
+        if size > 1 or requested.is_torchrun:
+            rank_0 = RankEnvironment(0, size, 0, ranks, 0, "", 0, source)
         try:
-            plan = prepare_in(size)
-        except SettingsError as error:
-            for diagnostic in error.diagnostics:
+            plan = prepare_run_at(args, out, node, rank_0)
+        except SettingsError as invalid:
+            for diagnostic in invalid.diagnostics:
                 # A batch that one world cannot split may fit another.
                 if diagnostic.key in BATCH_SETTINGS and len(sizes) > 1:
                     unsplit[size] = diagnostic
                 else:
                     errors.append(diagnostic)
     if unsplit:
-        common = math.lcm(*sizes)
-        errors.append(_unsplit(unsplit, samples, common, ranks, prepare_in))
+        # A batch for one size would be wrong for another: the fix chooses a number of nodes.
+        last = max(unsplit)
+        error = unsplit[last]
+        fitting = [size for size in samples if size not in unsplit]
+        if fitting:
+            error = replace(error, fix=f"--nodes {fitting[-1] // ranks}")
+        elif error.fix:
+            error = replace(error, fix=f"--nodes {last // ranks} {error.fix}")
+        errors.append(error)
 
-    if plan is not None:
+    if plan:
         values = plan.resolved.values
         largest = sizes[-1]
         if largest == 1 and not requested.is_torchrun:
@@ -425,59 +433,18 @@ def _prepare(
         engine = ENGINES[plan.resolved.settings.engine.name]
         if engine.processes is not None and largest > engine.processes:
             others = [other.name for other in ENGINES.values() if other.processes is None]
-            too_many = about_value(
-                values,
-                "engine.name",
-                f"is for one process, and the job has {largest}",
-                allowed=", ".join(others),
-                fix=f"--engine {others[0]}",
+            errors.append(
+                about_value(
+                    values,
+                    "engine.name",
+                    f"is for one process, and the job has {largest}",
+                    allowed=", ".join(others),
+                    fix=f"--engine {others[0]}",
+                )
             )
-            errors.append(too_many)
-    if errors or plan is None:
+    if errors or not plan:
         raise SettingsError(distinct(errors))
     return plan
-
-
-def _unsplit(
-    unsplit: Mapping[int, Diagnostic],
-    sizes: Sequence[int],
-    common: int,
-    ranks: int,
-    prepare_in: Callable[[int], object],
-) -> Diagnostic:
-    """The error of a global batch that fits some of the `sizes` of a world only.
-
-    A fix for one size would be wrong for another: it fits their `common` multiple, or it chooses a
-    number of nodes, each with `ranks`.
-    """
-    last = max(unsplit)
-    error = unsplit[last]
-    fitting = [size for size in sizes if size not in unsplit]
-    if not fitting and len(distinct(unsplit.values())) == 1:
-        return error  # of numbers that do not fit together in any world
-    if common > _MOST_COMMON * sizes[-1]:
-        if fitting:
-            return replace(error, fix=f"--nodes {fitting[-1] // ranks}")
-        return replace(error, fix=f"--nodes {last // ranks} {error.fix}")
-    try:
-        prepare_in(common)
-    except SettingsError as raised:
-        for of_common in raised.diagnostics:
-            if of_common.key in BATCH_SETTINGS:
-                text = f"among {common} processes"
-                of_all = f"among {sizes[0]} to {sizes[-1]} processes"
-                return replace(of_common, message=of_common.message.replace(text, of_all))
-    return error
-
-
-def check_room(submission: Submission) -> None:
-    """Check that the disk of each run folder has room for the weights of one checkpoint at least.
-
-    Raises SettingsError.
-    """
-    for run in submission.runs:
-        needed_bytes = least_room_bytes(run.plan.resolved)
-        disk.check_writable(run.folder, f"--out {run.folder}", needed_bytes=needed_bytes)
 
 
 def submit_all(submission: Submission, requested: Allocation) -> list[str]:
@@ -487,7 +454,8 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
     behind then, nor after Ctrl-C.
     """
     ids: list[str] = []
-    with ExitStack() as undo:
+    allowed = "a writable run folder that all nodes share"
+    with disk.writing(submission.folder, "", allowed=allowed), ExitStack() as undo:
         try:
             # All are tested before anything is written.
             for job in submission.jobs:
@@ -510,13 +478,6 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
                 _write(job.script.with_name(NEXT), f"{following}\n", undo)
         except SbatchError as error:
             raise SettingsError.of(f"Slurm rejected the job: {error}", where="sbatch") from error
-        except OSError as error:
-            path = error.filename or submission.folder
-            raise SettingsError.of(
-                f"cannot write {path}: {error.strerror or error}",
-                value=str(submission.folder),
-                allowed="a writable run folder that all nodes share",
-            ) from error
         undo.pop_all()
     return ids
 

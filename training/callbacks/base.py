@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Facts = Mapping[str, Any]
 """Values of JSON by name: of an event, a checkpoint, a run."""
+Json = dict[str, Any]
+"""As Facts, to be filled or changed."""
 Numbers = Mapping[str, float]
 Emit = Callable[[str, Facts], None]
 """Takes an event: kind and facts."""
