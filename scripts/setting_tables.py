@@ -12,6 +12,7 @@ from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base.diagnostics import plain
 from gearshift.launcher.config import adapt, batching, presets
 from gearshift.launcher.config.errors import allowed
+from gearshift.launcher.config.provenance import as_list
 from gearshift.launcher.config.schema import SettingInfo, setting_infos
 from gearshift.launcher.plan.ladder import RUNGS
 from gearshift.models.catalog import FAMILIES
@@ -107,7 +108,7 @@ def ladder() -> list[str]:
 
 
 _KINDS = {"fill": "stays, unless it is `auto`", "prefer": "stays", "reject": "is an error"}
-_FACT = re.compile(r"{\w+}")
+_FACT = re.compile(r"{[^}]+}")
 
 
 def adaptations() -> list[str]:
@@ -116,10 +117,9 @@ def adaptations() -> list[str]:
     for row in adapt.ROWS:
         conditions = []
         for name, options in row.when.items():
-            values = options if isinstance(options, tuple) else (options,)
             words = f"`{name}`" if "." in name else name.replace("_", " ")
-            conditions.append(f"{words} {' or '.join(map(plain, values))}")
-        new = "…" if isinstance(row.new, adapt.Fact) else f"`{plain(row.new)}`"
+            conditions.append(f"{words} {' or '.join(map(plain, as_list(options)))}")
+        new = "…" if row.fact else f"`{plain(row.new)}`"
         reason = _FACT.sub("…", row.reason)
         rows.append([f"`{row.key}`", ", ".join(conditions), new, reason, _KINDS[row.kind]])
     return markdown(["setting", "where", "becomes", "because", "a value of yours"], rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,6 +21,7 @@ from gearshift.launcher.config.provenance import (
     Origin,
     Resolved,
     Setting,
+    as_list,
     hub_names,
 )
 from gearshift.launcher.config.schema import (
@@ -30,7 +31,7 @@ from gearshift.launcher.config.schema import (
     config_of,
     setting_infos,
 )
-from gearshift.launcher.config.settings_file import read_lines
+from gearshift.launcher.config.settings_file import parse_yaml_value, read_lines
 from gearshift.models.catalog import folder_of
 from gearshift.training.settings import nested
 
@@ -62,10 +63,9 @@ class Adaptation:
         return self.values[key].value
 
     def facts(self) -> dict[str, Any]:
-        """What rows name beside settings: in their conditions, and in braces in their reasons."""
+        """What rules name beside settings: in their conditions, and in braces in their reasons."""
         engine = ENGINES[self.get("engine.name")]
         offload = self.get("engine.offload")
-        able = [entry.name for entry in ENGINES.values() if offload in entry.offload]
         lacks = None
         if self.device in ("cuda", "cpu"):
             lacks = self.machine.compiler_lacks(self.device)
@@ -96,13 +96,11 @@ class Adaptation:
             "offloads": " or ".join(engine.offload) or "nothing",
             "can_offload": offload in (None, *engine.offload),
             "offload": next(iter(engine.offload), None),
-            "able": f"{offload} under {', '.join(able)}",
-            "optimizer": self.get("optim.name"),
+            "able": f"{offload} under {_under(lambda entry: offload in entry.offload)}",
+            "unsharded": _under(lambda entry: not entry.shards_parameters),
+            "without_deepspeed": _under(lambda entry: entry.ds_config is None),
             "is_adamw": self.get("optim.name") == "adamw",
-            "precision_in_use": self.get("precision"),
-            "debug": self.values["train.debug"].origin.where,
-            "epochs": self.values["train.epochs"].origin.where,
-            "max_steps": self.values["train.max_steps"].origin.where,
+            "values": self.values,
             "sets_epochs": self._is_users("train.epochs"),
             "sets_max_steps": self._is_users("train.max_steps"),
         }
@@ -150,29 +148,17 @@ class Adaptation:
         self.diagnostics.append(diagnostic)
 
 
-class Fact(str):
-    """The name of a fact, as a value of a row."""
-
-
 class Row(NamedTuple):
-    """A rule: `key` becomes `new` where all of `when` holds, and it is another value.
-
-    Later rows see what earlier ones have changed. The documentation has a table of them.
-    """
+    """A rule of the file, which says what its fields are; the documentation has a table of them."""
 
     key: str
     when: Mapping[str, Any]
-    """The value of settings and of `Adaptation.facts`, by name; in a tuple: one of these."""
     new: Any
+    fact: str | None
     reason: str
-    """With names of facts in braces."""
     kind: Literal["fill", "prefer", "reject"]
-    """fill: a value that was left open. prefer: a default; what the user set stays. reject: a
-    default; what the user set is an error."""
-    allowed: str | None = None
-    """What a user may set instead; None: the values of the setting."""
-    note: str = ""
-    """How the new value is announced; empty: it is not."""
+    allowed: str | None
+    note: str | None
 
 
 def _under(is_able: Callable[[Entry], bool]) -> str:
@@ -180,196 +166,13 @@ def _under(is_able: Callable[[Entry], bool]) -> str:
     return ", ".join(entry.name for entry in ENGINES.values() if is_able(entry))
 
 
-_GPU = ("cuda", "xpu")
-_NO_CUDA = ("xpu", "mps", "cpu")
-_GPU_ONLY = ("fp16", "fp8")
-_ON_CPU = "fp32, bf16 on a CPU"
-_ON_MACHINE = "at most {new} on this machine"
-_FIXED = "moves tensors, and CUDA graphs have fixed addresses"
-_GRAPHS = {"compile": "graphs", "device": "cuda", "can_compile": True}
-PRECISION = (
-    Row(
-        "precision",
-        {"precision": "auto", "device": _GPU, "gpu_bf16": True},
-        "bf16",
-        "a GPU with bf16",
-        "fill",
-    ),
-    Row(
-        "precision",
-        {"precision": "auto", "device": "cuda"},
-        "fp16",
-        "a GPU without bf16",
-        "fill",
-        note="fp16 with loss scaling",
-    ),
-    Row("precision", {"precision": "auto"}, "fp32", "no GPU with bf16", "fill"),
-    Row(
-        "precision",
-        {"precision": _GPU_ONLY, "device": "cpu", "cpu_bf16": True},
-        "bf16",
-        "no GPU, and this CPU computes in bf16",
-        "reject",
-        _ON_CPU,
-    ),
-    Row(
-        "precision",
-        {"precision": _GPU_ONLY, "device": "cpu", "cpu_bf16": False},
-        "fp32",
-        "no GPU",
-        "reject",
-        _ON_CPU,
-    ),
-    Row("precision", {"precision": "tf32", "device": "cpu"}, "fp32", "no GPU", "reject", _ON_CPU),
-    Row(
-        "precision",
-        {"precision": "bf16", "device": "cpu", "cpu_bf16": False},
-        "fp32",
-        "no GPU, and this CPU has no bf16",
-        "prefer",
-    ),
-    Row("precision", {"device": "mps"}, "fp32", "not supported on mps", "prefer"),
-    Row(
-        "precision",
-        {"precision": "bf16", "device": "cuda", "gpu_bf16": False},
-        "fp16",
-        "a GPU without bf16",
-        "prefer",
-    ),
-)
-DEVICE = (
-    Row("loader.workers", {"train.debug": True}, 0, "{debug}", "prefer"),
-    Row("train.deterministic", {"train.debug": True}, True, "{debug}", "prefer"),
-    Row(
-        "loader.workers",
-        {"more_workers_than_cores": True},
-        Fact("share"),
-        "{cores} cores for {processes}",
-        "prefer",
-    ),
-    Row(
-        "loader.workers",
-        {"too_many_workers": True},
-        Fact("most_workers"),
-        "{cores} cores",
-        "reject",
-        _ON_MACHINE,
-    ),
-    Row(
-        "engine.threads",
-        {"too_many_threads": True},
-        Fact("most_threads"),
-        "{cores} cores",
-        "reject",
-        _ON_MACHINE,
-    ),
-    Row(
-        "loader.pin_memory",
-        {"device": _NO_CUDA},
-        False,
-        "pinned memory has no use on {device}",
-        "prefer",
-    ),
-    Row(
-        "memory.attention",
-        {"memory.attention": "flash", "device": _NO_CUDA},
-        "auto",
-        "no GPU",
-        "reject",
-    ),
-    Row(
-        "memory.attention",
-        {"memory.attention": "flash", "precision": ("fp32", "tf32")},
-        "auto",
-        "flash attention needs a 16-bit precision, and precision is {precision_in_use}",
-        "prefer",
-    ),
-    Row(
-        "memory.activation_offload",
-        {"device": _NO_CUDA},
-        False,
-        "no NVIDIA or AMD GPU",
-        "reject",
-    ),
-    Row(
-        "memory.empty_cache_every",
-        {"device": "cpu"},
-        None,
-        "a CPU has no allocator cache",
-        "reject",
-    ),
-)
-ENGINE = (
-    Row(
-        "optim.name",
-        {"optim.name": "adafactor", "shards": True},
-        "adamw",
-        "engine {engine} shards weights, and adafactor needs whole rows and columns",
-        "reject",
-        f"adafactor under {_under(lambda entry: not entry.shards_parameters)}",
-    ),
-    Row(
-        "optim.name",
-        {"optim.name": "muon", "is_deepspeed": True},
-        "adamw",
-        "engine {engine} shards weights, and muon needs whole matrices",
-        "reject",
-        f"muon under {_under(lambda entry: entry.ds_config is None)}",
-    ),
-    Row(
-        "optim.state",
-        {"is_adamw": False},
-        "fp32",
-        "{optimizer} keeps its state in fp32",
-        "reject",
-    ),
-    Row(
-        "optim.state",
-        {"optimizer_on": "host"},
-        "fp32",
-        "engine {engine} has it in host memory, where fp32 is faster",
-        "prefer",
-    ),
-    Row(
-        "engine.offload",
-        {"can_offload": False},
-        Fact("offload"),
-        "engine {engine} offloads {offloads}",
-        "reject",
-        "{able}",
-    ),
-    # The user's epochs override a shipped limit of steps, and a limit of steps shipped epochs.
-    Row("train.max_steps", {"sets_epochs": True}, None, "{epochs} sets the length", "prefer"),
-    Row("train.epochs", {"sets_max_steps": True}, None, "{max_steps} sets the length", "prefer"),
-    Row(
-        "compile",
-        {"compile": "auto", "device": "cuda", "can_compile": False},
-        "off",
-        "it needs {lacks}",
-        "fill",
-        note="off",
-    ),
-    Row("compile", {"compile": "auto", "device": "cuda"}, "on", "a GPU and a compiler", "fill"),
-    Row("compile", {"compile": "auto"}, "off", "slower on {device}", "fill"),
-    Row("compile", {"can_compile": False}, "off", "it needs {lacks}", "reject"),
-    Row(
-        "compile",
-        {"compile": "graphs", "device": _NO_CUDA, "can_compile": True},
-        "off",
-        "no NVIDIA GPU",
-        "reject",
-    ),
-    # CUDA graphs read and write at the addresses of their recording.
-    Row("compile", {**_GRAPHS, "shards": True}, "on", f"engine {{engine}} {_FIXED}", "reject"),
-    Row(
-        "compile",
-        {**_GRAPHS, "shards": False, "memory.activation_offload": True},
-        "on",
-        f"memory.activation_offload {_FIXED}",
-        "reject",
-    ),
-)
-ROWS = (*PRECISION, *DEVICE, *ENGINE)
+def _read_rows() -> list[Row]:
+    """The rules of the file. Reads the disk."""
+    text = Path(__file__).with_name("adaptations.yaml").read_text("utf-8")
+    return [Row(*map(rule.get, Row._fields)) for rule in parse_yaml_value(text)]
+
+
+ROWS = _read_rows()
 
 
 def adapt(
@@ -396,10 +199,8 @@ def adapt(
         run.notes += feature_checks.point_data_path(values, keys)
 
     _set_processes(run, world_size, chosen)
-    _apply(run, PRECISION)
     _keep_micro_batch(run)
-    _apply(run, DEVICE)
-    _apply(run, ENGINE)
+    _apply(run)
     _shorten_samples(run)
     if chosen is not None:  # after the rules: it was planned with what they set
         for key, value in chosen.settings.items():
@@ -409,11 +210,11 @@ def adapt(
     return run
 
 
-def _apply(run: Adaptation, rows: Iterable[Row]) -> None:
-    """Adapt the settings by the rows that hold."""
-    for row in rows:
+def _apply(run: Adaptation) -> None:
+    """Adapt the settings by the rules that hold."""
+    for row in ROWS:
         facts = run.facts()
-        new = facts[row.new] if isinstance(row.new, Fact) else row.new
+        new = facts[row.fact] if row.fact else row.new
         if run.get(row.key) == new or not _holds(row, run, facts):
             continue
         reason = row.reason.format(**facts)
@@ -422,18 +223,16 @@ def _apply(run: Adaptation, rows: Iterable[Row]) -> None:
         if row.kind == "fill":
             run.fill(row.key, new, reason)
         elif row.kind == "reject":
-            allowed = row.allowed and row.allowed.format(new=new, **facts)
-            run.reject(row.key, new, reason, allowed)
+            run.reject(row.key, new, reason, row.allowed and row.allowed.format(new=new, **facts))
         elif row.key not in run.keys.user:
             run.replace(row.key, new, reason)
 
 
 def _holds(row: Row, run: Adaptation, facts: Mapping[str, Any]) -> bool:
-    """Whether all conditions of a row are true."""
+    """Whether all conditions of a rule are true."""
     for name, options in row.when.items():
         value = facts[name] if name in facts else run.get(name)
-        is_one = value in options if isinstance(options, tuple) else value == options
-        if not is_one:
+        if value not in as_list(options):
             return False
     return True
 
@@ -453,7 +252,7 @@ def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | Non
     """Set processes and engine, as far as they are not set."""
     engine = ENGINES.get(chosen.engine if chosen else run.get("engine.name"))
     nproc = run.get("engine.nproc")
-    gpus = run.machine.gpus if run.device in ("cuda", "xpu") else 0
+    gpus = 0 if run.device == "cpu" else run.machine.gpus
     if nproc is None:
         nproc = max(1, gpus)
         reason = f"one per GPU: {gpus}" if gpus else "no GPU: one process"
@@ -474,23 +273,15 @@ def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | Non
 
 def _check_processes(run: Adaptation, nproc: int, gpus: int) -> None:
     """Report more processes than GPUs or cores; that they share the cores is a warning."""
-    if run.device == "mps":
-        limit = 1
-        what = "GPU"
-    elif gpus:
-        limit = gpus
-        what = "GPUs"
-    else:
-        limit = run.machine.cores
-        what = "cores"
+    limit = gpus or run.machine.cores
     if nproc <= limit:
         return
-    problem = f"is more than the {limit} {what} of this machine"
-    if what == "cores" and nproc <= limit * _REHEARSED:
+    problem = f"is more than the {counted(limit, 'GPU' if gpus else 'core')} of this machine"
+    severity = "error"
+    if not gpus and nproc <= limit * _REHEARSED:
         problem += ", which they share"
-        run.report("engine.nproc", limit, problem, f"1 to {limit}", "warning")
-    else:
-        run.report("engine.nproc", limit, problem, f"1 to {limit}")
+        severity = "warning"
+    run.report("engine.nproc", limit, problem, f"1 to {limit}", severity)
 
 
 def _keep_micro_batch(run: Adaptation) -> None:
@@ -520,10 +311,8 @@ def _shorten_samples(run: Adaptation) -> None:
     """Cut samples to the context of a pretrained model; also those of the user."""
     name = run.values[PRETRAINED].value if PRETRAINED in run.values else None
     context_of = getattr(config_of(run.get("model.family")), "context_of", None)
-    if context_of is None or name is None:
-        return
+    limit = context_of(folder_of(name)) if context_of and name else None
     key = "data.seq_len"
-    limit = context_of(folder_of(name))
     if limit is None or (run.get(key) or 0) <= limit:
         return
     if key in run.keys.user:
@@ -583,10 +372,9 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     file = section.ds_config
     if file is None:
         return layout
-    lines = {}
-    for line in read_lines(Path(file).expanduser(), "engine.ds_config", file):
-        lines[line.key] = line
-    values = {key: line.value for key, line in lines.items()}
+    lines = read_lines(Path(file).expanduser(), "engine.ds_config", file)
+    values = {line.key: line.value for line in lines}
+    places = {line.key: line.where for line in lines}
     decided = decided_keys(settings.engine.name, layout, resolved.batching, settings)
     try:
         return merge(layout, nested(values), decided)
@@ -597,7 +385,7 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
                 f"{conflict.key} {shown(conflict.value)} {conflict.problem}",
                 key=conflict.key,
                 value=conflict.value,
-                where=lines[conflict.key].where if conflict.key in lines else file,
+                where=places.get(conflict.key, file),
                 allowed=", ".join(map(plain, conflict.allowed)) or None,
                 did_you_mean=conflict.did_you_mean,
                 hint=conflict.did_you_mean or "leave it out",

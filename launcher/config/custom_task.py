@@ -54,22 +54,20 @@ def load_task_class(name: str) -> type:
     Raises SettingsError, with file and line if they are known.
     """
     module_name, _, class_name = name.partition(":")
-    module = sys.modules.get(module_name)
-    if module is None:
-        module = _import(module_name, name)
+    module = sys.modules.get(module_name) or _import(module_name, name)
     task_class = getattr(module, class_name, None)
     if not isinstance(task_class, type):
         tasks = []
         for cls in vars(module).values():
-            if isinstance(cls, type) and cls.__module__ == module.__name__ and not _missing(cls):
+            if isinstance(cls, type) and cls.__module__ == module_name and not _missing(cls):
                 tasks.append(cls.__name__)
         like = nearest_match(class_name, tasks)
         raise _error(
             f"'{module_name}' has no class '{class_name}'",
             name,
-            where=_where(module.__file__, None),
+            where=_where(module.__file__),
             allowed=", ".join(tasks) or "a task; this module has none",
-            did_you_mean=f"{module_name}:{like}" if like else None,
+            did_you_mean=like and f"{module_name}:{like}",
         )
     missing = _missing(task_class)
     if missing:
@@ -105,17 +103,14 @@ def _import(module_name: str, name: str) -> ModuleType:
         absent = error.name if isinstance(error, ModuleNotFoundError) else ""
         if absent and f"{module_name}.".startswith(f"{absent}."):
             raise _error(f"module '{module_name}' does not exist", name, allowed=LEGAL) from None
-        where = None
         # After this function and import_module comes the line of the module.
-        for frame in traceback.extract_tb(error.__traceback__)[2:]:
-            if not frame.filename.startswith("<frozen"):
-                where = _where(frame.filename, frame.lineno)
-                break
+        frames = traceback.extract_tb(error.__traceback__)[2:]
+        places = [(f.filename, f.lineno) for f in frames if not f.filename.startswith("<frozen")]
         if isinstance(error, SyntaxError):
-            where = _where(error.filename or "", error.lineno)
+            places = [(error.filename or "", error.lineno)]
         last_line = traceback.format_exception_only(error)[-1].strip()
         message = f"module '{module_name}' cannot be imported: {last_line}"
-        raise _error(message, name, where=where) from error
+        raise _error(message, name, where=_where(*places[0]) if places else None) from error
     finally:
         _importing.pop()
 
@@ -135,12 +130,9 @@ def name_of(cls: type) -> str:
             allowed="a class at the top of a module, script or notebook, as it is there now",
         )
     if name == MAIN:
-        script = ""
-        file = Path(getattr(module, "__file__", None) or "")
+        script = inspect.getmodulename(getattr(module, "__file__", None) or "") or ""
         if module.__spec__:
             script = module.__spec__.name
-        elif file.suffix == ".py":
-            script = file.stem
         # Other processes import the script under its file's name, and this one must not run it.
         is_importable = all(map(str.isidentifier, script.split(".")))
         if is_importable and sys.modules.setdefault(script, module) is module:
@@ -159,7 +151,7 @@ def folder_for(name: object, recorded: object, file: Path, where: str) -> str | 
     """
     if not isinstance(name, str) or not isinstance(recorded, str):
         return None
-    top = name.partition(":")[0].partition(".")[0]
+    top = _top(name)
     here = Path.cwd()
     is_here = (here / f"{top}.py").is_file() or (here / top / "__init__.py").is_file()
     folder = Path(recorded)
@@ -204,7 +196,7 @@ def check_not_importing() -> None:
         raise _error(
             f"'{module}' trains while a process imports it, to find its task",
             module,
-            where=_where(getattr(sys.modules.get(module), "__file__", None), None),
+            where=_where(getattr(sys.modules.get(module), "__file__", None)),
             hint='put what trains below  if __name__ == "__main__":',
         )
 
@@ -215,7 +207,7 @@ _importing: list[str] = []
 
 def task_folder(name: str) -> str | None:
     """The folder in which the module of a task was found, without links; None: it is installed."""
-    top = sys.modules[name.partition(":")[0].partition(".")[0]]
+    top = sys.modules[_top(name)]
     path = getattr(top, "__file__", None) or next(iter(getattr(top, "__path__", [])), None)
     if path is None:
         return None
@@ -224,15 +216,17 @@ def task_folder(name: str) -> str | None:
     return None if str(home) in installed else os.path.realpath(home)
 
 
+def _top(name: str) -> str:
+    """The module or package at the top of a task's name."""
+    return re.split("[.:]", name)[0]
+
+
 def class_location(cls: type) -> str:
     """File and line of a class, as messages name them."""
     try:
-        file = inspect.getsourcefile(cls)
-        line = inspect.getsourcelines(cls)[1]
+        return f"{_where(inspect.getsourcefile(cls))}:{inspect.getsourcelines(cls)[1]}"
     except (OSError, TypeError):
-        file = None
-        line = 0
-    return _where(file, line) or f"class {cls.__name__}"
+        return f"class {cls.__name__}"
 
 
 def _missing(cls: type) -> list[str]:
@@ -243,12 +237,10 @@ def _missing(cls: type) -> list[str]:
     return missing + sorted(getattr(cls, "__abstractmethods__", ()))
 
 
-def _where(file: str | None, line: int | None) -> str | None:
+def _where(file: str | None, line: int | None = None) -> str | None:
     """A file as one would type it from here, and a line of it."""
-    if file is None:
-        return None
-    place = from_here(Path(file))
-    return place if line is None else f"{place}:{line}"
+    place = from_here(Path(file)) if file else None
+    return f"{place}:{line}" if place and line else place
 
 
 def _error(what: str, name: str, **parts: Any) -> SettingsError:

@@ -111,8 +111,7 @@ def pin(name: str, *, may_download: bool) -> str:
             value=name,
             hint=f"{HUB}{repository.id}@refs/convert/parquet  is what the hub converts it to",
         )
-    config, split = _choose(name, f"{HUB}{head}", parts, configs)
-    pinned = f"{HUB}{repository.id}@{commit}:{config}:{split}"
+    pinned = f"{HUB}{repository.id}@{commit}:{_choose(name, f'{HUB}{head}', parts, configs)}"
     if repository.is_local and not is_cached(pinned):
         raise repository.absent()
     return pinned
@@ -232,7 +231,7 @@ def _by_names(files: Files) -> Configs:
     """The files by their names: a config is a folder that is neither `data` nor a split."""
     groups: dict[str, Files] = {_DEFAULT: []}
     for path in files:
-        folder = path.rpartition("/")[0].partition("/")[0]
+        folder = path[: path.rfind("/") + 1].partition("/")[0]
         is_config = _WORD.fullmatch(folder) and folder != "data" and not _split_of(folder)
         groups.setdefault(folder if is_config else _DEFAULT, []).append(path)
     return {config: _splits(group) for config, group in groups.items() if group}
@@ -259,29 +258,26 @@ def _split_of(path: str) -> str | None:
     return None
 
 
-def _choose(name: str, head: str, parts: Sequence[str], configs: Configs) -> tuple[str, str]:
-    """The config and the split that `parts` name. Raises SettingsError, which lists them."""
-    config = next(iter(configs))
-    *first, split = parts or [_TRAIN]
-    if parts and parts[0] in configs:
-        config = parts[0]
-        split = parts[1] if first else _TRAIN
-    elif first or (len(configs) > 1 and config != _DEFAULT):
-        split = ""  # no config is named
-    if split in configs[config]:
-        return config, split
+def _choose(name: str, head: str, parts: Sequence[str], configs: Configs) -> str:
+    """`CONFIG:SPLIT` that `parts` name. Raises SettingsError, which lists them."""
     names = []
-    for known, splits in configs.items():
-        names += [f"{known}:{split}" for split in splits]
-    nearest = names[0]
-    if parts:
-        nearest = nearest_match(":".join([config, *parts][-2:]), names) or nearest
+    for config, splits in configs.items():
+        names += [f"{config}:{split}" for split in splits]
+    first = next(iter(configs))
+    typed = ":".join(parts)
+    wanted = [typed, f"{typed}:{_TRAIN}"]
+    if len(configs) == 1 or first == _DEFAULT:
+        wanted.append(f"{first}:{typed or _TRAIN}")
+    for each in wanted:
+        if each in names:
+            return each
+    like = nearest_match(":".join([first, *(parts or [_TRAIN])][-2:]), names) or names[0]
     more = f" and {len(names) - MANY} more" if names[MANY:] else ""
     raise SettingsError.of(
         f"{name} names none of its configs and splits",
         value=name,
         allowed=", ".join(f"{head}:{part}" for part in names[:MANY]) + more,
-        did_you_mean=f"{head}:{nearest}",
+        did_you_mean=f"{head}:{like}",
     )
 
 

@@ -74,45 +74,44 @@ def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[
             fix=f"{PROGRAM} {command.reader} {words}",
         )
         return
+    argument = next(iter(positionals), "")
     most = command.most_positionals
-    if positionals and command.optional_operand.get(positionals[0]) == "":
+    if command.optional_operand.get(argument) == "":
         most = 1
-    for argument in positionals[most:]:
-        option = _option_for(argument)
+    for surplus in positionals[most:]:
+        option = _option_for(surplus)
         yield command_line_error(
-            f"unexpected argument '{argument}'",
-            argument,
-            value=argument,
+            f"unexpected argument '{surplus}'",
+            surplus,
+            value=surplus,
             allowed=options,
-            fix=option and f"{option} {shlex.quote(argument)}",
-            replaces=(argument,),
+            fix=option and f"{option} {shlex.quote(surplus)}",
+            replaces=(surplus,),
         )
     choices = ", ".join(command.choices)
-    argument = positionals[0] if positionals else ""
+    call = command.name
+    missing = None
     if argument and command.choices and argument not in command.choices:
         nearest = nearest_match(argument, command.choices)
         yield command_line_error(
             f"unknown {command.argument} {argument!r}",
-            f"{command.name} {argument}",
+            f"{call} {argument}",
             value=argument,
             allowed=choices,
             did_you_mean=nearest,
             fix=nearest,
             replaces=(argument,),
         )
-    elif command.argument and command.requires_argument and not positionals:
-        form = f"{PROGRAM} {command.name} {command.argument}"
-        yield command_line_error(
-            f"{command.name} requires {command.argument}",
-            command.name,
-            allowed=choices or command.allowed or form,
-        )
-    elif not command.operand or not argument or len(positionals) > 1:
-        return
-    elif argument not in command.optional_operand:
-        call = f"{command.name} {argument or command.choices[0]}"
-        form = f"{PROGRAM} {call} {command.operand}"
-        yield command_line_error(f"{call} requires {command.operand}", call, allowed=form)
+    elif not positionals:
+        if command.requires_argument:
+            missing = command.argument
+    elif len(positionals) == 1 and argument and argument not in command.optional_operand:
+        call = f"{call} {argument}"
+        missing = command.operand
+        choices = ""
+    if missing:
+        form = choices or command.allowed or f"{PROGRAM} {call} {missing}"
+        yield command_line_error(f"{call} requires {missing}", call, allowed=form)
 
 
 def _option_for(argument: str) -> str | None:
@@ -138,8 +137,7 @@ def unknown_option(command: Command, words: Sequence[str], position: int) -> Dia
     """
     argument = words[0]
     flag, _, value = argument.partition("=")
-    if len(words) > 1:
-        value = words[1]
+    value = words[-1] if len(words) > 1 else value
     known = (*command.options, HELP)
     # What each name stands for, up to its value: `--set optim.lr=`, `--epochs `, `--fast`.
     forms = {}
@@ -165,11 +163,10 @@ def unknown_option(command: Command, words: Sequence[str], position: int) -> Dia
                     replaces=(flag,),
                 )
     keys = names("keys")
-    form = None
+    form = command.instead.get(flag)
+    form = form and f"{form} "
     meaning = None
-    if flag in command.instead:
-        form = f"{command.instead[flag]} "
-    elif "." not in flag or flag.lstrip("-") not in keys:
+    if form is None and ("." not in flag or flag.lstrip("-") not in keys):
         meaning = other_tools.meaning(flag, value, has_value=len(words) > 1)
     if meaning is None and form is None:
         form = forms.get(nearest_match(name, forms) or "")
@@ -214,17 +211,16 @@ def _with_meaning(diagnostic: Diagnostic, meaning: Meaning | None, typed: str) -
 
 def _rejecting(key: str, text: str) -> SettingInfo | None:
     """The setting `key` of the first family that has it, if `text` is no value of it."""
-    for family in FAMILIES:
-        info = setting_infos(family).get(key)
-        if info is None:
-            continue
-        try:
-            value = read_text(info, text)
-            settings_class(family).model_validate(nested({key: value}), strict=True)
-        except (Unreadable, ValidationError):
-            return info
-        return info if unseen_by_schema(info, value) else None
-    return None
+    family = next((name for name in FAMILIES if key in setting_infos(name)), None)
+    if family is None:
+        return None
+    info = setting_infos(family)[key]
+    try:
+        value = read_text(info, text)
+        settings_class(family).model_validate(nested({key: value}), strict=True)
+    except (Unreadable, ValidationError):
+        return info
+    return info if unseen_by_schema(info, value) else None
 
 
 # Settings.
@@ -234,24 +230,24 @@ def unknown_key(family: str, layer: Values, key: str) -> Diagnostic:
     """A key of `layer` that does not exist, or a section that is given a value."""
     infos = setting_infos(family)
     known_sections = sections(family)
-    above = key.rpartition(".")[0]
+    section = key.rpartition(".")[0]
     setting = layer[key]
     text = plain(setting.value)
     suggestion = None
     meaning = other_tools.meaning(key, text)
+    message = f"unknown setting '{key}'"
     if key in known_sections:
         message = f"'{key}' is a section, not a setting: it cannot be {shown(setting.value)}"
         section = key
-    else:
-        message = f"unknown setting '{key}'"
-        section = above if above in known_sections else ""
-        if above in infos and infos[above].type == "mapping":
-            suggestion = above
-        elif meaning is None:
-            suggestion = nearest_key(key, infos)
+    elif section in infos and infos[section].type == "mapping":
+        suggestion = section
+    elif meaning is None:
+        suggestion = nearest_key(key, infos)
     if suggestion is not None:
         line = f"--set {shlex.quote(f'{suggestion}={text}')}"
         meaning = Meaning(line, shown=suggestion)
+    if section not in known_sections:
+        section = ""
     here = []
     for name in (*infos, *known_sections):
         parent, _, last = name.rpartition(".")
@@ -278,15 +274,15 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     match = nearest_match(name, keys)
     if match is not None or "." in name:
         return match
-    named: dict[str, str | None] = {}
+    named: dict[str, list[str]] = {}
     for key in keys:
-        last = key.rpartition(".")[2]
-        named[last] = None if last in named else key  # of several, nobody knows which
+        named.setdefault(key.rpartition(".")[2], []).append(key)
     for flag, option in BY_FLAG.items():
         if option.key in keys:
-            named[flag[2:]] = option.key
-    match = nearest_match(name, [last for last, key in named.items() if key is not None])
-    return match and named[match]
+            named[flag[2:]] = [option.key]
+    # Of several settings, nobody knows which.
+    match = nearest_match(name, [last for last, keys in named.items() if len(keys) == 1])
+    return match and named[match][0]
 
 
 def rejected(
@@ -365,20 +361,16 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
         return same_value
     options = info.allowed
     if info.key == "model.family":
-        named = nearest_name_of_hub(str(value))
-        if named is not None:
-            return named
+        hub_name = nearest_name_of_hub(str(value))
+        if hub_name is not None:
+            return hub_name
         word = word.partition("/")[0]  # FAMILY/SIZE
     if info.type == "true or false":
         options = ("true", "false")
     if isinstance(options, tuple):
-        same: Sequence[str] = (word,)  # what people type for a switch
-        for words in (ON, OFF):
+        for words in (ON, OFF):  # what people type for a switch
             if word in words:
-                same = words
-        for option in options:
-            if option in same:
-                return option
+                return next((option for option in options if option in words), None)
         return nearest_match(word, options)
     if isinstance(value, list):
         return None
@@ -448,30 +440,25 @@ def check_types(
 
 def names(kind: str | None, key: str | None = None) -> list[str]:
     """All names of a kind of values, see Values; without a kind, what the setting `key` may be."""
-    if kind == "models":
-        models = list(FAMILIES)
-        for family in FAMILIES:
-            models += [f"{family}:{size}" for size in config_of(family).SIZES]
-        return models
-    if kind == "stages":
-        stages = [stage.name for family in FAMILIES for stage in stages_of(family)]
-        return list(dict.fromkeys(stages))
-    if kind == "keys":
-        return sorted({key for family in FAMILIES for key in setting_infos(family)})
-    if kind == "modes":
-        return list(presets.modes())
-    if kind == "engines":
-        return [*ENGINES, AUTO]
-    if kind == "trackers":
-        return list(TRACKERS)
-    if kind == "parts":
-        return list(get_args(ResetPart))
-    if kind is None and key is not None:
-        for family in FAMILIES:
-            info = setting_infos(family).get(key)
-            if info is not None and isinstance(info.allowed, tuple):
-                return list(info.allowed)
-    return []
+    infos: dict[str, SettingInfo] = {}
+    models = []
+    stages: dict[str, None] = {}
+    for family in FAMILIES:
+        infos = {**setting_infos(family), **infos}
+        models += [f"{family}:{size}" for size in config_of(family).SIZES]
+        stages.update(dict.fromkeys(stage.name for stage in stages_of(family)))
+    allowed = infos[key].allowed if key in infos else None
+    kinds: dict[str | None, Iterable[str]] = {
+        "models": (*FAMILIES, *models),
+        "stages": stages,
+        "keys": sorted(infos),
+        "modes": presets.modes(),
+        "engines": (*ENGINES, AUTO),
+        "trackers": TRACKERS,
+        "parts": get_args(ResetPart),
+        None: allowed if isinstance(allowed, tuple) else (),
+    }
+    return [*kinds.get(kind, ())]
 
 
 def unknown_command(

@@ -60,33 +60,27 @@ def is_same(key: str, old: object, new: object, values: Values) -> bool:
 
     `new` may lack the commit of a name of the hub.
     """
-    if _are_paired(old, new):
-        pairs = zip(as_list(old), as_list(new), strict=True)
-        return all(is_same(key, *pair, values) for pair in pairs)
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return all(is_same(key, *pair, values) for pair in zip(old, new, strict=True))
     if _is_pinned(str(old), str(new)):
         return True
     if not _is_path(key, values, old) or not _is_path(key, values, new):
         return old == new
-    first, second = (os.path.realpath(os.path.expanduser(str(path))) for path in (old, new))
-    return first == second
+    return os.path.realpath(_absolute(old)) == os.path.realpath(_absolute(new))
 
 
 def has_moved(key: str, old: object, new: object, values: Values) -> bool:
     """Whether the paths `old` exist no more, and `new` names other ones. Reads the disk."""
-    if _are_paired(old, new):
-        pairs = zip(as_list(old), as_list(new), strict=True)
-        moved = [pair for pair in pairs if not is_same(key, *pair, values)]
-        return all(has_moved(key, *pair, values) for pair in moved)
-    if not _is_path(key, values, old) or not _is_path(key, values, new):
+    if len(as_list(old)) != len(as_list(new)):
         return False
-    return not os.path.exists(_absolute(old)) and os.path.exists(_absolute(new))
-
-
-def _are_paired(old: object, new: object) -> bool:
-    """Whether two values are lists of one length."""
-    if not isinstance(old, list) or not isinstance(new, list):
-        return False
-    return len(old) == len(new)
+    for before, now in zip(as_list(old), as_list(new), strict=True):
+        if is_same(key, before, now, values):
+            continue
+        if not _is_path(key, values, before) or not _is_path(key, values, now):
+            return False
+        if os.path.exists(_absolute(before)) or not os.path.exists(_absolute(now)):
+            return False
+    return True
 
 
 def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> None:
@@ -115,18 +109,13 @@ def data_paths(settings: Settings) -> dict[str, Path]:
     data: Any = getattr(settings, "data", None)  # of the family
     files = {}
     for key in PATHS:
-        if not key.startswith(_DATA):
-            continue
-        texts = as_list(getattr(data, key.removeprefix(_DATA), None))
+        texts = []
+        if key.startswith(_DATA):
+            texts = as_list(getattr(data, key.removeprefix(_DATA), None))
         for number, text in enumerate(texts):
-            name = key
-            if len(texts) > 1:
-                name = f"{key}[{number}]"
-            if not isinstance(text, str):
-                continue
-            path = Path(_absolute(text))
-            if path.exists():
-                files[name] = path
+            name = f"{key}[{number}]" if texts[1:] else key
+            if isinstance(text, str) and os.path.exists(_absolute(text)):
+                files[name] = Path(_absolute(text))
     return files
 
 

@@ -110,29 +110,6 @@ def test_an_error_has_its_key_its_place_and_a_fix_that_works(
 
 
 @pytest.mark.parametrize(
-    ("typed", "fix"),
-    [
-        ("new-task my-task.py", "new-task my_task"),
-        ("--from runs/mine", "--model runs/mine"),
-        ("language:tiny", "--model language:tiny"),
-        ("train runs/mine mine.jsonl", "--model runs/mine --data mine.jsonl"),
-        ("mine.yaml --max-steps 2", "--config mine.yaml --max-steps 2"),
-        ("run optim.lr=1e-3 texts", "--set optim.lr=1e-3 --data texts"),
-    ],
-)
-def test_a_first_guess_gets_the_command_that_was_meant(here, capsys, typed, fix):
-    Path("mine.jsonl").write_text(REQUESTS)
-    Path("mine.yaml").write_text("train: {epochs: 1}")
-    Path("texts").mkdir()
-    Path("texts/a.txt").write_text("a text\n" * 99)
-    assert main([*shlex.split(typed), "--json"]) == 2
-    error = json.loads(capsys.readouterr().out)["diagnostics"][-1]
-    typed = typed_again(error["fix"])
-    assert shlex.join(typed) == f"{fix} --json"
-    assert main(typed + ["--dry-run"] * fix.startswith("--")) == 0, capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
     ("typed", "last"),
     [
         ("submit --nodes 2-4 --gpus-per-node 8", "--set train.global_batch=96"),
