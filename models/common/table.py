@@ -68,10 +68,10 @@ def is_table(path: Path) -> bool:
 class Table:
     """A table of text, or the first sheet of a spreadsheet, read row by row. Source: RFC 4180."""
 
-    def __init__(self, file: TextFile, name: str = "") -> None:
-        """`name` names it in messages. Reads the header. Raises DataError if there is none."""
+    def __init__(self, file: TextFile) -> None:
+        """Reads the header. Raises DataError if there is none."""
         self.file = file
-        self.name = name or file.path.name
+        self.name = file.name
         self._marks = set[str]()
         self._sheets = [""]
         self._is_sheet = file.path.suffix.lower() == SHEET

@@ -62,7 +62,7 @@ def _contents(
         if text:
             return {stem: text}
         return {}
-    rows = contents(file, path.name, declared, bad_records, {}, {*OPTIONAL, "answer"})
+    rows = contents(file, declared, bad_records, {}, {*OPTIONAL, "answer"})
     prompts = {f"{stem}-{line}": content for line, content in rows}
     bad_records.finish(on_bad, len(prompts))
     return prompts

@@ -21,7 +21,6 @@ from gearshift.models.base import (
     Batch,
     Context,
     DataError,
-    Groups,
     Loss,
     Predictions,
     Prompt,
@@ -59,7 +58,6 @@ if TYPE_CHECKING:
     from gearshift.models.language.pretrained import FromFolder, Pretrained
     from gearshift.models.language.sources import Mixture
 
-_BY_POSITION = "the end of each text is held out (fewer than 3 documents)"
 _MARK = "//"
 """Between the name of a source and that of a group in it: no name of a file has it."""
 _START = "a run folder of  --set model.stage=lower , or a safetensors file of its model"
@@ -166,19 +164,11 @@ class LanguageTask(FamilyTask):
                 corpus.prefix = prefix
         groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
         for corpus in corpora:
-            for name, of_source in self._groups_of(corpus).items():
+            splits = split_groups(corpus.groups, self.rule, self.noun)
+            for name, of_source in splits.items():
                 groups[name] += of_source
         self.groups = groups
         self.save_split(groups)
-
-    def _groups_of(self, corpus: Corpus) -> Groups:
-        """The groups of the splits of one source. Raises DataError."""
-        # A continued run keeps the groups of its first data, whatever the new data would need.
-        if not corpus.source.is_cut or self.rule.earlier is not None:
-            return split_groups(corpus.groups, self.rule, self.noun)
-        from gearshift.models.language.readers.file_corpus import split_ends
-
-        return split_ends(corpus, self.rule)
 
     def _build_splits(self, corpora: Sequence[Corpus], rules: Rules) -> dict[str, Any]:
         """Build the samples of each split; the facts of the data. Raises DataError.
@@ -221,8 +211,6 @@ class LanguageTask(FamilyTask):
                 for name, part, share in zip(self.names, parts["train"], shares, strict=True)
             }
         facts["bytes"] = sums.pop("bytes")
-        if any(corpus.source.is_cut for corpus in corpora):
-            facts["split"] = _BY_POSITION
         records = sums.pop("records")
         facts["exchanges" if self.is_chat else "documents"] = records
         truncated = sum(split.truncated for split in samples)
@@ -556,7 +544,7 @@ def read(
 ) -> Corpus:
     """Read the corpus at `data.path`; see read_corpus. Raises DataError."""
     if not path.startswith("embedded:"):
-        from gearshift.models.language.readers.file_corpus import read_corpus  # with all formats
+        from gearshift.models.language.readers.files import read_corpus  # with all formats
 
         return read_corpus(
             Path(path).expanduser(),

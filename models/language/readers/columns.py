@@ -46,7 +46,6 @@ Turns = tuple[Turn, ...]
 
 def contents(
     file: TextFile,
-    name: str,
     declared: Mapping[str, str],
     bad_records: BadRecords,
     meanings: dict[str, str],
@@ -54,25 +53,25 @@ def contents(
 ) -> Iterator[tuple[int, str | Turns]]:
     """The line, and the text or the turns of each row of a file; invalid rows are bad records.
 
-    `name` names the file in messages; `declared`, `optional`: see form_of. With an `optional`
+    `declared`, `optional`: see form_of. With an `optional`
     "answer", answers are not read. Adds to `meanings` those of the columns, or LEFT_OUT. Raises
     DataError if no rule reads a column, or if the first rows are no samples.
     """
     forms: dict[tuple[str, ...], Form] = {}
-    for row in rows_of(file, name, bad_records):
+    for row in rows_of(file, bad_records):
         names = tuple(row.fields)
         if names not in forms:
             form = forms[names] = form_of(names, declared, optional)
             if form.unknown or not form.is_sample:
-                head = [row, *islice(rows_of(file, name, BadRecords()), HEAD)]
-                check_columns(name, head, declared, optional)
+                head = [row, *islice(rows_of(file, BadRecords()), HEAD)]
+                check_columns(file.name, head, declared, optional)
             else:
                 read = {column: meaning for meaning, column in form.columns.items()}
                 meanings |= dict.fromkeys(names, LEFT_OUT) | read
         try:
             content = _content(row.fields, forms[names], optional)
         except ValueError as error:
-            bad_records.add(f"{name}:{row.line}", str(error))
+            bad_records.add(f"{file.name}:{row.line}", str(error))
         else:
             yield row.line, content
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
-VERSION = 11
+VERSION = 12
 """Cache version; increase it when the same files give another index or other tokens."""
 _CHUNK = 1 << 16
 """Records whose entries are Python objects at a time."""
@@ -39,7 +39,6 @@ class RecordSource:
     parts = 1
     ignored = 0
     note = ""
-    is_cut = False
     meanings: Mapping[str, str] = {}
 
     def __init__(self, name: str, records: Sequence[Record]) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby, islice, zip_longest
+from shlex import quote
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.text_file import TextFile, parse_json
-from gearshift.models.language.readers.records import PIECE_MARK, Record, Turn, document, exchanges
+from gearshift.models.language.readers.records import Record, Turn, document, exchanges
 
 PART = 1 << 18
 """Characters after which a text is cut: tokenizers takes some hundred bytes for each."""
@@ -21,44 +21,38 @@ PIECES = 50
 
 
 def records_of(lines: Iterable[str], name: str) -> Iterator[Record]:
-    """The records of one text, cut at line ends into texts of about PART characters."""
-    for text in _cut(lines, PART):
-        yield document(name, text)
-
-
-def _cut(lines: Iterable[str], minimum: int) -> Iterator[str]:
-    """Texts of whole lines, of `minimum` characters or more but for the last one."""
+    """The records of one text, cut at line ends into texts of PART characters or more."""
     buffer: list[str] = []
     size = 0
     for line in lines:
         buffer.append(line)
         size += len(line) + 1
-        if size >= minimum:
-            yield "\n".join(buffer)
+        if size >= PART:
+            yield document(name, "\n".join(buffer))
             buffer = []
             size = 0
     if any(line.strip() for line in buffer):
-        yield "\n".join(buffer)
+        yield document(name, "\n".join(buffer))
 
 
-def read_whole(file: TextFile, name: str) -> Iterator[Record]:
+def read_whole(file: TextFile) -> Iterator[Record]:
     """The file as one text, which may come in parts."""
     file.first_line()  # raises DataError if the file is empty
-    yield from records_of(file.lines(), name)
+    yield from records_of(file.lines(), file.name)
 
 
-def read_documents(file: TextFile, name: str) -> Iterator[Record]:
-    """The documents of a single file: neighboring blocks, joined up to PIECE characters.
+def read_documents(file: TextFile) -> Iterator[Record]:
+    """The documents of one of few files: neighboring blocks, joined up to PIECE characters.
 
     Blocks stay whole, up to PART. In a text without blank lines every line is a block.
     """
     with suppress(ValueError):
         if isinstance(parse_json(file.first_line()), dict):
             raise DataError(
-                f"'{name}' is not text, but lines of JSON",
+                f"'{file.name}' is not text, but lines of JSON",
                 where=f"data.path, {file.path}",
                 allowed="lines of JSON in a file with the suffix .jsonl",
-                hint=f"rename it, such as  mv {shlex.quote(name)} {shlex.quote(name)}.jsonl",
+                hint=f"rename it, such as  mv {quote(file.name)} {quote(file.name)}.jsonl",
             )
     minimum = min(PIECE, len(next(file.chunks())) // PIECES)
     blocks = groupby(file.lines(), lambda line: bool(line.strip()))
@@ -78,33 +72,16 @@ def read_documents(file: TextFile, name: str) -> Iterator[Record]:
                 buffer.append("")
             is_full = in_block and size >= minimum
         if is_full:
-            yield _numbered(buffer, name, number)
+            yield _numbered(buffer, file.name, number)
             number += 1
             size = 0
             buffer = []
     if buffer:
-        yield _numbered(buffer, name, number)
+        yield _numbered(buffer, file.name, number)
 
 
 def _numbered(lines: list[str], name: str, number: int) -> Record:
     return document(f"{name}#{number:06}", "\n".join(lines).rstrip("\n"))
-
-
-def pieces(texts: Iterable[Record], minimum: int) -> Iterator[Record]:
-    """Each text in parts of whole lines, of `minimum` characters or more.
-
-    The parts are groups of their own. Those of one text follow one another, and are numbered
-    through.
-    """
-    name = None
-    number = 0
-    for text in texts:
-        if text.group != name:
-            name = text.group
-            number = 0
-        for part in _cut(text.text.split("\n"), minimum):
-            yield document(f"{name}{PIECE_MARK}{number:06}", part)
-            number += 1
 
 
 def read_parallel(
