@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from gearshift.engines.base import Shape, kind_shape
 from gearshift.training.checkpoint import manifest, tensor_file
@@ -149,36 +149,17 @@ class Checkpoint:
         Reads the weights, and those of model.safetensors.
         """
         for name, used in self.used_kind(kind).items():
-            for extent in self._stored[used, name]:
-                self._check_extent(name, extent)
-        if all(file.name != manifest.MODEL for file in self.manifest.files):
-            return
+            for file, _, start, stop in self.located(used, name, 0, prod(self.shapes[name])):
+                for first in range(start, stop, _AT_ONCE):
+                    part = self.interval(used, name, first, min(stop, first + _AT_ONCE))
+                    self.check_weight(name, part, file)
         path = self.folder / manifest.MODEL
-        with _read_errors(path):
-            entries, _ = tensor_file.read_head(path)
-        for name, ((dtype, shape), offset) in entries.items():
-            if name in self.shapes:
-                self._check_extent(
-                    name,
-                    _Extent(
-                        0,
-                        prod(shape),
-                        path.name,
-                        offset,
-                        dtype,
-                    ),
-                )
-
-    def _check_extent(self, name: str, extent: _Extent) -> None:
-        size = extent.stop - extent.start
-        for start in range(0, size, _AT_ONCE):
-            part = torch.empty(min(_AT_ONCE, size - start), dtype=extent.dtype)
-            self._read(
-                extent.file,
-                extent.offset + start * extent.dtype.itemsize,
-                part,
-            )
-            self.check_weight(name, part, extent.file)
+        if path.is_file():
+            with _read_errors(path), safe_open(path, "pt") as tensors:
+                for name in self.shapes.keys() & tensors.keys():
+                    values = tensors.get_tensor(name)
+                    if values.numel():
+                        self.check_weight(name, values, path.name)
 
     def check_weight(self, name: str, values: Tensor, file: str) -> None:
         """Raise CheckpointError if `values` of the weight `name`, in `file`, are not finite.
