@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +55,6 @@ if TYPE_CHECKING:
     from gearshift.models.language.dialogues import Samples
     from gearshift.models.language.model import Transformer
     from gearshift.models.language.pretrained import FromFolder, Pretrained
-    from gearshift.models.language.sources import Mixture
 
 _MARK = "//"
 """Between the name of a source and that of a group in it: no name of a file has it."""
@@ -149,19 +147,18 @@ class LanguageTask(FamilyTask):
     def _split(self, corpora: Sequence[Corpus]) -> None:
         """Split each source, and record the groups of all. Raises DataError."""
         earlier = self.rule.earlier or {}
-        names = []
         if len(corpora) > 1 or any(_MARK in group for group in earlier):
             from gearshift.models.language import sources
 
             names = sources.source_names(self.paths)
             sources.check_sources(corpora)
-        if len(corpora) > 1:
-            self.names = names
-        for name, corpus in zip(names, corpora, strict=False):
-            prefix = name + _MARK
-            # A source alone has its groups in a run of several, too.
-            if self.names or any(group.startswith(prefix) for group in earlier):
-                corpus.prefix = prefix
+            for name, corpus in zip(names, corpora, strict=True):
+                prefix = name + _MARK
+                # A source alone has its groups in a run of several, too.
+                if len(names) > 1 or any(group.startswith(prefix) for group in earlier):
+                    corpus.prefix = prefix
+            if len(names) > 1:
+                self.names = names
         groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
         for corpus in corpora:
             splits = split_groups(corpus.groups, self.rule, self.noun)
@@ -181,18 +178,19 @@ class LanguageTask(FamilyTask):
 
             kind = Dialogues
         parts: dict[SplitName, list[Samples]] = {name: [] for name in SPLITS}
+        tokens = dict.fromkeys(SPLITS, 0)
         sums: Counter[str] = Counter()
+        longest = 0
         for corpus in corpora:
             encoded = encode(corpus, self.tokenizer)
             for side, (name, numbers) in enumerate(corpus.members(self.groups).items()):
-                parts[name].append(kind(encoded, corpus, numbers, rules, side))
+                samples = kind(encoded, corpus, numbers, rules, side)
+                parts[name].append(samples)
+                tokens[name] += samples.tokens
+                longest = max(longest, samples.whole_length)
+                sums.update(truncated_prompts=samples.truncated, skipped_rows=samples.skipped)
             size = corpus.source.size or int(encoded.text_bytes.sum())
             sums.update(corpus.left_out, bytes=size, tokens=len(encoded), records=len(corpus))
-        samples = list(chain.from_iterable(parts.values()))
-        tokens = {}
-        for name, of_sources in parts.items():
-            self.splits[name] = self._whole(of_sources)
-            tokens[name] = sum(part.tokens for part in of_sources)
         if not self.is_chat and tokens["train"] < rules.length:
             raise DataError(
                 f"the training split has {tokens['train']} tokens, "
@@ -205,39 +203,41 @@ class LanguageTask(FamilyTask):
 
         facts = self._facts_of_files(corpora)
         if self.names:
-            shares = self.data("train").shares.tolist()
+            from gearshift.models.language.sources import Mixture
+
+            mixtures = {name: Mixture(parts[name], self.weights) for name in SPLITS}
+            self.splits.update(mixtures)
+            shares = mixtures["train"].shares.tolist()
             facts["sources"] = {
                 name: {"samples": len(part), "share": share}
                 for name, part, share in zip(self.names, parts["train"], shares, strict=True)
             }
+        else:
+            self.splits.update({name: parts[name][0] for name in SPLITS})
         facts["bytes"] = sums.pop("bytes")
         records = sums.pop("records")
         facts["exchanges" if self.is_chat else "documents"] = records
-        truncated = sum(split.truncated for split in samples)
         facts |= {
             "mean_tokens": round(sums.pop("tokens") / records, 1),
             "tokenizer": self.tokenizer.name,
             "seq_len": rules.length,
             "tokens": tokens,
-            "truncated_prompts": truncated,
             **sums,
-            "skipped_rows": sums["skipped_rows"] + sum(split.skipped for split in samples),
         }
-        if truncated:
-            longest = max(split.whole_length for split in samples)
-            if longest > rules.length:
-                advice = f", or set  --seq-len {longest}"
-            else:
-                advice = ""
-            facts["warning"] = f"{truncated} prompts lose their start: shorten them{advice}"
+        if sums["truncated_prompts"]:
+            advice = f", or set  --seq-len {longest}" if longest > rules.length else ""
+            facts["warning"] = (
+                f"{sums['truncated_prompts']} prompts lose their start: shorten them{advice}"
+            )
         return facts
 
     def _facts_of_files(self, corpora: Sequence[Corpus]) -> dict[str, Any]:
         """What is known of the files before their samples."""
+        sources = [corpus.source for corpus in corpora]
         facts: dict[str, Any] = {
-            "source": " + ".join(corpus.source.name for corpus in corpora),
-            "kind": "conversations" if self.is_chat else "text",
-            "format": " and ".join(dict.fromkeys(corpus.source.format for corpus in corpora)),
+            "source": " + ".join(source.name for source in sources),
+            "kind": self._kind,
+            "format": " and ".join(dict.fromkeys(source.format for source in sources)),
         }
         meanings: dict[str, str] = {}
         assumed = []
@@ -250,13 +250,9 @@ class LanguageTask(FamilyTask):
             facts["encoding"] = "; ".join(assumed)
         return facts
 
-    def _whole(self, parts: Sequence[Samples]) -> Samples | Mixture:
-        """The samples of all sources."""
-        if not self.names:
-            return parts[0]
-        from gearshift.models.language.sources import Mixture
-
-        return Mixture(parts, self.weights)
+    @property
+    def _kind(self) -> str:
+        return "conversations" if self.is_chat else "text"
 
     def setup_without_data(self) -> None:
         self.tokenizer = self._load_tokenizer()
@@ -266,13 +262,11 @@ class LanguageTask(FamilyTask):
 
     def continue_from(self, first: LanguageTask) -> None:
         """Check that the data is of the same kind as that of `first`. Raises DataError."""
-        old = "conversations" if first.is_chat else "text"
-        new = "conversations" if self.is_chat else "text"
-        if old != new:
+        if self.is_chat != first.is_chat:
             raise DataError(
-                f"the new data is {new}, but the run trains on {old}",
+                f"the new data is {self._kind}, but the run trains on {first._kind}",
                 where="data.path",
-                allowed=old,
+                allowed=first._kind,
             )
 
     def _load_tokenizer(self, texts: Callable[[int], Iterable[str]] | None = None) -> Tokenizer:
@@ -546,12 +540,7 @@ def read(
     if not path.startswith("embedded:"):
         from gearshift.models.language.readers.files import read_corpus  # with all formats
 
-        return read_corpus(
-            Path(path).expanduser(),
-            answers,
-            on_bad,
-            columns,
-        )
+        return read_corpus(Path(path).expanduser(), answers, on_bad, columns)
     if path == "embedded:python":
         from gearshift.models.language.embedded import read_documents
 
