@@ -120,26 +120,16 @@ def predict(
     """
     half = split.length // 2
     rows = [split.sample(index) for index in spread_positions(len(split), shown)]
-    prompts = []
-    targets = []
-    for row in rows:
-        prompt, target = _prompt_and_target(row, half)
-        prompts.append(prompt)
-        targets.append(target)
+    pairs = [_prompt_and_target(row, half) for row in rows]
+    prompts = [prompt for prompt, _ in pairs]
     sampling = Sampling(min(WRITTEN_TOKENS, half), temperature)
     generated = continue_tokens(model, prompts, sampling, tokenizer.pad, device)
 
     table = []
-    for row, prompt, target, written in zip(rows, prompts, targets, generated, strict=True):
+    for row, (prompt, target), written in zip(rows, pairs, generated, strict=True):
+        texts = [readable(tokens, tokenizer) for tokens in (prompt, target, written)]
         accuracy = np.mean(np.equal(target, written[: len(target)]))
-        cells = (
-            row.name,
-            readable(prompt, tokenizer),
-            readable(target, tokenizer),
-            readable(written, tokenizer),
-            float(accuracy),
-        )
-        table.append(cells)
+        table.append((row.name, *texts, float(accuracy)))
     return Predictions(("source", "prompt", "target", "generated", "token accuracy"), table)
 
 

@@ -65,10 +65,7 @@ class FileSource:
 
     def part_name(self, part: int) -> str:
         """Name of a part for messages."""
-        file = self._files[part]
-        if file == self._path:
-            return file.name
-        return file.relative_to(self._path).as_posix()
+        return data_files.name_in(self._path, self._files[part])
 
     def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
         """The records of a part; invalid rows go to `bad_records`. Raises DataError.
