@@ -199,10 +199,7 @@ def _length(value: Any) -> int:
     """Length of the first axis of the first tensor; texts are a list with one entry per sample."""
     if isinstance(value, Tensor):
         return value.shape[0]
-    if isinstance(value, Mapping):
-        inner = list(value.values())
-    else:
-        inner = value
+    inner = list(value.values()) if isinstance(value, Mapping) else value
     if isinstance(inner[0], str | bytes):
         return len(inner)
     return _length(inner[0])

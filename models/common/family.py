@@ -266,9 +266,7 @@ class FamilyTask:
 def loss_of(sums: Measured) -> Tensor:
     """The sum of the loss, of what `FamilyTask.measure` gives."""
     loss = sums["loss"]
-    if isinstance(loss, tuple):
-        return loss[0]
-    return loss
+    return loss[0] if isinstance(loss, tuple) else loss
 
 
 @dataclass(frozen=True)
@@ -286,8 +284,7 @@ class RecordSplit:
         return len(self.numbers)
 
     def sample(self, index: int, draws: Draws) -> Any:
-        number = int(self.numbers[index])
-        return self.make(number, int(self.given[index]), draws)
+        return self.make(int(self.numbers[index]), int(self.given[index]), draws)
 
 
 class Sums:
@@ -311,10 +308,7 @@ class Sums:
         """What `batch` adds: float64. Raises ValueError if names differ from those before."""
         vectors = {}
         for name, value in self._measure(model, batch).items():
-            if isinstance(value, tuple):
-                parts = value
-            else:
-                parts = (value,)
+            parts = value if isinstance(value, tuple) else (value,)
             vectors[name] = [_vector(part) for part in parts]
         lengths = {name: sum(map(len, parts)) for name, parts in vectors.items()}
         self._lengths = self._lengths or lengths
@@ -372,9 +366,7 @@ def padded(
 
 def path_of(text: str | None) -> Path | None:
     """The path of a setting."""
-    if text is None:
-        return None
-    return Path(text).expanduser()
+    return None if text is None else Path(text).expanduser()
 
 
 def spread_positions(count: int, limit: int) -> list[int]:
@@ -418,10 +410,7 @@ def save_facts(facts: Any, folder: Path | None, name: str = FACTS_FILE) -> None:
 
 def load_facts(folder: Path | None, kind: type[Facts], name: str = FACTS_FILE) -> Facts:
     """The saved facts, a dataclass `kind`. Reads the disk. Raises DataError."""
-    if folder is None:
-        path = Path(name)
-    else:
-        path = folder / name
+    path = (folder or Path()) / name
     with library_errors(
         f"'{path}' cannot be read",
         str(path.parent.absolute()),

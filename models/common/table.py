@@ -23,9 +23,7 @@ from gearshift.models.common.text_file import TextFile
 
 def text_of(cell: object) -> str:
     """The text in a cell, without space around it; empty for none."""
-    if cell is None:
-        return ""
-    return str(cell).strip()
+    return "" if cell is None else str(cell).strip()
 
 
 def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
@@ -122,10 +120,7 @@ class Table:
 
         def next_lines() -> Iterator[str]:
             while True:
-                if again:
-                    text = again.popleft()
-                else:
-                    text = next(lines, "")
+                text = again.popleft() if again else next(lines, "")
                 if not text:
                     return
                 row_lines.append(text)
@@ -216,10 +211,7 @@ class Table:
         text = text_of(cell)
         if text.lower() in MISSING:
             return nan
-        if self._delimiter == ",":
-            number = text
-        else:
-            number = text.replace(",", ".")
+        number = text if self._delimiter == "," else text.replace(",", ".")
         if not _IS_NUMBER.fullmatch(number):
             raise ValueError(f"{name} '{cell}' is not a number")
         self._marks |= {*".,"} & {*text}

@@ -324,10 +324,7 @@ class FromFolder:
             names = ("bos_token_id", "eos_token_id", "pad_token_id")
             generation = {name: config.get(name) for name in names}
         known = generation.get("eos_token_id")
-        if isinstance(known, list):
-            ends = known
-        else:
-            ends = [known]
+        ends = known if isinstance(known, list) else [known]
         new_ends = [token for token in tokenizer.stops if token not in ends]
         if new_ends:
             generation["eos_token_id"] = [token for token in ends if token is not None] + new_ends

@@ -129,10 +129,7 @@ class TokenWindows:
         self.tokens = int(self._starts[-1])
         text_bytes = encoded.text_bytes[numbers].sum()
         self.bytes_per_token = float(text_bytes / self.tokens)
-        if rules.single_document:
-            self._blocks = self._starts
-        else:
-            self._blocks = self._starts[[0, -1]]
+        self._blocks = self._starts if rules.single_document else self._starts[[0, -1]]
         """Where rows are cut anew."""
         # Rows are numbered through; the last one of a block may be short.
         rows = -(-np.diff(self._blocks) // self.length)
