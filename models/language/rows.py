@@ -54,11 +54,9 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
     time = inputs.shape[1]
 
     boundaries: list[int] = []
-    begin = 0
-    for row in rows:
-        boundaries += [begin, *(begin + start for start in row.starts)]
-        begin += time
-    boundaries.append(begin)
+    for number, row in enumerate(rows):
+        boundaries += [number * time + start for start in (0, *row.starts)]
+    boundaries.append(labels.numel())
 
     batch = {
         "input_ids": inputs,

@@ -65,10 +65,8 @@ class Checkpoint:
         """Optimizer steps taken, by parameter."""
 
         self._stored: dict[tuple[str, str], list[_Extent]] = {}
-        for name in self.shapes:
-            self._stored[WEIGHT, name] = []
-        for name in self.buffer_shapes:
-            self._stored[BUFFER, name] = []
+        self._stored.update({(WEIGHT, name): [] for name in self.shapes})
+        self._stored.update({(BUFFER, name): [] for name in self.buffer_shapes})
         for file in written.files:
             if manifest.RANK_FILE.match(file.name):
                 with _read_errors(folder / file.name):

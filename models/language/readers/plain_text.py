@@ -21,18 +21,24 @@ PIECES = 50
 
 
 def records_of(lines: Iterable[str], name: str) -> Iterator[Record]:
-    """The records of one text, cut at line ends into texts of PART characters or more."""
+    """The records of one text, cut at line ends into texts of about PART characters."""
+    for text in _cut(lines, PART):
+        yield document(name, text)
+
+
+def _cut(lines: Iterable[str], minimum: int) -> Iterator[str]:
+    """Texts of whole lines, of `minimum` characters or more but for the last one."""
     buffer: list[str] = []
     size = 0
     for line in lines:
         buffer.append(line)
         size += len(line) + 1
-        if size >= PART:
-            yield document(name, "\n".join(buffer))
+        if size >= minimum:
+            yield "\n".join(buffer)
             buffer = []
             size = 0
     if any(line.strip() for line in buffer):
-        yield document(name, "\n".join(buffer))
+        yield "\n".join(buffer)
 
 
 def read_whole(file: TextFile) -> Iterator[Record]:
@@ -55,33 +61,32 @@ def read_documents(file: TextFile) -> Iterator[Record]:
                 hint=f"rename it, such as  mv {quote(file.name)} {quote(file.name)}.jsonl",
             )
     minimum = min(PIECE, len(next(file.chunks())) // PIECES)
-    blocks = groupby(file.lines(), lambda line: bool(line.strip()))
-    texts = (True for is_text, _ in blocks if is_text)
-    by_line = len(list(islice(texts, 2))) == 1
+    blocks = (is_text for is_text, _ in groupby(file.lines(), _is_text) if is_text)
+    by_line = len(list(islice(blocks, 2))) == 1
     number = 0
     size = 0
     buffer: list[str] = []
-    for line in file.lines():
-        in_block = bool(buffer and buffer[-1])
-        if line.strip():
-            buffer.append(line)
-            size += len(line) + (in_block and not by_line)
-            is_full = size >= (minimum if by_line else PART)
-        else:
-            if in_block:
-                buffer.append("")
-            is_full = in_block and size >= minimum
-        if is_full:
-            yield _numbered(buffer, file.name, number)
-            number += 1
-            size = 0
-            buffer = []
+    for is_text, lines in groupby(file.lines(), _is_text):
+        if not is_text:
+            continue
+        for text in _cut(lines, 1 if by_line else PART):
+            buffer.append(text)
+            size += len(text)
+            if size >= minimum:
+                yield _numbered(file, number, buffer, by_line)
+                number += 1
+                size = 0
+                buffer = []
     if buffer:
-        yield _numbered(buffer, file.name, number)
+        yield _numbered(file, number, buffer, by_line)
 
 
-def _numbered(lines: list[str], name: str, number: int) -> Record:
-    return document(f"{name}#{number:06}", "\n".join(lines).rstrip("\n"))
+def _is_text(line: str) -> bool:
+    return bool(line.strip())
+
+
+def _numbered(file: TextFile, number: int, blocks: list[str], by_line: bool) -> Record:
+    return document(f"{file.name}#{number:06}", ("\n" if by_line else "\n\n").join(blocks))
 
 
 def read_parallel(
