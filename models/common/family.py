@@ -24,6 +24,7 @@ from gearshift.models.base import (
     Batch,
     Context,
     Draws,
+    Facts,
     Goal,
     Groups,
     Loss,
@@ -31,6 +32,7 @@ from gearshift.models.base import (
     NumUnits,
     Split,
     SplitName,
+    Tensors,
 )
 from gearshift.models.common.data_reports import library_errors
 from gearshift.models.common.layers import HasFrozenParts, count_flops
@@ -254,7 +256,7 @@ class FamilyTask:
             return self.parts[ENCODER]
         return ()
 
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> Facts:
         """The numbers of groups and samples of each split, and the initial weights."""
         facts: dict[str, Any] = {}
         if self.groups:
@@ -292,8 +294,8 @@ class Sums:
 
     def __init__(
         self,
-        measure: Callable[[Module, Batch], Mapping[str, Any]],
-        scores: Callable[[Mapping[str, Tensor]], Scores],
+        measure: Callable[[Module, Batch], Facts],
+        scores: Callable[[Tensors], Scores],
     ) -> None:
         """`measure` gives by name what a batch adds, a tensor or number or a tuple of them.
 
@@ -336,7 +338,7 @@ def _vector(value: Any) -> Tensor:
     return value.double().flatten()
 
 
-def means(pairs: Mapping[str, Tensor]) -> Scores:
+def means(pairs: Tensors) -> Scores:
     """The mean of each pair of sum and count; None where the count is 0."""
     scores: Scores = {}
     for name, pair in pairs.items():
@@ -396,7 +398,7 @@ def printable(text: str) -> str:
 
 FACTS_FILE = "model_facts.json"
 """Facts of the data that setup saves in the run folder for a trained model without its data."""
-Facts = TypeVar("Facts")
+SavedFacts = TypeVar("SavedFacts")
 
 
 def save_facts(facts: Any, folder: Path | None, name: str = FACTS_FILE) -> None:
@@ -408,7 +410,7 @@ def save_facts(facts: Any, folder: Path | None, name: str = FACTS_FILE) -> None:
         write_if_changed(folder / name, json.dumps(asdict(facts), indent=1))
 
 
-def load_facts(folder: Path | None, kind: type[Facts], name: str = FACTS_FILE) -> Facts:
+def load_facts(folder: Path | None, kind: type[SavedFacts], name: str = FACTS_FILE) -> SavedFacts:
     """The saved facts, a dataclass `kind`. Reads the disk. Raises DataError."""
     path = (folder or Path()) / name
     with library_errors(

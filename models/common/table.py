@@ -20,13 +20,16 @@ from gearshift.models.common.data_files import check_expansion, check_reader, un
 from gearshift.models.common.data_reports import IGNORE, BadRecords, library_errors
 from gearshift.models.common.text_file import TextFile
 
+Meanings = Mapping[str, str]
+"""What columns mean, by their names."""
+
 
 def text_of(cell: object) -> str:
     """The text in a cell, without space around it; empty for none."""
     return "" if cell is None else str(cell).strip()
 
 
-def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
+def renamed(header: Sequence[object], declared: Meanings) -> list[str]:
     """The names of the columns of a table, replaced by their meanings; empty if ignored."""
     meanings = []
     for cell in header:
@@ -36,7 +39,7 @@ def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
     return meanings
 
 
-def columns_option(meanings: Mapping[str, str]) -> str:
+def columns_option(meanings: Meanings) -> str:
     """The option that sets the meaning of each column, quoted for a shell."""
     items = [f"{name}={meaning}" for name, meaning in meanings.items()]
     return f"--set {shlex.quote(f'data.columns={json.dumps(items, ensure_ascii=False)}')}"

@@ -10,7 +10,7 @@ from gearshift.models.common.noise_control import of_other_groups
 from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.model import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, text_of
-from gearshift.models.language.rows import Row, Rules, TokenWindows
+from gearshift.models.language.rows import Bands, Row, Rules, TokenWindows
 
 
 class Dialogues:
@@ -159,7 +159,7 @@ class Dialogues:
             matched=bool(is_true),
         )
 
-    def control(self, train: Dialogues, size: int) -> dict[str, dict[str, float]]:
+    def control(self, train: Dialogues, size: int) -> Bands:
         """The bands of the metrics on permuted answers: chance is guessing one of the labels."""
         return {
             "exact_match": {"max": 2 / len(np.unique(self._labels))},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import torch
 from gearshift.models.base import DataError, Message, Prompt, Sampling
 from gearshift.models.common.data_reports import BadRecords, OnBad
 from gearshift.models.common.predictions import input_errors
+from gearshift.models.common.table import Meanings
 from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.preview import choose
 from gearshift.models.language.readers.columns import contents
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 ALLOWED = "a text, which is one prompt, or a table or JSON with a prompt in each row"
 
 
-def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list[Prompt]:
+def read_prompts(path: Path, declared: Meanings, on_bad: OnBad) -> list[Prompt]:
     """The prompts in a file: one for each row of JSONL, JSON and CSV, or one of a text.
 
     Answers of rows are left out. `declared`: see form_of. Reads the disk. Raises DataError.

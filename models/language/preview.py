@@ -27,7 +27,10 @@ WRITTEN_TOKENS = 64
 Tokens = list[int]
 
 
-def sample_text(row: Row, tokenizer: Tokenizer) -> list[SamplePart]:
+def sample_text(
+    row: Row,
+    tokenizer: Tokenizer,
+) -> list[SamplePart]:
     """A row as text; neighboring tokens that are all labels, or none of them, are one part."""
     # The first token is context: a label is the token after its input.
     in_loss = np.append(False, row.labels != IGNORE)
@@ -60,7 +63,11 @@ def _with_ends(tokens: Tokens, begin: int, tokenizer: Tokenizer) -> str:
     return text + whole[len(before) :]
 
 
-def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+def choose(
+    logits: Tensor,
+    sampling: Sampling,
+    generator: torch.Generator,
+) -> int:
     """The next token by `logits` [vocabulary], float32; `sampling` has a temperature.
 
     Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020 (top-p); Fan et al.,
@@ -125,11 +132,11 @@ def predict(
     sampling = Sampling(min(WRITTEN_TOKENS, half), temperature)
     generated = continue_tokens(model, prompts, sampling, tokenizer.pad, device)
 
-    table = []
+    table: list[list[str | float | None]] = []
     for row, (prompt, target), written in zip(rows, pairs, generated, strict=True):
         texts = [readable(tokens, tokenizer) for tokens in (prompt, target, written)]
         accuracy = np.mean(np.equal(target, written[: len(target)]))
-        table.append((row.name, *texts, float(accuracy)))
+        table.append([row.name, *texts, float(accuracy)])
     return Predictions(("source", "prompt", "target", "generated", "token accuracy"), table)
 
 

@@ -18,6 +18,8 @@ from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.model import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, text_of
 
+Bands = dict[str, dict[str, float]]
+"""Bounds of metrics in a noise control: min, max and chance, as far as they are known."""
 MULTIPLE = 8
 """Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""
 
@@ -40,7 +42,11 @@ class Row:
     """The number of its source; None: there is one source."""
 
 
-def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]:
+def collate(
+    rows: Sequence[Row],
+    pad: int,
+    length: int | None,
+) -> dict[str, Any]:
     """Collate `rows`, padded at the end to `length`, or to the longest in multiples of 8.
 
     `input_ids`, `labels` int64 and `attention_mask` bool, each [batch, time]; `boundaries` int32,
@@ -167,7 +173,7 @@ class TokenWindows:
             self.bytes_per_token,
         )
 
-    def control(self, train: TokenWindows, size: int) -> dict[str, dict[str, float]]:
+    def control(self, train: TokenWindows, size: int) -> Bands:
         """The band of the loss on shuffled rows in nats per token, from token counts alone.
 
         `chance`: under the token frequencies of `train` (one added to each of the `size` counts).

@@ -20,12 +20,14 @@ from gearshift.models.base import (
     Batch,
     Context,
     DataError,
+    Facts,
     Loss,
     Predictions,
     Prompt,
     SamplePart,
     Sampling,
     SplitName,
+    Tensors,
 )
 from gearshift.models.catalog import folder_of, local_path
 from gearshift.models.common import layers
@@ -52,6 +54,7 @@ from gearshift.models.language.tokenizer import ByteTokenizer, Tokenizer
 if TYPE_CHECKING:
     import tokenizers
 
+    from gearshift.models.common.table import Meanings
     from gearshift.models.language.dialogues import Samples
     from gearshift.models.language.model import Transformer
     from gearshift.models.language.pretrained import FromFolder, Pretrained
@@ -167,7 +170,7 @@ class LanguageTask(FamilyTask):
         self.groups = groups
         self.save_split(groups)
 
-    def _build_splits(self, corpora: Sequence[Corpus], rules: Rules) -> dict[str, Any]:
+    def _build_splits(self, corpora: Sequence[Corpus], rules: Rules) -> Facts:
         """Build the samples of each split; the facts of the data. Raises DataError.
 
         Neither text nor, for a large corpus, tokens are in memory.
@@ -371,7 +374,7 @@ class LanguageTask(FamilyTask):
         nats, correct = self._output(model, batch, measure=True)
         return counts(nats, correct, batch, len(self.names))
 
-    def _scores(self, sums: Mapping[str, Tensor]) -> Scores:
+    def _scores(self, sums: Tensors) -> Scores:
         """Metrics of the summed counts.
 
         bits_per_byte = nats per token × tokens per byte ÷ ln 2, independent of the tokenizer.
@@ -482,7 +485,7 @@ class LanguageTask(FamilyTask):
         names = [name for name, module in model.named_modules() if module in frozen]
         return layers.count_flops(model, (ids, ids, None, True), names)
 
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> Facts:
         facts = {**self._facts, **super().facts()}
         if self.source.coverage:
             facts["pretrained"] = self.source.coverage
@@ -516,7 +519,7 @@ class LanguageTask(FamilyTask):
     def base_folder(self) -> Path | None:
         return self.source.folder
 
-    def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
+    def write_adapted(self, weights: Tensors, folder: Path, *, merged: bool) -> None:
         """Write the tokenizer, and adapters for peft or the merged model for transformers.
 
         Disk access. Raises DataError.
@@ -534,7 +537,7 @@ def read(
     path: str,
     answers: Path | None,
     on_bad: OnBad,
-    columns: Mapping[str, str] | None = None,
+    columns: Meanings | None = None,
 ) -> Corpus:
     """Read the corpus at `data.path`; see read_corpus. Raises DataError."""
     if not path.startswith("embedded:"):

@@ -107,7 +107,13 @@ class Checkpoint:
         for start in range(0, size, _AT_ONCE):
             yield self.interval(kind, name, start, min(size, start + _AT_ONCE))
 
-    def interval(self, kind: str, name: str, start: int, stop: int) -> Tensor:
+    def interval(
+        self,
+        kind: str,
+        name: str,
+        start: int,
+        stop: int,
+    ) -> Tensor:
         """Elements [start, stop) of a flattened tensor.
 
         Raises ValueError if it has fewer, and CheckpointError for an unreadable file.
@@ -159,7 +165,12 @@ class Checkpoint:
                     if values.numel():
                         self.check_weight(name, values, path.name)
 
-    def check_weight(self, name: str, values: Tensor, file: str) -> None:
+    def check_weight(
+        self,
+        name: str,
+        values: Tensor,
+        file: str,
+    ) -> None:
         """Raise CheckpointError if `values` of the weight `name`, in `file`, are not finite.
 
         A weight that is not trained may be infinite, such as a mask.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.recordings.recording import Event
-from gearshift.models.common.table import MISSING, Table, renamed
+from gearshift.models.common.table import MISSING, Meanings, Table, renamed
 from gearshift.models.common.text_file import TextFile
 
 NAMES = ("trial_type", "value")
@@ -20,7 +20,7 @@ NAMES = ("trial_type", "value")
 _KIND = re.compile("_(eeg|ieeg|meg|emg|nirs)$")
 """The end of the name of a recording, which tables of events do not have."""
 _EVENTS = "_events.tsv"
-NO_COLUMNS: Mapping[str, str] = {}
+NO_COLUMNS: Meanings = {}
 
 
 def events_path(recording: Path) -> Path | None:
@@ -51,7 +51,7 @@ def read_events(
     bad_records: BadRecords,
     notes: list[str],
     names: Sequence[str] = NAMES,
-    declared: Mapping[str, str] = NO_COLUMNS,
+    declared: Meanings = NO_COLUMNS,
     needed: Sequence[str] = ("onset", "duration"),
     known: Collection[str] = (),
 ) -> list[Event]:

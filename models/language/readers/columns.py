@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from math import isfinite
 from typing import Any
 
+from gearshift.models.base import Facts
 from gearshift.models.common.data_reports import BadRecords
+from gearshift.models.common.table import Meanings
 from gearshift.models.common.text_file import TextFile, parse_json
 from gearshift.models.language.readers.forms import OPTIONAL, Form, form_of
 from gearshift.models.language.readers.records import Turn
@@ -36,17 +38,16 @@ _ALIASES = {
 }
 """Roles of ShareGPT, and those of APIs and other tools that mean the same."""
 _UNREAD = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
-"""Fields that hold text of a message beside its content."""
+"""Facts that hold text of a message beside its content."""
 LEFT_OUT = "left out"
 HEAD = 300
 """Rows whose columns an error lists: objects of JSON have keys of their own."""
-Fields = Mapping[str, Any]
 Turns = tuple[Turn, ...]
 
 
 def contents(
     file: TextFile,
-    declared: Mapping[str, str],
+    declared: Meanings,
     bad_records: BadRecords,
     meanings: dict[str, str],
     optional: Collection[str] = OPTIONAL,
@@ -76,7 +77,7 @@ def contents(
             yield row.line, content
 
 
-def _content(fields: Fields, form: Form, optional: Collection[str]) -> str | Turns:
+def _content(fields: Facts, form: Form, optional: Collection[str]) -> str | Turns:
     """The text, or the turns of messages or of a request and an answer. Raises ValueError."""
     columns = form.columns
     if not form.is_sample:
@@ -144,19 +145,19 @@ def _joined(parts: Sequence[Any]) -> str | None:
         return None
 
 
-def _side(fields: Fields, column: str, role: str) -> Turns:
+def _side(fields: Facts, column: str, role: str) -> Turns:
     """The turns of a request or an answer: a text, or a list of messages as in TRL."""
     if isinstance(fields[column], list):
         return turns_of(fields[column], column)
     return (Turn(role, _text(fields, column)),)
 
 
-def _optional(fields: Fields, column: str | None) -> str:
+def _optional(fields: Facts, column: str | None) -> str:
     value = fields[column] if column else None
     return value if isinstance(value, str) and value.strip() else ""
 
 
-def _text(fields: Fields, column: str) -> str:
+def _text(fields: Facts, column: str) -> str:
     value = fields[column]
     if isinstance(value, (int, float)) and isfinite(value):
         return json.dumps(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from gearshift.models.common import cache, data_files
 from gearshift.models.common.data_files import identity, unreadable_file
 from gearshift.models.common.data_reports import BadRecords, OnBad
 from gearshift.models.common.split import SPLITS
+from gearshift.models.common.table import Meanings
 from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.readers import plain_text, rows
 from gearshift.models.language.readers.columns import contents
-from gearshift.models.language.readers.corpus import SMALL, VERSION, Corpus, scan
+from gearshift.models.language.readers.corpus import SMALL, VERSION, Corpus, RecordSource, scan
 from gearshift.models.language.readers.records import Record, exchanges
 from gearshift.models.language.readers.rows import file_kind, suffix_of
 
@@ -39,10 +40,10 @@ _ABOUT = re.compile(r"(readme|licen[cs]e|notice|citation)\b", re.IGNORECASE)
 """Names of files about the rows beside them."""
 
 
-class FileSource:
+class FileSource(RecordSource):
     """Files under a path, one part each; or line N of `answers` answers line N of the path."""
 
-    def __init__(self, path: Path, answers: Path | None, columns: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, answers: Path | None, columns: Meanings) -> None:
         """`columns`: see form_of. Raises DataError if there is nothing to read."""
         self.name = str(path)
         self._path = path
@@ -117,7 +118,7 @@ def read_corpus(
     path: Path,
     answers: Path | None,
     on_bad: OnBad,
-    columns: Mapping[str, str] | None = None,
+    columns: Meanings | None = None,
 ) -> Corpus:
     """Read the corpus under `path`; line N of `answers` answers line N of `path`.
 
