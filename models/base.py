@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 Batch = Mapping[str, Any]
+Facts = Batch
+"""What is known of data, or settings, by name."""
+Tensors = Mapping[str, "Tensor"]
 NumUnits = int | Mapping[str, int]
 """Units; or units by term, where a loss is a sum of means over different units."""
 SplitName = Literal["train", "val", "test"]
@@ -74,9 +77,9 @@ class Goal:
 class Loss:
     """A loss summed over its units, and the parts that are logged with it (also sums)."""
 
-    sum: Tensor | Mapping[str, Tensor]
+    sum: Tensor | Tensors
     """Or a sum for each term of `Task.num_units`: the loss is then the sum of their means."""
-    parts: Mapping[str, Tensor]
+    parts: Tensors
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class Task(Protocol):
     def flops_per_sample(self, model: Module) -> float | None:
         """Operations of forward and backward for one sample; None: unknown."""
 
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> Facts:
         """Facts of the data for the user: counts, splits, what was left out.
 
         In a noise control also `control`: for each metric that must be at chance, those of
@@ -239,7 +242,7 @@ class ContinualTask(Protocol):
 class EncoderInputs(Protocol):
     """The inputs of a frozen encoder over one split, each once."""
 
-    made_from: Mapping[str, Any]
+    made_from: Facts
     """What they depend on, as JSON: files with their identity, preprocessing, seed."""
 
     def __len__(self) -> int: ...
@@ -268,7 +271,7 @@ class HasFrozenEncoder(Protocol):
     def encoder_inputs(self, split: SplitName) -> EncoderInputs:
         """The inputs of the encoder over a split, in training and in evaluation."""
 
-    def encode(self, model: Module, batch: Batch) -> Mapping[str, Tensor]:
+    def encode(self, model: Module, batch: Batch) -> Tensors:
         """The outputs for a batch: by name, one row per input, all of one shape. Collective."""
 
     def use_features(self, features: Mapping[SplitName, CachedFeatures]) -> None:
@@ -303,7 +306,7 @@ class HasBaseWeights(Protocol):
     def base_folder(self) -> Path | None:
         """The folder with the pretrained weights of the model; None: it has none."""
 
-    def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
+    def write_adapted(self, weights: Tensors, folder: Path, *, merged: bool) -> None:
         """Write the adapters, alone or `merged` with the frozen weights. Raises DataError."""
 
 
@@ -458,7 +461,7 @@ class GeneratesText(WorksWithoutData, Protocol):
 class HasOnnxFormat(Protocol):
     """A task whose model ONNX can express."""
 
-    def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
+    def onnx_model(self, model: Module) -> tuple[Module, Tensors]:
         """What to export of `model`, in evaluation mode, and its inputs by name for some samples.
 
         The inputs are the positional arguments; their first axis is the batch. It returns a tensor,

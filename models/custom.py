@@ -14,7 +14,7 @@ from torch.nn import Module
 from torch.utils._pytree import tree_map
 from torch.utils.data import default_collate
 
-from gearshift.models.base import Batch, DataError, Draws, Split, SplitName
+from gearshift.models.base import Batch, DataError, Draws, Facts, Split, SplitName
 from gearshift.models.catalog import Stage
 from gearshift.models.common.family import FamilyTask, Measured, loss_of
 from gearshift.models.common.split import SPLITS
@@ -35,11 +35,11 @@ class CustomTask(FamilyTask, ABC):
     """Names of the parts of a sample in a batch, where a sample is a tuple."""
     defaults: Mapping[str, Any] = {}
     """Settings of any section, nested or dotted: `{"optim": {"lr": 1e-3}}`."""
-    sizes: Mapping[str, Mapping[str, Any]] = {}
+    sizes: Mapping[str, Facts] = {}
     """The settings that each size changes, from small to large; the first is the default."""
     stages: Sequence[Stage] = ()
     """What mode `staged` trains, in this order, each in its own run."""
-    stage_settings: Mapping[str, Mapping[str, Any]] = {}
+    stage_settings: Mapping[str, Facts] = {}
     """The settings that each stage changes: what it builds, trains and freezes."""
 
     @abstractmethod
@@ -153,7 +153,7 @@ class CustomTask(FamilyTask, ABC):
         narrow: Batch = tree_map(_narrow, batch)
         return narrow
 
-    def _named(self, sample: Any) -> Mapping[str, Any]:
+    def _named(self, sample: Any) -> Facts:
         if isinstance(sample, Mapping):
             return sample
         if isinstance(sample, tuple | list) and len(sample) == len(self.fields):
@@ -199,10 +199,7 @@ def _length(value: Any) -> int:
     """Length of the first axis of the first tensor; texts are a list with one entry per sample."""
     if isinstance(value, Tensor):
         return value.shape[0]
-    if isinstance(value, Mapping):
-        inner = list(value.values())
-    else:
-        inner = value
+    inner = list(value.values()) if isinstance(value, Mapping) else value
     if isinstance(inner[0], str | bytes):
         return len(inner)
     return _length(inner[0])

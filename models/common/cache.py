@@ -11,12 +11,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from gearshift.models.base import DataError
+from gearshift.models.base import DataError, Facts
 from gearshift.models.common.array_file import Arrays, Open
 from gearshift.models.common.data_files import CACHE_VARIABLE, cache_folder
 
@@ -27,7 +26,7 @@ _unwritten: dict[str, Arrays] = {}
 
 def arrays(
     name: str,
-    made_from: Mapping[str, Any],
+    made_from: Facts,
     make: Callable[[], Mapping[str, ndarray]],
 ) -> Arrays:
     """The arrays that `make` returns, read-only; mapped from disk if they were cached before.
@@ -54,7 +53,7 @@ def arrays(
 
 def streamed(
     name: str,
-    made_from: Mapping[str, Any],
+    made_from: Facts,
     write: Callable[[Open], None],
     size: int,
 ) -> Arrays:
@@ -77,7 +76,7 @@ def streamed(
         ) from None
 
 
-def _entry(name: str, made_from: Mapping[str, Any]) -> tuple[Path, str]:
+def _entry(name: str, made_from: Facts) -> tuple[Path, str]:
     facts = json.dumps({"name": name, **made_from}, sort_keys=True)
     digest = hashlib.sha256(facts.encode()).hexdigest()
     return cache_folder() / f"{name}-{digest[:16]}", facts

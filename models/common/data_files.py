@@ -112,7 +112,14 @@ def walk(
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names = sorted(name for name in names if not name.startswith("."))
         for name in names:
-            _check_file(os.path.join(folder, name))
+            file = os.path.join(folder, name)
+            if not os.path.isfile(file):
+                raise DataError(
+                    f"'{file}' is not a regular file, or a link to nothing",
+                    where="data.path",
+                    allowed="files on disk and links to files; no pipes, sockets or devices",
+                    hint="move it out of the folder",
+                )
         count += len(names)
         if count > MAX_FILES:
             raise DataError(
@@ -121,21 +128,6 @@ def walk(
                 allowed="a file, or a folder of data alone",
             )
         yield Path(folder), folders, names
-
-
-def _check_file(file: str) -> None:
-    """Raise DataError for what is in a folder and cannot be read as a file."""
-    if os.path.isfile(file):
-        return
-    kind = "a link to a file that does not exist"
-    if os.path.exists(file):
-        kind = "not a regular file"
-    raise DataError(
-        f"'{file}' is {kind}",
-        where="data.path",
-        allowed="files on disk and links to files; no pipes, sockets or devices",
-        hint="move it out of the folder",
-    )
 
 
 def first_files(path: Path) -> Iterator[Path]:
@@ -278,14 +270,15 @@ def known_files(
     for file in files(source):
         form = recognize(file)
         if form:
-            if file == source:
-                name = file.name
-            else:
-                name = file.relative_to(source).as_posix()
-            known[name] = (file, form)
+            known[name_in(source, file)] = (file, form)
     if not known:
         raise unknown_format(source, formats)
     return known
+
+
+def name_in(source: Path, file: Path) -> str:
+    """The name of a file in a folder; or of `source`, if that is the file."""
+    return file.relative_to(source.parent if file == source else source).as_posix()
 
 
 CACHE_VARIABLE = "GEARSHIFT_CACHE"

@@ -24,6 +24,7 @@ from gearshift.models.base import (
     Batch,
     Context,
     Draws,
+    Facts,
     Goal,
     Groups,
     Loss,
@@ -31,6 +32,7 @@ from gearshift.models.base import (
     NumUnits,
     Split,
     SplitName,
+    Tensors,
 )
 from gearshift.models.common.data_reports import library_errors
 from gearshift.models.common.layers import HasFrozenParts, count_flops
@@ -254,7 +256,7 @@ class FamilyTask:
             return self.parts[ENCODER]
         return ()
 
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> Facts:
         """The numbers of groups and samples of each split, and the initial weights."""
         facts: dict[str, Any] = {}
         if self.groups:
@@ -266,9 +268,7 @@ class FamilyTask:
 def loss_of(sums: Measured) -> Tensor:
     """The sum of the loss, of what `FamilyTask.measure` gives."""
     loss = sums["loss"]
-    if isinstance(loss, tuple):
-        return loss[0]
-    return loss
+    return loss[0] if isinstance(loss, tuple) else loss
 
 
 @dataclass(frozen=True)
@@ -286,8 +286,7 @@ class RecordSplit:
         return len(self.numbers)
 
     def sample(self, index: int, draws: Draws) -> Any:
-        number = int(self.numbers[index])
-        return self.make(number, int(self.given[index]), draws)
+        return self.make(int(self.numbers[index]), int(self.given[index]), draws)
 
 
 class Sums:
@@ -295,8 +294,8 @@ class Sums:
 
     def __init__(
         self,
-        measure: Callable[[Module, Batch], Mapping[str, Any]],
-        scores: Callable[[Mapping[str, Tensor]], Scores],
+        measure: Callable[[Module, Batch], Facts],
+        scores: Callable[[Tensors], Scores],
     ) -> None:
         """`measure` gives by name what a batch adds, a tensor or number or a tuple of them.
 
@@ -311,10 +310,7 @@ class Sums:
         """What `batch` adds: float64. Raises ValueError if names differ from those before."""
         vectors = {}
         for name, value in self._measure(model, batch).items():
-            if isinstance(value, tuple):
-                parts = value
-            else:
-                parts = (value,)
+            parts = value if isinstance(value, tuple) else (value,)
             vectors[name] = [_vector(part) for part in parts]
         lengths = {name: sum(map(len, parts)) for name, parts in vectors.items()}
         self._lengths = self._lengths or lengths
@@ -342,7 +338,7 @@ def _vector(value: Any) -> Tensor:
     return value.double().flatten()
 
 
-def means(pairs: Mapping[str, Tensor]) -> Scores:
+def means(pairs: Tensors) -> Scores:
     """The mean of each pair of sum and count; None where the count is 0."""
     scores: Scores = {}
     for name, pair in pairs.items():
@@ -377,9 +373,7 @@ def columns_of(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 def path_of(text: str | None) -> Path | None:
     """The path of a setting."""
-    if text is None:
-        return None
-    return Path(text).expanduser()
+    return None if text is None else Path(text).expanduser()
 
 
 def spread_positions(count: int, limit: int) -> list[int]:
@@ -409,7 +403,7 @@ def printable(text: str) -> str:
 
 FACTS_FILE = "model_facts.json"
 """Facts of the data that setup saves in the run folder for a trained model without its data."""
-Facts = TypeVar("Facts")
+SavedFacts = TypeVar("SavedFacts")
 
 
 def save_facts(facts: Any, folder: Path | None, name: str = FACTS_FILE) -> None:
@@ -421,12 +415,9 @@ def save_facts(facts: Any, folder: Path | None, name: str = FACTS_FILE) -> None:
         write_if_changed(folder / name, json.dumps(asdict(facts), indent=1))
 
 
-def load_facts(folder: Path | None, kind: type[Facts], name: str = FACTS_FILE) -> Facts:
+def load_facts(folder: Path | None, kind: type[SavedFacts], name: str = FACTS_FILE) -> SavedFacts:
     """The saved facts, a dataclass `kind`. Reads the disk. Raises DataError."""
-    if folder is None:
-        path = Path(name)
-    else:
-        path = folder / name
+    path = (folder or Path()) / name
     with library_errors(
         f"'{path}' cannot be read",
         str(path.parent.absolute()),

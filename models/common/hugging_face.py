@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
@@ -15,14 +15,14 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import Module
 
-from gearshift.models.base import DataError
+from gearshift.models.base import DataError, Facts, Tensors
 from gearshift.models.common.data_reports import library_errors, listed
 
 KEY = "model.pretrained"
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-_LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+_LOCAL: Facts = {"local_files_only": True, "trust_remote_code": False}
 """No download, and no code of a folder is run."""
 _NAMED = 3
 
@@ -141,7 +141,7 @@ class Coverage:
         return "; ".join(texts)
 
 
-def compare(tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> Coverage:
+def compare(tensors: Tensors, stored: Facts) -> Coverage:
     """Which of `tensors` the `stored` ones, which have a shape, can overwrite."""
     matched: list[str] = []
     wrong_shape: list[str] = []

@@ -148,10 +148,7 @@ def _check_files(source: Path) -> None:
         raise ValueError(f"{path} is damaged: wrong checksum")
     for file in json.loads(content)["files"]:
         name = file["name"]
-        if source.is_file():
-            is_used = name == source.name
-        else:
-            is_used = name != _MODEL
+        is_used = name == source.name if source.is_file() else name != _MODEL
         if is_used:
             _check_blocks(folder / name, file["crc32"])
 

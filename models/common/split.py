@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from gearshift.models.base import Context, DataError, Groups, SplitName
 from gearshift.models.common.config import parse_fold
 from gearshift.models.common.data_reports import library_errors
 
 SPLIT_FILE = "split.json"
-_EARLIER = "earlier"
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
@@ -158,7 +158,7 @@ def save_split(
     before = _saved(folder)
     content = json.dumps(splits, sort_keys=True)
     digest = sha256(content.encode()).hexdigest()[:16]
-    if before is not None and before.get("digest") == digest:
+    if before is not None and before.digest == digest:
         return
     if before is not None and not replace:
         raise DataError(
@@ -173,7 +173,7 @@ def save_split(
         saved["fold"] = rule.fold
     if rule is not None and rule.earlier:
         present = set().union(*splits.values())
-        saved[_EARLIER] = {group: side for group, side in rule.earlier.items() if group in present}
+        saved["earlier"] = {group: side for group, side in rule.earlier.items() if group in present}
     saved["counts"] = {name: len(groups) for name, groups in splits.items()}
     for name, groups in splits.items():
         saved[name] = groups
@@ -185,13 +185,24 @@ def load_sides(folder: Path, *, only_earlier: bool = False) -> dict[str, SplitNa
 
     `only_earlier`: of the groups whose split was fixed before the split was drawn.
     """
-    saved = _saved(folder) or {}
+    saved = _saved(folder) or _SavedSplit()
     if only_earlier:
-        return {group: name for group, name in saved.get(_EARLIER, {}).items() if name in SPLITS}
-    return {group: name for name in SPLITS for group in saved.get(name, ())}
+        return saved.earlier
+    return {group: name for name in SPLITS for group in getattr(saved, name)}
 
 
-def _saved(folder: Path) -> dict[str, Any] | None:
+@dataclass
+class _SavedSplit:
+    """What split.json keeps for a later start, beside facts for people."""
+
+    digest: str = ""
+    train: Sequence[str] = ()
+    val: Sequence[str] = ()
+    test: Sequence[str] = ()
+    earlier: dict[str, SplitName] = field(default_factory=dict)
+
+
+def _saved(folder: Path) -> _SavedSplit | None:
     path = folder / SPLIT_FILE
     if not path.is_file():
         return None
@@ -201,14 +212,7 @@ def _saved(folder: Path) -> dict[str, Any] | None:
         allowed="the file as the run wrote it",
         hint="delete it: the next start writes it again, from the same data and seed",
     ):
-        saved: dict[str, Any] = json.loads(path.read_bytes())
-        for name in SPLITS:
-            groups = saved.get(name, [])
-            if not isinstance(groups, list) or {*map(type, groups)} - {str}:
-                raise ValueError("its splits are not lists of texts")
-        if not isinstance(saved.get(_EARLIER, {}), dict):
-            raise ValueError(f"{_EARLIER} is not an object")
-        return saved
+        return TypeAdapter(_SavedSplit).validate_json(path.read_bytes())
 
 
 def overlapping_groups(folder: Path) -> list[str] | None:
@@ -221,7 +225,7 @@ def overlapping_groups(folder: Path) -> list[str] | None:
         return None
     counts: Counter[str] = Counter()
     for name in SPLITS:
-        counts.update(set(saved.get(name, ())))
+        counts.update(set(getattr(saved, name)))
     return sorted(group for group, count in counts.items() if count > 1)
 
 

@@ -20,15 +20,16 @@ from gearshift.models.common.data_files import check_expansion, check_reader, un
 from gearshift.models.common.data_reports import IGNORE, BadRecords, library_errors
 from gearshift.models.common.text_file import TextFile
 
+Meanings = Mapping[str, str]
+"""What columns mean, by their names."""
+
 
 def text_of(cell: object) -> str:
     """The text in a cell, without space around it; empty for none."""
-    if cell is None:
-        return ""
-    return str(cell).strip()
+    return "" if cell is None else str(cell).strip()
 
 
-def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
+def renamed(header: Sequence[object], declared: Meanings) -> list[str]:
     """The names of the columns of a table, replaced by their meanings; empty if ignored."""
     meanings = []
     for cell in header:
@@ -38,7 +39,7 @@ def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
     return meanings
 
 
-def columns_option(meanings: Mapping[str, str]) -> str:
+def columns_option(meanings: Meanings) -> str:
     """The option that sets the meaning of each column, quoted for a shell."""
     items = [f"{name}={meaning}" for name, meaning in meanings.items()]
     return f"--set {shlex.quote(f'data.columns={json.dumps(items, ensure_ascii=False)}')}"
@@ -68,10 +69,10 @@ def is_table(path: Path) -> bool:
 class Table:
     """A table of text, or the first sheet of a spreadsheet, read row by row. Source: RFC 4180."""
 
-    def __init__(self, file: TextFile, name: str = "") -> None:
-        """`name` names it in messages. Reads the header. Raises DataError if there is none."""
+    def __init__(self, file: TextFile) -> None:
+        """Reads the header. Raises DataError if there is none."""
         self.file = file
-        self.name = name or file.path.name
+        self.name = file.name
         self._marks = set[str]()
         self._sheets = [""]
         self._is_sheet = file.path.suffix.lower() == SHEET
@@ -122,10 +123,7 @@ class Table:
 
         def next_lines() -> Iterator[str]:
             while True:
-                if again:
-                    text = again.popleft()
-                else:
-                    text = next(lines, "")
+                text = again.popleft() if again else next(lines, "")
                 if not text:
                     return
                 row_lines.append(text)
@@ -216,10 +214,7 @@ class Table:
         text = text_of(cell)
         if text.lower() in MISSING:
             return nan
-        if self._delimiter == ",":
-            number = text
-        else:
-            number = text.replace(",", ".")
+        number = text if self._delimiter == "," else text.replace(",", ".")
         if not _IS_NUMBER.fullmatch(number):
             raise ValueError(f"{name} '{cell}' is not a number")
         self._marks |= {*".,"} & {*text}

@@ -87,8 +87,10 @@ class TextFile:
     be opened or is not text; all but `chunks` and `lines` also if it is empty.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str = "") -> None:
+        """`name` names it in messages; that of the path by default."""
         self.path = path
+        self.name = name or path.name
         self.note = ""
         """An encoding that was assumed, once the file was read up to where this shows."""
 

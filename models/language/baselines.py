@@ -43,72 +43,48 @@ class Frequencies(Module):
         inputs, and their prior is 1 ÷ size.
         """
         super().__init__()
+        self._is_unigram = prior is None
         self._size = size
-        self._prior = prior
-        pairs, counts = np.unique(self._pairs(inputs, labels), return_counts=True)
-        contexts, followers = np.divmod(pairs, size)
-        self._contexts, first, kinds = np.unique(
-            contexts,
-            return_index=True,
+        tokens = np.arange(size)
+        if prior is None:
+            self._priors = np.full(size, 1 / size)
+        else:
+            self._priors = prior.probabilities(tokens, tokens)
+        self._pairs, self._counts = np.unique(
+            self._contexts(inputs) * size + labels,
             return_counts=True,
         )
-        totals = np.add.reduceat(counts, first)
-        self._shares = kinds / (totals + kinds)
-        """The probability that the prior has of each context."""
-        self._known = pairs
-        prior_parts = np.repeat(self._shares, kinds) * self._priors(followers)
-        self._probabilities = counts / np.repeat(totals + kinds, kinds) + prior_parts
+        contexts, followers = np.divmod(self._pairs, size)
+        # After a context that never came, all is the prior's.
+        self._kinds = np.bincount(contexts, minlength=size).clip(min=1)
+        self._totals = np.bincount(contexts, self._counts, size) + self._kinds
 
-        # The last follower of each context has the highest probability.
-        order = np.lexsort((self._probabilities, contexts))
-        best = order[first + kinds - 1]
-        self._likeliest = followers[best]
-        if prior is not None:
-            frequent = np.full_like(self._likeliest, prior._likeliest[0])
-            is_likelier = self.probabilities(self._contexts, frequent) > self._probabilities[best]
-            self._likeliest = np.where(
-                is_likelier,
-                frequent,
-                self._likeliest,
-            )
-
-    def _pairs(self, inputs: Tokens, labels: Tokens) -> Tokens:
-        """A number for each pair of context and label."""
-        if self._prior is None:
-            return labels
-        return inputs * self._size + labels
-
-    def _priors(self, labels: Tokens) -> Numbers:
-        if self._prior is None:
-            return np.full(labels.shape, 1 / self._size)
-        return self._prior.probabilities(labels, labels)
-
-    def probabilities(
-        self,
-        inputs: Tokens,
-        labels: Tokens,
-    ) -> Numbers:
-        """The probability of each of `labels` after `inputs`."""
-        pairs = self._pairs(inputs, labels)
-        at, is_known = _find(self._known, pairs)
-        context, has_context = _find(self._contexts, pairs // self._size)
-        shares = np.where(has_context, self._shares[context], 1.0)
-        return np.where(
-            is_known,
-            self._probabilities[at],
-            shares * self._priors(labels),
+        frequent = np.full(size, self._priors.argmax())
+        self._likeliest = frequent.copy()
+        order = np.lexsort((self._probability(contexts, followers), contexts))
+        self._likeliest[contexts[order]] = followers[order]  # the last of each context stays
+        is_likelier = self._probability(tokens, frequent) > self._probability(
+            tokens,
+            self._likeliest,
         )
+        self._likeliest[is_likelier] = frequent[is_likelier]
+
+    def _contexts(self, inputs: Tokens) -> Tokens:
+        return 0 * inputs if self._is_unigram else inputs
+
+    def _probability(self, contexts: Tokens, labels: Tokens) -> Numbers:
+        pairs = contexts * self._size + labels
+        at = np.searchsorted(self._pairs, pairs).clip(max=len(self._pairs) - 1)
+        counts = np.where(self._pairs[at] == pairs, self._counts[at], 0)
+        return (counts + self._kinds[contexts] * self._priors[labels]) / self._totals[contexts]
+
+    def probabilities(self, inputs: Tokens, labels: Tokens) -> Numbers:
+        """The probability of each of `labels` after `inputs`."""
+        return self._probability(self._contexts(inputs), labels)
 
     def likeliest(self, inputs: Tokens) -> Tokens:
         """The likeliest token after each of `inputs`."""
-        context, has_context = _find(self._contexts, self._pairs(inputs, 0 * inputs) // self._size)
-        if self._prior is None:
-            return self._likeliest[context]
-        return np.where(
-            has_context,
-            self._likeliest[context],
-            self._prior.likeliest(inputs),
-        )
+        return self._likeliest[self._contexts(inputs)]
 
     def forward(
         self,
@@ -123,12 +99,6 @@ class Frequencies(Module):
         is_correct = self.likeliest(inputs) == known_labels
         is_label = labels != IGNORE
         return torch.from_numpy(nats) * is_label, torch.from_numpy(is_correct) & is_label
-
-
-def _find(known: Tokens, wanted: Tokens) -> tuple[Tokens, NDArray[np.bool_]]:
-    """Where each of `wanted` is in the sorted `known`, and whether it is there."""
-    at = np.searchsorted(known, wanted).clip(max=len(known) - 1)
-    return at, known[at] == wanted
 
 
 def measure(

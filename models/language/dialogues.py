@@ -10,7 +10,7 @@ from gearshift.models.common.noise_control import of_other_groups
 from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.model import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, text_of
-from gearshift.models.language.rows import Row, Rules, TokenWindows
+from gearshift.models.language.rows import Bands, Row, Rules, TokenWindows
 
 
 class Dialogues:
@@ -45,12 +45,8 @@ class Dialogues:
         offsets = encoded.offsets
         answer_sizes = encoded.sizes[1::2]
         # The first exchange of the row that each exchange is in.
-        first = np.where(
-            encoded.begins_row[::2],
-            np.arange(len(answer_sizes)),
-            0,
-        )
-        first = np.maximum.accumulate(first)
+        begins_row = encoded.begins_row[::2]
+        first = np.maximum.accumulate(begins_row * np.arange(len(begins_row)))
 
         # Of each row: the exchange of its request, that of its first answer, the end of answers.
         if rules.control == "noise":
@@ -86,20 +82,17 @@ class Dialogues:
 
         is_cut = fits & (prompts > room) & ~is_true
         self.truncated = int(is_cut.sum())
-        whole = (prompts + sizes)[is_cut]
-        length = int(whole.max(initial=1)) - 1
+        length = int((prompts + sizes)[is_cut].max(initial=1)) - 1
         self.whole_length = min(length, rules.longest or length)
         """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
 
-        self._rows = np.stack((requests, answers, ends))[:, fits]
-        self._starts = starts[fits]
-        self._is_true = is_true[fits]
-        self._prompt_sizes = np.minimum(prompts, room)[fits]
+        prompts = np.minimum(prompts, room)
+        rows = np.stack((requests, answers, ends, starts, prompts, is_true))
+        self._rows = rows[:, fits]
         self._names = names[fits]
         self.tokens = self._total(answer_sizes)
         self.bytes_per_token = self._total(encoded.text_bytes[1::2]) / self.tokens
-        lengths = self._prompt_sizes + sizes[fits] - 1
-        self.mean_length = float(lengths.mean())
+        self.mean_length = float((prompts + sizes - 1)[fits].mean())
 
     def _begins(self, first: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """The positions in `numbers` where a row begins.
@@ -133,18 +126,17 @@ class Dialogues:
     def _total(self, counts: np.ndarray) -> int:
         """The sum over the answers of all rows; `counts`: one for each answer of the data."""
         sums = np.append(0, counts.cumsum())
-        _, answers, ends = self._rows
+        _, answers, ends, *_ = self._rows
         return int((sums[ends] - sums[answers]).sum())
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._names)
 
     def sample(self, index: int, draws: Draws | None = None) -> Row:
         encoded = self._encoded
-        request, answer, end = self._rows[:, index].tolist()
-        start = int(self._starts[index])
+        request, answer, end, start, prompt_size, is_true = self._rows[:, index].tolist()
         prompt_end = int(encoded.offsets[2 * request + 1])
-        prompt_begin = prompt_end - int(self._prompt_sizes[index]) + 1
+        prompt_begin = prompt_end - prompt_size + 1
         edges = encoded.offsets[2 * answer + 1 : 2 * end + 1]
 
         opening = encoded.read(start, start + 1)
@@ -164,10 +156,10 @@ class Dialogues:
             labels,
             text_of(self._names[index]),
             bytes_per_token=self.bytes_per_token,
-            matched=bool(self._is_true[index]),
+            matched=bool(is_true),
         )
 
-    def control(self, train: Dialogues, size: int) -> dict[str, dict[str, float]]:
+    def control(self, train: Dialogues, size: int) -> Bands:
         """The bands of the metrics on permuted answers: chance is guessing one of the labels."""
         return {
             "exact_match": {"max": 2 / len(np.unique(self._labels))},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import torch
 from gearshift.models.base import DataError, Message, Prompt, Sampling
 from gearshift.models.common.data_reports import BadRecords, OnBad
 from gearshift.models.common.predictions import input_errors
+from gearshift.models.common.table import Meanings
 from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.preview import choose
 from gearshift.models.language.readers.columns import contents
@@ -27,45 +28,34 @@ if TYPE_CHECKING:
 ALLOWED = "a text, which is one prompt, or a table or JSON with a prompt in each row"
 
 
-def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list[Prompt]:
+def read_prompts(path: Path, declared: Meanings, on_bad: OnBad) -> list[Prompt]:
     """The prompts in a file: one for each row of JSONL, JSON and CSV, or one of a text.
 
     Answers of rows are left out. `declared`: see form_of. Reads the disk. Raises DataError.
     """
-    with input_errors():
-        texts = _contents(path, declared, on_bad)
-        if not texts:
-            raise DataError(f"--input '{path}' has no prompt", allowed=ALLOWED)
-    prompts = []
-    for name, content in texts.items():
-        if isinstance(content, str):
-            turns = [Turn("user", content)]
-        else:
-            turns = list(content)
-        while turns and turns[-1].role == "assistant":  # after the last request
-            turns.pop()
-        prompts.append(Prompt(name, [Message(turn.role, turn.text) for turn in turns]))
-    return prompts
-
-
-def _contents(
-    path: Path,
-    declared: Mapping[str, str],
-    on_bad: OnBad,
-) -> dict[str, str | tuple[Turn, ...]]:
-    """The texts and turns in a file by the names of their prompts. Raises DataError."""
     stem = re.sub(r"[^\w.-]+", "-", path.stem)
     file = TextFile(path)
-    bad_records = BadRecords()
-    if file_kind(path) == "text":
-        text = "\n".join(file.lines()).removesuffix("\n")
-        if text:
-            return {stem: text}
-        return {}
-    rows = contents(file, path.name, declared, bad_records, {}, {*OPTIONAL, "answer"})
-    prompts = {f"{stem}-{line}": content for line, content in rows}
-    bad_records.finish(on_bad, len(prompts))
+    prompts = []
+    with input_errors():
+        if file_kind(path) == "text":
+            text = "\n".join(file.lines()).removesuffix("\n")
+            if text:
+                prompts.append(_prompt(stem, text))
+        else:
+            bad_records = BadRecords()
+            rows = contents(file, declared, bad_records, {}, {*OPTIONAL, "answer"})
+            prompts += [_prompt(f"{stem}-{line}", content) for line, content in rows]
+            bad_records.finish(on_bad, len(prompts))
+        if not prompts:
+            raise DataError(f"--input '{path}' has no prompt", allowed=ALLOWED)
     return prompts
+
+
+def _prompt(name: str, content: str | Sequence[Turn]) -> Prompt:
+    turns = [Turn("user", content)] if isinstance(content, str) else list(content)
+    while turns and turns[-1].role == "assistant":  # after the last request
+        turns.pop()
+    return Prompt(name, [Message(turn.role, turn.text) for turn in turns])
 
 
 def tokens(prompt: Prompt, tokenizer: Tokenizer, *, is_request: bool) -> list[int]:

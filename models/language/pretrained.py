@@ -6,7 +6,7 @@ import copy
 import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cached_property
@@ -20,7 +20,7 @@ from torch._guards import active_fake_mode
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from gearshift.models.base import Context, DataError
+from gearshift.models.base import Context, DataError, Tensors
 from gearshift.models.common import hugging_face, layers
 from gearshift.models.common.hugging_face import (
     CONFIG,
@@ -324,16 +324,13 @@ class FromFolder:
             names = ("bos_token_id", "eos_token_id", "pad_token_id")
             generation = {name: config.get(name) for name in names}
         known = generation.get("eos_token_id")
-        if isinstance(known, list):
-            ends = known
-        else:
-            ends = [known]
+        ends = known if isinstance(known, list) else [known]
         new_ends = [token for token in tokenizer.stops if token not in ends]
         if new_ends:
             generation["eos_token_id"] = [token for token in ends if token is not None] + new_ends
         return {CONFIG: config, GENERATION: generation}
 
-    def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
+    def write_adapted(self, weights: Tensors, folder: Path, *, merged: bool) -> None:
         """Write adapters as peft reads them; or model.safetensors with them merged.
 
         `weights` are those of the adapters, by the names of a model with them. Disk access.

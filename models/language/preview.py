@@ -27,7 +27,10 @@ WRITTEN_TOKENS = 64
 Tokens = list[int]
 
 
-def sample_text(row: Row, tokenizer: Tokenizer) -> list[SamplePart]:
+def sample_text(
+    row: Row,
+    tokenizer: Tokenizer,
+) -> list[SamplePart]:
     """A row as text; neighboring tokens that are all labels, or none of them, are one part."""
     # The first token is context: a label is the token after its input.
     in_loss = np.append(False, row.labels != IGNORE)
@@ -60,7 +63,11 @@ def _with_ends(tokens: Tokens, begin: int, tokenizer: Tokenizer) -> str:
     return text + whole[len(before) :]
 
 
-def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+def choose(
+    logits: Tensor,
+    sampling: Sampling,
+    generator: torch.Generator,
+) -> int:
     """The next token by `logits` [vocabulary], float32; `sampling` has a temperature.
 
     Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020 (top-p); Fan et al.,
@@ -120,26 +127,16 @@ def predict(
     """
     half = split.length // 2
     rows = [split.sample(index) for index in spread_positions(len(split), shown)]
-    prompts = []
-    targets = []
-    for row in rows:
-        prompt, target = _prompt_and_target(row, half)
-        prompts.append(prompt)
-        targets.append(target)
+    pairs = [_prompt_and_target(row, half) for row in rows]
+    prompts = [prompt for prompt, _ in pairs]
     sampling = Sampling(min(WRITTEN_TOKENS, half), temperature)
     generated = continue_tokens(model, prompts, sampling, tokenizer.pad, device)
 
-    table = []
-    for row, prompt, target, written in zip(rows, prompts, targets, generated, strict=True):
+    table: list[list[str | float | None]] = []
+    for row, (prompt, target), written in zip(rows, pairs, generated, strict=True):
+        texts = [readable(tokens, tokenizer) for tokens in (prompt, target, written)]
         accuracy = np.mean(np.equal(target, written[: len(target)]))
-        cells = (
-            row.name,
-            readable(prompt, tokenizer),
-            readable(target, tokenizer),
-            readable(written, tokenizer),
-            float(accuracy),
-        )
-        table.append(cells)
+        table.append([row.name, *texts, float(accuracy)])
     return Predictions(("source", "prompt", "target", "generated", "token accuracy"), table)
 
 

@@ -18,6 +18,8 @@ from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.model import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, text_of
 
+Bands = dict[str, dict[str, float]]
+"""Bounds of metrics in a noise control: min, max and chance, as far as they are known."""
 MULTIPLE = 8
 """Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""
 
@@ -40,7 +42,11 @@ class Row:
     """The number of its source; None: there is one source."""
 
 
-def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]:
+def collate(
+    rows: Sequence[Row],
+    pad: int,
+    length: int | None,
+) -> dict[str, Any]:
     """Collate `rows`, padded at the end to `length`, or to the longest in multiples of 8.
 
     `input_ids`, `labels` int64 and `attention_mask` bool, each [batch, time]; `boundaries` int32,
@@ -54,11 +60,9 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
     time = inputs.shape[1]
 
     boundaries: list[int] = []
-    begin = 0
-    for row in rows:
-        boundaries += [begin, *(begin + start for start in row.starts)]
-        begin += time
-    boundaries.append(begin)
+    for number, row in enumerate(rows):
+        boundaries += [number * time + start for start in (0, *row.starts)]
+    boundaries.append(labels.numel())
 
     batch = {
         "input_ids": inputs,
@@ -129,10 +133,7 @@ class TokenWindows:
         self.tokens = int(self._starts[-1])
         text_bytes = encoded.text_bytes[numbers].sum()
         self.bytes_per_token = float(text_bytes / self.tokens)
-        if rules.single_document:
-            self._blocks = self._starts
-        else:
-            self._blocks = self._starts[[0, -1]]
+        self._blocks = self._starts if rules.single_document else self._starts[[0, -1]]
         """Where rows are cut anew."""
         # Rows are numbered through; the last one of a block may be short.
         rows = -(-np.diff(self._blocks) // self.length)
@@ -172,7 +173,7 @@ class TokenWindows:
             self.bytes_per_token,
         )
 
-    def control(self, train: TokenWindows, size: int) -> dict[str, dict[str, float]]:
+    def control(self, train: TokenWindows, size: int) -> Bands:
         """The band of the loss on shuffled rows in nats per token, from token counts alone.
 
         `chance`: under the token frequencies of `train` (one added to each of the `size` counts).

@@ -18,7 +18,7 @@ from gearshift.models.catalog import HUB
 if TYPE_CHECKING:
     from gearshift.models.language.dialogues import Samples
     from gearshift.models.language.readers.corpus import Corpus
-    from gearshift.models.language.rows import Row
+    from gearshift.models.language.rows import Bands, Row
 
 
 def source_names(paths: Sequence[str]) -> list[str]:
@@ -98,9 +98,9 @@ class Mixture:
         row = self.parts[source].sample(index - self._starts[source])
         return replace(row, source=source, bytes_per_token=self._bytes_per_token)
 
-    def control(self, train: Mixture, size: int) -> dict[str, dict[str, float]]:
+    def control(self, train: Mixture, size: int) -> Bands:
         """The means of the bands of all sources, by tokens."""
-        means: dict[str, dict[str, float]] = {}
+        means: Bands = {}
         pairs: Any = zip(self._shares_of_tokens, self.parts, train.parts, strict=True)
         for share, part, other in pairs:
             for metric, band in part.control(other, size).items():

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +20,14 @@ from gearshift.models.base import (
     Batch,
     Context,
     DataError,
-    Groups,
+    Facts,
     Loss,
     Predictions,
     Prompt,
     SamplePart,
     Sampling,
     SplitName,
+    Tensors,
 )
 from gearshift.models.catalog import folder_of, local_path
 from gearshift.models.common import layers
@@ -54,12 +54,11 @@ from gearshift.models.language.tokenizer import ByteTokenizer, Tokenizer
 if TYPE_CHECKING:
     import tokenizers
 
+    from gearshift.models.common.table import Meanings
     from gearshift.models.language.dialogues import Samples
     from gearshift.models.language.model import Transformer
     from gearshift.models.language.pretrained import FromFolder, Pretrained
-    from gearshift.models.language.sources import Mixture
 
-_BY_POSITION = "the end of each text is held out (fewer than 3 documents)"
 _MARK = "//"
 """Between the name of a source and that of a group in it: no name of a file has it."""
 _START = "a run folder of  --set model.stage=lower , or a safetensors file of its model"
@@ -151,36 +150,27 @@ class LanguageTask(FamilyTask):
     def _split(self, corpora: Sequence[Corpus]) -> None:
         """Split each source, and record the groups of all. Raises DataError."""
         earlier = self.rule.earlier or {}
-        names = []
         if len(corpora) > 1 or any(_MARK in group for group in earlier):
             from gearshift.models.language import sources
 
             names = sources.source_names(self.paths)
             sources.check_sources(corpora)
-        if len(corpora) > 1:
-            self.names = names
-        for name, corpus in zip(names, corpora, strict=False):
-            prefix = name + _MARK
-            # A source alone has its groups in a run of several, too.
-            if self.names or any(group.startswith(prefix) for group in earlier):
-                corpus.prefix = prefix
+            for name, corpus in zip(names, corpora, strict=True):
+                prefix = name + _MARK
+                # A source alone has its groups in a run of several, too.
+                if len(names) > 1 or any(group.startswith(prefix) for group in earlier):
+                    corpus.prefix = prefix
+            if len(names) > 1:
+                self.names = names
         groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
         for corpus in corpora:
-            for name, of_source in self._groups_of(corpus).items():
+            splits = split_groups(corpus.groups, self.rule, self.noun)
+            for name, of_source in splits.items():
                 groups[name] += of_source
         self.groups = groups
         self.save_split(groups)
 
-    def _groups_of(self, corpus: Corpus) -> Groups:
-        """The groups of the splits of one source. Raises DataError."""
-        # A continued run keeps the groups of its first data, whatever the new data would need.
-        if not corpus.source.is_cut or self.rule.earlier is not None:
-            return split_groups(corpus.groups, self.rule, self.noun)
-        from gearshift.models.language.readers.file_corpus import split_ends
-
-        return split_ends(corpus, self.rule)
-
-    def _build_splits(self, corpora: Sequence[Corpus], rules: Rules) -> dict[str, Any]:
+    def _build_splits(self, corpora: Sequence[Corpus], rules: Rules) -> Facts:
         """Build the samples of each split; the facts of the data. Raises DataError.
 
         Neither text nor, for a large corpus, tokens are in memory.
@@ -191,18 +181,19 @@ class LanguageTask(FamilyTask):
 
             kind = Dialogues
         parts: dict[SplitName, list[Samples]] = {name: [] for name in SPLITS}
+        tokens = dict.fromkeys(SPLITS, 0)
         sums: Counter[str] = Counter()
+        longest = 0
         for corpus in corpora:
             encoded = encode(corpus, self.tokenizer)
             for side, (name, numbers) in enumerate(corpus.members(self.groups).items()):
-                parts[name].append(kind(encoded, corpus, numbers, rules, side))
+                samples = kind(encoded, corpus, numbers, rules, side)
+                parts[name].append(samples)
+                tokens[name] += samples.tokens
+                longest = max(longest, samples.whole_length)
+                sums.update(truncated_prompts=samples.truncated, skipped_rows=samples.skipped)
             size = corpus.source.size or int(encoded.text_bytes.sum())
             sums.update(corpus.left_out, bytes=size, tokens=len(encoded), records=len(corpus))
-        samples = list(chain.from_iterable(parts.values()))
-        tokens = {}
-        for name, of_sources in parts.items():
-            self.splits[name] = self._whole(of_sources)
-            tokens[name] = sum(part.tokens for part in of_sources)
         if not self.is_chat and tokens["train"] < rules.length:
             raise DataError(
                 f"the training split has {tokens['train']} tokens, "
@@ -215,41 +206,41 @@ class LanguageTask(FamilyTask):
 
         facts = self._facts_of_files(corpora)
         if self.names:
-            shares = self.data("train").shares.tolist()
+            from gearshift.models.language.sources import Mixture
+
+            mixtures = {name: Mixture(parts[name], self.weights) for name in SPLITS}
+            self.splits.update(mixtures)
+            shares = mixtures["train"].shares.tolist()
             facts["sources"] = {
                 name: {"samples": len(part), "share": share}
                 for name, part, share in zip(self.names, parts["train"], shares, strict=True)
             }
+        else:
+            self.splits.update({name: parts[name][0] for name in SPLITS})
         facts["bytes"] = sums.pop("bytes")
-        if any(corpus.source.is_cut for corpus in corpora):
-            facts["split"] = _BY_POSITION
         records = sums.pop("records")
         facts["exchanges" if self.is_chat else "documents"] = records
-        truncated = sum(split.truncated for split in samples)
         facts |= {
             "mean_tokens": round(sums.pop("tokens") / records, 1),
             "tokenizer": self.tokenizer.name,
             "seq_len": rules.length,
             "tokens": tokens,
-            "truncated_prompts": truncated,
             **sums,
-            "skipped_rows": sums["skipped_rows"] + sum(split.skipped for split in samples),
         }
-        if truncated:
-            longest = max(split.whole_length for split in samples)
-            if longest > rules.length:
-                advice = f", or set  --seq-len {longest}"
-            else:
-                advice = ""
-            facts["warning"] = f"{truncated} prompts lose their start: shorten them{advice}"
+        if sums["truncated_prompts"]:
+            advice = f", or set  --seq-len {longest}" if longest > rules.length else ""
+            facts["warning"] = (
+                f"{sums['truncated_prompts']} prompts lose their start: shorten them{advice}"
+            )
         return facts
 
     def _facts_of_files(self, corpora: Sequence[Corpus]) -> dict[str, Any]:
         """What is known of the files before their samples."""
+        sources = [corpus.source for corpus in corpora]
         facts: dict[str, Any] = {
-            "source": " + ".join(corpus.source.name for corpus in corpora),
-            "kind": "conversations" if self.is_chat else "text",
-            "format": " and ".join(dict.fromkeys(corpus.source.format for corpus in corpora)),
+            "source": " + ".join(source.name for source in sources),
+            "kind": self._kind,
+            "format": " and ".join(dict.fromkeys(source.format for source in sources)),
         }
         meanings: dict[str, str] = {}
         assumed = []
@@ -262,13 +253,9 @@ class LanguageTask(FamilyTask):
             facts["encoding"] = "; ".join(assumed)
         return facts
 
-    def _whole(self, parts: Sequence[Samples]) -> Samples | Mixture:
-        """The samples of all sources."""
-        if not self.names:
-            return parts[0]
-        from gearshift.models.language.sources import Mixture
-
-        return Mixture(parts, self.weights)
+    @property
+    def _kind(self) -> str:
+        return "conversations" if self.is_chat else "text"
 
     def setup_without_data(self) -> None:
         self.tokenizer = self._load_tokenizer()
@@ -278,13 +265,11 @@ class LanguageTask(FamilyTask):
 
     def continue_from(self, first: LanguageTask) -> None:
         """Check that the data is of the same kind as that of `first`. Raises DataError."""
-        old = "conversations" if first.is_chat else "text"
-        new = "conversations" if self.is_chat else "text"
-        if old != new:
+        if self.is_chat != first.is_chat:
             raise DataError(
-                f"the new data is {new}, but the run trains on {old}",
+                f"the new data is {self._kind}, but the run trains on {first._kind}",
                 where="data.path",
-                allowed=old,
+                allowed=first._kind,
             )
 
     def _load_tokenizer(self, texts: Callable[[int], Iterable[str]] | None = None) -> Tokenizer:
@@ -389,7 +374,7 @@ class LanguageTask(FamilyTask):
         nats, correct = self._output(model, batch, measure=True)
         return counts(nats, correct, batch, len(self.names))
 
-    def _scores(self, sums: Mapping[str, Tensor]) -> Scores:
+    def _scores(self, sums: Tensors) -> Scores:
         """Metrics of the summed counts.
 
         bits_per_byte = nats per token × tokens per byte ÷ ln 2, independent of the tokenizer.
@@ -500,7 +485,7 @@ class LanguageTask(FamilyTask):
         names = [name for name, module in model.named_modules() if module in frozen]
         return layers.count_flops(model, (ids, ids, None, True), names)
 
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> Facts:
         facts = {**self._facts, **super().facts()}
         if self.source.coverage:
             facts["pretrained"] = self.source.coverage
@@ -534,7 +519,7 @@ class LanguageTask(FamilyTask):
     def base_folder(self) -> Path | None:
         return self.source.folder
 
-    def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
+    def write_adapted(self, weights: Tensors, folder: Path, *, merged: bool) -> None:
         """Write the tokenizer, and adapters for peft or the merged model for transformers.
 
         Disk access. Raises DataError.
@@ -552,18 +537,13 @@ def read(
     path: str,
     answers: Path | None,
     on_bad: OnBad,
-    columns: Mapping[str, str] | None = None,
+    columns: Meanings | None = None,
 ) -> Corpus:
     """Read the corpus at `data.path`; see read_corpus. Raises DataError."""
     if not path.startswith("embedded:"):
-        from gearshift.models.language.readers.file_corpus import read_corpus  # with all formats
+        from gearshift.models.language.readers.files import read_corpus  # with all formats
 
-        return read_corpus(
-            Path(path).expanduser(),
-            answers,
-            on_bad,
-            columns,
-        )
+        return read_corpus(Path(path).expanduser(), answers, on_bad, columns)
     if path == "embedded:python":
         from gearshift.models.language.embedded import read_documents
 

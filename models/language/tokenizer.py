@@ -106,10 +106,7 @@ class Tokenizer:
         for records in chats:
             learned = {record.at for record in records}
             begins_row = True
-            if self.start is None:
-                before = []
-            else:
-                before = [np.array([self.start])]
+            before = [] if self.start is None else [np.array([self.start])]
             for at, turn in enumerate(records[-1].conversation):
                 if turn.role != "assistant":
                     continue

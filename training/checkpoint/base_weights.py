@@ -93,12 +93,12 @@ def digest(folder: Path) -> str:
     return sha256.hexdigest()
 
 
+@dataclass
 class _WithoutBase:
     """An engine without some frozen parameters in its state; all else is that of the engine."""
 
-    def __init__(self, engine: Engine, names: frozenset[str]):
-        self._engine = engine
-        self._names = names
+    _engine: Engine
+    _names: frozenset[str]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from io import FileIO
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gearshift.training.checkpoint import manifest
-from gearshift.training.checkpoint.manifest import CheckpointDamaged, CheckpointError, read_error
-from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, as_bytes
+from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
 if TYPE_CHECKING:
     from gearshift.engines.base import Piece
@@ -23,15 +20,12 @@ if TYPE_CHECKING:
 
 _THREADS = 4
 _BLOCKS_AHEAD = 6
-# Bytes that are read and then checked while they are in the cache of the processor.
-_AT_ONCE = 2**20
 
 
 class _Part(NamedTuple):
-    """Bytes [start, stop) of a file, and the flat tensor that they are elements of."""
+    """Bytes of a file from `start`, and the flat tensor that they are elements of."""
 
     start: int
-    stop: int
     kind: str
     name: str
     dtype: torch.dtype
@@ -50,7 +44,7 @@ class _Block:
 
 
 Placed = list[tuple[Tensor, Tensor]]
-"""Targets with values that are not in their place yet."""
+"""Targets and the values that they get."""
 
 
 class BlockReads:
@@ -109,7 +103,7 @@ class BlockReads:
                 cut = min(stop, block.stop)
                 if kind != BUFFER:
                     elements = values[(start - offset) // width : (cut - offset) // width]
-                    block.parts.append(_Part(start, cut, kind, name, dtype, elements))
+                    block.parts.append(_Part(start, kind, name, dtype, elements))
                 start = cut
 
     def _block(self, name: str, number: int) -> _Block:
@@ -117,78 +111,28 @@ class BlockReads:
             file = self._files[name]
             start = number * manifest.BLOCK_BYTES
             stop = min(file.bytes, start + manifest.BLOCK_BYTES)
-            self._blocks[name, number] = _Block(
-                name,
-                start,
-                stop,
-                file.crc32[number],
-            )
+            self._blocks[name, number] = _Block(name, start, stop, file.crc32[number])
         return self._blocks[name, number]
 
     def _read(self, block: _Block) -> Placed:
-        """Read one block; of targets that are not plain host memory, the values come back."""
-        path = self._checkpoint.folder / block.file
-        block.parts.sort(key=lambda part: part.start)
-        memory = [_host_memory(part) for part in block.parts]
-        checksum = 0
-        position = block.start
-        try:
-            with path.open("rb", buffering=0) as stream:
-                stream.seek(position)
-                for part, values in zip(block.parts, memory, strict=True):
-                    checksum = _skip(stream, part.start - position, checksum)
-                    checksum = _fill(stream, as_bytes(values), checksum)
-                    position = part.stop
-                checksum = _skip(stream, block.stop - position, checksum)
-        except OSError as error:
-            raise read_error(path, error) from error
-        except EOFError as error:
-            raise CheckpointError(f"{path} ended while it was read") from error
-        if checksum != block.checksum:
-            raise CheckpointDamaged(
-                f"{path} is damaged: wrong checksum of the block at byte {block.start}"
-            )
-
+        """Read and check one block; the targets and the values of its parts."""
+        data = manifest.read_block(
+            self._checkpoint.folder / block.file,
+            block.start,
+            block.checksum,
+        )
         placed = []
-        for part, values in zip(block.parts, memory, strict=True):
+        for part in block.parts:
+            values = torch.frombuffer(
+                data,
+                dtype=part.dtype,
+                count=len(part.target),
+                offset=part.start - block.start,
+            )
             if part.kind in (WEIGHT, EMA):
                 self._checkpoint.check_weight(part.name, values, block.file)
-            if values is not part.target:
-                placed.append((part.target, values))
+            placed.append((part.target, values))
         return placed
-
-
-def _host_memory(part: _Part) -> Tensor:
-    """The target itself, if its memory has what the file has; or else new memory."""
-    target = part.target
-    is_plain = type(target) is Tensor and target.device.type == "cpu" and target.is_contiguous()
-    if is_plain and target.dtype == part.dtype:
-        return target
-    return torch.empty(target.numel(), dtype=part.dtype)
-
-
-def _fill(stream: FileIO, memory: memoryview, checksum: int) -> int:
-    """Read into `memory`; the checksum of what was read before and of that."""
-    for start in range(0, len(memory), _AT_ONCE):
-        chunk = memory[start : start + _AT_ONCE]
-        rest = chunk
-        while rest:
-            count = stream.readinto(rest)
-            if not count:
-                raise EOFError
-            rest = rest[count:]
-        checksum = zlib.crc32(chunk, checksum)
-    return checksum
-
-
-def _skip(stream: FileIO, count: int, checksum: int) -> int:
-    """The checksum of what was read before and of the next `count` bytes."""
-    scratch = memoryview(bytearray(min(_AT_ONCE, count)))
-    while count:
-        chunk = scratch[:count]
-        checksum = _fill(stream, chunk, checksum)
-        count -= len(chunk)
-    return checksum
 
 
 def _place(placed: Placed) -> None:

@@ -176,24 +176,28 @@ def check_files(
     for file in files:
         for number, checksum in enumerate(file.crc32):
             blocks.append((folder / file.name, number * BLOCK_BYTES, checksum))
-    blocks = blocks[part::parts]
+
+    def check(block: tuple[Path, int, int]) -> None:
+        read_block(*block)
+
     with ThreadPoolExecutor(_THREADS, "checksum") as pool:
-        actual_checksums = pool.map(lambda block: _block_checksum(*block[:2]), blocks)
-        for (path, start, checksum), actual in zip(blocks, actual_checksums, strict=True):
-            if actual != checksum:
-                raise CheckpointDamaged(
-                    f"{path} is damaged: wrong checksum of the block at byte {start}"
-                )
+        list(pool.map(check, blocks[part::parts]))
 
 
-def _block_checksum(path: Path, start: int) -> int:
+def read_block(path: Path, start: int, checksum: int) -> bytearray:
+    """The bytes of a block. Raises CheckpointDamaged for another checksum, and CheckpointError."""
+    data = bytearray(BLOCK_BYTES)
     # Read, not mapped: an unreadable sector would kill the process.
     try:
         with path.open("rb") as stream:
             stream.seek(start)
-            return zlib.crc32(stream.read(BLOCK_BYTES))
+            size = stream.readinto(data)
     except OSError as error:
         raise read_error(path, error) from error
+    del data[size:]
+    if zlib.crc32(data) != checksum:
+        raise CheckpointDamaged(f"{path} is damaged: wrong checksum of the block at byte {start}")
+    return data
 
 
 def render(manifest: Manifest) -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from gearshift.engines.base import Shape, kind_shape
 from gearshift.training.checkpoint import manifest, tensor_file
@@ -65,10 +65,8 @@ class Checkpoint:
         """Optimizer steps taken, by parameter."""
 
         self._stored: dict[tuple[str, str], list[_Extent]] = {}
-        for name in self.shapes:
-            self._stored[WEIGHT, name] = []
-        for name in self.buffer_shapes:
-            self._stored[BUFFER, name] = []
+        self._stored.update({(WEIGHT, name): [] for name in self.shapes})
+        self._stored.update({(BUFFER, name): [] for name in self.buffer_shapes})
         for file in written.files:
             if manifest.RANK_FILE.match(file.name):
                 with _read_errors(folder / file.name):
@@ -109,7 +107,13 @@ class Checkpoint:
         for start in range(0, size, _AT_ONCE):
             yield self.interval(kind, name, start, min(size, start + _AT_ONCE))
 
-    def interval(self, kind: str, name: str, start: int, stop: int) -> Tensor:
+    def interval(
+        self,
+        kind: str,
+        name: str,
+        start: int,
+        stop: int,
+    ) -> Tensor:
         """Elements [start, stop) of a flattened tensor.
 
         Raises ValueError if it has fewer, and CheckpointError for an unreadable file.
@@ -149,38 +153,24 @@ class Checkpoint:
         Reads the weights, and those of model.safetensors.
         """
         for name, used in self.used_kind(kind).items():
-            for extent in self._stored[used, name]:
-                self._check_extent(name, extent)
-        if all(file.name != manifest.MODEL for file in self.manifest.files):
-            return
+            for file, _, start, stop in self.located(used, name, 0, prod(self.shapes[name])):
+                for first in range(start, stop, _AT_ONCE):
+                    part = self.interval(used, name, first, min(stop, first + _AT_ONCE))
+                    self.check_weight(name, part, file)
         path = self.folder / manifest.MODEL
-        with _read_errors(path):
-            entries, _ = tensor_file.read_head(path)
-        for name, ((dtype, shape), offset) in entries.items():
-            if name in self.shapes:
-                self._check_extent(
-                    name,
-                    _Extent(
-                        0,
-                        prod(shape),
-                        path.name,
-                        offset,
-                        dtype,
-                    ),
-                )
+        if path.is_file():
+            with _read_errors(path), safe_open(path, "pt") as tensors:
+                for name in self.shapes.keys() & tensors.keys():
+                    values = tensors.get_tensor(name)
+                    if values.numel():
+                        self.check_weight(name, values, path.name)
 
-    def _check_extent(self, name: str, extent: _Extent) -> None:
-        size = extent.stop - extent.start
-        for start in range(0, size, _AT_ONCE):
-            part = torch.empty(min(_AT_ONCE, size - start), dtype=extent.dtype)
-            self._read(
-                extent.file,
-                extent.offset + start * extent.dtype.itemsize,
-                part,
-            )
-            self.check_weight(name, part, extent.file)
-
-    def check_weight(self, name: str, values: Tensor, file: str) -> None:
+    def check_weight(
+        self,
+        name: str,
+        values: Tensor,
+        file: str,
+    ) -> None:
         """Raise CheckpointError if `values` of the weight `name`, in `file`, are not finite.
 
         A weight that is not trained may be infinite, such as a mask.

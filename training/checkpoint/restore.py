@@ -110,14 +110,8 @@ def fill(checkpoint: Checkpoint, pieces: Iterable[Piece]) -> None:
         for first in range(0, flat.numel(), _AT_ONCE):
             chunk = flat[first : first + _AT_ONCE]
             start = piece.start + first
-            chunk.copy_(
-                checkpoint.interval(
-                    piece.kind,
-                    piece.name,
-                    start,
-                    start + chunk.numel(),
-                )
-            )
+            stop = start + chunk.numel()
+            chunk.copy_(checkpoint.interval(piece.kind, piece.name, start, stop))
 
 
 def _verify_together(checkpoint: Checkpoint, reads: BlockReads, world: World) -> None:

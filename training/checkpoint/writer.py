@@ -386,9 +386,7 @@ class CheckpointController:
         self.writer = writer
         self._callbacks = callbacks
         self._waited_s = 0.0
-        self._in_background = settings.async_
-        self._is_required = settings.required
-        self._loads_best = settings.load_best and settings.keep_best > 0
+        self._settings = settings
         self.saves_last = settings.last
         """Save when the run ends."""
         self.saves_on_signal = settings.on_signal
@@ -403,7 +401,7 @@ class CheckpointController:
         began = time.perf_counter()
         self._attempt(lambda: self.writer.save(step, *state))
         self._waited_s = time.perf_counter() - began
-        if not self._in_background:
+        if not self._settings.async_:
             self.wait()
 
     def wait(self) -> None:
@@ -429,7 +427,8 @@ class CheckpointController:
         The step of the weights: that of the best, or `step` if `save.load_best` is off. A missing
         checkpoint is a warning. Touches disk.
         """
-        if not self._loads_best or best is None or best["step"] == step:
+        loads_best = self._settings.load_best and self._settings.keep_best > 0
+        if not loads_best or best is None or best["step"] == step:
             return step
         self.wait()
         try:
@@ -449,7 +448,7 @@ class CheckpointController:
         try:
             return action()
         except CheckpointError as error:
-            if self._is_required:
+            if self._settings.required:
                 raise
             text = f"{error}; training continues because save.required is off"
             self._callbacks.event("warning", {"text": text})

@@ -43,16 +43,16 @@ _AT_ONCE = 2**16
 _MIX = 0x9E3779B97F4A7C15 - 2**64
 
 
+@dataclass(frozen=True)
 class Rows:
     """The features of a split by number of input, mapped on access; can be pickled."""
 
-    def __init__(self, folder: Path, split: SplitName) -> None:
-        self._folder = folder
-        self._split = split
+    folder: Path
+    split: SplitName
 
     def path(self, batch: int) -> Path:
         """The .npy file of a batch: a record for each input."""
-        return self._folder / f"{self._split}-{batch:08d}.npy"
+        return self.folder / f"{self.split}-{batch:08d}.npy"
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
         """A copy of the row of input `number` in each array."""

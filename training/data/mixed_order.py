@@ -35,7 +35,7 @@ class MixedOrder(DataOrder):
         self._shares = np.array(weights) / sum(weights)
 
     def _samples_at(self, epoch: int, start: int, count: int) -> NDArray[np.int64]:
-        start += epoch * self.steps_per_epoch * self.global_batch
+        start += epoch * self.length
         sources, numbers = interleave(start, count, self._shares)
         samples = np.empty(count, np.int64)
         begin = 0
@@ -43,10 +43,13 @@ class MixedOrder(DataOrder):
             places = np.flatnonzero(sources == source)
             passes, positions = np.divmod(numbers[places], size)
             for number in np.unique(passes).tolist():
-                here = passes == number
-                seed = derive(self.seed, "source", source, number)
-                taken = permuted(positions[here], size, seed)
-                samples[places[here]] = begin + taken
+                is_in_pass = passes == number
+                numbers_of_samples = permuted(
+                    positions[is_in_pass],
+                    size,
+                    derive(self.seed, "source", source, number),
+                )
+                samples[places[is_in_pass]] = begin + numbers_of_samples
             begin += size
         return samples
 

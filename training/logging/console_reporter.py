@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -226,40 +227,32 @@ class Progress:
         return texts + usage
 
 
+@dataclass
 class ConsoleReporter(Callback):
-    _progress: Progress
-
-    def __init__(
-        self,
-        about: RunInfo,
-        outputs: Sequence[ConsoleOutput],
-        now: Callable[[], float] = time.monotonic,
-        usage: Callable[[], Numbers] = dict,
-    ) -> None:
-        """`usage` gives the use of the machine in percent, by resource."""
-        self._about = about
-        self._outputs = outputs
-        self._now = now
-        self._usage = usage
-        self._draw_at = now()
-        # Repeated at the end: the last lines are those that everyone reads.
-        self._advice: list[str] = []
+    about: RunInfo
+    outputs: Sequence[ConsoleOutput]
+    now: Callable[[], float] = time.monotonic
+    usage: Callable[[], Numbers] = dict
+    """Gives the use of the machine in percent, by resource."""
+    _draw_at: float = 0.0
+    # Repeated at the end: the last lines are those that everyone reads.
+    _advice: list[str] = field(default_factory=list)
 
     def start(self, train_plan: TrainPlan) -> None:
-        self._progress = Progress(train_plan, self._now)
-        self._write("head", "\n".join(console_text.render_header(self._about, train_plan)))
+        self._progress = Progress(train_plan, self.now)
+        self._write("head", "\n".join(console_text.render_header(self.about, train_plan)))
 
     def step(self, step: Step) -> None:
         self._progress.stepped(step.step)
-        if self._now() >= self._draw_at:
-            self._progress.usage = self._usage()
-            self._draw_at = self._now() + _REDRAW_S
-            for output in self._outputs:
+        if self.now() >= self._draw_at:
+            self._progress.usage = self.usage()
+            self._draw_at = self.now() + _REDRAW_S
+            for output in self.outputs:
                 output.draw(self._progress)
 
     def logged(self, line: StepMetrics) -> None:
         self._progress.last = line
-        self._progress.usage = self._usage()
+        self._progress.usage = self.usage()
         self._write("train", self._progress.line())
 
     def evaluated(self, evaluation: EvalResult) -> None:
@@ -303,17 +296,17 @@ class ConsoleReporter(Callback):
 
     def end(self, outcome: Outcome) -> None:
         """Write the summary, and close every output, also if one of them fails."""
-        summary = console_text.render_summary(outcome, self._about.predicted_memory_bytes)
+        summary = console_text.render_summary(outcome, self.about.predicted_memory_bytes)
         try:
             # Only the supervisor knows which rank failed first, and reports it.
             kind: Kind = "log" if outcome.status == "failed" else "summary"
             self._write(kind, "\n".join(summary + self._advice))
         finally:
-            for output in self._outputs:
+            for output in self.outputs:
                 output.close()
 
     def _write(self, kind: Kind, text: str) -> None:
-        for output in self._outputs:
+        for output in self.outputs:
             output.write(kind, text)
 
 

@@ -60,19 +60,18 @@ def usage_fields(uses: Numbers) -> dict[str, float]:
     return keyed
 
 
+@dataclass
 class MetricsWriter(Callback):
     """Writes metrics.jsonl into the run folder; for rank 0. Raises StorageError."""
 
+    storage: Storage
+    usage: Callable[[], Numbers] = dict
+    """Gives the use of the machine by resource."""
     _file: LineFile | None = None
-
-    def __init__(self, storage: Storage, usage: Callable[[], Numbers] = dict) -> None:
-        """`usage` gives the use of the machine by resource."""
-        self._storage = storage
-        self._usage = usage
 
     def start(self, train_plan: TrainPlan) -> None:
         """Open the file; `truncate` has removed the lines that will be written again."""
-        self._file = self._storage.open_lines(NAME)
+        self._file = self.storage.open_lines(NAME)
 
     def logged(self, line: StepMetrics) -> None:
         values: dict[str, Any] = {"kind": "train"}
@@ -82,7 +81,7 @@ class MetricsWriter(Callback):
         values["device_memory_bytes"] = line.device_memory_bytes  # null on a CPU
         for part, lr in values.pop("lrs", {}).items():
             values[f"{OF_PART}{part}"] = lr
-        self._write(values | usage_fields(self._usage()))
+        self._write(values | usage_fields(self.usage()))
 
     def evaluated(self, evaluation: EvalResult) -> None:
         self._write(
@@ -121,6 +120,7 @@ def _line(time: datetime, kind: str, step: int, facts: Facts) -> bytes:
     return encode_bytes({"time": text, "kind": kind, "step": step, "facts": facts})
 
 
+@dataclass
 class EventsWriter(Callback):
     """Writes {"time", "kind", "step", "facts"} lines; one on every rank. Raises StorageError.
 
@@ -129,12 +129,11 @@ class EventsWriter(Callback):
     cannot safely append to one file.
     """
 
-    def __init__(self, storage: Storage, rank: int = 0, now: Callable[[], datetime] = _now) -> None:
-        self._storage = storage
-        self._rank = rank
-        self._now = now
-        self._step = 0
-        self._file: LineFile | None = None
+    storage: Storage
+    rank: int = 0
+    now: Callable[[], datetime] = _now
+    _step: int = 0
+    _file: LineFile | None = None
 
     def start(self, train_plan: TrainPlan) -> None:
         self._step = train_plan.first_step
@@ -151,14 +150,14 @@ class EventsWriter(Callback):
 
     def event(self, kind: str, facts: Facts) -> None:
         """Write an event that every rank sees; rank 0 only."""
-        if self._rank == 0:
+        if self.rank == 0:
             self.rank_event(kind, facts)
 
     def rank_event(self, kind: str, facts: Facts) -> None:
         if self._file is None:
-            name = EVENTS if self._rank == 0 else f"events-rank{self._rank}.jsonl"
-            self._file = self._storage.open_lines(name)
-        self._file.write(_line(self._now(), kind, self._step, facts))
+            name = EVENTS if self.rank == 0 else f"events-rank{self.rank}.jsonl"
+            self._file = self.storage.open_lines(name)
+        self._file.write(_line(self.now(), kind, self._step, facts))
 
     def end(self, outcome: Outcome) -> None:
         self.event(

@@ -89,36 +89,33 @@ class Tracker:
         """Add the results of the run, close it, and wait until all is sent."""
 
 
+@dataclass
 class Following:
     """Sends one run to one tracker, from the first line that it lacks to the end of the run."""
 
-    def __init__(
-        self,
-        run: Run,
-        track: str,
-        over: threading.Event,
-        say: Callable[[str, str], None],
-    ) -> None:
-        self._run = run
-        self._over = over
-        self._say = say
-        self._name, _, self._project = track.partition(":")
-        self._went_back = run.went_back
-        self._has_warned = False
-        self._newest_saved = run.first_step
+    run: Run
+    track: str
+    over: threading.Event
+    say: Callable[[str, str], None]
+    _has_warned = False
+
+    def __post_init__(self) -> None:
+        self._name, _, self._project = self.track.partition(":")
+        self._went_back = self.run.went_back
+        self._newest_saved = self.run.first_step
 
     def follow(self) -> None:
         """Send all until the run is over; after a failure try again later."""
         is_last = False
         while not is_last:
-            is_last = self._over.is_set()
+            is_last = self.over.is_set()
             with caught(self._warn):
                 return self.send()
-            self._over.wait(_RETRY_S)
+            self.over.wait(_RETRY_S)
 
     def send(self) -> None:
         """Open the run at the tracker; send what it lacks, and what comes until the run is over."""
-        folder = self._run.folder
+        folder = self.run.folder
         metrics = _lines(folder / "metrics.jsonl")
         events = _lines(folder / "events.jsonl")
         self._rows = defaultdict[int, dict[str, float]](dict)
@@ -129,10 +126,10 @@ class Following:
         is_over = False
         lines: list[Any] = []
         tracker = self._open()
-        self._say(*tracker.notice)
+        self.say(*tracker.notice)
         while lines or not is_over:
             if not lines:
-                is_over = self._over.wait(_POLL_S)  # before the lines, which then are all
+                is_over = self.over.wait(_POLL_S)  # before the lines, which then are all
             lines = next(metrics)  # before the events: a line comes after its event
             for event in next(events):
                 self._take(event, tracker)
@@ -163,7 +160,7 @@ class Following:
             self._upload(
                 tracker,
                 step,
-                self._run.folder / "checkpoints" / facts["folder"],
+                self.run.folder / "checkpoints" / facts["folder"],
             )
 
     def _log(self, newest: int, tracker: Tracker) -> None:
@@ -176,32 +173,32 @@ class Following:
             tracker.log(step, values)
             if name is not None:
                 with caught(self._warn):
-                    tracker.log_samples(step, _samples(self._run.folder / "samples" / name))
+                    tracker.log_samples(step, _samples(self.run.folder / "samples" / name))
 
     def _open(self) -> Tracker:
         """The run at the tracker; another one there if the user let the run go back."""
-        path = self._run.folder / self._name / "run.json"
+        path = self.run.folder / self._name / "run.json"
         session = importlib.import_module(TRACKERS[self._name].module).Session
         if path.exists():
             id_ = f"{int(read_json(path)['id'], 16):08x}"  # a stranger's could be a path
-            tracker: Tracker = session(self._run, self._project, id_)
-            if not self._went_back or tracker.last_step <= self._run.first_step:
+            tracker: Tracker = session(self.run, self._project, id_)
+            if not self._went_back or tracker.last_step <= self.run.first_step:
                 return tracker
             tracker.finish({}, 0)
         self._went_back = False
         id_ = secrets.token_hex(4)
         path.parent.mkdir(exist_ok=True)
         atomic_write(path, json.dumps({"id": id_}).encode())
-        return session(self._run, self._project, id_)
+        return session(self.run, self._project, id_)
 
     def _upload(self, tracker: Tracker, step: int, folder: Path) -> None:
-        is_best = (self._run.folder / "best").resolve() == folder.resolve()
+        is_best = (self.run.folder / "best").resolve() == folder.resolve()
         with caught(self._warn):
             if not folder.is_dir():
                 return
-            if self._run.checkpoints == "all":
+            if self.run.checkpoints == "all":
                 files = sorted(folder.iterdir())
-            elif self._run.checkpoints == "best" and is_best:
+            elif self.run.checkpoints == "best" and is_best:
                 names = ("manifest.json", "model.safetensors")
                 files = [folder / name for name in names if (folder / name).exists()]
             else:
@@ -211,7 +208,7 @@ class Following:
     def _warn(self, error: str) -> None:
         """Tell the first error; a server that accepts metrics may still refuse files."""
         if not self._has_warned:
-            self._say("warning", error)
+            self.say("warning", error)
         self._has_warned = True
 
 

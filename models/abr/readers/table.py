@@ -106,7 +106,7 @@ def read(
 
     Raises DataError if the file is not such a table, or lacks a column.
     """
-    table = Table(TextFile(path), name)
+    table = Table(TextFile(path, name))
     declared = declared_columns(reading.settings.columns)
     names = [name_of(heading) for heading in table.header]
     columns = find_columns(names, declared, path, reading.has_labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.recordings.recording import Event
-from gearshift.models.common.table import MISSING, Table, renamed
+from gearshift.models.common.table import MISSING, Meanings, Table, renamed
 from gearshift.models.common.text_file import TextFile
 
 NAMES = ("trial_type", "value")
@@ -20,7 +20,7 @@ NAMES = ("trial_type", "value")
 _KIND = re.compile("_(eeg|ieeg|meg|emg|nirs)$")
 """The end of the name of a recording, which tables of events do not have."""
 _EVENTS = "_events.tsv"
-NO_COLUMNS: Mapping[str, str] = {}
+NO_COLUMNS: Meanings = {}
 
 
 def events_path(recording: Path) -> Path | None:
@@ -43,9 +43,7 @@ def subject(recording: Path) -> str:
     Empty for a name that is not of BIDS.
     """
     match = re.match(r"sub-[0-9A-Za-z]+(?=_)", recording.name)
-    if match:
-        return match[0]
-    return ""
+    return match[0] if match else ""
 
 
 def read_events(
@@ -53,7 +51,7 @@ def read_events(
     bad_records: BadRecords,
     notes: list[str],
     names: Sequence[str] = NAMES,
-    declared: Mapping[str, str] = NO_COLUMNS,
+    declared: Meanings = NO_COLUMNS,
     needed: Sequence[str] = ("onset", "duration"),
     known: Collection[str] = (),
 ) -> list[Event]:
@@ -82,19 +80,20 @@ def read_events(
     rows = []
     for line, cells in table.rows(bad_records):
         row = dict(zip(header, cells, strict=True))
+        where = f"{path.name}:{line}"
         try:
-            event = _event(table, row, needed, f"{path.name}:{line}")
+            onset, duration = (table.number(row[column], column) for column in needed[:2])
+            if isnan(onset):
+                raise ValueError(f"{needed[0]} is '{row[needed[0]]}'")
         except ValueError as error:
-            bad_records.add(
-                f"{path.name}:{line}",
-                str(error),
-                "write a number of seconds",
-            )
+            bad_records.add(where, str(error), "write a number of seconds")
             continue
-        events.append(event)
+        events.append(Event(onset, 0.0 if isnan(duration) else duration, "", where))
         rows.append({name: _text(row.get(name)) for name in names})
 
-    column = _name_column(rows, names, known)
+    filled = [name for name in names if any(row[name] for row in rows)]
+    of_known = (name for name in filled if any(row[name] in known for row in rows))
+    column = next(of_known, "".join(filled[:1]))
     if column:
         events = [replace(event, name=row[column]) for event, row in zip(events, rows, strict=True)]
     notes += [f"{path.name}: {note}" for note in table.notes]
@@ -106,35 +105,6 @@ def read_events(
     return sorted(events, key=lambda event: event.onset_s)
 
 
-def _event(table: Table, row: Mapping[str, Any], needed: Sequence[str], where: str) -> Event:
-    """The event of a row, without a name. Raises ValueError without an onset."""
-    onset = table.number(row[needed[0]], needed[0])
-    duration = table.number(row[needed[1]], needed[1])
-    if isnan(onset):
-        raise ValueError(f"{needed[0]} is '{row[needed[0]]}'")
-    return Event(
-        onset,
-        0.0 if isnan(duration) else duration,
-        "",
-        where,
-    )
-
-
 def _text(cell: Any) -> str:
     text = str(cell or "").strip()
     return "" if text.lower() in MISSING else text
-
-
-def _name_column(
-    rows: Sequence[Mapping[str, str]],
-    names: Sequence[str],
-    known: Collection[str],
-) -> str:
-    """The first column that has a name that is known, or else one that is filled; empty: none."""
-    columns = [name for name in names if any(row[name] for row in rows)]
-    for name in columns:
-        if any(row[name] in known for row in rows):
-            return name
-    if columns:
-        return columns[0]
-    return ""

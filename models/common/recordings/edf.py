@@ -139,10 +139,7 @@ def _records(path: Path, begin: int, count: int, size: int) -> ndarray:
     """
     length = path.stat().st_size
     expected = begin + max(1, count) * size
-    if count > 0:
-        is_complete = length == expected
-    else:
-        is_complete = length >= expected
+    is_complete = length == expected if count > 0 else length >= expected
     if not size or not is_complete:
         raise ValueError(f"it has {length} bytes, and by its header {expected}")
     records = (length - begin) // size
@@ -176,8 +173,7 @@ def _epoch_starts(status: ndarray, record_s: float) -> list[float]:
     """
     is_epoch = (status[:, 2::3] & 1).astype(np.int8)
     rises = np.flatnonzero(np.diff(is_epoch.ravel()) == 1) + 1
-    sample_s = record_s / is_epoch.shape[1]
-    return (rises * sample_s).tolist()
+    return (rises * record_s / is_epoch.shape[1]).tolist()
 
 
 def _channel(signal: _Signal, unit: str | None, rate_hz: float) -> Channel:
@@ -199,10 +195,7 @@ def _channel(signal: _Signal, unit: str | None, rate_hz: float) -> Channel:
     if not has_scale:
         problem = f"has no scale: its range is {limits[0]} to {limits[1]}"
     elif factor is None:
-        if named:
-            problem = f"is in {named}, not in volts"
-        else:
-            problem = NO_UNIT
+        problem = f"is in {named}, not in volts" if named else NO_UNIT
     # MNE converts what the header names, not what the setting says of channels without a unit.
     scale = (factor or 1.0) / _VOLTS_OF_MNE.get(named, 1.0)
     return Channel(label, kind, rate_hz, scale, problem)

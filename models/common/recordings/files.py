@@ -13,7 +13,6 @@ from math import ceil, inf, isclose, isnan
 from pathlib import Path
 from typing import Any
 
-from gearshift.models.base import DataError
 from gearshift.models.common import hdf5, matlab
 from gearshift.models.common.data_files import check_reader, identity, unreadable_file
 from gearshift.models.common.data_reports import listed
@@ -75,10 +74,7 @@ def _open(
         for channel, name in zip(channels, raw.ch_names, strict=True):
             channel.name = name
         # Of GDF, MNE keeps the highest rate also without the channel that has it.
-        if is_edf:
-            rate = _rate(channels, name_of_rate)
-        else:
-            rate = float(raw.info["sfreq"])
+        rate = _rate(channels, name_of_rate) if is_edf else float(raw.info["sfreq"])
         faster = [c.name for c in channels if c.rate_hz > rate * (1 + _SAME_RATE)]
         if faster:  # of several rates, MNE gives all channels the highest one
             raw, note = _raw(path, exclude=faster)
@@ -138,18 +134,8 @@ def _rate(channels: Sequence[Channel], name_of_rate: str | None) -> float:
     return max(counts, key=lambda rate: (counts[rate], rate))
 
 
-_NO_RECORDING = {
-    ".set": ("number of trials", "in EEGLAB, save the data set before  Tools > Extract epochs"),
-    ".fif": ("No raw data", "save the Raw of MNE, not its Epochs or Evoked"),
-}
-"""By suffix, words in the error of MNE for a file of epochs, and the hint."""
-
-
 def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
-    """The recording of MNE, without channels to exclude, and a note.
-
-    Raises DataError for epochs.
-    """
+    """The recording of MNE, without channels to exclude, and a note."""
     import mne
 
     suffix = path.suffix.lower()
@@ -171,14 +157,6 @@ def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
         if suffix in edf.SUFFIXES and "encoding='latin1'" in str(error):  # as MNE says
             raw = read(str(path), encoding="cp1252", **options)
             return raw, "its annotations are read as cp1252"
-        words, hint = _NO_RECORDING.get(suffix.replace(".gz", ".fif"), ("", ""))
-        if words and words in str(error):
-            raise DataError(
-                f"'{path.name}' has epochs, cut out of a recording",
-                where=str(path),
-                allowed="a continuous recording, with its events",
-                hint=hint,
-            ) from None
         raise
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from math import isfinite
 from typing import Any
 
+from gearshift.models.base import Facts
 from gearshift.models.common.data_reports import BadRecords
+from gearshift.models.common.table import Meanings
 from gearshift.models.common.text_file import TextFile, parse_json
 from gearshift.models.language.readers.forms import OPTIONAL, Form, form_of
 from gearshift.models.language.readers.records import Turn
@@ -36,48 +38,46 @@ _ALIASES = {
 }
 """Roles of ShareGPT, and those of APIs and other tools that mean the same."""
 _UNREAD = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
-"""Fields that hold text of a message beside its content."""
+"""Facts that hold text of a message beside its content."""
 LEFT_OUT = "left out"
 HEAD = 300
 """Rows whose columns an error lists: objects of JSON have keys of their own."""
-Fields = Mapping[str, Any]
 Turns = tuple[Turn, ...]
 
 
 def contents(
     file: TextFile,
-    name: str,
-    declared: Mapping[str, str],
+    declared: Meanings,
     bad_records: BadRecords,
     meanings: dict[str, str],
     optional: Collection[str] = OPTIONAL,
 ) -> Iterator[tuple[int, str | Turns]]:
     """The line, and the text or the turns of each row of a file; invalid rows are bad records.
 
-    `name` names the file in messages; `declared`, `optional`: see form_of. With an `optional`
+    `declared`, `optional`: see form_of. With an `optional`
     "answer", answers are not read. Adds to `meanings` those of the columns, or LEFT_OUT. Raises
     DataError if no rule reads a column, or if the first rows are no samples.
     """
     forms: dict[tuple[str, ...], Form] = {}
-    for row in rows_of(file, name, bad_records):
+    for row in rows_of(file, bad_records):
         names = tuple(row.fields)
         if names not in forms:
             form = forms[names] = form_of(names, declared, optional)
             if form.unknown or not form.is_sample:
-                head = [row, *islice(rows_of(file, name, BadRecords()), HEAD)]
-                check_columns(name, head, declared, optional)
+                head = [row, *islice(rows_of(file, BadRecords()), HEAD)]
+                check_columns(file.name, head, declared, optional)
             else:
                 read = {column: meaning for meaning, column in form.columns.items()}
                 meanings |= dict.fromkeys(names, LEFT_OUT) | read
         try:
             content = _content(row.fields, forms[names], optional)
         except ValueError as error:
-            bad_records.add(f"{name}:{row.line}", str(error))
+            bad_records.add(f"{file.name}:{row.line}", str(error))
         else:
             yield row.line, content
 
 
-def _content(fields: Fields, form: Form, optional: Collection[str]) -> str | Turns:
+def _content(fields: Facts, form: Form, optional: Collection[str]) -> str | Turns:
     """The text, or the turns of messages or of a request and an answer. Raises ValueError."""
     columns = form.columns
     if not form.is_sample:
@@ -145,19 +145,19 @@ def _joined(parts: Sequence[Any]) -> str | None:
         return None
 
 
-def _side(fields: Fields, column: str, role: str) -> Turns:
+def _side(fields: Facts, column: str, role: str) -> Turns:
     """The turns of a request or an answer: a text, or a list of messages as in TRL."""
     if isinstance(fields[column], list):
         return turns_of(fields[column], column)
     return (Turn(role, _text(fields, column)),)
 
 
-def _optional(fields: Fields, column: str | None) -> str:
+def _optional(fields: Facts, column: str | None) -> str:
     value = fields[column] if column else None
     return value if isinstance(value, str) and value.strip() else ""
 
 
-def _text(fields: Fields, column: str) -> str:
+def _text(fields: Facts, column: str) -> str:
     value = fields[column]
     if isinstance(value, (int, float)) and isfinite(value):
         return json.dumps(value)

@@ -6,8 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, compress
-from typing import TYPE_CHECKING
+from itertools import chain, compress, islice
 
 import numpy as np
 
@@ -17,12 +16,9 @@ from gearshift.models.common.data_reports import BadRecords, MissingPackage, OnB
 from gearshift.models.common.split import SPLITS
 from gearshift.models.language.readers.records import Record, normalized
 
-if TYPE_CHECKING:
-    from gearshift.models.language.readers.files import FileSource
-
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
-VERSION = 11
+VERSION = 12
 """Cache version; increase it when the same files give another index or other tokens."""
 _CHUNK = 1 << 16
 """Records whose entries are Python objects at a time."""
@@ -39,7 +35,6 @@ class RecordSource:
     parts = 1
     ignored = 0
     note = ""
-    is_cut = False
     meanings: Mapping[str, str] = {}
 
     def __init__(self, name: str, records: Sequence[Record]) -> None:
@@ -59,7 +54,7 @@ class RecordSource:
 class Corpus:
     """Texts or exchanges without duplicates. Each pass reads from disk."""
 
-    def __init__(self, source: FileSource | RecordSource, index: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, source: RecordSource, index: Mapping[str, np.ndarray]) -> None:
         """`index`: the arrays of `scan`, of all that was read; `kept` is without duplicates."""
         self.source = source
         self._kept = index["kept"]
@@ -155,24 +150,37 @@ def from_records(name: str, records: Sequence[Record]) -> Corpus:
     return Corpus(source, scan(source, "stop"))
 
 
-def scan(source: FileSource | RecordSource, on_bad: OnBad) -> array_file.Arrays:
+def scan(source: RecordSource, on_bad: OnBad) -> array_file.Arrays:
     """Arrays of the index of all records. Raises DataError."""
     bad_records = BadRecords()
     bad_parts: list[int] = []
     notes: dict[str, list[str]] = {}
-    columns = _columns(source, on_bad, bad_records, bad_parts, notes)
+    chunks: list[list[np.ndarray]] = []
+    for part in range(source.parts):
+        name = source.part_name(part)
+        try:
+            chunks += _chunks(source.read(part, bad_records))
+            if source.note:
+                notes.setdefault(source.note, []).append(name)
+        except MissingPackage:  # no fault of the file
+            raise
+        except DataError as error:
+            if on_bad == "stop" or source.parts == 1:
+                raise
+            bad_records.add(name, error.message, error.fix or error.hint)
+            bad_parts.append(part)
     num_good = 0
-    if bad_records.count and columns:
-        num_good = len(np.unique(columns[0]))
+    if bad_records.count and chunks:
+        num_good = len(np.unique(np.concatenate([names for names, *_ in chunks])))
     skipped = bad_records.finish(on_bad, num_good)
-    if not columns or len(columns[0]) == 0:
+    if not chunks:
         raise DataError(
             f"'{source.name}' has no usable data",
             where=f"data.path, skipped rows: {skipped}",
             allowed="text, or requests with answers",
         )
 
-    names, groups, keys, labels = columns
+    names, groups, keys, labels = map(np.concatenate, zip(*chunks, strict=True))
     is_text = labels == b""
     if is_text.any() != is_text.all():
         raise DataError(
@@ -197,46 +205,13 @@ def scan(source: FileSource | RecordSource, on_bad: OnBad) -> array_file.Arrays:
     }
 
 
-def _columns(
-    source: FileSource | RecordSource,
-    on_bad: OnBad,
-    bad_records: BadRecords,
-    bad_parts: list[int],
-    notes: dict[str, list[str]],
-) -> list[np.ndarray]:
-    """A vector of each field of Entry, without the parts that cannot be read to their end.
-
-    Adds to the last three arguments. Raises DataError.
-    """
-    entries: list[Entry] = []
-    chunks = []  # Python objects of many records would take gigabytes
-    unusable = []
-    total = 0
-    for part in range(source.parts):
-        begin = total
-        try:
-            for record in source.read(part, bad_records):
-                entries.append(_entry(record))
-                total += 1
-                if len(entries) == _CHUNK:
-                    chunks.append(_packed(entries))
-                    entries = []
-            if source.note:
-                notes.setdefault(source.note, []).append(source.part_name(part))
-        except MissingPackage:  # no fault of the file
-            raise
-        except DataError as error:
-            if on_bad == "stop" or source.parts == 1:
-                raise
-            bad_records.add(source.part_name(part), error.message, error.fix or error.hint)
-            bad_parts.append(part)
-            unusable.append(slice(begin, total))
-    if entries:
-        chunks.append(_packed(entries))
-    is_good = np.ones(total, dtype=bool)
-    for records in unusable:
-        is_good[records] = False
-    return [np.concatenate(parts)[is_good] for parts in zip(*chunks, strict=True)]
+def _chunks(records: Iterator[Record]) -> list[list[np.ndarray]]:
+    """Vectors of each field of Entry: Python objects of all records would take gigabytes."""
+    entries = map(_entry, records)
+    chunks = []
+    while chunk := list(islice(entries, _CHUNK)):
+        chunks.append(list(map(np.array, zip(*chunk, strict=True))))
+    return chunks
 
 
 Entry = tuple[bytes, bytes, bytes, bytes]
@@ -252,10 +227,6 @@ def _entry(record: Record) -> Entry:
     name = record.where.encode("utf-8", "surrogateescape")
     group = record.group.encode("utf-8", "surrogateescape")
     return name, group, _digest(compared), label
-
-
-def _packed(entries: Sequence[Entry]) -> list[np.ndarray]:
-    return list(map(np.array, zip(*entries, strict=True)))
 
 
 def _digest(text: str) -> bytes:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from gearshift.models.base import DataError
-from gearshift.models.common import data_files
+from gearshift.models.common import cache, data_files
 from gearshift.models.common.data_files import identity, unreadable_file
-from gearshift.models.common.data_reports import BadRecords
+from gearshift.models.common.data_reports import BadRecords, OnBad
+from gearshift.models.common.split import SPLITS
+from gearshift.models.common.table import Meanings
 from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.readers import plain_text, rows
 from gearshift.models.language.readers.columns import contents
+from gearshift.models.language.readers.corpus import SMALL, VERSION, Corpus, RecordSource, scan
 from gearshift.models.language.readers.records import Record, exchanges
 from gearshift.models.language.readers.rows import file_kind, suffix_of
 
@@ -36,10 +40,10 @@ _ABOUT = re.compile(r"(readme|licen[cs]e|notice|citation)\b", re.IGNORECASE)
 """Names of files about the rows beside them."""
 
 
-class FileSource:
+class FileSource(RecordSource):
     """Files under a path, one part each; or line N of `answers` answers line N of the path."""
 
-    def __init__(self, path: Path, answers: Path | None, columns: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, answers: Path | None, columns: Meanings) -> None:
         """`columns`: see form_of. Raises DataError if there is nothing to read."""
         self.name = str(path)
         self._path = path
@@ -49,8 +53,6 @@ class FileSource:
         """The encoding that was assumed of the part that was read last."""
         self.meanings: dict[str, str] = {}
         """What the columns of the rows mean that were read."""
-        self.is_cut = False
-        """Whether each text comes in parts of whole lines."""
         self._files = [path]
         self.ignored = 0
         self.format = "two files"
@@ -64,51 +66,33 @@ class FileSource:
 
     def part_name(self, part: int) -> str:
         """Name of a part for messages."""
-        file = self._files[part]
-        if file == self._path:
-            return file.name
-        return file.relative_to(self._path).as_posix()
-
-    def cut(self) -> None:
-        """Cut texts into parts from now on; caches of whole texts do not fit any more."""
-        self.is_cut = True
-        self.stamp = self.current_stamp()
+        return data_files.name_in(self._path, self._files[part])
 
     def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        """The records of a part; invalid rows go to `bad_records`. Raises DataError."""
-        records = self._read(part, bad_records)
-        if self.is_cut:
-            shortest = self.size // self.parts // plain_text.PIECES
-            records = plain_text.pieces(records, min(plain_text.PIECE, shortest))
-        yield from records
+        """The records of a part; invalid rows go to `bad_records`. Raises DataError.
 
-    def _read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        file = TextFile(self._files[part])
-        name = self.part_name(part)
+        A text is one document, or several where there are too few files for a split by file.
+        """
+        file = TextFile(self._files[part], self.part_name(part))
         if self._answers is not None:
             answers = TextFile(self._answers)
             yield from plain_text.read_parallel(file, answers, bad_records)
             self.note = file.note or answers.note
             return
         if file_kind(file.path) != "text":
-            yield from self._records_of(file, name, bad_records)
-        elif file.path == self._path:
-            yield from plain_text.read_documents(file, name)
+            yield from self._records_of(file, bad_records)
+        elif self.parts < len(SPLITS):
+            yield from plain_text.read_documents(file)
         else:
-            yield from plain_text.read_whole(file, name)
+            yield from plain_text.read_whole(file)
         self.note = file.note
 
-    def _records_of(
-        self,
-        file: TextFile,
-        name: str,
-        bad_records: BadRecords,
-    ) -> Iterator[Record]:
-        for line, content in contents(file, name, self._columns, bad_records, self.meanings):
+    def _records_of(self, file: TextFile, bad_records: BadRecords) -> Iterator[Record]:
+        for line, content in contents(file, self._columns, bad_records, self.meanings):
             if isinstance(content, str):
-                yield from plain_text.records_of(content.split("\n"), f"{name}#{line:09}")
+                yield from plain_text.records_of(content.split("\n"), f"{file.name}#{line:09}")
                 continue
-            where = f"{name}:{line}"
+            where = f"{file.name}:{line}"
             records = exchanges(content, where)
             yield from records
             if not records:
@@ -120,7 +104,7 @@ class FileSource:
         Reads the disk. Raises DataError.
         """
         digest = hashlib.sha256(os.fsencode(self._path.absolute()))
-        digest.update(repr((self.is_cut, sorted(self._columns.items()))).encode())
+        digest.update(repr(sorted(self._columns.items())).encode())
         for file in self._read_files:
             try:
                 file_identity = identity(file)
@@ -128,6 +112,25 @@ class FileSource:
                 raise unreadable_file(file, error) from None
             digest.update(os.fsencode(file) + f"\0{file_identity}\0".encode())
         return digest.hexdigest()
+
+
+def read_corpus(
+    path: Path,
+    answers: Path | None,
+    on_bad: OnBad,
+    columns: Meanings | None = None,
+) -> Corpus:
+    """Read the corpus under `path`; line N of `answers` answers line N of `path`.
+
+    `columns`: declared ones, see form_of. Reads the files once, or their cached index. Raises
+    DataError.
+    """
+    source = FileSource(path, answers, columns or {})
+    make = partial(scan, source, on_bad)
+    if source.size <= SMALL:
+        return Corpus(source, make())
+    made_from = {"version": VERSION, "files": source.stamp, "on_bad": on_bad}
+    return Corpus(source, cache.arrays("language-index", made_from, make))
 
 
 def _find_files(path: Path) -> tuple[list[Path], int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 from gearshift.models.common.data_reports import IGNORE
+from gearshift.models.common.table import Meanings
 
 NAMES = {
     "request": ("instruction", "prompt", "question", "input"),
@@ -47,7 +48,7 @@ OPTIONAL = frozenset({"context", "system"})
 class Form(NamedTuple):
     """What the columns of a row mean."""
 
-    columns: Mapping[str, str]
+    columns: Meanings
     """The column of each meaning: of the form that is read, or all if no form is complete."""
     unknown: Sequence[str]
     """Columns that no rule reads."""
@@ -57,7 +58,7 @@ class Form(NamedTuple):
 
 def form_of(
     names: Iterable[str],
-    declared: Mapping[str, str],
+    declared: Meanings,
     optional: Collection[str] = OPTIONAL,
 ) -> Form:
     """The form of a row with the columns `names`.

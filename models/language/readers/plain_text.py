@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby, islice, zip_longest
+from shlex import quote
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.text_file import TextFile, parse_json
-from gearshift.models.language.readers.records import PIECE_MARK, Record, Turn, document, exchanges
+from gearshift.models.language.readers.records import Record, Turn, document, exchanges
 
 PART = 1 << 18
 """Characters after which a text is cut: tokenizers takes some hundred bytes for each."""
@@ -41,70 +41,52 @@ def _cut(lines: Iterable[str], minimum: int) -> Iterator[str]:
         yield "\n".join(buffer)
 
 
-def read_whole(file: TextFile, name: str) -> Iterator[Record]:
+def read_whole(file: TextFile) -> Iterator[Record]:
     """The file as one text, which may come in parts."""
     file.first_line()  # raises DataError if the file is empty
-    yield from records_of(file.lines(), name)
+    yield from records_of(file.lines(), file.name)
 
 
-def read_documents(file: TextFile, name: str) -> Iterator[Record]:
-    """The documents of a single file: neighboring blocks, joined up to PIECE characters.
+def read_documents(file: TextFile) -> Iterator[Record]:
+    """The documents of one of few files: neighboring blocks, joined up to PIECE characters.
 
     Blocks stay whole, up to PART. In a text without blank lines every line is a block.
     """
     with suppress(ValueError):
         if isinstance(parse_json(file.first_line()), dict):
             raise DataError(
-                f"'{name}' is not text, but lines of JSON",
+                f"'{file.name}' is not text, but lines of JSON",
                 where=f"data.path, {file.path}",
                 allowed="lines of JSON in a file with the suffix .jsonl",
-                hint=f"rename it, such as  mv {shlex.quote(name)} {shlex.quote(name)}.jsonl",
+                hint=f"rename it, such as  mv {quote(file.name)} {quote(file.name)}.jsonl",
             )
     minimum = min(PIECE, len(next(file.chunks())) // PIECES)
-    blocks = groupby(file.lines(), lambda line: bool(line.strip()))
-    texts = (True for is_text, _ in blocks if is_text)
-    by_line = len(list(islice(texts, 2))) == 1
+    blocks = (is_text for is_text, _ in groupby(file.lines(), _is_text) if is_text)
+    by_line = len(list(islice(blocks, 2))) == 1
     number = 0
     size = 0
     buffer: list[str] = []
-    for line in file.lines():
-        in_block = bool(buffer and buffer[-1])
-        if line.strip():
-            buffer.append(line)
-            size += len(line) + (in_block and not by_line)
-            is_full = size >= (minimum if by_line else PART)
-        else:
-            if in_block:
-                buffer.append("")
-            is_full = in_block and size >= minimum
-        if is_full:
-            yield _numbered(buffer, name, number)
-            number += 1
-            size = 0
-            buffer = []
+    for is_text, lines in groupby(file.lines(), _is_text):
+        if not is_text:
+            continue
+        for text in _cut(lines, 1 if by_line else PART):
+            buffer.append(text)
+            size += len(text)
+            if size >= minimum:
+                yield _numbered(file, number, buffer, by_line)
+                number += 1
+                size = 0
+                buffer = []
     if buffer:
-        yield _numbered(buffer, name, number)
+        yield _numbered(file, number, buffer, by_line)
 
 
-def _numbered(lines: list[str], name: str, number: int) -> Record:
-    return document(f"{name}#{number:06}", "\n".join(lines).rstrip("\n"))
+def _is_text(line: str) -> bool:
+    return bool(line.strip())
 
 
-def pieces(texts: Iterable[Record], minimum: int) -> Iterator[Record]:
-    """Each text in parts of whole lines, of `minimum` characters or more.
-
-    The parts are groups of their own. Those of one text follow one another, and are numbered
-    through.
-    """
-    name = None
-    number = 0
-    for text in texts:
-        if text.group != name:
-            name = text.group
-            number = 0
-        for part in _cut(text.text.split("\n"), minimum):
-            yield document(f"{name}{PIECE_MARK}{number:06}", part)
-            number += 1
+def _numbered(file: TextFile, number: int, blocks: list[str], by_line: bool) -> Record:
+    return document(f"{file.name}#{number:06}", ("\n" if by_line else "\n\n").join(blocks))
 
 
 def read_parallel(

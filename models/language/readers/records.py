@@ -6,9 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PIECE_MARK = "#part "
-"""Before the number of a part of a text that is cut."""
-
 
 @dataclass(frozen=True)
 class Turn:

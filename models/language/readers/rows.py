@@ -51,25 +51,25 @@ def file_kind(file: Path) -> str:
     return _KINDS.get(suffix_of(file), "text")
 
 
-def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
+def rows_of(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
     """The rows of a file that is no text without their nulls, as training and use read them.
 
     Raises DataError.
     """
-    for row in _ROWS[file_kind(file.path)](file, name, bad_records):
+    for row in _ROWS[file_kind(file.path)](file, bad_records):
         if isinstance(row.fields, dict):
             fields = {key: value for key, value in row.fields.items() if value is not None}
             yield row._replace(fields=fields)
         else:
             problem = f"{type(row.fields).__name__}, not an object"
-            bad_records.add(f"{name}:{row.line}", problem)
+            bad_records.add(f"{file.name}:{row.line}", problem)
 
 
-def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
+def parquet_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
     """The rows of a Parquet table. Raises DataError if it is none, or pyarrow is not installed."""
     check_reader("pyarrow", file.path)
     with library_errors(
-        f"'{name}' is not Parquet",
+        f"'{file.name}' is not Parquet",
         f"data.path, {file.path}",
         allowed="a Parquet file that pyarrow reads",
     ):
@@ -86,20 +86,20 @@ def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator
                 yield from map(Row, numbers, batch.to_pylist())
 
 
-def table_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
+def table_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
     """The rows of a table of text, or of the first sheet of a workbook.
 
     A first column without a name is left out: pandas and R write the names of rows into it. Other
     ones are named by their place. Raises DataError.
     """
-    table = Table(file, name)
+    table = Table(file)
     header = [text_of(column) or f"column {n}" for n, column in enumerate(table.header, start=1)]
     first = 0 if table.header[0] else 1
     column, uses = Counter(column.lower() for column in header).most_common(1)[0]
     if uses > 1:
         raise DataError(
-            f"'{name}' has {uses} columns with the name '{column}'",
-            where=f"{name}:{table.header_line}",
+            f"'{file.name}' has {uses} columns with the name '{column}'",
+            where=f"{file.name}:{table.header_line}",
             allowed="columns with different names",
             hint=f"rename {uses - 1} of them in line {table.header_line}",
         )
@@ -111,50 +111,45 @@ def table_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[R
         )
 
 
-def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
-    """The value of each line of JSON, or the rows of an array that is named as lines.
+def json_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
+    """The value of each line of JSON, or the rows of an array, which is held in memory.
 
-    Blank lines are skipped. Raises DataError.
+    Whatever the suffix says. The array may be in an object, as in {"version": 1, "data": [...]}.
+    Blank lines are skipped. Raises DataError for text that is not JSON.
     """
-    if file.first_line().lstrip().startswith("["):
-        yield from array_rows(file, name, bad_records)
+    is_array = file.first_line().lstrip().startswith("[")
+    if file_kind(file.path) == "JSON":
+        lines = islice(filter(str.strip, file.lines()), 2)
+        ends = "".join(line.strip()[:1] + line.strip()[-1:] for line in lines)
+        is_array = not ends.startswith("{}{")
+    if is_array:
+        yield from _array_rows(file)
         return
     for line, raw in enumerate(file.lines(), start=1):
         if raw.strip():
             try:
                 yield Row(line, parse_json(raw))
             except ValueError as error:
-                bad_records.add(f"{name}:{line}", f"not JSON: {error}")
+                bad_records.add(f"{file.name}:{line}", f"not JSON: {error}")
 
 
-def array_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
-    """The rows of an array, which is held in memory, or the object of each line of JSON.
-
-    The array may be in an object, as in {"version": 1, "data": [...]}. Raises DataError for text
-    that is not JSON.
-    """
-    file.first_line()  # raises DataError if the file is empty
-    lines = islice(filter(str.strip, file.lines()), 2)
-    ends = "".join(line.strip()[:1] + line.strip()[-1:] for line in lines)
-    if ends.startswith("{}{"):
-        yield from json_rows(file, name, bad_records)
-        return
+def _array_rows(file: TextFile) -> Iterator[Row]:
     try:
         rows = parse_json("".join(file.chunks()))
     except ValueError as error:
         raise DataError(
-            f"'{name}' is not JSON: {error}",
-            where=f"{name}:{getattr(error, 'lineno', 1)}",
+            f"'{file.name}' is not JSON: {error}",
+            where=f"{file.name}:{getattr(error, 'lineno', 1)}",
             allowed="an array of objects, or one object per line",
         ) from None
     parts = [rows.get(key) for key in _ARRAYS] if isinstance(rows, dict) else []
     array = next((part for part in [rows, *parts] if isinstance(part, list)), [rows])
-    yield from map(Row, count(1), array)
+    return map(Row, count(1), array)
 
 
 _ROWS = {
     "CSV": table_rows,
     "JSONL": json_rows,
-    "JSON": array_rows,
+    "JSON": json_rows,
     "Parquet": parquet_rows,
 }

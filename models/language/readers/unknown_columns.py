@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import IGNORE, listed
-from gearshift.models.common.table import columns_option
+from gearshift.models.common.table import Meanings, columns_option
 from gearshift.models.language.readers.forms import METADATA, NAMES, OPTIONAL, form_of
 from gearshift.models.language.readers.rows import Row
 
@@ -30,7 +30,7 @@ _TYPES: dict[str, Any] = {"messages": list, "answer": (str, int, float, list)}
 def check_columns(
     file: str,
     head: Sequence[Row],
-    declared: Mapping[str, str],
+    declared: Meanings,
     optional: Collection[str],
 ) -> None:
     """Raise DataError for the columns of the first row of `head`, with one fix for all rows.

@@ -7,7 +7,6 @@ import pytest
 from gearshift.models.base import DataError
 from gearshift.models.common.split import SplitRule, split_groups
 from gearshift.models.language.readers import plain_text
-from gearshift.models.language.readers.file_corpus import split_ends
 from tests.models.errors import error_of
 from tests.models.language.reading import (
     documents,
@@ -241,31 +240,14 @@ def test_a_file_that_turns_invalid_late_leaves_no_documents_and_one_bad_row(tmp_
     assert left.left_out == {"skipped_rows": 1}
 
 
-LINES = "\n".join(f"line {n} of a text" for n in range(3000))
-
-
 @pytest.mark.parametrize("names", [["a.txt"], ["a.txt", "b.txt"]])
-@pytest.mark.parametrize("share", [0.1, 0.001])
-def test_of_few_texts_the_end_of_each_is_held_out_in_whole_lines(tmp_path, names, share):
-    (tmp_path / "texts").mkdir()
+def test_of_few_files_the_blocks_of_each_are_documents(tmp_path, names):
+    folder = tmp_path / "texts"
+    folder.mkdir()
     for name in names:
-        write(tmp_path / "texts" / name, LINES.replace("text", name))
-    corpus = read(tmp_path / "texts")
-    assert corpus.source.is_cut
-    members = corpus.members(split_ends(corpus, SplitRule(share)))
-    contents = {side: list(corpus.texts(numbers)) for side, numbers in members.items()}
+        write(folder / name, "\n".join(f"line {n} of {name}" for n in range(3000)))
+    corpus = read(folder)
+    assert len(set(groups(corpus))) == len(corpus) >= 3 * len(names)
     for name in names:
-        parts = [
-            [text for text in contents[side] if name in text] for side in ("train", "val", "test")
-        ]
-        assert "\n".join(text for part in parts for text in part) == LINES.replace("text", name)
-        held = sum(map(len, parts[1])) / len(LINES)
-        assert max(share, 0.02) / 2 < held < 2 * max(share, 0.02)
-
-
-def test_one_line_alone_cannot_be_held_out(tmp_path):
-    corpus = read(write(tmp_path / "a.txt", "word " * 9999))
-    error = error_of(split_ends, corpus, SplitRule(0.1))
-    assert "data.path" in error.where
-    fold = error_of(split_ends, corpus, SplitRule(0.1, fold="1/2"))
-    assert fold.where == "data.fold"
+        parts = [text for group, text in documents(corpus) if group.startswith(name)]
+        assert "\n".join(parts) == (folder / name).read_text()

@@ -103,17 +103,15 @@ def test_no_segment_spans_a_pause_that_eeglab_marks(tmp_path, boundary):
     assert [item.start_s for item in read(path, "text", texts=str(texts)).items] == [2.0, 9.0]
 
 
-def test_epochs_are_refused_with_the_way_to_the_recording(tmp_path):
+def test_epochs_are_refused(tmp_path):
     import mne
 
-    names = {"a.set": "EEGLAB", "a-epo.fif": "Raw"}
     write_eeglab(tmp_path / "a.set", trials=4)
     info = mne.create_info(NAMES, RATE_HZ, "eeg")
     epochs = mne.EpochsArray(np.ones((2, len(NAMES), 256)) * 1e-6, info, verbose="error")
     epochs.save(tmp_path / "a-epo.fif", verbose="error")
-    for name, program in names.items():
-        error = error_of(read, tmp_path / name)
-        assert error.where == str(tmp_path / name) and program in error.hint
+    for name in ("a.set", "a-epo.fif"):
+        assert error_of(read, tmp_path / name).where == str(tmp_path / name)
 
 
 def test_channels_of_other_types_and_bad_ones_are_left_out(tmp_path):
