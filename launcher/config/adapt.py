@@ -11,11 +11,12 @@ from gearshift.engines.base import Options
 from gearshift.engines.catalog import ENGINES, Entry, by_processes
 from gearshift.engines.settings import EngineSettings
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain, shown
-from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
+from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, SHARES, largest_divisor
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import (
     MACHINE_LAYER,
     MODE_LAYER,
+    RESUMED_LAYER,
     Chosen,
     KeySets,
     Origin,
@@ -33,6 +34,7 @@ from gearshift.launcher.config.schema import (
 from gearshift.launcher.config.settings_file import read_lines
 from gearshift.models.catalog import folder_of
 from gearshift.training.settings import nested
+from gearshift.training.shares import EQUAL
 
 _CHECKPOINTING = "memory.activation_checkpointing"
 _REHEARSED = 16
@@ -396,6 +398,7 @@ def adapt(
         run.notes += feature_checks.point_data_path(values, keys)
 
     _set_processes(run, world_size, chosen)
+    _set_shares(run)
     _apply(run, PRECISION)
     _keep_micro_batch(run)
     _apply(run, DEVICE)
@@ -470,6 +473,17 @@ def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | Non
         run.fill("engine.name", chosen.engine, chosen.where)
     elif engine is None:
         run.fill("engine.name", by_processes(run.size), counted(run.size, "process"))
+
+
+def _set_shares(run: Adaptation) -> None:
+    """A run that is resumed by another number of processes shares equally."""
+    setting = run.values[SHARES]
+    shares = setting.value
+    is_resumed = setting.origin.layer == RESUMED_LAYER
+    if is_resumed and isinstance(shares, list) and len(shares) != run.size:
+        processes = counted(run.size, "process")
+        run.notes.append(f"{SHARES}: {EQUAL} instead of {plain(shares)}, on {processes}")
+        run.fill(SHARES, EQUAL, processes)
 
 
 def _check_processes(run: Adaptation, nproc: int, gpus: int) -> None:

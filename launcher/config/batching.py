@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.base.diagnostics import SettingsError, counted
 from gearshift.launcher.config.provenance import BATCH_SETTINGS, Batching, KeySets, Resolved, Values
+from gearshift.training.shares import apportion
 
+SHARES = "engine.shares"
 GLOBAL, MICRO, ACCUMULATION = BATCH_SETTINGS
 LEAST = "train.least_steps"
 MOST_DROPPED = 0.02
@@ -48,7 +51,11 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
         if ACCUMULATION in users:
             micro = total // accumulation
     if total % world_size:
-        nearest = max(world_size, round(total / world_size) * world_size)
+        unit = world_size
+        shares = values[SHARES].value
+        if isinstance(shares, list) and len(shares) == world_size and min(shares) > 0:
+            unit = math.lcm(world_size, sum(_reduced(shares)))
+        nearest = max(unit, round(total / unit) * unit)
         raise _error(
             values,
             f"a global batch of {total} cannot be split among {world_size} processes",
@@ -58,7 +65,47 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
         )
     share = total // world_size
     micro = largest_divisor(share, micro)
-    return Batching(total, micro, share // micro, world_size)
+    numbers = Batching(total, micro, share // micro, world_size)
+    _check_shares(values, numbers)
+    return numbers
+
+
+def _check_shares(values: Values, numbers: Batching) -> None:
+    """Raise SettingsError for shares that do not give each process whole samples."""
+    shares = values[SHARES].value
+    if not isinstance(shares, list):
+        return
+    total = numbers.global_batch
+    processes = counted(numbers.world_size, "process")
+    problem = None
+    if len(shares) != numbers.world_size:
+        problem = f"has {counted(len(shares), 'number')} for {processes}"
+    elif min(shares) < 1:
+        problem = "has a number below 1"
+    elif total % sum(_reduced(shares)):
+        problem = f"does not divide {GLOBAL} {total} into whole samples"
+    elif total * min(shares) // sum(shares) < numbers.accumulation:
+        problem = f"leaves a process fewer samples than its {numbers.accumulation} micro-batches"
+    if problem is None:
+        return
+    from gearshift.launcher.config import errors
+
+    padded = [max(0.01, share) for share in shares] + [1] * numbers.world_size
+    nearest = apportion(total, padded[: numbers.world_size], numbers.accumulation)
+    diagnostic = errors.about_value(
+        values,
+        SHARES,
+        problem,
+        allowed=f"{processes} with whole numbers above 0, whose reduced sum divides {total}",
+        new=_reduced(nearest),
+    )
+    raise SettingsError([diagnostic])
+
+
+def _reduced(shares: Sequence[int]) -> list[int]:
+    """The smallest whole numbers with the ratios of `shares`."""
+    factor = math.gcd(*shares)
+    return [share // factor for share in shares]
 
 
 def halvings(numbers: Batching) -> Iterator[Batching]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -29,6 +29,11 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
         model += f", of which {amount(trained or 0)} train"
     batch = f"{counted(plan.global_batch, 'sample')} = micro-batch {plan.micro_batch}"
     batch += f" × accumulation {plan.accumulation} × {processes}"
+    shares = ""
+    if plan.shares:
+        shares = render_shares(plan.samples_by_rank(plan.first_step))
+    if plan.fits_shares:
+        shares = "; ".join(filter(None, [shares or "equal", "by measured speed from then on"]))
     epochs = counted(plan.epoch(plan.total_steps), "epoch")
     per_epoch = counted(plan.steps_per_epoch, "step")
     run = f"{counted(plan.total_steps, 'step')} = {epochs} of {per_epoch}"
@@ -45,6 +50,7 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
         ("mode", about.mode),
         ("engine", f"{about.engine} on {processes}, {about.device}, {about.precision}"),
         ("batch", batch),
+        ("shares", shares),
         ("run", run),
         ("data", render_facts(facts)),
         ("warning", warning),
@@ -57,6 +63,14 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
             wrapped = wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
             lines.append(render_row(label, "\n".join(wrapped)))
     return lines
+
+
+def render_shares(samples_by_rank: Sequence[int]) -> str:
+    """`24 of 32 samples on rank 0, 8 on rank 1`."""
+    total = sum(samples_by_rank)
+    texts = [f"{samples} on rank {rank}" for rank, samples in enumerate(samples_by_rank)]
+    texts[0] = texts[0].replace(" on", f" of {counted(total, 'sample')} on")
+    return ", ".join(texts)
 
 
 def render_part(samples: int | None, split_samples: int | None) -> str:
