@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from gearshift.engines.base import World
     from gearshift.training.callbacks.base import Step
+    from gearshift.training.shares import LayerTimer
     from gearshift.training.train_plan import TrainPlan
 
 
@@ -86,6 +87,16 @@ class StepTimer:
         if self._now is not None:
             self._begins.append((part, self._now()))
 
+    def now(self) -> Any:
+        """This moment of the device, for `seconds_between`; None: nothing is measured."""
+        return self._now and self._now()
+
+    def seconds_between(self, begin: Any, end: Any) -> float:
+        """Between two moments that the device has passed."""
+        if self._now is time.perf_counter:
+            return float(end - begin)
+        return float(begin.elapsed_time(end)) / 1000 if begin is not None else 0.0
+
     @contextmanager
     def paused(self, part: str = OTHER) -> Iterator[None]:
         """Inside, time belongs to `part` and to no step."""
@@ -111,11 +122,7 @@ class StepTimer:
         with suppress(RuntimeError):  # of an earlier kernel: the run has failed, and reports that
             while len(begins) > 1 and (is_host or begins[1][1].query()):
                 part, begin = begins.popleft()
-                end = begins[0][1]
-                if is_host:
-                    self._seconds[part] += end - begin
-                else:
-                    self._seconds[part] += begin.elapsed_time(end) / 1000
+                self._seconds[part] += self.seconds_between(begin, begins[0][1])
         return {part: self._seconds[part] for part in PARTS}
 
     def means(self, steps: int) -> dict[str, float]:
@@ -173,6 +180,8 @@ class RunMetrics:
         """Of all steps so far: what they computed, and what the loss counted."""
         self.rank_times = np.zeros((3, 1))
         """Of the newest line, seconds per step [kind, rank]: forward, waits for data, all."""
+        self.layers: LayerTimer | None = None
+        """Measures computing instead of the forward pass."""
         self.samples_per_s: float | None = None
         """Over all steps but those of the first line, if there are others; None: none logged."""
         self._last: Step | None = None
@@ -228,9 +237,12 @@ class RunMetrics:
         sums = torch.stack([step.loss, *parts]).cpu()  # the host waits for the device here
         means = self._timer.means(steps)
         line_s = self._timer.steps_s - self._line_end_s
+        computing_s = means.get(FORWARD, 0.0)
+        if self.layers is not None:
+            computing_s = self.layers.seconds() / steps
         times = torch.zeros(3, world.size, dtype=sums.dtype)
         rank_times = [
-            means.get(FORWARD, 0.0),
+            computing_s,
             self._data_s / steps,
             line_s / steps,
         ]

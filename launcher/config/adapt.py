@@ -34,7 +34,6 @@ from gearshift.launcher.config.schema import (
 from gearshift.launcher.config.settings_file import read_lines
 from gearshift.models.catalog import folder_of
 from gearshift.training.settings import nested
-from gearshift.training.shares import EQUAL
 
 _CHECKPOINTING = "memory.activation_checkpointing"
 _REHEARSED = 16
@@ -477,13 +476,11 @@ def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | Non
 
 def _set_shares(run: Adaptation) -> None:
     """A run that is resumed by another number of processes shares equally."""
-    setting = run.values[SHARES]
-    shares = setting.value
-    is_resumed = setting.origin.layer == RESUMED_LAYER
-    if is_resumed and isinstance(shares, list) and len(shares) != run.size:
-        processes = counted(run.size, "process")
-        run.notes.append(f"{SHARES}: {EQUAL} instead of {plain(shares)}, on {processes}")
-        run.fill(SHARES, EQUAL, processes)
+    shares = run.get(SHARES)
+    origin = run.values[SHARES].origin
+    if isinstance(shares, list) and len(shares) != run.size and origin.layer == RESUMED_LAYER:
+        run.notes.append(f"{SHARES}: equal, not {plain(shares)}: {counted(run.size, 'process')}")
+        run.fill(SHARES, "equal", counted(run.size, "process"))
 
 
 def _check_processes(run: Adaptation, nproc: int, gpus: int) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gearshift.launcher.base.diagnostics import SettingsError, counted
+from gearshift.launcher.base.diagnostics import SettingsError, counted, plain
 from gearshift.launcher.config.provenance import BATCH_SETTINGS, Batching, KeySets, Resolved, Values
-from gearshift.training.shares import apportion
 
 SHARES = "engine.shares"
 GLOBAL, MICRO, ACCUMULATION = BATCH_SETTINGS
@@ -51,11 +50,7 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
         if ACCUMULATION in users:
             micro = total // accumulation
     if total % world_size:
-        unit = world_size
-        shares = values[SHARES].value
-        if isinstance(shares, list) and len(shares) == world_size and min(shares) > 0:
-            unit = math.lcm(world_size, sum(_reduced(shares)))
-        nearest = max(unit, round(total / unit) * unit)
+        nearest = max(world_size, round(total / world_size) * world_size)
         raise _error(
             values,
             f"a global batch of {total} cannot be split among {world_size} processes",
@@ -75,37 +70,21 @@ def _check_shares(values: Values, numbers: Batching) -> None:
     shares = values[SHARES].value
     if not isinstance(shares, list):
         return
+    from gearshift.training.shares import apportion  # for ranks that are not equal
+
     total = numbers.global_batch
-    processes = counted(numbers.world_size, "process")
-    problem = None
-    if len(shares) != numbers.world_size:
-        problem = f"has {counted(len(shares), 'number')} for {processes}"
-    elif min(shares) < 1:
-        problem = "has a number below 1"
-    elif total % sum(_reduced(shares)):
-        problem = f"does not divide {GLOBAL} {total} into whole samples"
-    elif total * min(shares) // sum(shares) < numbers.accumulation:
-        problem = f"leaves a process fewer samples than its {numbers.accumulation} micro-batches"
-    if problem is None:
+    ranks = numbers.world_size
+    weights = [max(share, 0.01) for share in shares] + [1] * ranks
+    nearest = apportion(total, weights[:ranks], numbers.accumulation)
+    if [samples * sum(shares) for samples in nearest] == [share * total for share in shares]:
         return
-    from gearshift.launcher.config import errors
-
-    padded = [max(0.01, share) for share in shares] + [1] * numbers.world_size
-    nearest = apportion(total, padded[: numbers.world_size], numbers.accumulation)
-    diagnostic = errors.about_value(
+    raise _error(
         values,
-        SHARES,
-        problem,
-        allowed=f"{processes} with whole numbers above 0, whose reduced sum divides {total}",
-        new=_reduced(nearest),
+        f"{SHARES} {plain(shares)} cannot split {numbers} into whole samples of each process",
+        (SHARES,),
+        f"{counted(ranks, 'whole number')} above 0, such that no micro-batch is empty",
+        new=[samples // math.gcd(*nearest) for samples in nearest],
     )
-    raise SettingsError([diagnostic])
-
-
-def _reduced(shares: Sequence[int]) -> list[int]:
-    """The smallest whole numbers with the ratios of `shares`."""
-    factor = math.gcd(*shares)
-    return [share // factor for share in shares]
 
 
 def halvings(numbers: Batching) -> Iterator[Batching]:

@@ -61,7 +61,7 @@ from gearshift.training.data.loader import order_of
 from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
 from gearshift.training.logging.encoding import size
 from gearshift.training.settings import FeatureCache, SettingError, TrainingSettings
-from gearshift.training.shares import apportion
+from gearshift.training.shares import with_shares
 from gearshift.training.throughput import Gpu
 from gearshift.training.train_plan import TrainPlan, solve
 
@@ -351,12 +351,7 @@ class Planner:
             units=self._task.units,
         )
         if isinstance(settings.engine.shares, list):
-            samples = apportion(
-                plan.global_batch,
-                settings.engine.shares,
-                plan.accumulation,
-            )
-            plan = replace(plan, shares=[(0, samples)])
+            plan = with_shares(plan, settings.engine.shares)
         micro_batch = _largest(self._samples, order, plan)
         return Subject(self._task, settings, plan, micro_batch, encoded=self._encoded)
 

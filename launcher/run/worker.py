@@ -49,9 +49,8 @@ from gearshift.training.optim import optimizer
 from gearshift.training.resources.memory import PeakMemory
 from gearshift.training.run_state import TrainingRun
 from gearshift.training.settings import Loader, SettingError
-from gearshift.training.shares import AUTO, EQUAL, apportion
 from gearshift.training.storage import Storage
-from gearshift.training.train_plan import ShareChange, TrainPlan, solve
+from gearshift.training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -230,8 +229,13 @@ def _train(rank: Rank) -> Outcome:
         until=job.resume.until if job.resume else None,
         experience=job.number,
     )
-    if world.size > 1:
-        train_plan = _with_shares(train_plan, settings, job, resumed)
+    if world.size > 1 and settings.engine.shares != "equal":
+        from gearshift.training.shares import with_shares
+
+        measured = resumed.fact("shares", ()) if resumed else ()
+        if job.resume and train_plan.until is not None:
+            measured = job.resume.shares
+        train_plan = with_shares(train_plan, settings.engine.shares, measured)
     held_out = _held_out(rank)
     info = callbacks.run_info(
         job,
@@ -271,30 +275,6 @@ def _train(rank: Rank) -> Outcome:
         samples, order, train_plan, world, loading.settings, loading.watchdog, loading.unused
     )
     return train(task, rank.engine, rank.module, batches, run)
-
-
-def _with_shares(
-    train_plan: TrainPlan, settings: Settings, job: RunPlan, resumed: ResumePoint | None
-) -> TrainPlan:
-    """`train_plan` with the shares that engine.shares gives to ranks, or that were measured."""
-    shares = settings.engine.shares
-    if shares == EQUAL:
-        return train_plan
-    changes: Sequence[ShareChange]
-    is_auto = shares == AUTO
-    is_replay = train_plan.until is not None
-    if not is_auto:
-        changes = [(0, shares)]
-    elif is_replay:
-        changes = job.resume.shares if job.resume else ()
-    else:
-        changes = resumed.fact("shares", ()) if resumed else ()
-    of_ranks = []
-    for step, samples in changes:
-        if len(samples) == train_plan.world_size:  # of an earlier start with as many processes
-            samples = apportion(train_plan.global_batch, samples, train_plan.accumulation)
-            of_ranks.append((step, samples))
-    return replace(train_plan, shares=of_ranks, fits_shares=is_auto and not is_replay)
 
 
 def _test_samples(job: RunPlan, settings: Settings, task: Task) -> Samples | None:

@@ -67,7 +67,7 @@ def test_an_indivisible_batch_is_an_error_with_a_line_that_resolves():
         ("[3,3]", 8, 1, None),
     ],
 )
-def test_shares_that_do_not_divide_the_batch_are_an_error_with_the_nearest_that_do(
+def test_shares_that_do_not_split_the_batch_are_an_error_with_the_nearest_that_do(
     shares, batch, accumulation, nearest
 ):
     sets = [f"train.global_batch={batch}", f"train.accumulation={accumulation * 2}"]
@@ -79,13 +79,6 @@ def test_shares_that_do_not_divide_the_batch_are_an_error_with_the_nearest_that_
     assert found.fix == f"--set 'engine.shares={nearest}'"
     run = resolved(*sets, f"engine.shares={nearest}", world_size=2)
     assert run.settings.engine.shares == nearest
-
-
-def test_a_batch_and_shares_that_both_do_not_divide_have_a_line_that_resolves():
-    [found] = refused("train.global_batch=9", "engine.shares=[3,2]", world_size=2)
-    assert found.key == "train.global_batch"
-    run = resolved(found.fix.removeprefix("--set "), "engine.shares=[3,2]", world_size=2)
-    assert run.batching.global_batch == 10
 
 
 def test_solved_batch_settings_have_the_values_they_override():
