@@ -194,7 +194,7 @@ class TrainingRun:
 
             self._balance = Balance(self._plan, engine.world, self._callbacks)
             if engine.gathers_weights and self._plan.fits_shares:
-                self._metrics.layers = LayerTimer(module, self.timer)
+                self._metrics.computing_s = LayerTimer(module, self.timer).seconds
         self.timer.begin_steps()
 
     @contextmanager

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from gearshift.engines.base import World
     from gearshift.training.callbacks.base import Step
-    from gearshift.training.shares import LayerTimer
     from gearshift.training.train_plan import TrainPlan
 
 
@@ -180,8 +179,8 @@ class RunMetrics:
         """Of all steps so far: what they computed, and what the loss counted."""
         self.rank_times = np.zeros((3, 1))
         """Of the newest line, seconds per step [kind, rank]: forward, waits for data, all."""
-        self.layers: LayerTimer | None = None
-        """Measures computing instead of the forward pass."""
+        self.computing_s: Callable[[], float] | None = None
+        """Of the steps since the last line, where the forward pass waits for other ranks."""
         self.samples_per_s: float | None = None
         """Over all steps but those of the first line, if there are others; None: none logged."""
         self._last: Step | None = None
@@ -238,8 +237,8 @@ class RunMetrics:
         means = self._timer.means(steps)
         line_s = self._timer.steps_s - self._line_end_s
         computing_s = means.get(FORWARD, 0.0)
-        if self.layers is not None:
-            computing_s = self.layers.seconds() / steps
+        if self.computing_s is not None:
+            computing_s = self.computing_s() / steps
         times = torch.zeros(3, world.size, dtype=sums.dtype)
         rank_times = [
             computing_s,

@@ -397,7 +397,7 @@ def adapt(
         run.notes += feature_checks.point_data_path(values, keys)
 
     _set_processes(run, world_size, chosen)
-    _set_shares(run)
+    _set_shares(run, is_launched=world_size is not None)
     _apply(run, PRECISION)
     _keep_micro_batch(run)
     _apply(run, DEVICE)
@@ -474,8 +474,12 @@ def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | Non
         run.fill("engine.name", by_processes(run.size), counted(run.size, "process"))
 
 
-def _set_shares(run: Adaptation) -> None:
-    """A run that is resumed by another number of processes shares equally."""
+def _set_shares(run: Adaptation, *, is_launched: bool) -> None:
+    """Unlike GPUs share by speed; a run resumed by another number of processes shares equally."""
+    is_local = run.device == "cuda" and not is_launched  # ranks of other nodes decide the same
+    if is_local and run.machine.are_unlike and run.nproc > 1 and SHARES not in run.keys.user:
+        run.fill(SHARES, "auto", "unlike GPUs")
+        run.notes.append(f"{SHARES}: auto: the GPUs are unlike")
     shares = run.get(SHARES)
     origin = run.values[SHARES].origin
     if isinstance(shares, list) and len(shares) != run.size and origin.layer == RESUMED_LAYER:
