@@ -98,8 +98,8 @@ def run(options: argparse.Namespace, engine: str, shares: str) -> tuple[float, l
             "engine.shares": shares,
             "engine.threads": 1,
             "device": "cpu",
-            "train.global_batch": 32,
-            "train.micro_batch": 16,
+            "train.global_batch": 16,
+            "train.micro_batch": 8,
             "log.every": 5,
             "eval.every": "null",
             "eval.samples": 16,
@@ -142,7 +142,7 @@ def main() -> None:
     """Measure, print the table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--engines", nargs="*", default=["ddp", "zero2", "fsdp"])
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--times", type=int, default=3, help="how often the last rank computes")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")

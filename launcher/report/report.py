@@ -47,7 +47,6 @@ _ROWS: Mapping[str, Sequence[str]] = {
         "pressure",
         "fewer_workers",
         "smaller_micro_batch",
-        "shares",
     ],
     "out of memory": ["out_of_memory"],
     "signals": ["signal", "deadline"],

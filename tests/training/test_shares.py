@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gearshift.engines.catalog import ENGINES, missing
-from gearshift.training.callbacks.base import CallbackList
+from gearshift.training.callbacks.base import Action, CallbackList
 from gearshift.training.shares import Balance, LayerTimer, apportion, with_shares
 from tests.training.facts import train_plan
 from tests.training.tiny import RecordingCallback, TwoTermsTask, one_rank, run_tiny
@@ -32,10 +32,12 @@ class Sizes(TwoTermsTask):
         return super().loss(model, batch)
 
 
-def run_with(world, engine="local", shares=(), **changes):
+def run_with(world, engine="local", shares=(), requests=None, micro_batch=2):
     """The sizes of the micro-batches of a rank, its numbers, and what its checkpoints know."""
     task = Sizes(dtype=torch.float32)
-    run = run_tiny(world, task, engine=engine, shares=shares, **CHANGES, **changes)
+    callback = RecordingCallback(requests)
+    changes = CHANGES | {"engine": engine, "shares": shares, "micro_batch": micro_batch}
+    run = run_tiny(world, task, callback, **changes)
     lines = run.recorder.lines
     numbers = {
         "losses": [line.loss for line in lines],
@@ -63,6 +65,15 @@ def test_ranks_whose_shares_change_have_the_losses_of_one_process(two_ranks, eng
         assert facts[6] == [[step, samples] for step, samples in CHANGING]
     expected = ([3, 2] * 2 + [1, 1] * 2 + [2, 2] * 2, [2, 1] * 2 + [3, 3] * 2 + [2, 2] * 2)
     assert tuple(sizes for sizes, *_ in ranks) == expected
+
+
+def test_a_smaller_micro_batch_keeps_the_batch_and_gives_each_rank_a_sample(two_ranks):
+    requests = {1: Action.SMALLER_BATCH, 3: Action.SMALLER_BATCH}
+    _, whole, _, _ = run_with(one_rank())
+    ranks = two_ranks.run(run_with, "ddp", [(0, [6, 2])], requests, 4)
+    assert [sizes for sizes, *_ in ranks] == [[6] * 2 + [3, 3] * 4, [2] * 2 + [1, 1] * 4]
+    for _, numbers, _, _ in ranks:  # a second halving would leave a micro-batch empty
+        assert numbers["losses"] == pytest.approx(whole["losses"], rel=1e-6)
 
 
 def resumed(world, kept, shares):
