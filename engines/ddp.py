@@ -63,6 +63,7 @@ class BucketedAveraging:
         self._reached: set[Parameter] = set()  # by the backward passes of this step
         self._in_pass: set[Parameter] = set()
         self._is_first = True
+        self._all_are_reached = True  # on some rank, in the last step
         if world.size > 1:
             for parameter in self._trained:
                 parameter.register_post_accumulate_grad_hook(self._in_pass.add)
@@ -94,8 +95,12 @@ class BucketedAveraging:
         is_complete = len(self._reached) == len(self._trained)
         if missed:
             torch.autograd.backward(missed, [torch.zeros_like(p) for p in missed])
-        if self._world.agree(int(not is_complete)):
+        # One collective: ranks know from the step before whether it is the flag or the set.
+        if self._all_are_reached:
+            self._all_are_reached = not self._world.agree(int(not is_complete))
+        if not self._all_are_reached:
             reached = self._reached_by_any()
+            self._all_are_reached = len(reached) == len(self._trained)
             for parameter in self._trained:
                 if parameter not in reached:
                     parameter.grad = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,6 +30,13 @@ class EngineSettings(EngineSection):
     """Processes on this machine. Default: one per GPU, or one."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads per process. Default: an equal share of the cores."""
+    shares: Literal["equal", "auto"] | list[Annotated[int, Field(le=10**9)]] = Field(
+        default="equal",
+        json_schema_extra={"allowed": "equal, auto, or a whole number for each process: [3, 1]"},
+    )
+    """How processes share the global batch: equally, in proportion to numbers, or (auto) by their
+    measured speed. Each has as many micro-batches, of its own size; `train.micro_batch` is their
+    mean. Default: equal, or auto on unlike GPUs."""
     bind_cores: bool = False
     """Pin each process to its share of the physical cores (Linux)."""
     timeout_s: float = Field(default=600.0, gt=0, le=10**8)

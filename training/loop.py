@@ -40,6 +40,8 @@ def train(
                 continue  # with other batches
             if run.is_over:
                 break
+            if run.rebalance():
+                continue  # with other shares of the same batch
             run.agree_ahead(batches)
             run.updater.prepare(task, engine, run.step)
             accumulated = run.throttle.without_oom(

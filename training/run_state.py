@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from gearshift.training.evaluation.evaluate import HeldOut
     from gearshift.training.resources.memory import PeakMemory
     from gearshift.training.settings import TrainingSettings
+    from gearshift.training.shares import Balance
     from gearshift.training.stragglers import Stragglers
     from gearshift.training.train_plan import TrainPlan
 
@@ -142,6 +143,7 @@ class TrainingRun:
         self._preview = Preview(settings, self._callbacks)
         self._straggler_ratio = settings.log.stragglers
         self._stragglers: Stragglers | None = None
+        self._balance: Balance | None = None
         if resume_point:
             self._resume(resume_point)
 
@@ -187,6 +189,12 @@ class TrainingRun:
             from gearshift.training.stragglers import Stragglers  # of several ranks only
 
             self._stragglers = Stragglers(self._straggler_ratio, engine.world, self._callbacks)
+        if self._plan.shares or self._plan.fits_shares:
+            from gearshift.training.shares import Balance, LayerTimer  # of unequal ranks only
+
+            self._balance = Balance(self._plan, engine.world, self._callbacks)
+            if engine.gathers_weights and self._plan.fits_shares:
+                self._metrics.computing_s = LayerTimer(module, self.timer).seconds
         self.timer.begin_steps()
 
     @contextmanager
@@ -244,6 +252,17 @@ class TrainingRun:
         if self._is_stopped and not self._checkpoints.saves_on_signal:
             actions &= ~Action.SAVE
         return units, actions
+
+    def rebalance(self) -> bool:
+        """Give each rank the share of the next step; True: the batches must be taken again."""
+        if self._balance is None:
+            return False
+        samples = self._balance.plan.samples_by_rank(self.step)
+        if samples == self._batches.samples_by_rank:
+            return False
+        with self.timer.paused():
+            self._batches.begin(self.step, samples_by_rank=samples)
+        return True
 
     def agree_ahead(self, batches: Batches) -> None:
         """Start the agreement before the next step, so that no rank waits for others there.
@@ -303,6 +322,8 @@ class TrainingRun:
             if self._stragglers is not None:
                 times = self._metrics.rank_times
                 self._stragglers.compare(self.step, times, self._engine.gathers_weights)
+            if self._balance is not None:
+                self._balance.compare(self.step, self._metrics.rank_times, self._batches)
         nonfinite = self.updater.nonfinite
         if (is_log_due or nonfinite.is_due(self._engine.world.device)) and nonfinite.has_error():
             self._requests |= _NONFINITE
@@ -388,6 +409,7 @@ class TrainingRun:
             "owes_evaluation": self._owes_evaluation,
             "metrics": self._metrics.facts(),
             "time_split": self.timer.facts(),
+            "shares": self._balance and self._balance.plan.shares,
             **self.updater.facts(),
             **self._constant_facts,
         }

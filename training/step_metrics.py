@@ -86,6 +86,16 @@ class StepTimer:
         if self._now is not None:
             self._begins.append((part, self._now()))
 
+    def now(self) -> Any:
+        """This moment of the device, for `seconds_between`; None: nothing is measured."""
+        return self._now and self._now()
+
+    def seconds_between(self, begin: Any, end: Any) -> float:
+        """Between two moments that the device has passed."""
+        if self._now is time.perf_counter:
+            return float(end - begin)
+        return float(begin.elapsed_time(end)) / 1000 if begin is not None else 0.0
+
     @contextmanager
     def paused(self, part: str = OTHER) -> Iterator[None]:
         """Inside, time belongs to `part` and to no step."""
@@ -111,11 +121,7 @@ class StepTimer:
         with suppress(RuntimeError):  # of an earlier kernel: the run has failed, and reports that
             while len(begins) > 1 and (is_host or begins[1][1].query()):
                 part, begin = begins.popleft()
-                end = begins[0][1]
-                if is_host:
-                    self._seconds[part] += end - begin
-                else:
-                    self._seconds[part] += begin.elapsed_time(end) / 1000
+                self._seconds[part] += self.seconds_between(begin, begins[0][1])
         return {part: self._seconds[part] for part in PARTS}
 
     def means(self, steps: int) -> dict[str, float]:
@@ -173,6 +179,8 @@ class RunMetrics:
         """Of all steps so far: what they computed, and what the loss counted."""
         self.rank_times = np.zeros((3, 1))
         """Of the newest line, seconds per step [kind, rank]: forward, waits for data, all."""
+        self.computing_s: Callable[[], float] | None = None
+        """Of the steps since the last line, where the forward pass waits for other ranks."""
         self.samples_per_s: float | None = None
         """Over all steps but those of the first line, if there are others; None: none logged."""
         self._last: Step | None = None
@@ -228,9 +236,12 @@ class RunMetrics:
         sums = torch.stack([step.loss, *parts]).cpu()  # the host waits for the device here
         means = self._timer.means(steps)
         line_s = self._timer.steps_s - self._line_end_s
+        computing_s = means.get(FORWARD, 0.0)
+        if self.computing_s is not None:
+            computing_s = self.computing_s() / steps
         times = torch.zeros(3, world.size, dtype=sums.dtype)
         rank_times = [
-            means.get(FORWARD, 0.0),
+            computing_s,
             self._data_s / steps,
             line_s / steps,
         ]

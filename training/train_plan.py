@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lcm
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,10 @@ from gearshift.training.settings import duration_steps
 
 if TYPE_CHECKING:
     from gearshift.training.settings import TrainingSettings
+
+
+ShareChange = tuple[int, Sequence[int]]
+"""The updates before a step, and the samples of each rank from that step on."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,11 @@ class TrainPlan:
     """The step before the decay of schedule wsd: its checkpoint stays, to train on from there."""
     stop_after: int | None = None
     """The last step (`stop.after`), with the schedule of the whole run."""
+    shares: Sequence[ShareChange] = ()
+    """How ranks share the global batch, by the steps from which they do; empty: equally. A replay
+    knows those of later steps."""
+    fits_shares: bool = False
+    """The speed of the ranks decides how they share from now on (`engine.shares` auto)."""
 
     @property
     def end_step(self) -> int:
@@ -72,6 +82,12 @@ class TrainPlan:
         if self.until is None:
             return self.end_step
         return min(self.end_step, self.until)
+
+    def samples_by_rank(self, step: int) -> Sequence[int]:
+        """The samples of each rank in the step after `step` updates."""
+        equal = [self.global_batch // self.world_size] * self.world_size
+        begun = [samples for begin, samples in self.shares if begin <= step]
+        return begun[-1] if begun else equal
 
     def epoch(self, step: int) -> float:
         return (step - self.data_start) / self.steps_per_epoch

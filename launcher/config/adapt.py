@@ -11,11 +11,12 @@ from gearshift.engines.base import Options
 from gearshift.engines.catalog import ENGINES, Entry, by_processes
 from gearshift.engines.settings import EngineSettings
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain, shown
-from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
+from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, SHARES, largest_divisor
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import (
     MACHINE_LAYER,
     MODE_LAYER,
+    RESUMED_LAYER,
     Chosen,
     KeySets,
     Origin,
@@ -199,6 +200,7 @@ def adapt(
         run.notes += feature_checks.point_data_path(values, keys)
 
     _set_processes(run, world_size, chosen)
+    _set_shares(run, is_launched=world_size is not None)
     _keep_micro_batch(run)
     _apply(run)
     _shorten_samples(run)
@@ -269,6 +271,19 @@ def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | Non
         run.fill("engine.name", chosen.engine, chosen.where)
     elif engine is None:
         run.fill("engine.name", by_processes(run.size), counted(run.size, "process"))
+
+
+def _set_shares(run: Adaptation, *, is_launched: bool) -> None:
+    """Unlike GPUs share by speed; a run resumed by another number of processes shares equally."""
+    is_local = run.device == "cuda" and not is_launched  # ranks of other nodes decide the same
+    if is_local and run.machine.are_unlike and run.nproc > 1 and SHARES not in run.keys.user:
+        run.fill(SHARES, "auto", "unlike GPUs")
+        run.notes.append(f"{SHARES}: auto: the GPUs are unlike")
+    shares = run.get(SHARES)
+    origin = run.values[SHARES].origin
+    if isinstance(shares, list) and len(shares) != run.size and origin.layer == RESUMED_LAYER:
+        run.notes.append(f"{SHARES}: equal, not {plain(shares)}: {counted(run.size, 'process')}")
+        run.fill(SHARES, "equal", counted(run.size, "process"))
 
 
 def _check_processes(run: Adaptation, nproc: int, gpus: int) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.base.diagnostics import SettingsError, counted, plain
 from gearshift.launcher.config.provenance import BATCH_SETTINGS, Batching, KeySets, Resolved, Values
 
+SHARES = "engine.shares"
 GLOBAL, MICRO, ACCUMULATION = BATCH_SETTINGS
 LEAST = "train.least_steps"
 MOST_DROPPED = 0.02
@@ -58,7 +60,31 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
         )
     share = total // world_size
     micro = largest_divisor(share, micro)
-    return Batching(total, micro, share // micro, world_size)
+    numbers = Batching(total, micro, share // micro, world_size)
+    _check_shares(values, numbers)
+    return numbers
+
+
+def _check_shares(values: Values, numbers: Batching) -> None:
+    """Raise SettingsError for shares that do not give each process whole samples."""
+    shares = values[SHARES].value
+    if not isinstance(shares, list):
+        return
+    from gearshift.training.shares import apportion  # for ranks that are not equal
+
+    total = numbers.global_batch
+    ranks = numbers.world_size
+    weights = [max(share, 0.01) for share in shares] + [1] * ranks
+    nearest = apportion(total, weights[:ranks], numbers.accumulation)
+    if [samples * sum(shares) for samples in nearest] == [share * total for share in shares]:
+        return
+    raise _error(
+        values,
+        f"{SHARES} {plain(shares)} cannot split {numbers} into whole samples of each process",
+        (SHARES,),
+        f"{counted(ranks, 'whole number')} above 0, such that no micro-batch is empty",
+        new=[samples // math.gcd(*nearest) for samples in nearest],
+    )
 
 
 def halvings(numbers: Batching) -> Iterator[Batching]:

@@ -26,6 +26,9 @@ CONTROL_GROUP = Path("/sys/fs/cgroup")
 CONTEXT_BYTES = NCCL_BYTES = 2**29
 """Of a GPU's memory, for the CUDA context of a process with its libraries, and for NCCL's buffers;
 estimates until they are measured."""
+_SMALLEST = 1 / 4
+"""GPUs with a smaller share of the memory of the largest one are not used: each has to hold what
+a rank holds."""
 _COMPILER = "a C++ compiler"
 _BF16 = re.compile(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE)
 
@@ -55,6 +58,8 @@ class Machine:
     """A requirement of torch.compile for a GPU that is missing here; None: nothing."""
     torch: tuple[int, ...] = ()
     """Version of torch; empty: unknown."""
+    are_unlike: bool = False
+    """Whether its GPUs are of several kinds, as far as it is known."""
     unused: str = ""
     """Which GPUs of this machine are not used, and why; empty: none is left."""
 
@@ -100,15 +105,15 @@ class Machine:
 def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     """Detect cores, memory and GPUs. Reads /proc, /sys and /dev, and calls NVIDIA's library.
 
-    `group` is the folder of the process's control group, with the limits of a container. Of several
-    kinds of GPUs this process and its children see only the largest group of equal ones, unless
+    `group` is the folder of the process's control group, with the limits of a container. This
+    process and its children do not see GPUs with far less memory than the largest, unless
     CUDA_VISIBLE_DEVICES is set.
     """
     build = _torch_build()
     device, gpus, unused = _accelerator(build)
     states: list[GpuState | None] = []
     if device == "cuda":
-        gpus, unused, states = _equal_gpus(gpus, unused)
+        gpus, unused, states = _large_gpus(gpus, unused)
     known = [state for state in states if state is not None]
     gpu_bytes = None
     if known and len(known) == len(states):
@@ -128,29 +133,29 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
         gpu_others_bytes=tuple(gpu.used - (gpu.by_process or 0) for gpu in known),
         triton_lacks=_triton_lacks(capability) if device == "cuda" else None,
         torch=tuple(map(int, version[:2])),
+        are_unlike=len({(state.total >> 30, state.capability) for state in known}) > 1,
         unused=unused,
     )
 
 
-def _equal_gpus(gpus: int, unused: str) -> tuple[int, str, list[GpuState | None]]:
+def _large_gpus(gpus: int, unused: str) -> tuple[int, str, list[GpuState | None]]:
     """How many GPUs are used, why others are not, and the state of each."""
     from gearshift.training.resources import nvml
 
     variables = environment.variables()
     states = nvml.gpu_states(None)
-    kinds = [(state.total, state.capability or (0, 0)) for state in states if state is not None]
+    sizes = [state.total for state in states if state is not None]
     numbers = list(range(len(states)))
-    is_known = kinds and len(kinds) == len(states)
+    is_known = sizes and len(sizes) == len(states)
     if is_known and variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
-        # The largest group of GPUs of one kind, or the one with most memory.
-        largest = max(kinds, key=lambda kind: (kinds.count(kind), kind))
-        numbers = [number for number in numbers if kinds[number] == largest]
-    equal = ",".join(map(str, numbers))
+        limit = _SMALLEST * max(sizes)
+        numbers = [number for number in numbers if sizes[number] >= limit]
+    large = ",".join(map(str, numbers))
     visible_ids = variables.get("CUDA_VISIBLE_DEVICES")
-    if len(numbers) < len(states) and visible_ids in (None, equal):
-        variables["CUDA_VISIBLE_DEVICES"] = equal
+    if len(numbers) < len(states) and visible_ids in (None, large):
+        variables["CUDA_VISIBLE_DEVICES"] = large
         unused = (
-            f"GPUs {equal} of {len(states)}, the most of one kind; "
+            f"GPUs {large} of {len(states)}, others have far less memory; "
             "CUDA_VISIBLE_DEVICES chooses others"
         )
         return len(numbers), unused, [states[number] for number in numbers]

@@ -475,6 +475,8 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
     elif get_origin(kinds[0]) is Literal and len(kinds) == 1:
         word = "one of"
         allowed = get_args(kinds[0])
+    elif get_origin(kinds[0]) is Literal:
+        word = "word or list of whole numbers"
     elif get_origin(kinds[0]) is list and len(kinds) == 1:
         item = next(_parts(get_args(kinds[0])[0]))
         word = f"list of {_TYPES.get(item, 'mapping')}s"

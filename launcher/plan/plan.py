@@ -62,6 +62,7 @@ from gearshift.training.data.loader import order_of
 from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
 from gearshift.training.logging.encoding import size
 from gearshift.training.settings import FeatureCache, SettingError, TrainingSettings
+from gearshift.training.shares import with_shares
 from gearshift.training.throughput import Gpu
 from gearshift.training.train_plan import TrainPlan, solve
 
@@ -348,6 +349,8 @@ class Planner:
             world_size=numbers.world_size,
             units=self._task.units,
         )
+        if isinstance(settings.engine.shares, list):
+            plan = with_shares(plan, settings.engine.shares)
         micro_batch = _largest(self._samples, order, plan)
         return Subject(self._task, settings, plan, micro_batch, encoded=self._encoded)
 
@@ -582,8 +585,10 @@ def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:
 
 
 def _shares(order: DataOrder, plan: TrainPlan) -> Iterator[tuple[int, list[int]]]:
-    """The micro-batches of rank 0 in an epoch: the epoch, and the numbers of their samples."""
+    """The micro-batches of an epoch on the rank with the largest share: the epoch, and samples."""
+    samples = plan.samples_by_rank(0)
+    rank = samples.index(max(samples))
     for step in range(order.steps_per_epoch):
-        epoch, shares = order.share(step, 0, plan.world_size, plan.micro_batch)
+        epoch, shares = order.share(step, rank, plan.world_size, plan.micro_batch, samples)
         for share in shares:
             yield epoch, share

@@ -234,6 +234,13 @@ def _train(rank: Rank) -> Outcome:
         until=job.resume.until if job.resume else None,
         experience=job.number,
     )
+    if world.size > 1 and settings.engine.shares != "equal":
+        from gearshift.training.shares import with_shares
+
+        measured = resumed.fact("shares", ()) if resumed else ()
+        if job.resume and train_plan.until is not None:
+            measured = job.resume.shares
+        train_plan = with_shares(train_plan, settings.engine.shares, measured)
     held_out = _held_out(rank)
     info = callbacks.run_info(
         job,

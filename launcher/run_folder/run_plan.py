@@ -12,6 +12,7 @@ from gearshift.launcher.config.provenance import ResetPart, Resolved
 from gearshift.launcher.run_folder import run_folder
 from gearshift.slurm.environment import Generation, RankEnvironment
 from gearshift.training.callbacks.base import Facts
+from gearshift.training.train_plan import ShareChange
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class ResumeRequest:
     """Settings that differ from those of the checkpoint, one line each."""
     until: int | None = None
     """The last step of a replay; None: no replay."""
+    shares: Sequence[ShareChange] = ()
+    """Of a replay: the shares of the ranks that were measured."""
 
 
 @dataclass(frozen=True)

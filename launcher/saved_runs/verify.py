@@ -143,6 +143,7 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
             step=None if replay.source is None else replay.start,
             reset=replay.reset,
             until=replay.end,
+            shares=[(step, samples) for step, samples in last.facts.get("shares") or ()],
         ),
         experience=experience.spec_at(folder, replay.start, replay.end),
     )

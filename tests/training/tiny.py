@@ -243,9 +243,13 @@ def run_tiny(
     until=None,
     shelf=None,
     has_test=False,
+    shares=(),
     **changes,
 ):
-    """A whole run, as in a worker process; with `has_test` the end evaluates the test split."""
+    """A whole run, as in a worker process; with `has_test` the end evaluates the test split.
+
+    `shares`: how ranks share the global batch, from which steps on.
+    """
     task, callback, shelf = task or TinyTask(), callback or RecordingCallback(), shelf or Shelf()
     made = make_settings(**changes)
     split = task.data("train")
@@ -261,6 +265,7 @@ def run_tiny(
         starts=before.starts if before else None,
         until=until,
     )
+    train_plan = replace(train_plan, shares=shares)
     torch.manual_seed(0)
     model = task.build()
     file = find(engine).ds_config

@@ -57,6 +57,8 @@ class Batches:
         self.waited_s = 0.0
         """Seconds since the start of the last `take`, in it and in `ahead`."""
         self._plan = train_plan
+        self.samples_by_rank = train_plan.samples_by_rank(train_plan.first_step)
+        """Of each step."""
         self._world = world
         self._order = order
         # Copies on a stream of their own take place while the GPU computes.
@@ -87,8 +89,11 @@ class Batches:
     def smaller(self) -> int | None:
         """The next smaller micro-batch, at most half; None: there is none."""
         share = self.micro_batch * self.accumulation
-        sizes = range(self.micro_batch // 2, 0, -1)
-        return next((size for size in sizes if share % size == 0), None)
+        least = min(self.samples_by_rank)  # each micro-batch of each rank has a sample
+        for size in range(self.micro_batch // 2, 0, -1):
+            if share % size == 0 and share // size <= least:
+                return size
+        return None
 
     def begin(
         self,
@@ -96,12 +101,15 @@ class Batches:
         *,
         workers: int | None = None,
         micro_batch: int | None = None,
+        samples_by_rank: Sequence[int] | None = None,
     ) -> None:
         """Restart with the batches of the step after `step` updates, and drop prefetched ones.
 
         No sample is lost or repeated: the data order is computed by step. `micro_batch` is
-        `smaller` or a divisor of it.
+        `smaller` or a divisor of it; no rank has fewer samples than micro-batches.
         """
+        if samples_by_rank is not None:
+            self.samples_by_rank = samples_by_rank
         size = micro_batch or self.micro_batch
         self._plan = replace(
             self._plan,
@@ -121,7 +129,13 @@ class Batches:
         world = self._world
         for step in range(plan.first_step, plan.last_step):
             order_step = step - plan.data_start
-            epoch, share = self._order.share(order_step, world.rank, world.size, plan.micro_batch)
+            epoch, share = self._order.share(
+                order_step,
+                world.rank,
+                world.size,
+                plan.micro_batch,
+                self.samples_by_rank,
+            )
             for indices in share:
                 yield epoch, indices
 

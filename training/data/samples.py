@@ -240,14 +240,20 @@ class DataOrder:
         rank: int,
         world_size: int,
         micro_batch: int,
+        samples_by_rank: Sequence[int] = (),
     ) -> tuple[int, list[list[int]]]:
         """Epoch, and the sample indices of each micro-batch of `rank` in that step.
 
-        Raises ValueError if the global batch does not divide into such micro-batches.
+        With other `samples_by_rank` there are as many, which are larger or smaller. Raises
+        ValueError if the global batch does not divide into such micro-batches.
         """
         epoch, indices = self.batch(step)
-        micro_batches = indices.reshape(world_size, -1, micro_batch)[rank]
-        return epoch, micro_batches.tolist()
+        if len(set(samples_by_rank)) < 2:
+            return epoch, indices.reshape(world_size, -1, micro_batch)[rank].tolist()
+        begin = sum(samples_by_rank[:rank])
+        of_rank = indices[begin : begin + samples_by_rank[rank]]
+        accumulation = self.global_batch // (world_size * micro_batch)
+        return epoch, [part.tolist() for part in np.array_split(of_rank, accumulation)]
 
 
 def permuted(positions: NDArray[np.int64], length: int, seed: int) -> NDArray[np.int64]:

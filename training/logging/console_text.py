@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -29,6 +29,10 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
         model += f", of which {amount(trained or 0)} train"
     batch = f"{counted(plan.global_batch, 'sample')} = micro-batch {plan.micro_batch}"
     batch += f" × accumulation {plan.accumulation} × {processes}"
+    if plan.shares or plan.fits_shares:
+        batch += f": {render_shares(plan.samples_by_rank(plan.first_step))}"
+    if plan.fits_shares:
+        batch += "; then by their speed (engine.shares)"
     epochs = counted(plan.epoch(plan.total_steps), "epoch")
     per_epoch = counted(plan.steps_per_epoch, "step")
     run = f"{counted(plan.total_steps, 'step')} = {epochs} of {per_epoch}"
@@ -57,6 +61,11 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
             wrapped = wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
             lines.append(render_row(label, "\n".join(wrapped)))
     return lines
+
+
+def render_shares(samples_by_rank: Sequence[int]) -> str:
+    """`24 on rank 0, 8 on rank 1`."""
+    return ", ".join(f"{samples} on rank {rank}" for rank, samples in enumerate(samples_by_rank))
 
 
 def render_part(samples: int | None, split_samples: int | None) -> str:
@@ -176,6 +185,10 @@ def _experience(facts: Facts) -> str:
     return f"{facts['number']} trained: {name} on {', '.join(texts)}"
 
 
+def _shares(facts: Facts) -> str:
+    return f"{render_shares(facts['samples'])}: so each is ready at the same time"
+
+
 def _resumed(facts: Facts) -> str:
     by = facts["written_by"]
     processes = counted(by["world_size"], "process")
@@ -211,6 +224,7 @@ _WARNINGS: Mapping[str, str | Callable[[Facts], str]] = {
 _OTHERS: Mapping[str, tuple[str, str | Callable[[Facts], str]]] = {
     "resumed": ("resumed", _resumed),
     "experience_trained": ("experience", _experience),
+    "shares": ("shares", _shares),
     "best_loaded": ("weights", "loaded from the best step, {step}"),
     "advice": ("advice", "{seen}: {cause}; fix:  {fix}"),
     "profiled": (

@@ -204,3 +204,21 @@ def test_batch_numbers_of_the_user_are_kept_on_a_cpu():
     ):
         batching = resolved(setting, model="abr", mode="fast", machine=LAPTOP).batching
         assert (batching.micro_batch, batching.global_batch) == (micro_batch, global_batch), setting
+
+
+@pytest.mark.parametrize(
+    ("sets", "are_unlike", "world_size", "shares"),
+    [
+        ((), True, None, "auto"),
+        (("engine.nproc=1",), True, None, "equal"),
+        (("engine.shares=[3,1]", "engine.nproc=2"), True, None, [3, 1]),
+        ((), False, None, "equal"),
+        ((), True, 4, "equal"),
+        (("device=cpu", "engine.nproc=2"), True, None, "equal"),
+    ],
+)
+def test_unlike_gpus_share_by_their_speed(sets, are_unlike, world_size, shares):
+    unlike = replace(SERVER, are_unlike=are_unlike)
+    run = resolved(*sets, machine=unlike, world_size=world_size)
+    assert run.settings.engine.shares == shares
+    assert any("engine.shares" in note for note in run.notes) == (shares == "auto")

@@ -54,6 +54,33 @@ def test_an_indivisible_batch_is_an_error_with_a_line_that_resolves():
         assert abs(run.batching.global_batch - int(given.get("train.global_batch", 5))) <= 2
 
 
+@pytest.mark.parametrize(
+    ("shares", "batch", "accumulation", "nearest"),
+    [
+        ("[3,1,1]", 8, 1, [3, 1]),
+        ("[3]", 8, 1, [3, 1]),
+        ("[3,2]", 8, 1, [5, 3]),
+        ("[0,1]", 8, 1, [1, 7]),
+        ("[-1,4]", 8, 1, [1, 7]),
+        ("[7,1]", 16, 8, [1, 1]),
+        ("[7,1]", 32, 4, None),
+        ("[3,3]", 8, 1, None),
+    ],
+)
+def test_shares_that_do_not_split_the_batch_are_an_error_with_the_nearest_that_do(
+    shares, batch, accumulation, nearest
+):
+    sets = [f"train.global_batch={batch}", f"train.accumulation={accumulation * 2}"]
+    if nearest is None:
+        assert resolved(*sets, f"engine.shares={shares}", world_size=2).batching.world_size == 2
+        return
+    [found] = refused(*sets, f"engine.shares={shares}", world_size=2)
+    assert (found.key, found.where) == ("engine.shares", f"--set engine.shares={shares}")
+    assert found.fix == f"--set 'engine.shares={nearest}'"
+    run = resolved(*sets, f"engine.shares={nearest}", world_size=2)
+    assert run.settings.engine.shares == nearest
+
+
 def test_solved_batch_settings_have_the_values_they_override():
     run = resolved(model="language", world_size=8)
     assert run.settings.train.micro_batch == 8

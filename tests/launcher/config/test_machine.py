@@ -44,6 +44,7 @@ def test_hidden_gpus_and_cpus_of_others_do_not_count():
 
 LARGE = FakeGpu("GPU-a", 24 * GIB, used=0, capability=(9, 0))
 SMALL = FakeGpu("GPU-b", 6 * GIB, used=GIB, capability=(7, 5))
+DISPLAY = FakeGpu("GPU-d", 2 * GIB, used=GIB, capability=(6, 1))
 SLICE = FakeGpu("MIG-c", None, capability=(8, 0))
 
 
@@ -94,20 +95,24 @@ def test_gpus_that_a_control_group_hides_do_not_count(with_gpus):
 @pytest.mark.parametrize(
     ("gpus", "variables", "gpu_bytes", "visible"),
     [
-        ((SMALL, LARGE), {}, (24 * GIB, 1), "1"),
-        ((SMALL, LARGE, SMALL), {}, (6 * GIB, 2), "0,2"),
-        ((SMALL, LARGE), {"visible": "GPU-a,GPU-b"}, (6 * GIB, 2), "GPU-a,GPU-b"),
-        ((SMALL, LARGE), {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, (6 * GIB, 2), None),
+        ((SMALL, LARGE), {}, (6 * GIB, 2), None),
+        ((DISPLAY, LARGE), {}, (24 * GIB, 1), "1"),
+        ((SMALL, DISPLAY, LARGE), {}, (6 * GIB, 2), "0,2"),
+        ((DISPLAY, LARGE), {"visible": "GPU-a,GPU-d"}, (2 * GIB, 2), "GPU-a,GPU-d"),
+        ((DISPLAY, LARGE), {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, (2 * GIB, 2), None),
         ((LARGE, SLICE), {}, (None, 2), None),
     ],
 )
-def test_a_run_uses_the_largest_group_of_equal_gpus(with_gpus, gpus, variables, gpu_bytes, visible):
+def test_a_run_uses_unlike_gpus_but_not_much_smaller_ones(
+    with_gpus, gpus, variables, gpu_bytes, visible
+):
     for _ in range(2):  # a process that this one starts finds the same
         here = with_gpus(*gpus, **variables)
         again = machine.detect_machine()
         assert (here.gpu_bytes, here.gpus) == (again.gpu_bytes, again.gpus) == gpu_bytes
         assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible
         assert bool(here.unused) == bool(again.unused) == (here.gpus < len(gpus) and not variables)
+        assert here.are_unlike == (here.gpus > 1 and here.gpu_bytes is not None)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,17 @@ def test_a_global_batch_is_the_same_for_any_ranks_and_micro_batches(world_size, 
     assert [i for _, share in shares for micro in share for i in micro] == indices.tolist()
 
 
+def test_ranks_with_other_shares_take_the_same_batch_in_as_many_micro_batches():
+    order = DataOrder(100, 24, seed=1)
+    shares = [order.share(5, rank, 3, 2, (15, 5, 4))[1] for rank in range(3)]
+    assert [[len(micro) for micro in share] for share in shares] == [
+        [4, 4, 4, 3],
+        [2, 1, 1, 1],
+        [1, 1, 1, 1],
+    ]
+    assert [i for share in shares for micro in share for i in micro] == order.batch(5)[1].tolist()
+
+
 SIZES = (700, 30, 5000)
 WEIGHTS = (6, 3, 1)
 
