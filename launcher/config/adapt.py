@@ -105,6 +105,8 @@ class Adaptation:
             "max_steps": self.values["train.max_steps"].origin.where,
             "sets_epochs": self._is_users("train.epochs"),
             "sets_max_steps": self._is_users("train.max_steps"),
+            "time": self.values["train.time"].origin.where,
+            "sets_time": self._is_users("train.time") and not self.get("continual.enabled"),
         }
 
     def _is_users(self, key: str) -> bool:
@@ -341,6 +343,8 @@ ENGINE = (
     # The user's epochs override a shipped limit of steps, and a limit of steps shipped epochs.
     Row("train.max_steps", {"sets_epochs": True}, None, "{epochs} sets the length", "prefer"),
     Row("train.epochs", {"sets_max_steps": True}, None, "{max_steps} sets the length", "prefer"),
+    Row("train.max_steps", {"sets_time": True}, None, "{time} sets the length", "prefer"),
+    Row("train.epochs", {"sets_time": True}, None, "{time} sets the length", "prefer"),
     Row(
         "compile",
         {"compile": "auto", "device": "cuda", "can_compile": False},

@@ -63,6 +63,8 @@ def _length(settings: Any) -> str:
         limits.append(f"{settings.train.max_steps:g} steps")
     if settings.train.epochs is not None:
         limits.append(f"{settings.train.epochs:g} epochs")
+    if settings.train.time is not None:
+        limits.insert(0, f"for {settings.train.time}")
     return ", at most ".join(limits)
 
 

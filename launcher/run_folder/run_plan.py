@@ -28,6 +28,8 @@ class ResumeRequest:
     """Settings that differ from those of the checkpoint, one line each."""
     until: int | None = None
     """The last step of a replay; None: no replay."""
+    fits: Sequence[Sequence[int]] = ()
+    """Of a replay, the steps at which the run was fitted to its budget of time, and its lengths."""
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,7 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
             step=None if replay.source is None else replay.start,
             reset=replay.reset,
             until=replay.end,
+            fits=last.facts.get("fits", ()),
         ),
         experience=experience.spec_at(folder, replay.start, replay.end),
     )

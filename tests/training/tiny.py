@@ -243,6 +243,8 @@ def run_tiny(
     until=None,
     shelf=None,
     has_test=False,
+    time_s=None,
+    replayed_fits=(),
     **changes,
 ):
     """A whole run, as in a worker process; with `has_test` the end evaluates the test split."""
@@ -260,6 +262,7 @@ def run_tiny(
         first_step=before.step if before else 0,
         starts=before.starts if before else None,
         until=until,
+        time_s=time_s,
     )
     torch.manual_seed(0)
     model = task.build()
@@ -282,7 +285,17 @@ def run_tiny(
     validation = EvaluationBatches(samples, micro_batch, world, made.loader, limit=most)
     held_out = HeldOut([HeldOutPart(task, validation)])
     test = EvaluationBatches(samples, micro_batch, world, made.loader) if has_test else None
-    run = TrainingRun(made, train_plan, [callback], held_out, shelf, {}, before, test=test)
+    run = TrainingRun(
+        made,
+        train_plan,
+        [callback],
+        held_out,
+        shelf,
+        {},
+        before,
+        test=test,
+        replayed_fits=replayed_fits,
+    )
     outcome = train(task, built, module, batches, run)
     weights = {p.name: p.data.clone() for p in built.state().pieces if p.kind == "weight"}
     built.close()
