@@ -127,8 +127,8 @@ def time_s(text: str) -> float | None:
 
 def nearest_time(text: str) -> str | None:
     """The budget of time that was probably meant by `text`: 2h by `2 hors`; None: unknown."""
-    match = re.search(r"([1-9][0-9]*)\s*([smhd])?", text.lower())
-    return match and match[1] + (match[2] or "s")
+    match = re.search(r"([0-9]+)\s*([smhd])?", text.lower())
+    return match and f"{max(1, int(match[1]))}{match[2] or 's'}"
 
 
 Duration = Annotated[int | str, AfterValidator(validate_duration)]

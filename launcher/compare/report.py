@@ -173,6 +173,9 @@ def _line(name: str, points: Points, color: int) -> PlotLine:
 def title(comparison: PlannedComparison) -> str:
     """Machine, limits as settings, and repeats."""
     limits = " ".join(comparison.limits) or "to completion"
+    time = comparison.candidates[0].resolved.settings.train.time
+    if time is not None:
+        limits = f"for {time}"
     text = f"on {comparison.facts['machine']}; each run {limits}"
     if comparison.study.title:
         return f"{text}, on {comparison.study.title}, in turns"

@@ -35,7 +35,9 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
         epochs = counted(plan.epoch(plan.total_steps), "epoch")
         run = f"{counted(plan.total_steps, 'step')} = {epochs} of {per_epoch}"
     if plan.time_s is not None:
-        run = f"for {duration(plan.time_s)}, at most {run}"
+        run = f"{duration(plan.time_s)}, or {run} if that is earlier"
+    if not plan.has_length:
+        run = f"as many steps as fit into {duration(plan.time_s or 0)}, {per_epoch} an epoch"
     if plan.end_step < plan.total_steps:
         run += f", stops after step {plan.end_step}"
     if plan.first_step:
