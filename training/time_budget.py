@@ -85,7 +85,8 @@ class TimeBudget:
             return (total - step) * self.step_s + self._end_s(plan, total, step)
 
         most = min(plan.most_steps, step + max(0, int(left_s / self.step_s)))
-        total = step + bisect_right(range(step + 1, most + 1), left_s, key=seconds)
+        fitting = bisect_right(range(step + 1, most + 1), left_s, key=seconds)
+        total = step + max(1, fitting)  # a last step has the last learning rate
         needed_s = None
         if plan.fits:
             left = plan.total_steps - step
