@@ -152,7 +152,6 @@ class TrainingRun:
         self._settings = settings
         self._replayed = {fit.step: fit for fit in replayed_fits}
         self._budget: TimeBudget | None = None
-        self._samples_s = 0.0
         self._methods: Any = None  # Baselines that were measured early
         if train_plan.time_s is not None and train_plan.until is None:
             self._budget = TimeBudget(train_plan.time_s, train_plan, settings)
@@ -193,9 +192,7 @@ class TrainingRun:
                 averaged = self.updater.averaged(engine)
                 self._evaluator.evaluate_before(module, self._interruption, averaged)
             if self.step == 0:
-                began = time.perf_counter()
                 self._preview.samples("before", 0)
-                self._samples_s = time.perf_counter() - began
         if self._owes_evaluation and self.step < self._plan.end_step:
             self.evaluate()
         reason = self._evaluator.reason_to_stop
@@ -355,8 +352,14 @@ class TrainingRun:
 
     def _fit(self, budget: TimeBudget, world: World) -> None:
         if budget.needs_costs:
-            with self._interruptible():
+            with self._interruptible(), self.timer.paused(EVALUATION):
                 self._measure_costs(budget)
+            if not budget.save_s and self._checkpoints.saves_last:
+                began = time.perf_counter()
+                self.save()
+                with self.timer.paused(SAVING):
+                    self._checkpoints.wait()
+                budget.save_s = time.perf_counter() - began
         if self.is_over:
             return
         decision = budget.decide(self._plan, self.step, self.timer.wall_s)
@@ -375,25 +378,20 @@ class TrainingRun:
     def _measure_costs(self, budget: TimeBudget) -> None:
         """Measure what evaluations, saves and the end of the run take. Raises Interrupted."""
         budget.needs_costs = False
+        began = time.perf_counter()
+        self._preview.text()
+        samples_s = time.perf_counter() - began
         batches = self._held_out.parts[0].batches
-        with self.timer.paused(EVALUATION), self.updater.averaged(self._engine):
+        with self.updater.averaged(self._engine):
             estimate = partial(estimate_s, self._task, self._module, batches, self._interruption)
-            budget.final_s = estimate(is_final=True) + self._samples_s
-            if self._evaluated_at is None:
+            budget.final_s = estimate(is_final=True) + samples_s
+            if not budget.evaluation_s:
                 budget.evaluation_s = estimate()
         if self._test is not None:
             both_s = budget.evaluation_s + budget.final_s
             budget.final_s += both_s * self._test.rounds / batches.rounds
-        if self._methods is not None:
-            return
-        with self.timer.paused(EVALUATION):
+        if self._methods is None:
             self._methods = measure_baselines(self._task, self._seed, self._engine.world)
-        if self._checkpoints.saves_last:
-            began = time.perf_counter()
-            self.save()
-            with self.timer.paused(SAVING):
-                self._checkpoints.wait()
-            budget.save_s = time.perf_counter() - began
 
     # Evaluation and checkpoints
 
@@ -476,7 +474,7 @@ class TrainingRun:
     def _resume(self, resume_point: ResumePoint) -> None:
         fact = resume_point.fact
         self._metrics.resume(fact("metrics", {"units": fact("units")}))
-        self.timer.resume(fact("time_split", {}), fact("wall_s", 0.0) + resume_point.lost_s)
+        self.timer.resume(fact("time_split", {}), resume_point.wall_s)
         self._evaluated_at = self._preview.shown_at = fact("evaluated_at")
         self._owes_evaluation = fact("owes_evaluation", False)
         for fit in resume_point.fits:

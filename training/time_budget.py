@@ -23,9 +23,10 @@ _NOISE = 20
 """A length stays that would change by less than one part in so many of the steps left: only a
 machine that became slower or faster changes the schedule. The last steps are fitted exactly."""
 _AIM = 0.99
-"""The share of the budget that is planned: its last evaluation may take longer than others."""
-_SPARE = 1.25
-"""The shortest budget that an error names, over what was measured."""
+"""The share of the budget that is planned."""
+_SPARE = 1.5
+"""Time that is kept for the end of a run, over what was measured: no fit follows that corrects it.
+So is the shortest budget that an error names."""
 
 
 class TimeBudget:
@@ -111,11 +112,13 @@ class TimeBudget:
         plan = with_total(plan, self._settings, total)
         before = step - 1
         last = max(total - 1, before)
-        evaluations = plan.evaluations(before, last) + self._evaluates_last
-        saves = self._saves_last
+        evaluations = plan.evaluations(before, last)
+        saves = 0
         if plan.save_every:
-            saves += last // plan.save_every - before // plan.save_every
-        return evaluations * self.evaluation_s + saves * self.save_s + self.final_s
+            saves = last // plan.save_every - before // plan.save_every
+        end_s = self._evaluates_last * self.evaluation_s + self._saves_last * self.save_s
+        end_s = _SPARE * (end_s + self.final_s)
+        return evaluations * self.evaluation_s + saves * self.save_s + end_s
 
     def plan_next(self, step: int, total: int) -> None:
         """Let the next fit come after a while, in a run of `total` steps."""

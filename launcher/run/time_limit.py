@@ -1,18 +1,35 @@
-"""The seconds of a budget of time: those of `train.time`, of a Slurm job, and lost ones."""
+"""The seconds of a budget of time: those of `train.time`, or of a Slurm job."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment
-from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.slurm.variables import job_seconds
+from gearshift.training.logging import resumed_lines
 from gearshift.training.settings import SLURM, TIME_FORMS, SettingError, time_s
 
 if TYPE_CHECKING:
-    from gearshift.engines.base import World
+    from gearshift.training.checkpoint.resume_point import ResumePoint
+
+
+def budget(
+    job: RunPlan, text: str, folder: Path, resumed: ResumePoint | None
+) -> tuple[float, ResumePoint | None]:
+    """The seconds of the budget, and the resume point with what the run in `folder` lost after it.
+
+    Reads the disk. Raises SettingError as `budget_s`.
+    """
+    if job.resume is not None and job.resume.until is not None:
+        return time_s(text) or 0.0, resumed  # a replay is as long as its run
+    if resumed is None:
+        return budget_s(text), None
+    resumed = replace(resumed, lost_s=resumed_lines.lost_s(folder, resumed.step))
+    return budget_s(text, resumed.wall_s), resumed
 
 
 def budget_s(text: str, used_s: float = 0.0) -> float:
@@ -32,19 +49,3 @@ def budget_s(text: str, used_s: float = 0.0) -> float:
             TIME_FORMS,
         )
     return used_s + max(left_s, 0.0)
-
-
-def lost_s(folder: Path, step: int) -> float:
-    """Seconds of the steps after `step` that the run in `folder` logged. Reads the disk."""
-    seconds = 0.0
-    before = step
-    for line in RunReader(folder).metrics():
-        if line["kind"] == "train" and line["step"] > before:
-            seconds += line["step_time_s"] * (line["step"] - before)
-            before = line["step"]
-    return seconds
-
-
-def agreed_s(seconds: float, world: World) -> float:
-    """The `seconds` of rank 0, on every rank. Collective."""
-    return float(world.broadcast(str(seconds).encode()))

@@ -48,7 +48,7 @@ from gearshift.training.loop import train
 from gearshift.training.optim import optimizer
 from gearshift.training.resources.memory import PeakMemory
 from gearshift.training.run_state import TrainingRun
-from gearshift.training.settings import Loader, SettingError, time_s
+from gearshift.training.settings import Loader, SettingError
 from gearshift.training.storage import Storage
 from gearshift.training.train_plan import Fit, TrainPlan, solve
 
@@ -217,8 +217,9 @@ def _train(rank: Rank) -> Outcome:
     batching = job.resolved.batching
     budget_s = None
     if settings.train.time is not None and not job.experience:
-        budget_s = _budget_s(rank)
-        resumed = rank.resumed
+        from gearshift.launcher.run import time_limit  # for runs with a budget of time
+
+        budget_s, resumed = time_limit.budget(job, settings.train.time, rank.storage.path, resumed)
     replayed = [Fit(*fit) for fit in job.resume.fits] if job.resume else []
     order = order_of(samples.split, batching.global_batch, settings.train.seed)
     train_plan = solve(
@@ -280,25 +281,6 @@ def _train(rank: Rank) -> Outcome:
         if world.rank == 0 and not job.resume:
             run_folder.forget_training(rank.storage.path)
         raise
-
-
-def _budget_s(rank: Rank) -> float:
-    """The budget of time; what was lost since the checkpoint counts from now on. Collective."""
-    from gearshift.launcher.run import time_limit  # for runs with a budget of time
-
-    resumed = rank.resumed
-    used_s = 0.0
-    if resumed:
-        lost_s = 0.0
-        if rank.world.rank == 0 and not resumed.is_fork:
-            lost_s = time_limit.lost_s(rank.storage.path, resumed.step)
-        lost_s = time_limit.agreed_s(lost_s, rank.world)
-        rank.resumed = replace(resumed, lost_s=lost_s)
-        used_s = resumed.fact("wall_s", 0.0) + lost_s
-    text = str(rank.settings.train.time)
-    if rank.job.resume and rank.job.resume.until is not None:
-        return time_s(text) or 0.0  # a replay is as long as its run
-    return time_limit.agreed_s(time_limit.budget_s(text, used_s), rank.world)
 
 
 def _test_samples(job: RunPlan, settings: Settings, task: Task) -> Samples | None:

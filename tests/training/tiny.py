@@ -1,10 +1,14 @@
 """A small task with known numbers, and the parts of a run of it."""
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -215,6 +219,15 @@ class Result:
     recorder: RecordingCallback
     shelf: Shelf
     weights: dict[str, Tensor]
+
+
+@contextmanager
+def ticking():
+    """Within, the clock goes on by a millisecond at each look: budgets of time are exact."""
+    looks = count()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "perf_counter", lambda: next(looks) / 1000)
+        yield
 
 
 def one_rank():

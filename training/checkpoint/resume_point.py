@@ -67,6 +67,11 @@ class ResumePoint:
         return starts
 
     @property
+    def wall_s(self) -> float:
+        """Seconds of the run so far, with those that were lost."""
+        return float(self.fact("wall_s", 0.0)) + self.lost_s
+
+    @property
     def fits(self) -> list[Fit]:
         """The fits of the resumed run to its budget of time; a schedule that restarts has none."""
         if "schedule" in self.reset:
