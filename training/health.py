@@ -145,6 +145,8 @@ class Health(Callback):
             )
 
     def event(self, kind: str, facts: Facts) -> None:
+        if kind == "fitted":
+            self._total_steps = facts["total_steps"]
         if kind == "nonfinite":
             self._state(str(facts["fault"]), {"seen": facts["text"], "is_end": True})
         is_whole = self._total_steps >= _LEAST_STEPS

@@ -140,13 +140,19 @@ class Preview:
         """Report samples with the weights of `step`: a text for the console, and predictions."""
         if not self._is_on:
             return
-        with self._averaged():
-            text = preview_text(self._task, self._module, self._interruption)
+        text = self.text()
         predictions = self._predict(step)
         if text is not None:
             self._callbacks.event("preview", {"when": when, "text": text})
         if predictions is not None:
             self._callbacks.sampled(predictions, when, step)
+
+    def text(self) -> str | None:
+        """The text of `samples` now, which reports nothing; None: there is none."""
+        if not self._is_on:
+            return None
+        with self._averaged():
+            return preview_text(self._task, self._module, self._interruption)
 
     def predictions(self, step: int) -> None:
         if not self._is_tracked or self.shown_at == step:

@@ -53,6 +53,7 @@ def train(
             update = run.updater.take(engine, accumulated, run.step + 1)
             enter(OTHER)
             run.record(accumulated, update, batches.waited_s)
+            run.fit()
             if due := run.due():  # follows from the step number: ranks need not agree
                 _act(due, run)
         _act(run.last_requests(), run)

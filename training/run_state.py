@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gearshift.training.accumulate import TOKENS, total_units
@@ -38,11 +40,14 @@ from gearshift.training.checkpoint.writer import CheckpointController
 from gearshift.training.evaluation.evaluate import (
     beside_baseline,
     check_measures,
+    estimate_s,
     measure,
     measure_baselines,
+    ranked_baselines,
 )
 from gearshift.training.evaluation.evaluator import Evaluator
 from gearshift.training.inspection import Preview, shapes, untrained
+from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.optim.updater import Updater
 from gearshift.training.resources.memory import synchronize
 from gearshift.training.step_metrics import (
@@ -55,11 +60,13 @@ from gearshift.training.step_metrics import (
     timing,
 )
 from gearshift.training.throttle import Throttle
+from gearshift.training.time_budget import TimeBudget, too_short
+from gearshift.training.train_plan import Fit, fitted
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from gearshift.engines.base import Engine, Update
+    from gearshift.engines.base import Engine, Update, World
     from gearshift.models.base import Task
     from gearshift.training.accumulate import Accumulated, Units
     from gearshift.training.callbacks.base import StopReason
@@ -94,10 +101,12 @@ class TrainingRun:
         resume_point: ResumePoint | None = None,
         peak_memory: PeakMemory | None = None,
         test: EvaluationBatches | None = None,
+        replayed_fits: Sequence[Fit] = (),
     ):
         """`constant_facts` go into every checkpoint.
 
-        `test` is the test split to evaluate at the end; None: it is not.
+        `test` is the test split to evaluate at the end; None: it is not. A replay takes the
+        `replayed_fits` of its run.
         The engine already has the state of `resume_point`. Raises ValueError for a bad duration.
         """
         self.step = train_plan.first_step
@@ -141,6 +150,12 @@ class TrainingRun:
             train_plan.first_step,
         )
         self._preview = Preview(settings, self._callbacks)
+        self._settings = settings
+        self._replayed = {fit.step: fit for fit in replayed_fits}
+        self._budget: TimeBudget | None = None
+        self._methods: Any = None  # Baselines that were measured early
+        if train_plan.time_s is not None and train_plan.until is None:
+            self._budget = TimeBudget(train_plan.time_s, train_plan, settings)
         self._straggler_ratio = settings.log.stragglers
         self._stragglers: Stragglers | None = None
         self._balance: Balance | None = None
@@ -338,6 +353,67 @@ class TrainingRun:
                 actions |= Action.SAVE
         return actions
 
+    # The budget of time
+
+    def fit(self) -> None:
+        """Fit the length of the run to its budget of time, where one is set and it is due.
+
+        By the clock of rank 0. Raises SettingError if a run that starts has no time for its end.
+        """
+        if self.step in self._replayed:
+            self._take(self._replayed[self.step])
+        budget = self._budget
+        if budget is None or self.is_over or not budget.is_due(self.step):
+            return
+        world = self._engine.world
+        synchronize(world.device)
+        if budget.mark(self.step, self.timer.steps_s):
+            self._fit(budget, world)
+        budget.plan_next(self.step, self._plan.total_steps)
+
+    def _fit(self, budget: TimeBudget, world: World) -> None:
+        if budget.needs_costs:
+            with self._interruptible(), self.timer.paused(EVALUATION):
+                self._measure_costs(budget)
+            if not budget.save_s and self._checkpoints.saves_last:
+                began = time.perf_counter()
+                self.save()
+                with self.timer.paused(SAVING):
+                    self._checkpoints.wait()
+                budget.save_s = time.perf_counter() - began
+        if self.is_over:
+            return
+        decision = budget.decide(self._plan, self.step, self.timer.wall_s)
+        facts = json.loads(world.broadcast(encode_bytes(decision)))
+        if facts["needed_s"] is not None:
+            raise too_short(facts)
+        if facts["total_steps"] != self._plan.total_steps or not self._plan.fits:
+            self._take(Fit(self.step, facts["total_steps"]))
+            self._callbacks.event("fitted", facts)
+
+    def _take(self, fit: Fit) -> None:
+        self._plan = fitted(self._plan, self._settings, fit)
+        self.updater.fit(self._plan)
+        self._checkpoints.keep_steps(self._plan.keep_every, self._plan.keep_at)
+
+    def _measure_costs(self, budget: TimeBudget) -> None:
+        """Measure what evaluations, saves and the end of the run take. Raises Interrupted."""
+        budget.needs_costs = False
+        began = time.perf_counter()
+        self._preview.text()
+        samples_s = time.perf_counter() - began
+        batches = self._held_out.parts[0].batches
+        with self.updater.averaged(self._engine):
+            estimate = partial(estimate_s, self._task, self._module, batches, self._interruption)
+            budget.final_s = estimate(is_final=True) + samples_s
+            if not budget.evaluation_s:
+                budget.evaluation_s = estimate()
+        if self._test is not None:
+            both_s = budget.evaluation_s + budget.final_s
+            budget.final_s += both_s * self._test.rounds / batches.rounds
+        if self._methods is None:
+            self._methods = measure_baselines(self._task, self._seed, self._engine.world)
+
     # Evaluation and checkpoints
 
     def evaluate(self) -> None:
@@ -347,6 +423,7 @@ class TrainingRun:
         """
         if self._evaluated_at == self.step or self._is_stopped or not self._is_finite():
             return
+        began = time.perf_counter()
         self._owes_evaluation = True
         with self.timer.paused(EVALUATION), self._interruptible():
             with self.updater.averaged(self._engine):
@@ -372,6 +449,8 @@ class TrainingRun:
         error = self.updater.nonfinite.error_of_evaluation(self._evaluator.deciding, self.step)
         if self._evaluator.score is not None:
             self._save(self._evaluator.score)
+        if self._budget is not None:
+            self._budget.evaluation_s = time.perf_counter() - began
         if error is not None:
             if self._checkpoints.saves_last:
                 self.save()  # its weights are finite
@@ -417,9 +496,11 @@ class TrainingRun:
     def _resume(self, resume_point: ResumePoint) -> None:
         fact = resume_point.fact
         self._metrics.resume(fact("metrics", {"units": fact("units")}))
-        self.timer.resume(fact("time_split", {}), fact("wall_s", 0.0))
+        self.timer.resume(fact("time_split", {}), resume_point.wall_s)
         self._evaluated_at = self._preview.shown_at = fact("evaluated_at")
         self._owes_evaluation = fact("owes_evaluation", False)
+        for fit in resume_point.fits:
+            self._take(fit)
         if "data" not in resume_point.reset:  # scores on other data cannot be compared
             self._evaluator.resume(fact("evaluator"), keeps_best=not resume_point.is_fork)
 
@@ -499,14 +580,10 @@ class TrainingRun:
         best = self._evaluator.best
         if best is None or self._held_out.number or self._plan.until is not None:
             return
-        with self.timer.paused(EVALUATION):
-            self._baselines = measure_baselines(
-                self._task,
-                self._seed,
-                best,
-                self._engine.world,
-                self._callbacks.event,
-            )
+        if self._methods is None:
+            with self.timer.paused(EVALUATION):
+                self._methods = measure_baselines(self._task, self._seed, self._engine.world)
+        self._baselines = ranked_baselines(self._methods, best, self._callbacks.event)
 
     def _measure_test(self, batches: EvaluationBatches) -> dict[str, float]:
         began = time.perf_counter()

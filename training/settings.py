@@ -113,6 +113,24 @@ def duration_epochs(length: int | str) -> float | None:
     return None if match is None else float(match[1])
 
 
+SLURM = "slurm"
+"""The budget of time that is what the Slurm job has left."""
+TIME_FORMS = "a number of s, m, h or d, such as '45s', '90m' or '2h'; or slurm"
+TIME_PATTERN = r"^([1-9][0-9]{0,8}(\.[0-9]+)?[smhd]|slurm)$"
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": DAY_S}
+
+
+def time_s(text: str) -> float | None:
+    """The seconds of a budget of time such as `90m`; None: SLURM."""
+    return None if text == SLURM else float(text[:-1]) * _SECONDS[text[-1]]
+
+
+def nearest_time(text: str) -> str | None:
+    """The budget of time that was probably meant by `text`: 2h by `2 hors`; None: unknown."""
+    match = re.search(r"([0-9]+)\s*([smhd])?", text.lower())
+    return match and f"{max(1, int(match[1]))}{match[2] or 's'}"
+
+
 Duration = Annotated[int | str, AfterValidator(validate_duration)]
 """The type of a setting that is a duration."""
 Cadence = Annotated[int | str, AfterValidator(validate_cadence)]
@@ -275,6 +293,14 @@ class Train(Section):
     """Epochs: passes over the training data; null: as many as `max_steps` takes."""
     max_steps: Steps | None = Field(default=None, ge=1)
     """Stop after N steps; overrides `epochs`, unless you set both: the earlier one ends the run."""
+    time: str | None = Field(
+        default=None,
+        pattern=TIME_PATTERN,
+        json_schema_extra={"allowed": TIME_FORMS},
+    )
+    """Train as many steps as fit into this time, evaluations and saves included, such as '90m' or
+    '2h'; slurm: what is left of the job. With `epochs` or `max_steps` the earlier end counts. In
+    continual learning: save and stop after this time."""
     least_steps: Steps | None = Field(default=None, ge=1)
     """Steps that an epoch, or a shorter run, keeps: on little data a mode's global batch grows less
     over the default's, or not at all. null: no limit, or the batch fits the data already."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gearshift.training.settings import duration_steps
+from gearshift.training.settings import MOST_STEPS, duration_steps
 
 if TYPE_CHECKING:
     from gearshift.training.settings import TrainingSettings
@@ -25,6 +25,13 @@ class StartSteps:
     schedule: int = 0
     samples_before: int = 0
     """Samples seen when the data order began."""
+
+
+class Fit(NamedTuple):
+    """The length that a budget of time gave a run after `step` updates."""
+
+    step: int
+    total_steps: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,17 @@ class TrainPlan:
     knows those of later steps."""
     fits_shares: bool = False
     """The speed of the ranks decides how they share from now on (`engine.shares` auto)."""
+    time_s: float | None = None
+    """The budget of time of the run, over all its processes; None: it has none."""
+    most_steps: int = MOST_STEPS
+    """The last step without a budget of time, by `train.epochs` or `train.max_steps`."""
+    fits: Sequence[Fit] = ()
+    """Of the steps so far, to the budget of time."""
+
+    @property
+    def has_length(self) -> bool:
+        """Whether the last step is known, at least as a limit; else the first fit tells it."""
+        return self.total_steps < MOST_STEPS
 
     @property
     def end_step(self) -> int:
@@ -121,7 +139,9 @@ class TrainPlan:
 
     def facts(self, step: int) -> dict[str, Any]:
         """The position of the run after `step` updates, as JSON; ResumePoint reads it."""
+        fits = {} if self.time_s is None else {"fits": self.fits}
         return {
+            **fits,
             "step": step,
             "epoch": self.epoch(step),
             "samples": self.samples(step),
@@ -142,9 +162,9 @@ def total_steps(
 ) -> int:
     """The last step: `max_steps`, or `epochs` after `data_start` if that is earlier.
 
-    One of the two is given.
+    Without both, a budget of time ends the run.
     """
-    ends = []
+    ends = [MOST_STEPS]
     if epochs is not None:
         ends.append(data_start + max(1, round(epochs * steps_per_epoch)))
     if max_steps is not None:
@@ -174,11 +194,13 @@ def solve(
     starts: StartSteps | None = None,
     until: int | None = None,
     experience: int = 0,
+    time_s: float | None = None,
 ) -> TrainPlan:
     """Solve the training plan for a data set of `samples`. Raises ValueError for a bad duration.
 
     `micro_batch` × `world_size` divides `global_batch`. Epochs count from the start of the data
-    order, `train.max_steps` from the start of the run or of its `experience`.
+    order, `train.max_steps` from the start of the run or of its `experience`. With a
+    budget of `time_s` the length is the most that it can be.
     """
     starts = starts or StartSteps()
     steps_per_epoch = samples // global_batch
@@ -187,18 +209,7 @@ def solve(
     if experience and max_steps is not None:
         max_steps += starts.data
     total = total_steps(epochs, max_steps, steps_per_epoch, starts.data)
-    keep_at = None
-    if settings.schedule.name == "wsd" and settings.save.last:
-        begin = decay_start(settings.schedule.decay, total, steps_per_epoch, starts.schedule)
-        if begin > starts.schedule:
-            keep_at = begin
-
-    def cadence(every: int | str | None) -> int | None:
-        if every is None:
-            return None
-        return max(1, duration_steps(every, steps_per_epoch, total))
-
-    return TrainPlan(
+    plan = TrainPlan(
         total_steps=total,
         steps_per_epoch=steps_per_epoch,
         global_batch=global_batch,
@@ -212,12 +223,44 @@ def solve(
         samples_before=starts.samples_before,
         until=until,
         experience=experience,
+        dropped_samples=samples % global_batch,
+        eval_each_epoch=settings.eval.each_epoch,
+        flops_per_sample=flops_per_sample,
+        time_s=time_s,
+        most_steps=total,
+    )
+    return with_total(plan, settings, total)
+
+
+def with_total(plan: TrainPlan, settings: TrainingSettings, total: int) -> TrainPlan:
+    """`plan` with another last step, and with what follows from it."""
+
+    def cadence(every: int | str | None) -> int | None:
+        if every is None:
+            return None
+        return max(1, duration_steps(every, plan.steps_per_epoch, total))
+
+    keep_at = None
+    if settings.schedule.name == "wsd" and settings.save.last:
+        start = plan.schedule_start
+        begin = decay_start(settings.schedule.decay, total, plan.steps_per_epoch, start)
+        if begin > start:
+            keep_at = begin
+    return replace(
+        plan,
+        total_steps=total,
         keep_at=keep_at,
         stop_after=cadence(settings.stop.after),
         keep_every=cadence(settings.save.keep_every),
-        dropped_samples=samples % global_batch,
         eval_every=cadence(settings.eval.every),
-        eval_each_epoch=settings.eval.each_epoch,
         save_every=cadence(settings.save.every),
-        flops_per_sample=flops_per_sample,
     )
+
+
+def fitted(plan: TrainPlan, settings: TrainingSettings, fit: Fit) -> TrainPlan:
+    """`plan` from `fit` on. A decay that has begun keeps the checkpoint before it."""
+    longer = with_total(plan, settings, fit.total_steps)
+    keep_at = longer.keep_at
+    if plan.keep_at is not None and plan.keep_at <= fit.step:
+        keep_at = plan.keep_at
+    return replace(longer, keep_at=keep_at, fits=(*plan.fits, fit))

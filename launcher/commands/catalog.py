@@ -50,7 +50,6 @@ _UNPLANNED = (
     "--reset",
     "--force",
     "--continuous-learning",
-    "--max-hours",
     "--track",
     "--profile",
     "--max-restarts",
@@ -61,7 +60,7 @@ _PLAN = (
     *(o for o in OPTIONS if o.flag not in _UNPLANNED),
 )
 _BESIDE_KEYS = ("--model", "--config", "--set", "--dry-run")
-_NOT_COMPARED = ("--mode", "--engine", "--epochs", "--continuous-learning", "--max-hours")
+_NOT_COMPARED = ("--mode", "--engine", "--epochs", "--continuous-learning")
 """It has its own form of the first three; continual learning has no end to compare."""
 _COMPARE = (
     *in_group(

@@ -164,6 +164,9 @@ def _head(resolved: Resolved, plan: Plan) -> str:
     engine = [f"{plan.engine} on {ranks}, {target.device}"]
     if resolved.chosen:
         engine += [resolved.chosen.line, *resolved.chosen.others]
+    length = counted(plan.steps, "step")
+    if settings.train.time is not None:
+        length = f"as many steps as fit into {settings.train.time}"
     facts = {
         "model": model,
         "mode": f"{settings.mode}, {settings.precision}",
@@ -172,7 +175,7 @@ def _head(resolved: Resolved, plan: Plan) -> str:
         "operations": f"{amount(trace.flops * target.ranks)}FLOP per step",
         "traffic": f"{size(plan.placed.sent_bytes)} sent per rank and step",
         "checkpoint": size(plan.checkpoint_bytes),
-        "length": counted(plan.steps, "step"),
+        "length": length,
         "time": _time(plan.seconds),
     }
     lines = [f"{name:<13}{fact!s}" for name, fact in facts.items()]

@@ -104,6 +104,7 @@ class Adaptation:
             "values": self.values,
             "sets_epochs": self._is_users("train.epochs"),
             "sets_max_steps": self._is_users("train.max_steps"),
+            "sets_time": self._is_users("train.time") and not self.get("continual.enabled"),
         }
 
     def _is_users(self, key: str) -> bool:

@@ -150,10 +150,17 @@ ROWS = (
     ),
     Row(
         "train.epochs",
-        lambda v: v["train.epochs"] is None and v["train.max_steps"] is None,
-        "is null, and so is train.max_steps: the run has no end",
-        "one of both",
+        lambda v: all(v[key] is None for key in ("train.epochs", "train.max_steps", "train.time")),
+        "is null, and so are train.max_steps and train.time: the run has no end",
+        "one of them",
         new=1,
+    ),
+    Row(
+        "schedule.name",
+        lambda v: v["schedule.name"] == "cosine-restarts" and v["train.time"] is not None,
+        "ends in the middle of a cycle where train.time ends the run",
+        "a schedule that ends with the run, such as cosine, linear or wsd",
+        new="cosine",
     ),
     Row(
         "save.last",

@@ -88,11 +88,6 @@ OPTIONS = (
             values="paths",
         ),
         Option("--continuous-learning", key="continual.enabled"),
-        Option(
-            "--max-hours N",
-            "With --continuous-learning: stop after N hours and save a checkpoint.",
-            "continual.max_hours",
-        ),
         Option("--download-data", key="download.fetch"),
         Option("--mode MODE", key="mode", values="modes"),
         *(
@@ -115,6 +110,7 @@ OPTIONS = (
         TRAINING,
         Option("--epochs N", key="train.epochs"),
         Option("--max-steps N", key="train.max_steps"),
+        Option("--for TIME", key="train.time"),
         Option("--batch-size N", key="train.micro_batch"),
         Option("--seq-len N", key="data.seq_len"),
         Option("--lr X", key="optim.lr"),

@@ -56,7 +56,7 @@ from gearshift.launcher.config.schema import (
 )
 from gearshift.launcher.config.settings_file import Unreadable
 from gearshift.models.catalog import FAMILIES, stages_of
-from gearshift.training.settings import TRACKERS, nested
+from gearshift.training.settings import TIME_FORMS, TRACKERS, nearest_time, nested
 
 # The command line.
 
@@ -374,6 +374,8 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
         return nearest_match(word, options)
     if isinstance(value, list):
         return None
+    if info.allowed == TIME_FORMS:
+        return nearest_time(word)
     bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
     return None if bound is None else plain(bound)
 

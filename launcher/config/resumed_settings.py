@@ -82,6 +82,8 @@ class Base:
             left_out.add(GLOBAL)
         if "train.epochs" in new_keys:
             left_out.add("train.max_steps")
+        if "train.time" in new_keys and before.get("train.time") is None:
+            left_out.update(("train.epochs", "train.max_steps"))
 
         kept = {*self.chosen(before)}
         if before.get(LEAST) is None:  # else it ended before it read its data

@@ -86,8 +86,6 @@ class Continual(Section):
     """A file is complete when size and time stay unchanged this long."""
     quiet_s: Seconds | None = Field(default=None, gt=0, le=10**8)
     """Stop after this long without new files; null: never."""
-    max_hours: float | None = Field(default=None, gt=0, le=10**5, json_schema_extra=_ON)
-    """Stop after N hours and save a checkpoint; null: never."""
 
 
 ALLOWED_FILES = (

@@ -21,6 +21,7 @@ from gearshift.launcher.run import execute, run_end, run_error
 from gearshift.launcher.run.experience import record_settings, recorded_settings, spec_of
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run.supervisor import supervise
+from gearshift.launcher.run.time_limit import budget_s
 from gearshift.launcher.run_folder import checkpoint_search, experiences, lock, run_folder
 from gearshift.launcher.run_folder.experiences import Experience, Ledger
 from gearshift.launcher.run_folder.file_records import (
@@ -236,8 +237,9 @@ class ContinualLoop:
         )
         self._ledger = Ledger()
         self._deadline: float | None = None
-        if self._settings.max_hours is not None:
-            self._deadline = clock.now() + 3600 * self._settings.max_hours
+        self._time: str | None = plan.resolved.settings.train.time
+        if self._time is not None:
+            self._deadline = clock.now() + budget_s(self._time)
 
     def run(self) -> RunEnd:
         """Train on all experiences until a stop condition; gives the end."""
@@ -418,10 +420,10 @@ class ContinualLoop:
 
     @property
     def _time_limit(self) -> str:
-        return f"reached the time limit of {self._settings.max_hours:g} h: --max-hours"
+        return f"reached its budget of time: --for {self._time}"
 
     def _is_late(self) -> bool:
-        """Whether `max_hours` are over."""
+        """Whether the budget of time is used up."""
         return self._deadline is not None and self._clock.now() >= self._deadline
 
     def _stopped(self, reason: str, code: int = exit_codes.DONE) -> RunEnd:

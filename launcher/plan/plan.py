@@ -61,7 +61,7 @@ from gearshift.training.checkpoint import base_weights, retention
 from gearshift.training.data.loader import order_of
 from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
 from gearshift.training.logging.encoding import size
-from gearshift.training.settings import FeatureCache, SettingError, TrainingSettings
+from gearshift.training.settings import FeatureCache, SettingError, TrainingSettings, time_s
 from gearshift.training.shares import with_shares
 from gearshift.training.throughput import Gpu
 from gearshift.training.train_plan import TrainPlan, solve
@@ -348,6 +348,7 @@ class Planner:
             micro_batch=numbers.micro_batch,
             world_size=numbers.world_size,
             units=self._task.units,
+            time_s=time_s(settings.train.time) if settings.train.time else None,
         )
         if isinstance(settings.engine.shares, list):
             plan = with_shares(plan, settings.engine.shares)

@@ -117,4 +117,6 @@ def by_data_sheet(
         f"with {size} parameters on an H200, of a matrix product"
     )
     run = end * step + evaluations * evaluation
+    if plan.time_s is not None:
+        run = min(run, plan.time_s)
     return Seconds(step, plan.steps_per_epoch * step, run, basis, is_least=True)

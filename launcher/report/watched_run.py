@@ -125,6 +125,8 @@ class WatchedRun:
         if kind == "started":
             self._between_s = 0.0
             self._progress = Progress(_TRAIN_PLAN.validate_python(facts), lambda: self._clock)
+        elif kind == "fitted" and self._progress is not None:
+            self._progress.fit(facts)
         elif kind in ("evaluated", "saved"):
             self._between_s += float(facts.get("seconds", 0.0))
         self._event = _event(kind, line["step"], facts) or self._event

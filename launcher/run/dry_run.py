@@ -60,7 +60,10 @@ def _step(batching: Batching) -> str:
 
 def _length(settings: Any) -> str:
     lengths = {"steps": settings.train.max_steps, "epochs": settings.train.epochs}
-    return ", at most ".join(f"{count:g} {unit}" for unit, count in lengths.items() if count)
+    limits = [f"{count:g} {unit}" for unit, count in lengths.items() if count]
+    if settings.train.time is not None:
+        limits.insert(0, f"for {settings.train.time}")
+    return ", at most ".join(limits)
 
 
 def plan_as_json(ready: RunPlan, warnings: Sequence[Diagnostic]) -> Json:

@@ -50,7 +50,7 @@ from gearshift.training.resources.memory import PeakMemory
 from gearshift.training.run_state import TrainingRun
 from gearshift.training.settings import Loader, SettingError
 from gearshift.training.storage import Storage
-from gearshift.training.train_plan import TrainPlan, solve
+from gearshift.training.train_plan import Fit, TrainPlan, solve
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -220,6 +220,12 @@ def _train(rank: Rank) -> Outcome:
         rank.samples = Samples(task, task.data("train"), settings.train.seed)
     samples = rank.samples
     batching = job.resolved.batching
+    budget_s = None
+    if settings.train.time is not None and not job.experience:
+        from gearshift.launcher.run import time_limit  # for runs with a budget of time
+
+        budget_s, resumed = time_limit.budget(job, settings.train.time, rank.storage.path, resumed)
+    replayed = [Fit(*fit) for fit in job.resume.fits] if job.resume else []
     order = order_of(samples.split, batching.global_batch, settings.train.seed)
     train_plan = solve(
         settings,
@@ -233,6 +239,7 @@ def _train(rank: Rank) -> Outcome:
         starts=resumed.starts if resumed else None,
         until=job.resume.until if job.resume else None,
         experience=job.number,
+        time_s=budget_s,
     )
     if world.size > 1 and settings.engine.shares != "equal":
         from gearshift.training.shares import with_shares
@@ -269,6 +276,7 @@ def _train(rank: Rank) -> Outcome:
         resumed,
         rank.peaks,
         rank.test,
+        replayed,
     )
     # Everything that reads settings is built by now.
     prints = world.rank == 0
@@ -279,7 +287,12 @@ def _train(rank: Rank) -> Outcome:
     batches = Batches(
         samples, order, train_plan, world, loading.settings, loading.watchdog, loading.unused
     )
-    return train(task, rank.engine, rank.module, batches, run)
+    try:
+        return train(task, rank.engine, rank.module, batches, run)
+    except SettingError:  # as of a budget of time that is too short: nothing is left of the start
+        if world.rank == 0 and not job.resume:
+            run_folder.forget_training(rank.storage.path)
+        raise
 
 
 def _facts(

@@ -40,7 +40,8 @@ RULES: Mapping[Rule, Sequence[str]] = json.loads(
     Path(__file__).with_suffix(".json").read_text("utf-8")
 )
 """Settings and sections; the longest matching key applies."""
-LENGTH = ("train.epochs", "train.max_steps")
+_TIME = "train.time"
+LENGTH = ("train.epochs", "train.max_steps", _TIME)
 _RATES = (*LENGTH, "schedule.name", "schedule.warmup", "schedule.warmup_cap", "schedule.decay")
 """Settings that may change without --reset if the earlier steps had the same learning rates."""
 
@@ -53,6 +54,11 @@ class SettingChange:
     old: Any
     new: Any
     rule: Rule
+
+    @property
+    def is_other_budget(self) -> bool:
+        """Whether it only lengthens or shortens a budget of time."""
+        return self.key == _TIME and None not in (self.old, self.new)
 
     @property
     def line(self) -> str:
@@ -142,6 +148,8 @@ def _resumed(
     if checkpoint:
         settings = checkpoint.settings
     changes = differences(settings, resolved, checkpoint)
+    if not run.is_completed:  # another budget stretches or compresses what is left
+        changes = [change for change in changes if not change.is_other_budget]
     is_left = _is_left(args, run, resolved, changes)
     if not is_left:  # the new length changes nothing: it needs no --reset
         changes = [change for change in changes if change.key not in LENGTH]
@@ -271,7 +279,9 @@ def _has_same_rates(before: Facts, now: Facts, checkpoint: SavedCheckpoint) -> b
         is_fixed = name != "wsd" and isinstance(warmup, int) and not isinstance(cap, str)
         if name not in ("constant", "plateau", "wsd") or not (is_known or is_fixed):
             return False
-        epochs, max_steps = map(settings.get, LENGTH)
+        epochs, max_steps, budget = map(settings.get, LENGTH)
+        if budget is not None:
+            return False
         total = train_plan.total_steps(epochs, max_steps, per_epoch, starts.data)
         steps = warmup_steps(warmup, cap, per_epoch, max(1, total - starts.schedule))
         if name == "wsd":

@@ -31,6 +31,8 @@ class ResumeRequest:
     """The last step of a replay; None: no replay."""
     shares: Sequence[ShareChange] = ()
     """Of a replay: the shares of the ranks that were measured."""
+    fits: Sequence[Sequence[int]] = ()
+    """Of a replay, the steps at which the run was fitted to its budget of time, and its lengths."""
 
 
 @dataclass(frozen=True)

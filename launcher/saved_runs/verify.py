@@ -144,6 +144,7 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
             reset=replay.reset,
             until=replay.end,
             shares=[(step, samples) for step, samples in last.facts.get("shares") or ()],
+            fits=last.facts.get("fits", ()),
         ),
         experience=experience.spec_at(folder, replay.start, replay.end),
     )

@@ -135,7 +135,7 @@ def test_the_options_of_run_and_what_they_name():
         --model --mode --lite --resource-efficient --fast --ultra-fast --benchmark --engine
         --nproc --data --epochs --batch-size --num-workers --lr --seq-len --max-steps --seed
         --precision --deterministic --debug --profile --config --set --ds-config --out --dry-run --json
-        --max-restarts --resume --reset --download-data --continuous-learning --max-hours
+        --max-restarts --resume --reset --download-data --continuous-learning --for
         --stage --from --track --force
     """
     assert sorted(option.flag for option in OPTIONS) == sorted(expected.split())

@@ -1,7 +1,7 @@
 """Functions that tests run on each of two processes; they return plain numbers."""
 
 from gearshift.training.agreement import agree_later
-from tests.training.tiny import RecordingCallback, TinyTask, TwoTermsTask, run_tiny
+from tests.training.tiny import RecordingCallback, TinyTask, TwoTermsTask, run_tiny, ticking
 
 
 def tiny_run(world, task, requests, changes, two_terms=False):
@@ -18,6 +18,12 @@ def tiny_run(world, task, requests, changes, two_terms=False):
         "saved": {step: shelf["facts"] for step, shelf in run.shelf.saved.items()},
         "weights": {name: weight.tolist() for name, weight in run.weights.items()},
     }
+
+
+def timed_run(world, changes):
+    """As `tiny_run`, by a clock that the work of this rank drives."""
+    with ticking():
+        return tiny_run(world, {}, {}, changes)
 
 
 def agreed(world, units, flags):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gearshift.training.checkpoint.manifest import step_folder
 from gearshift.training.checkpoint.resume_point import ResumePoint
+from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.logging.encoding import encode
 
 
@@ -20,6 +21,7 @@ class Shelf:
 
     saved: dict[int, dict[str, Any]] = field(default_factory=dict)
     is_settled: bool = False
+    keep: Keep = field(default_factory=lambda: Keep(1, 1, None))
 
     def save(self, step, state, facts, periodic, score):
         assert not self.is_settled, "the run has not taken note of the save before"

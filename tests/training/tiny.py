@@ -1,10 +1,14 @@
 """A small task with known numbers, and the parts of a run of it."""
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -217,6 +221,15 @@ class Result:
     weights: dict[str, Tensor]
 
 
+@contextmanager
+def ticking():
+    """Within, the clock goes on by a millisecond at each look: budgets of time are exact."""
+    looks = count()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "perf_counter", lambda: next(looks) / 1000)
+        yield
+
+
 def one_rank():
     return ProcessWorld(RankInfo(), torch.device("cpu"), 60.0)
 
@@ -244,6 +257,8 @@ def run_tiny(
     shelf=None,
     has_test=False,
     shares=(),
+    time_s=None,
+    replayed_fits=(),
     **changes,
 ):
     """A whole run, as in a worker process; with `has_test` the end evaluates the test split.
@@ -264,6 +279,7 @@ def run_tiny(
         first_step=before.step if before else 0,
         starts=before.starts if before else None,
         until=until,
+        time_s=time_s,
     )
     train_plan = replace(train_plan, shares=shares)
     torch.manual_seed(0)
@@ -287,7 +303,17 @@ def run_tiny(
     validation = EvaluationBatches(samples, micro_batch, world, made.loader, limit=most)
     held_out = HeldOut([HeldOutPart(task, validation)])
     test = EvaluationBatches(samples, micro_batch, world, made.loader) if has_test else None
-    run = TrainingRun(made, train_plan, [callback], held_out, shelf, {}, before, test=test)
+    run = TrainingRun(
+        made,
+        train_plan,
+        [callback],
+        held_out,
+        shelf,
+        {},
+        before,
+        test=test,
+        replayed_fits=replayed_fits,
+    )
     outcome = train(task, built, module, batches, run)
     weights = {p.name: p.data.clone() for p in built.state().pieces if p.kind == "weight"}
     built.close()

@@ -17,7 +17,7 @@ from gearshift.training.checkpoint.manifest import (
     CheckpointUnreadable,
 )
 from gearshift.training.checkpoint.reader import Checkpoint
-from gearshift.training.train_plan import StartSteps
+from gearshift.training.train_plan import Fit, StartSteps
 
 if TYPE_CHECKING:
     from gearshift.engines.base import World
@@ -47,6 +47,8 @@ class ResumePoint:
     """Errors of later, damaged checkpoints by step."""
     is_fork: bool = False
     """The run continues in another folder, which lacks the best checkpoint so far."""
+    lost_s: float = 0.0
+    """Seconds of the steps after the checkpoint, which are lost but count for a budget of time."""
 
     @property
     def step(self) -> int:
@@ -63,6 +65,18 @@ class ResumePoint:
             samples = self.checkpoint.manifest.samples
             starts = replace(starts, data=self.step, samples_before=samples)
         return starts
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of the run so far, with those that were lost."""
+        return float(self.fact("wall_s", 0.0)) + self.lost_s
+
+    @property
+    def fits(self) -> list[Fit]:
+        """The fits of the resumed run to its budget of time; a schedule that restarts has none."""
+        if "schedule" in self.reset:
+            return []
+        return [Fit(*fit) for fit in self.fact("fits", ())]
 
     def fact(self, name: str, missing: Any = None) -> Any:
         """The fact `name` that the loop saved; `missing` if the checkpoint does not have it."""

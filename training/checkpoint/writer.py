@@ -162,7 +162,7 @@ class CheckpointWriter:
         self._storage = storage
         self._world = world
         self._engine = engine
-        self._keep = keep
+        self.keep = keep
         self._folder = storage.path / retention.CHECKPOINTS
         self._copy = HostCopy(world) if in_background else None
         self._shard: Future[None] | None = None
@@ -334,7 +334,7 @@ class CheckpointWriter:
         manifest.write_file(folder / manifest.NAME, [content])
         sync(folder)
         newest = retention.publish(self._storage, draft.step)
-        retention.settle(self._storage, newest, self._keep)
+        retention.settle(self._storage, newest, self.keep)
 
     def _wait_for(self, path: Path) -> None:
         """Wait for what another rank makes."""
@@ -403,6 +403,10 @@ class CheckpointController:
         self._waited_s = time.perf_counter() - began
         if not self._settings.async_:
             self.wait()
+
+    def keep_steps(self, every: int | None, at: int | None) -> None:
+        """Keep other checkpoints from now on, as TrainPlan.keep_every and keep_at."""
+        self.writer.keep = replace(self.writer.keep, every=every, at=at)
 
     def wait(self) -> None:
         """Wait until the last save is on disk, and report it.

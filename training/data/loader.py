@@ -66,6 +66,8 @@ class Batches:
         if world.device.type == "cuda":
             self._copies = torch.cuda.Stream(world.device)
         self._source = RequestLoader(samples, world, loader, watch, unused)
+        if train_plan.time_s is not None:  # its end may come later than its newest fit says
+            self._plan = replace(train_plan, total_steps=train_plan.most_steps, stop_after=None)
         self.begin(train_plan.first_step)
 
     @property
@@ -214,6 +216,8 @@ class EvaluationBatches:
         rounds = range(0, batches, world.size)
         starts = [(first + world.rank) % batches * micro_batch for first in rounds]
         self._requests = [(0, list(indices[start : start + micro_batch])) for start in starts]
+        self.rounds = len(self._requests)
+        """Micro-batches of each rank."""
         self._source = RequestLoader(samples, world, loader, watch, unused)
         self.use_workers(self.workers)
 

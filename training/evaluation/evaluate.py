@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import torch
@@ -36,6 +38,8 @@ NEW = "val_new"
 MOST_SAMPLES = 2048
 """The most samples of a split that a baseline sees, which takes seconds."""
 _BASELINE_BATCH = 16
+_PROBES = 5
+"""Micro-batches of each rank that tell how long an evaluation takes."""
 
 
 def evaluate(
@@ -81,6 +85,34 @@ def metric_names(
             interruption,
         )
     )
+
+
+def estimate_s(
+    task: Task,
+    module: Module,
+    batches: EvaluationBatches,
+    interruption: Interruption,
+    *,
+    is_final: bool = False,
+) -> float:
+    """Seconds that `evaluate` takes, or `evaluate_final`, by a few micro-batches. As `evaluate`."""
+    metric: Metric | None = task.metric()
+    if is_final:
+        metric = task.final_metric() if isinstance(task, HasFinalMetric) else None
+    if metric is None:
+        return 0.0
+    times: list[float] = []
+
+    def timed() -> Iterator[tuple[MicroBatch, bool]]:
+        for batch in islice(batches, _PROBES):
+            times.append(time.perf_counter())
+            yield batch
+
+    _measure(metric, module, timed(), interruption)
+    times.append(time.perf_counter())
+    if len(times) > 2:
+        times.pop(0)  # the first micro-batch allocates, and its workers start
+    return (times[-1] - times[0]) / (len(times) - 1) * batches.rounds
 
 
 def measure(
@@ -208,13 +240,10 @@ def mean(parts: Sequence[tuple[int, Numbers]]) -> dict[str, float]:
     return means
 
 
-def measure_baselines(
-    task: Task, seed: int, best: Facts, world: World, report: Emit
-) -> Sequence[Facts]:
-    """Name and metrics of each simple method, the best first, as `best` says which way is better.
+def measure_baselines(task: Task, seed: int, world: World) -> Any:
+    """Name and metrics of each simple method, or why one fails; empty: there are none. Collective.
 
-    Rank 0 measures, and the others wait. Reports an event "baselines"; or a warning if a method
-    fails, on which the trained model does not depend. Empty: there are none. Collective.
+    Rank 0 measures, and the others wait.
     """
     if not isinstance(task, HasBaselines) or task.facts().get("control"):
         return ()
@@ -226,7 +255,15 @@ def measure_baselines(
         # The border of the task's code: the run is trained, whatever is wrong with a method.
         except Exception as error:
             content = f"no baseline: {type(error).__name__}: {error}"
-    content = json.loads(world.broadcast(encode_bytes(content)))
+    return json.loads(world.broadcast(encode_bytes(content)))
+
+
+def ranked_baselines(content: Any, best: Facts, report: Emit) -> Sequence[Facts]:
+    """The `content` of measure_baselines, the best first, as `best` says which way is better.
+
+    Reports an event "baselines"; or a warning if a method fails, on which the trained model does
+    not depend. Empty: there are none.
+    """
     if isinstance(content, str):
         report("warning", {"text": content})
         return ()
@@ -237,12 +274,12 @@ def measure_baselines(
     def rank(method: Facts) -> float:
         return sign * float(method["metrics"].get(name, -sign * math.inf))
 
-    content.sort(key=rank, reverse=True)
-    if content:
-        is_below = sign * best["value"] <= rank(content[0])
-        best = beside_baseline(best, content)
-        report("baselines", {"best": best, "baselines": content, "is_below": is_below})
-    return content
+    methods = sorted(content, key=rank, reverse=True)
+    if methods:
+        is_below = sign * best["value"] <= rank(methods[0])
+        best = beside_baseline(best, methods)
+        report("baselines", {"best": best, "baselines": methods, "is_below": is_below})
+    return methods
 
 
 def beside_baseline(best: Facts, baselines: Sequence[Facts]) -> Facts:

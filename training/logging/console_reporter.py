@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -158,15 +158,21 @@ class Progress:
     @property
     def remaining_s(self) -> float | None:
         """Seconds to the last step; None: no step was measured yet, or the run has ended."""
-        if not self._steps or self.has_ended:
+        if not self._steps or self.has_ended or not self.train_plan.has_length:
             return None
         left = self.train_plan.end_step - self.step
         return self._steps_s / self._steps * left
 
     def position(self, step: int) -> str:
         """A step, of all of the run: ` 20/100`."""
+        if not self.train_plan.has_length:
+            return str(step)
         total = self.train_plan.end_step
         return f"{step:>{len(str(total))}}/{total}"
+
+    def fit(self, facts: Facts) -> None:
+        """The run has another length, by the facts of an event "fitted"."""
+        self.train_plan = replace(self.train_plan, total_steps=facts["total_steps"])
 
     def line(self) -> str:
         """The newest logged step as a plain line."""
@@ -186,7 +192,7 @@ class Progress:
 
         text = partial(Text, no_wrap=True, overflow="ellipsis")
         total = self.train_plan.end_step
-        where = f"step {self.step}/{total}"
+        where = f"step {self.position(self.step).strip()}"
         if options.max_width < _NARROW:
             yield text(f"{where}  {self._eta}")
         else:
@@ -283,6 +289,8 @@ class ConsoleReporter(Callback):
             self._write("log", "\n| ".join([title, *lines]))
             self._write("preview", "\n| ".join([title, *_shortened(lines)]))
             return
+        if kind == "fitted":
+            self._progress.fit(facts)
         row = console_text.describe(kind, facts)
         if row is None:
             text = f"{kind}  {console_text.render_facts(facts)}".rstrip()

@@ -33,9 +33,15 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
         batch += f": {render_shares(plan.samples_by_rank(plan.first_step))}"
     if plan.fits_shares:
         batch += "; then by their speed (engine.shares)"
-    epochs = counted(plan.epoch(plan.total_steps), "epoch")
     per_epoch = counted(plan.steps_per_epoch, "step")
-    run = f"{counted(plan.total_steps, 'step')} = {epochs} of {per_epoch}"
+    run = f"epochs of {per_epoch}"
+    if plan.has_length:
+        epochs = counted(plan.epoch(plan.total_steps), "epoch")
+        run = f"{counted(plan.total_steps, 'step')} = {epochs} of {per_epoch}"
+    if plan.time_s is not None:
+        run = f"{duration(plan.time_s)}, or {run} if that is earlier"
+    if not plan.has_length:
+        run = f"as many steps as fit into {duration(plan.time_s or 0)}, {per_epoch} an epoch"
     if plan.end_step < plan.total_steps:
         run += f", stops after step {plan.end_step}"
     if plan.first_step:
@@ -90,7 +96,7 @@ def render_best(best: Facts) -> str:
 
 def describe(kind: str, facts: Facts) -> tuple[str, str] | None:
     """Label and text of an event that every user wants to see; None: it is for the log only."""
-    if kind == "advice" and "is_end" in facts:
+    if "is_end" in facts or facts.get("is_refit"):
         return None
     label, form = _OTHERS.get(kind, (WARNING, _WARNINGS.get(kind)))
     if form is None:
@@ -204,7 +210,7 @@ WARNING = "warning"
 _WARNINGS: Mapping[str, str | Callable[[Facts], str]] = {
     "warning": "{text}",
     "signal": _signal,
-    "deadline": "--max-hours reached: saving and stopping after this step",
+    "deadline": "--for reached: saving and stopping after this step",
     "limit_exceeded_at_start": (
         "{use}, over its limit before the run: only limits.critical applies to it"
     ),
@@ -225,6 +231,7 @@ _OTHERS: Mapping[str, tuple[str, str | Callable[[Facts], str]]] = {
     "resumed": ("resumed", _resumed),
     "experience_trained": ("experience", _experience),
     "shares": ("shares", _shares),
+    "fitted": ("length", "{total_steps} steps take {time_s:.4g} s, at {step_s:.3g} s a step"),
     "best_loaded": ("weights", "loaded from the best step, {step}"),
     "advice": ("advice", "{seen}: {cause}; fix:  {fix}"),
     "profiled": (

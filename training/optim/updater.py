@@ -200,6 +200,7 @@ class Updater:
     def __init__(self, settings: TrainingSettings, train_plan: TrainPlan):
         """Raises ValueError for a bad duration in the schedule."""
         self._schedule = LrSchedule(settings.schedule, train_plan)
+        self._settings = settings.schedule
         self._plan = train_plan
         self._peak_lr = settings.optim.lr
         self._seed = settings.train.seed
@@ -217,6 +218,11 @@ class Updater:
     def warnings(self) -> list[str]:
         """Changes that the schedule made to its settings."""
         return self._schedule.warnings
+
+    def fit(self, train_plan: TrainPlan) -> None:
+        """Go on with a plan of another length, that of its newest fit."""
+        self._plan = train_plan
+        self._schedule = LrSchedule(self._settings, train_plan, self._schedule)
 
     def facts(self) -> dict[str, Any]:
         return {"nonfinite": self.nonfinite.facts(), "schedule": self._schedule.facts()}

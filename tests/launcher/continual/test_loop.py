@@ -147,7 +147,7 @@ def test_ranks_get_the_deadline_and_an_experience_stopped_by_it_is_resumed(start
         return run_end.agreed(stopped, 0)
 
     ranks.instead[2] = cut_short
-    ending, _, _ = start("continual.max_hours=1", ranks=ranks, clock=clock)
+    ending, _, _ = start("train.time=1h", ranks=ranks, clock=clock)
     assert ranks.jobs[1].experience.deadline == pytest.approx(time.time() + 3600, abs=300)
     assert (ending.exit_code, ending.outcome["status"]) == (0, "stopped")
     assert states(start) == ["trained", "training"]

@@ -1,0 +1,51 @@
+"""The seconds of a budget of time: those of `train.time`, or of a Slurm job."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gearshift.launcher.base import environment
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.slurm.variables import job_seconds
+from gearshift.training.logging import resumed_lines
+from gearshift.training.settings import SLURM, TIME_FORMS, SettingError, time_s
+
+if TYPE_CHECKING:
+    from gearshift.training.checkpoint.resume_point import ResumePoint
+
+
+def budget(
+    job: RunPlan, text: str, folder: Path, resumed: ResumePoint | None
+) -> tuple[float, ResumePoint | None]:
+    """The seconds of the budget, and the resume point with what the run in `folder` lost after it.
+
+    Reads the disk. Raises SettingError as `budget_s`.
+    """
+    if job.resume is not None and job.resume.until is not None:
+        return time_s(text) or 0.0, resumed  # a replay is as long as its run
+    if resumed is None:
+        return budget_s(text), None
+    resumed = replace(resumed, lost_s=resumed_lines.lost_s(folder, resumed.step))
+    return budget_s(text, resumed.wall_s), resumed
+
+
+def budget_s(text: str, used_s: float = 0.0) -> float:
+    """The seconds of a budget of time, of which `used_s` are over.
+
+    Of a Slurm job: those, and what is left of it now. Raises SettingError outside of a job.
+    """
+    seconds = time_s(text)
+    if seconds is not None:
+        return seconds
+    left_s = job_seconds(environment.variables(), time.time())
+    if left_s is None:
+        raise SettingError(
+            "train.time",
+            SLURM,
+            "needs a Slurm job that tells its end, in SLURM_JOB_END_TIME",
+            TIME_FORMS,
+        )
+    return used_s + max(left_s, 0.0)

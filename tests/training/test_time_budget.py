@@ -1,0 +1,198 @@
+"""A run ends at its budget of time, with its whole schedule, and its fits repeat to the bit."""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import pytest
+
+from gearshift.training.callbacks.base import Action
+from gearshift.training.optim.schedule import LrSchedule
+from gearshift.training.settings import SettingError
+from gearshift.training.time_budget import TimeBudget
+from gearshift.training.train_plan import Fit, fitted, solve
+from tests.training.ranks import timed_run
+from tests.training.test_resume import history, same
+from tests.training.tiny import (
+    RecordingCallback,
+    TinyTask,
+    make_settings,
+    one_rank,
+    run_tiny,
+    ticking,
+)
+
+SCHEDULES = ("cosine", "linear", "wsd", "one-cycle", "constant")
+EVALUATION_S, SAVE_S, BUDGET_S = 0.4, 0.2, 100.0
+
+
+def plan_of(settings, **changes):
+    return solve(
+        settings,
+        samples=8000,
+        global_batch=8,
+        micro_batch=8,
+        world_size=1,
+        units="",
+        time_s=BUDGET_S,
+        **changes,
+    )
+
+
+@dataclass
+class Simulated:
+    """A run on a machine whose step takes `step_s(used seconds)`; its clock is a number."""
+
+    step_s: object
+    first_s: float = 3.0
+
+    def run(self, **changes):
+        """The seconds, the factor of each step, and the fits."""
+        settings = make_settings(train={"epochs": None}, **changes)
+        plan = plan_of(settings)
+        schedule = LrSchedule(settings.schedule, plan)
+        budget = TimeBudget(BUDGET_S, plan, settings)
+        used, steps_s, step, factors = 2.0, 0.0, 0, []
+        while step < plan.total_steps:
+            factors.append(schedule.factor(step))
+            seconds = self.step_s(used) if step else self.first_s
+            used, steps_s, step = used + seconds, steps_s + seconds, step + 1
+            if step < plan.total_steps and budget.is_due(step):
+                if budget.mark(step, steps_s):
+                    budget.evaluation_s, budget.save_s = EVALUATION_S, SAVE_S
+                    facts = budget.decide(plan, step, used)
+                    assert facts["needed_s"] is None
+                    if facts["total_steps"] != plan.total_steps or not plan.fits:
+                        before = schedule.factor(step)
+                        plan = fitted(plan, settings, Fit(step, facts["total_steps"]))
+                        schedule = LrSchedule(settings.schedule, plan, schedule)
+                        if step < plan.total_steps - 1:
+                            assert schedule.factor(step) == pytest.approx(before, abs=1e-9)
+                budget.plan_next(step, plan.total_steps)
+            if step < plan.total_steps and plan.evaluates_at(step):
+                used += EVALUATION_S
+            if step < plan.total_steps and plan.saves_at(step):
+                used += SAVE_S
+        return used + EVALUATION_S + SAVE_S, factors, plan
+
+
+MACHINES = {
+    "steady": lambda used: 0.05,
+    "busy in the middle": lambda used: 0.15 if 30 < used < 60 else 0.05,
+    "busy to the end": lambda used: 0.15 if used > 60 else 0.05,
+    "faster from the middle on": lambda used: 0.02 if used > 50 else 0.05,
+    "slow": lambda used: 4.0,
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_run_ends_at_its_budget_with_the_last_factor_of_its_schedule(name, machine):
+    schedule = {"name": name, "warmup": "5%" if name == "linear" else 10, "final": 0.1}
+    step_s = MACHINES[machine]
+    used, factors, plan = Simulated(step_s).run(
+        schedule=schedule, eval={"every": "20%"}, save={"every": "10%"}
+    )
+    assert used <= BUDGET_S + step_s(used) + SAVE_S
+    assert used >= 0.95 * BUDGET_S - step_s(used)
+    whole = make_settings(train={"max_steps": plan.total_steps}, schedule=schedule)
+    last = LrSchedule(whole.schedule, replace(plan, fits=())).factor(plan.total_steps - 1)
+    assert factors[-1] == pytest.approx(last, abs=1e-9)
+    jumps = [abs(after - before) for before, after in pairwise(factors[20:])]
+    if machine != "slow":
+        assert max(jumps, default=0.0) < 0.1  # the drop at the end of wsd is its steepest
+
+
+def test_the_earlier_end_of_steps_and_time_counts():
+    settings = make_settings(train={"epochs": None, "max_steps": 40})
+    plan = plan_of(settings)
+    budget = TimeBudget(BUDGET_S, plan, settings)
+    assert not budget.mark(1, 1.0)
+    assert budget.mark(2, 2.0)
+    assert budget.decide(plan, 2, 3.0)["total_steps"] == 40
+    budget.evaluation_s = 50.0
+    assert budget.decide(plan, 2, 3.0)["total_steps"] == 2 + 21  # one and a half is kept
+
+
+def test_a_budget_shorter_than_a_step_and_an_evaluation_names_the_shortest():
+    with pytest.raises(SettingError) as error:
+        run_tiny(one_rank(), time_s=1e-6, train={"epochs": None})
+    assert error.value.key == "train.time"
+    assert error.value.fix.startswith("--for ")
+
+
+CHANGES = {
+    "train": {"epochs": None, "ema": 0.9},
+    "schedule": {"name": "cosine", "warmup": "10%", "final": 0.1},
+    "eval": {"every": 40},
+    "save": {"every": 20, "keep_last": 1000},
+    "log": {"every": 1},
+}
+
+
+def timed(**changes):
+    with ticking():
+        return run_tiny(one_rank(), TinyTask(dropout=0.5), **CHANGES, **changes)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return timed(time_s=2.0)
+
+
+def test_a_run_without_a_length_ends_by_its_budget_with_the_last_rate(whole):
+    fits = [facts["total_steps"] for kind, facts in whole.recorder.events if kind == "fitted"]
+    last = whole.outcome.steps
+    assert fits[-1] == last > 2
+    saved = whole.shelf.saved[last]["facts"]["fits"]
+    assert [total for _, total in saved] == fits
+    settings = make_settings(**CHANGES)
+    plan = replace(plan_of(settings), total_steps=last)
+    schedule = LrSchedule(settings.schedule, plan)
+    assert whole.recorder.lines[-1].lr == settings.optim.lr * schedule.factor(last - 1)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5])
+def test_a_replay_takes_the_fits_of_its_run_and_is_equal_bit_by_bit(whole, part):
+    steps = [step for step in whole.shelf.saved if step % 20 == 0]
+    end = steps[-1]
+    start = steps[int(part * (len(steps) - 1))]
+    fits = [Fit(*fit) for fit in whole.shelf.saved[end]["facts"]["fits"]]
+    rest = timed(before=whole.shelf.before(start), until=end, time_s=2.0, replayed_fits=fits)
+    whole_lines, _ = history(whole, after=start)
+    lines, _ = history(rest)
+    assert lines == [line for line in whole_lines if line[0] <= end]
+    assert same(rest.shelf.saved[end]["pieces"], whole.shelf.saved[end]["pieces"])
+
+
+def test_a_resumed_run_goes_on_from_the_fits_of_its_checkpoint(whole):
+    step = sorted(whole.shelf.saved)[2]
+    before = whole.shelf.before(step)
+    used_s = whole.shelf.saved[step]["facts"]["wall_s"]
+    rest = timed(before=before, time_s=used_s + 1)
+    fits = rest.shelf.saved[rest.outcome.steps]["facts"]["fits"]
+    known = whole.shelf.saved[step]["facts"]["fits"]
+    assert fits[: len(known)] == known
+    # Up to the next fit of either the rates are those of the whole run.
+    both = [*fits, *whole.shelf.saved[whole.outcome.steps]["facts"]["fits"]]
+    until = min(at for at, _ in both if at >= step)
+    rates = {line.step: line.lr for line in whole.recorder.lines}
+    for line in rest.recorder.lines:
+        assert line.step > until or line.lr == rates[line.step]
+    lost = timed(before=replace(before, lost_s=1000.0), time_s=used_s + 1)
+    assert lost.outcome.steps == step + 3  # what was lost counts
+
+
+def test_two_ranks_fit_alike(two_ranks):
+    runs = two_ranks.run(timed_run, {**CHANGES, "time_s": 2.0})
+    steps = runs[0]["outcome"].steps
+    fits = [run["saved"][steps]["fits"] for run in runs]
+    assert fits[0] == fits[1]
+    assert fits[0][-1][1] == steps == runs[1]["outcome"].steps
+    rates = [[line.lr for line in run["lines"]] for run in runs]
+    assert rates[0] == rates[1]
+
+
+def test_a_task_that_requests_a_stop_still_ends_early():
+    callback = RecordingCallback({5: Action.STOP})
+    run = run_tiny(one_rank(), callback=callback, time_s=60.0, train={"epochs": None})
+    assert run.outcome.steps == 5

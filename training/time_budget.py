@@ -1,0 +1,141 @@
+"""The budget of time of a run: what its parts cost, and how many steps fit into what is left."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from math import ceil
+from typing import TYPE_CHECKING
+
+from gearshift.training.settings import SettingError
+from gearshift.training.train_plan import with_total
+
+if TYPE_CHECKING:
+    from gearshift.training.callbacks.base import Facts
+    from gearshift.training.settings import TrainingSettings
+    from gearshift.training.train_plan import TrainPlan
+
+_WINDOW = 8
+"""The time of a step is the mean over so many, once there are so many."""
+_PARTS = 8
+"""The next fit comes after this part of the steps that are left, one eighth."""
+_NOISE = 20
+"""A length stays that would change by less than one part in so many of the steps left: only a
+machine that became slower or faster changes the schedule. The last steps are fitted exactly."""
+_AIM = 0.99
+"""The share of the budget that is planned."""
+_SPARE = 1.5
+"""Time that is kept for the end of a run, over what was measured: no fit follows that corrects it.
+So is the shortest budget that an error names."""
+
+
+class TimeBudget:
+    """Fits the length of a run to its budget of time, by the clock of one rank.
+
+    A fit is due after the second step of a process, after twice as many, and so on, and later after
+    an eighth of the steps that are left: all ranks ask for it after the same steps. Seconds that
+    were measured are attributes.
+    """
+
+    def __init__(self, time_s: float, plan: TrainPlan, settings: TrainingSettings) -> None:
+        self._time_s = time_s
+        self._settings = settings
+        self._evaluates_last = int(settings.eval.last)
+        self._saves_last = int(settings.save.last)
+        self._first_step = plan.first_step
+        self._next = plan.first_step + 1
+        # Steps, and the seconds of steps when they had ended
+        self._marks: deque[tuple[int, float]] = deque()
+        self._is_halfway = False
+        self.needs_costs = True
+        """Whether to measure the other seconds: at first, and once more when weights have learned
+        something, and write shorter texts."""
+        self.step_s = 0.0
+        self.evaluation_s = 0.0
+        """Of an evaluation, with its checkpoint if it is the best."""
+        self.save_s = 0.0
+        self.final_s = 0.0
+        """Of what only the end has: metrics, samples, the test split."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether `mark` is called after `step`."""
+        return step == self._next
+
+    def mark(self, step: int, steps_s: float) -> bool:
+        """Whether steps were measured, `steps_s` seconds after the first began, without pauses.
+
+        The first step of a process compiles and allocates: it is no measure of others.
+        """
+        self._marks.append((step, steps_s))
+        while len(self._marks) > 2 and self._marks[1][0] <= step - _WINDOW:
+            self._marks.popleft()
+        before, before_s = self._marks[0]
+        if before == step:
+            return False
+        self.step_s = (steps_s - before_s) / (step - before)
+        return True
+
+    def decide(self, plan: TrainPlan, step: int, used_s: float) -> Facts:
+        """The facts of an event "fitted" after `step` updates, which took `used_s` with all else.
+
+        With "needed_s" a run that starts has no time for its end.
+        """
+        left_s = _AIM * self._time_s - used_s
+
+        def seconds(total: int) -> float:
+            return (total - step) * self.step_s + self._end_s(plan, total, step)
+
+        most = min(plan.most_steps, step + max(0, int(left_s / self.step_s)))
+        fitting = bisect_right(range(step + 1, most + 1), left_s, key=seconds)
+        total = step + max(1, fitting)  # a last step has the last learning rate
+        needed_s = None
+        if plan.fits:
+            left = plan.total_steps - step
+            if abs(total - plan.total_steps) * _NOISE <= left:
+                total = plan.total_steps
+        elif seconds(step) > left_s:
+            needed_s = used_s + seconds(step)
+        return {
+            "total_steps": total,
+            "is_refit": bool(plan.fits),
+            "needed_s": needed_s,
+            "time_s": self._time_s,
+            "used_s": used_s,
+            "step_s": self.step_s,
+            "evaluation_s": self.evaluation_s,
+            "save_s": self.save_s,
+            "final_s": self.final_s,
+        }
+
+    def _end_s(self, plan: TrainPlan, total: int, step: int) -> float:
+        """Seconds of evaluations and saves from `step` to the end of a run of `total` steps."""
+        plan = with_total(plan, self._settings, total)
+        before = step - 1
+        last = max(total - 1, before)
+        evaluations = plan.evaluations(before, last)
+        saves = 0
+        if plan.save_every:
+            saves = last // plan.save_every - before // plan.save_every
+        end_s = self._evaluates_last * self.evaluation_s + self._saves_last * self.save_s
+        end_s = _SPARE * (end_s + self.final_s)
+        return evaluations * self.evaluation_s + saves * self.save_s + end_s
+
+    def plan_next(self, step: int, total: int) -> None:
+        """Let the next fit come after a while, in a run of `total` steps."""
+        doubled = step - self._first_step
+        part = max(1, (total - step) // _PARTS)
+        if part < doubled and not self._is_halfway:
+            self._is_halfway = self.needs_costs = True
+        self._next = step + min(doubled, part)
+
+
+def too_short(facts: Facts) -> SettingError:
+    """The error of a budget without time for a step and the end of a run; facts as of `decide`."""
+    shortest = f"{ceil(_SPARE * facts['needed_s'])}s"
+    return SettingError(
+        "train.time",
+        f"{facts['time_s']:g}s",
+        "is shorter than a step and an evaluation take here",
+        f"at least {shortest}",
+        fix=f"--for {shortest}",
+    )
