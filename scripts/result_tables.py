@@ -20,6 +20,7 @@ from benchmarks import (
     out_of_memory,
     plan_error,
     plan_host,
+    time_budget,
 )
 from benchmarks.figures import listed, load, load_memory, load_rows, markdown, table
 from benchmarks.gpu_parts import Part
@@ -107,6 +108,7 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "baselines": (lambda: families.baseline_table(_rows(families)), ("families",)),
     "outcomes": (partial(whole, families), ("families",)),
     "killed": (lambda: crash.table(crash.load(_path("crash"))[2]), ("crash",)),
+    "time budget": (partial(whole, time_budget), ("time_budget",)),
     "plan host": (partial(errors, plan_host), ("plan_host",)),
     "plan error": (partial(errors, plan_error), ("plan_error",)),
     "largest models": (lambda: fits.table(_rows(fits), rams=IN_SHORT[1]), ("fits",)),

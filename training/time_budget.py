@@ -24,9 +24,10 @@ _NOISE = 20
 machine that became slower or faster changes the schedule. The last steps are fitted exactly."""
 _AIM = 0.99
 """The share of the budget that is planned."""
-_SPARE = 1.5
-"""Time that is kept for the end of a run, over what was measured: no fit follows that corrects it.
-So is the shortest budget that an error names."""
+_SPARE = 0.5
+"""The share of what the end takes that is kept over it: no fit follows that corrects it."""
+_MOST_SPARE = 0.025
+"""Of the budget."""
 
 
 class TimeBudget:
@@ -78,7 +79,7 @@ class TimeBudget:
     def decide(self, plan: TrainPlan, step: int, used_s: float) -> Facts:
         """The facts of an event "fitted" after `step` updates, which took `used_s` with all else.
 
-        With "needed_s" a run that starts has no time for its end.
+        "needed_s" are the seconds of a run that ends now.
         """
         left_s = _AIM * self._time_s - used_s
 
@@ -88,17 +89,13 @@ class TimeBudget:
         most = min(plan.most_steps, step + max(0, int(left_s / self.step_s)))
         fitting = bisect_right(range(step + 1, most + 1), left_s, key=seconds)
         total = step + max(1, fitting)  # a last step has the last learning rate
-        needed_s = None
-        if plan.fits:
-            left = plan.total_steps - step
-            if abs(total - plan.total_steps) * _NOISE <= left:
-                total = plan.total_steps
-        elif seconds(step) > left_s:
-            needed_s = used_s + seconds(step)
+        is_close = abs(total - plan.total_steps) * _NOISE <= plan.total_steps - step
+        if plan.fits and is_close:
+            total = plan.total_steps
         return {
             "total_steps": total,
             "is_refit": bool(plan.fits),
-            "needed_s": needed_s,
+            "needed_s": used_s + seconds(step),
             "time_s": self._time_s,
             "used_s": used_s,
             "step_s": self.step_s,
@@ -117,7 +114,8 @@ class TimeBudget:
         if plan.save_every:
             saves = last // plan.save_every - before // plan.save_every
         end_s = self._evaluates_last * self.evaluation_s + self._saves_last * self.save_s
-        end_s = _SPARE * (end_s + self.final_s)
+        end_s += self.final_s
+        end_s += min(_SPARE * end_s, _MOST_SPARE * self._time_s)
         return evaluations * self.evaluation_s + saves * self.save_s + end_s
 
     def plan_next(self, step: int, total: int) -> None:
@@ -131,7 +129,7 @@ class TimeBudget:
 
 def too_short(facts: Facts) -> SettingError:
     """The error of a budget without time for a step and the end of a run; facts as of `decide`."""
-    shortest = f"{ceil(_SPARE * facts['needed_s'])}s"
+    shortest = f"{ceil((1 + _SPARE) * facts['needed_s'])}s"
     return SettingError(
         "train.time",
         f"{facts['time_s']:g}s",

@@ -266,7 +266,7 @@ def measured(
         source=(result.get("data") or {}).get("source"),
         global_batch=plan.global_batch,
         steps=len(first.seconds),
-        total_steps=plan.total_steps,
+        total_steps=plan.total_steps if plan.has_length else len(first.seconds),
         steps_per_epoch=plan.steps_per_epoch,
         step_s=middle,
         step_spread_s=(low, high),

@@ -53,7 +53,7 @@ from gearshift.launcher.config.settings_file import nearest_file
 from gearshift.models.base import DataError
 from gearshift.models.catalog import FAMILIES, HUB, is_custom
 from gearshift.models.common.data_reports import install_command
-from gearshift.training.settings import PROFILE_WARMUP, TRACKERS, duration_steps
+from gearshift.training.settings import PROFILE_WARMUP, SLURM, TRACKERS, duration_steps
 
 if TYPE_CHECKING:
     from gearshift.models.base import Task
@@ -177,6 +177,13 @@ _ROWS_OF_CONTINUAL = (
         "leaves no checkpoint for the next experience",
         "true",
         new=True,
+    ),
+    Row(
+        "train.time",
+        lambda v: v["train.time"] == SLURM,
+        "is not the end of continual learning, which runs on no cluster",
+        "a time, such as 8h",
+        new="8h",
     ),
     Row(
         "eval.test",

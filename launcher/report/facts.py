@@ -322,7 +322,10 @@ def event_text(event: Facts) -> str:
         if kind == "saved":
             return f"saved checkpoints/{facts['folder']}"
         if kind == "started":
-            return f"started: steps {facts['first_step'] + 1:,} to {facts['total_steps']:,}"
+            steps = f"steps {facts['first_step'] + 1:,} to {facts['total_steps']:,}"
+            if facts.get("time_s") is not None:
+                steps = f"step {facts['first_step'] + 1:,}, for {duration(facts['time_s'])}"
+            return f"started: {steps}"
         if kind == "stopped":
             return ": ".join(filter(None, [str(facts["status"]), str(facts["reason"] or "")]))
         line = console_text.describe(kind, facts)

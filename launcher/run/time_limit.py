@@ -26,9 +26,10 @@ def budget(
     """
     if job.resume is not None and job.resume.until is not None:
         return time_s(text) or 0.0, resumed  # a replay is as long as its run
-    if resumed is None:
-        return budget_s(text), None
-    resumed = replace(resumed, lost_s=resumed_lines.lost_s(folder, resumed.step))
+    if job.resume is None or resumed is None:
+        return budget_s(text), resumed
+    if job.resume.step is None:  # else the user goes back, and wants other steps
+        resumed = replace(resumed, lost_s=resumed_lines.lost_s(folder, resumed.step))
     return budget_s(text, resumed.wall_s), resumed
 
 

@@ -13,16 +13,8 @@ from typing import Any
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, program_line
-from gearshift.launcher.config import errors
 from gearshift.launcher.config.command_line import FROM, STAGE
-from gearshift.launcher.config.provenance import (
-    CLI_LAYER,
-    STAGED_MODE,
-    CliArgs,
-    Origin,
-    Resolved,
-    Setting,
-)
+from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
 from gearshift.launcher.config.selection import STAGES, choose, declared_stages, select_stages
 from gearshift.launcher.config.settings_file import read_values
 from gearshift.launcher.run.prepare import collected, most_certain, prepare_run
@@ -115,7 +107,6 @@ class _Preparation:
             if plan:
                 # All folders are made before the first stage starts: each resumes in its own.
                 plan = replace(plan, out=inner, resume=ResumeRequest(inner), separate=True)
-                self._refuse_time(plan.resolved, stages)
             entries.append(PipelineStage(stage.name, stage.sentence, inner, plan))
         where = f"--out {folder}" if self.out else "no --out was given"
         self.invalid.extend(run_folder.writing_errors(folder, where))
@@ -149,20 +140,6 @@ class _Preparation:
         line = f"nothing to do: all stages of {pipeline} are completed"
         result = {"folder": str(pipeline), **summarize(folders), "reason": "nothing is left to do"}
         return Pipeline(pipeline, entries, True, f"{line}; to train one longer: {longer}", result)
-
-    def _refuse_time(self, resolved: Resolved, stages: Sequence[Stage]) -> None:
-        """The error of a budget of time for several stages: nobody knows how to divide it."""
-        key = "train.time"
-        if resolved.settings.train.time is not None and len(stages) > 1:
-            self.invalid.append(
-                errors.about_value(
-                    resolved.values,
-                    key,
-                    "is the budget of one run, and each stage is one",
-                    allowed=f"one stage at a time, such as  {STAGE.flag} {stages[0].name}",
-                    is_removed=True,
-                )
-            )
 
     def _refuse_useless(self, pipeline: Path, folders: Mapping[str, Path]) -> None:
         """Errors of arguments that do nothing on the resumed stages in `folders`."""

@@ -78,6 +78,7 @@ SHORT = {
     "precision": "precision",
     "epochs": "train.epochs",
     "max_steps": "train.max_steps",
+    "for": "train.time",
     "data": "data.path",
     "seq_len": "data.seq_len",
 }

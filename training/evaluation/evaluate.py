@@ -101,18 +101,11 @@ def estimate_s(
         metric = task.final_metric() if isinstance(task, HasFinalMetric) else None
     if metric is None:
         return 0.0
-    times: list[float] = []
-
-    def timed() -> Iterator[tuple[MicroBatch, bool]]:
-        for batch in islice(batches, _PROBES):
-            times.append(time.perf_counter())
-            yield batch
-
-    _measure(metric, module, timed(), interruption)
-    times.append(time.perf_counter())
-    if len(times) > 2:
-        times.pop(0)  # the first micro-batch allocates, and its workers start
-    return (times[-1] - times[0]) / (len(times) - 1) * batches.rounds
+    # Before the clock: workers start only once in an evaluation, and load while others compute.
+    probes = list(islice(batches, _PROBES))
+    began = time.perf_counter()
+    _measure(metric, module, probes, interruption)
+    return (time.perf_counter() - began) / len(probes) * batches.rounds
 
 
 def measure(

@@ -46,7 +46,7 @@ class Trackers(Callback):
             **self.run.facts,
             "world_size": train_plan.world_size,
             "global_batch": train_plan.global_batch,
-            "total_steps": train_plan.total_steps,
+            "total_steps": train_plan.total_steps if train_plan.has_length else None,
         }
         self.begin(replace(self.run, facts=facts, first_step=train_plan.first_step))
 

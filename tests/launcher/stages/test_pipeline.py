@@ -32,6 +32,11 @@ def test_stages_of_an_argument_or_a_file_start_with_the_last_one_before(prepared
     assert values(pipeline, "model.start")[1][0] == "x/1-lower"
 
 
+def test_each_stage_has_the_budget_of_time(prepared):
+    pipeline = prepared(model="eeg_text:full", sets=["train.time=1h"], out="x")
+    assert [value for value, _ in values(pipeline, "train.time")] == ["1h", "1h"]
+
+
 def test_errors_of_a_later_stage_come_first_and_settings_of_one_stage_give_no_warning(prepared):
     assert prepared(sets=["optim.rate=1"]) == ["unknown setting 'optim.rate'"]
     wrong = prepared(sets=["model.mask_share=0.2", "unread_settings=error"])

@@ -1,0 +1,53 @@
+"""Budgets of time: what is refused, what else ends a run, and how much of a Slurm job is left."""
+
+import pytest
+
+from gearshift.launcher.run.time_limit import budget_s
+from gearshift.slurm.variables import job_seconds
+from gearshift.training.settings import SettingError
+from tests.launcher.given import refused, resolved
+
+KEY = "train.time"
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [("2 hors", "2h"), ("-1h", "1h"), ("0", "1s"), ("0h", "1h"), ("90M", "90m"), ("soon", None)],
+)
+def test_another_text_is_refused_with_the_nearest_budget(text, nearest):
+    (error,) = refused(**{"for": text})
+    assert (error.key, error.where, error.did_you_mean) == (KEY, f"--for {text}", nearest)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("45s", 45), ("90m", 5400), ("1.5h", 5400)])
+def test_a_budget_is_in_seconds_minutes_hours_or_days(text, seconds):
+    assert resolved(**{"for": text}).settings.train.time == text
+    assert budget_s(text) == seconds
+
+
+def test_a_budget_overrides_the_length_of_the_mode_but_not_that_of_the_user():
+    train = resolved(**{"for": "2h"}).settings.train
+    assert (train.epochs, train.max_steps) == (None, None)
+    both = resolved(epochs="3", **{"for": "2h"}).settings.train
+    assert (both.epochs, both.max_steps) == (3, None)
+    continual = resolved("continual.enabled=true", "data.path=.", **{"for": "2h"}).settings.train
+    assert continual.epochs is not None  # of the first data
+    errors = refused("continual.enabled=true", "data.path=.", **{"for": "slurm"})
+    assert [error.key for error in errors] == [KEY]
+
+
+def test_a_schedule_that_ends_within_a_cycle_is_refused():
+    errors = refused("schedule.name=cosine-restarts", **{"for": "2h"})
+    assert [error.key for error in errors] == ["schedule.name"]
+
+
+def test_a_job_leaves_the_time_up_to_its_warning(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    with pytest.raises(SettingError) as error:
+        budget_s("slurm")
+    assert error.value.key == KEY
+    job = {"SLURM_JOB_END_TIME": "10000"}
+    assert job_seconds({}, 4000.0) is None
+    assert job_seconds(job, 4000.0) == pytest.approx(6000, abs=60)
+    # Job scripts of Gearshift warn five minutes before the end, and up to a minute earlier.
+    assert job_seconds({**job, "GEARSHIFT_JOB": "1"}, 4000.0) <= 5640
