@@ -1,8 +1,9 @@
-"""The command `verify`: replay the last interval of a run and compare it bit by bit."""
+"""The command `verify`: replay a run and compare it bit by bit, or find why two runs differ."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.commands import output
@@ -19,6 +20,9 @@ def main(command_line: CommandLine) -> int:
         if not command_line.as_json and sys.stderr.isatty():
             print(line, file=sys.stderr, flush=True)
 
+    other = command_line.values.get("--against")
+    if other is not None:
+        return _compare(command_line, other, announce)
     try:
         result = verify.verify(command_line.argument, command_line.args, announce)
     except (RerunFailed, CheckpointError) as error:
@@ -27,3 +31,16 @@ def main(command_line: CommandLine) -> int:
     if result.agrees:
         return exit_codes.DONE
     return exit_codes.FAILURE
+
+
+def _compare(command_line: CommandLine, other: str, announce: Callable[[str], None]) -> int:
+    """Find why the run differs from the `other` one; the exit code, 0 if they are equal."""
+    from gearshift.launcher.saved_runs import against
+
+    words = (command_line.argument, other)
+    try:
+        result = against.compare_runs(words, command_line.args, announce)
+    except (RerunFailed, CheckpointError) as error:
+        return output.show_failure(command_line, error, against.FAILURE)
+    output.show(command_line, against.as_json(result), against.render(result))
+    return exit_codes.DONE if result.is_identical else exit_codes.FAILURE

@@ -27,15 +27,17 @@ from gearshift.launcher.config import check, paths
 from gearshift.launcher.config.adapt import engine_options
 from gearshift.launcher.config.batching import check_fills
 from gearshift.launcher.config.check import TrackedSettings
+from gearshift.launcher.config.presets import TASK_FOLDER
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.config.schema import Settings, task_class
 from gearshift.launcher.run import callbacks, run_end
+from gearshift.launcher.run.surroundings import FACT, surroundings
 from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
 from gearshift.training import seeds
 from gearshift.training.agreement import first_error
-from gearshift.training.callbacks.base import TEST, Facts, Outcome
+from gearshift.training.callbacks.base import TEST, Outcome
 from gearshift.training.checkpoint import retention, tensor_file
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
@@ -93,7 +95,7 @@ class Rank:
     """One for each experience; the first builds the model."""
     samples: Samples
     """Of training."""
-    facts: Facts
+    facts: dict[str, Any]
     """Of each checkpoint, and what a resumed run is compared with."""
     resumed: ResumePoint | None
     peaks: PeakMemory
@@ -253,7 +255,7 @@ def _train(rank: Rank) -> Outcome:
         callbacks.build(job, settings, rank.storage, world, info),
         held_out,
         writer,
-        rank.facts,
+        rank.facts | {FACT: surroundings(info.environment, _task_folder(job))},
         resumed,
         rank.peaks,
         rank.test,
@@ -267,7 +269,12 @@ def _train(rank: Rank) -> Outcome:
     batches = Batches(
         samples, order, train_plan, world, loading.settings, loading.watchdog, loading.unused
     )
-    return train(task, rank.engine, rank.module, batches, run)
+    if job.trace is None:
+        return train(task, rank.engine, rank.module, batches, run)
+    from gearshift.training.trace import Tracer
+
+    tracer = Tracer(job.trace, run.step, task, rank.model, rank.engine, batches)
+    return train(task, cast(Engine, tracer.engine), rank.module, cast(Batches, tracer.batches), run)
 
 
 def _test_samples(job: RunPlan, settings: Settings, task: Task) -> Samples | None:
@@ -502,6 +509,12 @@ def _slots(engine: Engine) -> list[torch.Tensor]:
         if piece.kind != WEIGHT:
             tensors += stored(piece.data)
     return tensors
+
+
+def _task_folder(job: RunPlan) -> object:
+    """The folder of a custom task; None: it has none."""
+    folder = job.resolved.values.get(TASK_FOLDER)
+    return folder and folder.value
 
 
 def _tracked(settings: Settings) -> TrackedSettings:

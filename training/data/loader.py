@@ -118,12 +118,17 @@ class Batches:
     def _requests(self) -> Iterator[Request]:
         """The requests of this rank, micro-batch by micro-batch, to the end of the run."""
         plan = self._plan
-        world = self._world
         for step in range(plan.first_step, plan.last_step):
-            order_step = step - plan.data_start
-            epoch, share = self._order.share(order_step, world.rank, world.size, plan.micro_batch)
+            epoch, share = self.share(step)
             for indices in share:
                 yield epoch, indices
+
+    def share(self, step: int) -> tuple[int, list[list[int]]]:
+        """Epoch, and the samples of each micro-batch of this rank after `step` updates."""
+        plan = self._plan
+        world = self._world
+        order_step = step - plan.data_start
+        return self._order.share(order_step, world.rank, world.size, plan.micro_batch)
 
     def take(self) -> list[MicroBatch]:
         """The micro-batches of the next step, on the device or being copied to it.
