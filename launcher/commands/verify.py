@@ -42,5 +42,5 @@ def _compare(command_line: CommandLine, other: str, announce: Callable[[str], No
         result = against.compare_runs(words, command_line.args, announce)
     except (RerunFailed, CheckpointError) as error:
         return output.show_failure(command_line, error, against.FAILURE)
-    output.show(command_line, against.as_json(result), against.render(result))
-    return exit_codes.DONE if result.is_identical else exit_codes.FAILURE
+    output.show(command_line, result, against.render(result))
+    return exit_codes.DONE if result["identical"] else exit_codes.FAILURE

@@ -249,10 +249,18 @@ def _train(rank: Rank) -> Outcome:
         Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at),
         save.async_,
     )
+    listeners = callbacks.build(job, settings, rank.storage, world, info)
+    batches_of: Callable[..., Batches] = Batches
+    if job.trace is not None:
+        from gearshift.training import trace
+
+        tracer = trace.Trace(job.trace, train_plan.first_step, task, rank.model, rank.engine)
+        listeners.append(tracer)
+        batches_of = partial(trace.TracedBatches, tracer)
     run = TrainingRun(
         settings,
         train_plan,
-        callbacks.build(job, settings, rank.storage, world, info),
+        listeners,
         held_out,
         writer,
         rank.facts | {FACT: surroundings(info.environment, _task_folder(job))},
@@ -266,15 +274,10 @@ def _train(rank: Rank) -> Outcome:
     if world.rank == 0:
         _prepare_folder(rank, train_plan)
     world.wait_for_all()
-    batches = Batches(
+    batches = batches_of(
         samples, order, train_plan, world, loading.settings, loading.watchdog, loading.unused
     )
-    if job.trace is None:
-        return train(task, rank.engine, rank.module, batches, run)
-    from gearshift.training.trace import Tracer
-
-    tracer = Tracer(job.trace, run.step, task, rank.model, rank.engine, batches)
-    return train(task, cast(Engine, tracer.engine), rank.module, cast(Batches, tracer.batches), run)
+    return train(task, rank.engine, rank.module, batches, run)
 
 
 def _test_samples(job: RunPlan, settings: Settings, task: Task) -> Samples | None:

@@ -22,7 +22,7 @@ _REPRODUCED = ("loss", "grad_norm", "lr", "samples", "tokens")
 # Numbers that do not depend on machine and time.
 _LOGGED = (*_REPRODUCED, "epoch", "parts", "loss_scale", "metrics")
 
-NOISE = 3e-7
+_NOISE = 3e-7
 """Of the largest gradients: those below are what rounding leaves of a gradient that is 0, such as
 that of a bias before batch normalization. In fp32, after 2 and 4 steps of abr:tiny and
 eeg_text:tiny, these are at most 1e-7, and others at least 1e-6."""
@@ -169,7 +169,7 @@ def _without_gradient(checkpoint: Checkpoint) -> set[str]:
             squares += float(part.double().abs().sum())
         sizes[name] = math.sqrt(squares / max(1, math.prod(checkpoint.shape(kind, name))))
     largest = max(sizes.values(), default=0.0)
-    return {name for name, size in sizes.items() if size < NOISE * largest}
+    return {name for name, size in sizes.items() if size < _NOISE * largest}
 
 
 def _distance(
