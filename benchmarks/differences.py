@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -86,7 +87,8 @@ class Small(CustomTask):
         return {"loss": error.square().sum()}
 '''
 VALUES = [((7 * n) % 23 - 11) / 11 for n in range(80)]
-_OTHER = [*VALUES[:20], 0.5, *VALUES[21:]]
+_OTHER = [*VALUES[:27], 0.7, *VALUES[28:]]
+"""Another value of sample 27, which is of step 2."""
 _LINES = [f'{{"prompt": "what is {n}", "response": "{n}"}}' for n in range(80)]
 _BAD = [*_LINES[:40], '{"prompt": 1}', *_LINES[40:]]
 _SAME = ("", "")
@@ -125,7 +127,8 @@ class Planted:
     """The second run is stopped at this step and resumed."""
     after: Change | None = None
     """What is done to the second run."""
-    rounding: bool = False
+    rounding: bool | None = False
+    """Whether it is within the bound of rounding; None: either."""
 
 
 def _edited(key: str) -> Change:
@@ -178,12 +181,12 @@ PLANTED = (
     Planted("nothing"),
     Planted("another path of the same data", data="same/values.json"),
     Planted("a setting that changes no number", options=_set("save.keep_last=5")),
-    Planted("a sample", "data", "values.json", ("sample",), data="other/values.json"),
-    Planted("another data file", "data", "new.json", ("sample",), data="new.json"),
+    Planted("a sample", "data", "data.path", ("sample",), "27", data="other/values.json"),
+    Planted("another data file", "data", "data.path", ("sample",), data="new.json"),
     Planted("the seed", "seed", "train.seed", ("weight",), options=("--seed", "1")),
     Planted(
         "the order of samples",
-        *("source", "small.py", ("sample",)),
+        *("source", "small", ("sample",)),
         edit=("for x in chosen]", "for x in chosen[::-1]]"),
     ),
     Planted(
@@ -193,7 +196,7 @@ PLANTED = (
     ),
     Planted(
         "a bad record, skipped",
-        *("data", "requests.jsonl", ("sample",)),
+        *("data", "data.path", ("sample",)),
         model=LANGUAGE,
         data="other/requests.jsonl",
         options=_set("data.on_bad=skip"),
@@ -216,19 +219,21 @@ PLANTED = (
     ),
     Planted(
         "clipping",
-        *("setting", "optim.clip_norm", ("optimizer",)),
+        *("setting", "optim.clip_norm", ("exp_avg",)),
         options=_set("optim.clip_norm=0.01"),
     ),
     Planted(
         "the precision",
         *("setting", "precision", ("output",), "first"),
         options=("--precision", "bf16"),
+        rounding=None,
     ),
     Planted(
         "the attention kernel",
         *("setting", "memory.attention", ("output", "gradient")),
         model=LANGUAGE,
         options=_set("memory.attention=math"),
+        rounding=None,
     ),
     Planted(
         "a dropout layer",
@@ -237,17 +242,17 @@ PLANTED = (
     ),
     Planted(
         "a size in the source",
-        *("source", "small.py", ("weight",), "first"),
+        *("source", "small", ("weight",), "first"),
         edit=("width: int = 512", "width: int = 511"),
     ),
     Planted(
         "a loss in the source",
-        *("source", "small.py", ("loss",)),
+        *("source", "small", ("loss",)),
         edit=("error.square().sum()", "error.abs().sum()"),
     ),
     Planted(
         "a layer in the source",
-        *("source", "small.py", ("output",), "norm"),
+        *("source", "small", ("output",), "norm"),
         edit=("self.norm(hidden)", "self.norm(hidden.neg())"),
     ),
     Planted(
@@ -281,13 +286,13 @@ PLANTED = (
     ),
     Planted(
         "the engine",
-        *("engine", "engine.name", ("weight", "exp_avg")),
+        *("setting", "engine.name", ("train",)),
         options=("--engine", "zero1", "--nproc", "1"),
         rounding=True,
     ),
     Planted(
         "the world size",
-        *("engine", "engine.nproc", ("weight", "exp_avg")),
+        *("setting", "engine.nproc", ("train",)),
         model=LANGUAGE,
         base=("--engine", "ddp"),
         options=("--engine", "ddp", "--nproc", "2"),
@@ -358,8 +363,10 @@ def _train(planted: Planted, home: Path, name: str) -> None:
 
 
 def measure(planted: Planted, home: Path) -> Row:
-    """Train two runs in `home`, and compare them."""
-    _train(planted, home, "a")
+    """Train the second run in `home`, the first one if it is not there, and compare them."""
+    shutil.rmtree(home / "b", ignore_errors=True)
+    if not (home / "a").exists():
+        _train(planted, home, "a")
     _train(planted, home, "b")
     done = _call(home, "verify", "a", "--against", "b", "--json", code=1)
     result: dict[str, Any] = json.loads(done.stdout)
@@ -367,14 +374,14 @@ def measure(planted: Planted, home: Path) -> Row:
     cause = result["cause"]
     if first is None:
         is_right = result["identical"] and done.returncode == 0 and not planted.kind
-        return Row(planted.name, "–", "equal, bit by bit", is_right)
+        return Row(planted.name, "–", "equal, bit by bit", is_right, result["notes"])
     is_right = (
         done.returncode == 1
         and cause["kind"] == planted.kind
         and cause["key"].endswith(planted.key)
         and first["kind"] in planted.first
         and planted.place in first["name"]
-        and result["rounding"] == planted.rounding
+        and planted.rounding in (None, result["rounding"])
     )
     element = first["index"] or ""
     shown = f"step {first['step']}: {first['kind']} {first['name']}{element}".strip()
@@ -399,16 +406,17 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
-    for planted in PLANTED:
-        if options.only not in (None, planted.name):
-            continue
-        with tempfile.TemporaryDirectory(prefix="gearshift-differences-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gearshift-differences-") as folder:
+        for planted in PLANTED:
+            if options.only not in (None, planted.name):
+                continue
+            first = (planted.model, planted.base, planted.both, planted.both_edit)
             try:
-                row = measure(planted, Path(folder))
+                row = measure(planted, Path(folder, str(abs(hash(first)))))
             except RuntimeError as error:
                 row = Row(planted.name, "–", "–", False, [str(error)])
-        rows.append(row)
-        print("right" if row.is_right else "WRONG", row.planted, *row.problems, flush=True)
+            rows.append(row)
+            print("right" if row.is_right else "WRONG", row.planted, *row.problems, flush=True)
     print("\n".join(table(rows)))
     if options.json:
         save_rows(options.json, command("differences", sys.argv[1:]), machine(("torch",)), rows)

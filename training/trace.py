@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_leaves
 
 from gearshift.training.callbacks.base import Action, Callback
 from gearshift.training.checkpoint.compare import Difference
-from gearshift.training.data.loader import Batches
 from gearshift.training.data.samples import add
 
 if TYPE_CHECKING:
@@ -36,11 +35,11 @@ _PHASES = {
     "loss": 2,
     "gradient": 3,
     "lr": 4,
-    "optimizer": 5,
     "weight": 6,
     "buffer": 7,
 }
 """The kinds of lines, in the order of a step; draws and outputs of layers are in one order."""
+_OF_OPTIMIZER = 5
 _STATES: dict[type, Any] = {
     random.Random: random.Random.getstate,
     np.random.Generator: lambda generator: str(generator.bit_generator.state),
@@ -52,34 +51,33 @@ class Trace(Callback):
     """Writes a line for each thing: its step, phase, kind, name, and digest."""
 
     def __init__(self, folder: Path, step: int, task: Task, model: Module, engine: Engine) -> None:
-        self.done = step
-        """Steps taken."""
+        """`step`: the updates taken before."""
+        self._step = self._taken = step
         self._task = task
         self._model = model
         self._engine = engine
         self._file = (folder / f"{engine.world.rank}.jsonl").open("w", encoding="utf-8")
-        self._add_state(step)
+        self._add_state()
         for name, module in model.named_modules():
             module.register_forward_hook(partial(self._computed, name))
         for name, parameter in model.named_parameters():
-            if parameter.requires_grad and not isinstance(parameter, DTensor):
+            if parameter.requires_grad:  # those of sharded weights are not called
                 hook = partial(self._accumulated, name)
                 parameter.register_post_accumulate_grad_hook(hook)
 
-    def add(self, kind: str, name: str, value: Any, step: int | None = None) -> None:
-        """Write a line about `step`, by default the one after those taken."""
+    def add(self, kind: str, name: str, value: Any) -> None:
+        """Write a line about the present step."""
         digest = hashlib.sha256()
         for leaf in tree_leaves(value):
             add(digest, leaf.detach().cpu() if isinstance(leaf, Tensor) else leaf)
-        if step is None:
-            step = self.done + 1
-        line = [step, _PHASES[kind], kind, name, digest.hexdigest()]
+        line = [self._step, _PHASES.get(kind, _OF_OPTIMIZER), kind, name, digest.hexdigest()]
         print(json.dumps(line), file=self._file, flush=True)
 
-    def add_samples(self, micro_batches: list[MicroBatch], share: list[list[int]]) -> None:
-        """Note the samples of a step, and the generators that the task has before it."""
-        for micro_batch, indices in zip(micro_batches, share, strict=False):
-            tensors = [x for x in tree_leaves(micro_batch.batch) if isinstance(x, Tensor)]
+    def begin(self, micro_batches: Sequence[MicroBatch]) -> None:
+        """Note the samples of the next step, and the generators that the task has before it."""
+        self._step = self._taken + 1
+        for batch, *_, indices in micro_batches:
+            tensors = [x for x in tree_leaves(batch) if isinstance(x, Tensor)]
             for row, index in enumerate(indices):
                 rows = [x[row] for x in tensors if x.dim() and len(x) == len(indices)]
                 self.add(SAMPLE, str(index), rows)
@@ -91,9 +89,9 @@ class Trace(Callback):
     def step(self, step: Step) -> Action:
         """Note what an update has used and changed."""
         self.add("loss", "", step.loss)
-        self.add("lr", "", [step.lr, step.lrs])
-        self._add_state(step.step)
-        self.done = step.step
+        self.add("lr", "", step.lr)
+        self._add_state()
+        self._taken = step.step
         return Action.NOTHING
 
     def _computed(self, name: str, module: Module, inputs: object, output: object) -> None:
@@ -105,28 +103,11 @@ class Trace(Callback):
         if parameter.grad is not None:  # an engine may have taken it
             self.add("gradient", name, parameter.grad)
 
-    def _add_state(self, step: int) -> None:
+    def _add_state(self) -> None:
         for piece in self._engine.state().pieces:
-            kind = piece.kind if piece.kind in _PHASES else "optimizer"
-            name = piece.name if piece.kind == kind else f"{piece.kind} of {piece.name}"
-            self.add(kind, name, piece.data, step)
+            self.add(piece.kind, piece.name, piece.data)
         for name, buffer in self._model.named_buffers():
-            self.add("buffer", name, buffer, step)
-
-
-class TracedBatches(Batches):
-    """Batches whose samples are noted as the loop takes them."""
-
-    def __init__(self, trace: Trace, *args: Any) -> None:
-        super().__init__(*args)
-        self._trace = trace
-
-    def take(self) -> list[MicroBatch]:
-        """As `Batches.take`."""
-        micro_batches = super().take()
-        _, share = self.share(self._trace.done)
-        self._trace.add_samples(micro_batches, share)
-        return micro_batches
+            self.add("buffer", name, buffer)
 
 
 def first_difference(
@@ -134,20 +115,15 @@ def first_difference(
 ) -> Difference | None:
     """The first line of two traces that differs, from the state after step `after` on.
 
-    Its values are the names of both lines: of the samples, or of layers. Without `same_split` only
+    Its values are the names of both lines, such as those of samples. Without `same_split` only
     samples are compared: all else is computed in another order. Reads the disk.
     """
     lines = _lines(first, after, same_split)
     others = _lines(second, after, same_split)
     for line, other in zip(lines, others, strict=False):
-        if line == other:
-            continue
-        place = line
-        names = [each[:4] for each in lines]
-        if line[2] != SAMPLE and other[:4] not in names:  # of a layer that only one of them has
-            place = other
-        step, _, kind, name = place[:4]
-        return Difference(kind, name, None, line[3], other[3], step)
+        if line != other:
+            step, _, kind, name = line[:4]
+            return Difference(kind, name, None, name, other[3], step)
     return None
 
 

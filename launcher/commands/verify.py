@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.commands import output
@@ -21,9 +20,15 @@ def main(command_line: CommandLine) -> int:
             print(line, file=sys.stderr, flush=True)
 
     other = command_line.values.get("--against")
-    if other is not None:
-        return _compare(command_line, other, announce)
     try:
+        if other is not None:
+            from gearshift.launcher.saved_runs import against
+
+            facts = against.compare_runs(
+                (command_line.argument, other), command_line.args, announce
+            )
+            output.show(command_line, facts, against.render(facts))
+            return exit_codes.DONE if facts["identical"] else exit_codes.FAILURE
         result = verify.verify(command_line.argument, command_line.args, announce)
     except (RerunFailed, CheckpointError) as error:
         return output.show_failure(command_line, error, verify.FAILURE)
@@ -31,16 +36,3 @@ def main(command_line: CommandLine) -> int:
     if result.agrees:
         return exit_codes.DONE
     return exit_codes.FAILURE
-
-
-def _compare(command_line: CommandLine, other: str, announce: Callable[[str], None]) -> int:
-    """Find why the run differs from the `other` one; the exit code, 0 if they are equal."""
-    from gearshift.launcher.saved_runs import against
-
-    words = (command_line.argument, other)
-    try:
-        result = against.compare_runs(words, command_line.args, announce)
-    except (RerunFailed, CheckpointError) as error:
-        return output.show_failure(command_line, error, against.FAILURE)
-    output.show(command_line, result, against.render(result))
-    return exit_codes.DONE if result["identical"] else exit_codes.FAILURE

@@ -9,38 +9,31 @@ from typing import Any
 
 import torch
 
-from gearshift import models
+from gearshift.models.base import Task
 from gearshift.training.callbacks.base import Facts
 
 FACT = "surroundings"
 """Its name among the facts of a checkpoint."""
-_MACHINE = ("device", "gpus", "cores", "system", "host")
 
 
-def surroundings(environment: Facts, task_folder: object) -> dict[str, dict[str, Any]]:
-    """By kind: what of the `environment` of a run counts, threads, packages, the task's sources.
+def surroundings(environment: Facts, task: Task) -> dict[str, dict[str, Any]]:
+    """By kind: packages and machine as in the `environment` of a run, threads, the task's sources.
 
-    `task_folder`: that of a custom task; None: it is installed. Imports nothing; reads the sources.
+    Imports nothing; reads the sources.
     """
-    folder = Path(models.__path__[0])
-    if isinstance(task_folder, str):
-        folder = Path(task_folder)
-    packages = dict(environment["libraries"])
+    machine = {**environment, "instructions": torch.backends.cpu.get_cpu_capability()}
+    del machine["memory_bytes"]
+    packages = {**machine.pop("libraries")}
     sources = {}
+    folder = Path(sys.modules[type(task).__module__].__file__ or "").parent
     for name, module in list(sys.modules.items()):
         # Not getattr: a lazy module would import others.
         version = vars(module).get("__version__")
         path = Path(vars(module).get("__file__") or "")
-        if isinstance(version, str) and "." not in name and name not in sys.stdlib_module_names:
+        if isinstance(version, str) and "." not in name:
             packages[name] = version
         # Not those of an environment in that folder.
         if path.is_relative_to(folder) and "site-packages" not in path.parts:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            sources[path.relative_to(folder).as_posix()] = digest[:16]
-    instructions = torch.backends.cpu.get_cpu_capability()
-    return {
-        "package": packages,
-        "machine": {"instructions": instructions, **{key: environment[key] for key in _MACHINE}},
-        "threads": {"threads": torch.get_num_threads()},
-        "source": sources,
-    }
+            sources[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    threads = {"threads": torch.get_num_threads()}
+    return {"package": packages, "machine": machine, "threads": threads, "source": sources}

@@ -27,7 +27,6 @@ from gearshift.launcher.config import check, paths
 from gearshift.launcher.config.adapt import engine_options
 from gearshift.launcher.config.batching import check_fills
 from gearshift.launcher.config.check import TrackedSettings
-from gearshift.launcher.config.presets import TASK_FOLDER
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.config.schema import Settings, task_class
 from gearshift.launcher.run import callbacks, run_end
@@ -250,20 +249,19 @@ def _train(rank: Rank) -> Outcome:
         save.async_,
     )
     listeners = callbacks.build(job, settings, rank.storage, world, info)
-    batches_of: Callable[..., Batches] = Batches
+    trace = None
     if job.trace is not None:
-        from gearshift.training import trace
+        from gearshift.training import trace as of_replays  # imported by them only
 
-        tracer = trace.Trace(job.trace, train_plan.first_step, task, rank.model, rank.engine)
-        listeners.append(tracer)
-        batches_of = partial(trace.TracedBatches, tracer)
+        trace = of_replays.Trace(job.trace, train_plan.first_step, task, rank.model, rank.engine)
+        listeners.append(trace)
     run = TrainingRun(
         settings,
         train_plan,
         listeners,
         held_out,
         writer,
-        rank.facts | {FACT: surroundings(info.environment, _task_folder(job))},
+        rank.facts | {FACT: surroundings(info.environment, task)},
         resumed,
         rank.peaks,
         rank.test,
@@ -274,9 +272,11 @@ def _train(rank: Rank) -> Outcome:
     if world.rank == 0:
         _prepare_folder(rank, train_plan)
     world.wait_for_all()
-    batches = batches_of(
+    batches = Batches(
         samples, order, train_plan, world, loading.settings, loading.watchdog, loading.unused
     )
+    if trace is not None:
+        batches.taken = trace.begin
     return train(task, rank.engine, rank.module, batches, run)
 
 
@@ -512,12 +512,6 @@ def _slots(engine: Engine) -> list[torch.Tensor]:
         if piece.kind != WEIGHT:
             tensors += stored(piece.data)
     return tensors
-
-
-def _task_folder(job: RunPlan) -> object:
-    """The folder of a custom task; None: it has none."""
-    folder = job.resolved.values.get(TASK_FOLDER)
-    return folder and folder.value
 
 
 def _tracked(settings: Settings) -> TrackedSettings:

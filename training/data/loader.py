@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -56,6 +56,8 @@ class Batches:
         """
         self.waited_s = 0.0
         """Seconds since the start of the last `take`, in it and in `ahead`."""
+        self.taken: Callable[[Sequence[MicroBatch]], None] | None = None
+        """Is told what `take` returns."""
         self._plan = train_plan
         self._world = world
         self._order = order
@@ -118,17 +120,12 @@ class Batches:
     def _requests(self) -> Iterator[Request]:
         """The requests of this rank, micro-batch by micro-batch, to the end of the run."""
         plan = self._plan
+        world = self._world
         for step in range(plan.first_step, plan.last_step):
-            epoch, share = self.share(step)
+            order_step = step - plan.data_start
+            epoch, share = self._order.share(order_step, world.rank, world.size, plan.micro_batch)
             for indices in share:
                 yield epoch, indices
-
-    def share(self, step: int) -> tuple[int, list[list[int]]]:
-        """Epoch, and the samples of each micro-batch of this rank after `step` updates."""
-        plan = self._plan
-        world = self._world
-        order_step = step - plan.data_start
-        return self._order.share(order_step, world.rank, world.size, plan.micro_batch)
 
     def take(self) -> list[MicroBatch]:
         """The micro-batches of the next step, on the device or being copied to it.
@@ -144,6 +141,8 @@ class Batches:
             for tensor in tree_leaves([micro_batch.batch for micro_batch in micro_batches]):
                 if isinstance(tensor, torch.Tensor):
                     tensor.record_stream(computing)  # its memory is in use until then
+        if self.taken is not None:
+            self.taken(micro_batches)
         return micro_batches
 
     def ahead(self) -> Sequence[MicroBatch]:
