@@ -38,8 +38,8 @@ _PHASES = {
     "weight": 6,
     "buffer": 7,
 }
-"""The kinds of lines, in the order of a step; draws and outputs of layers are in one order."""
-_OF_OPTIMIZER = 5
+"""The kinds of lines, in the order of a step; draws and outputs of layers are in one order, and 5
+are all slots of the optimizer."""
 _STATES: dict[type, Any] = {
     random.Random: random.Random.getstate,
     np.random.Generator: lambda generator: str(generator.bit_generator.state),
@@ -70,7 +70,7 @@ class Trace(Callback):
         digest = hashlib.sha256()
         for leaf in tree_leaves(value):
             add(digest, leaf.detach().cpu() if isinstance(leaf, Tensor) else leaf)
-        line = [self._step, _PHASES.get(kind, _OF_OPTIMIZER), kind, name, digest.hexdigest()]
+        line = [self._step, _PHASES.get(kind, 5), kind, name, digest.hexdigest()]
         print(json.dumps(line), file=self._file, flush=True)
 
     def begin(self, micro_batches: Sequence[MicroBatch]) -> None:

@@ -25,7 +25,8 @@ def surroundings(environment: Facts, task: Task) -> dict[str, dict[str, Any]]:
     del machine["memory_bytes"]
     packages = {**machine.pop("libraries")}
     sources = {}
-    folder = Path(sys.modules[type(task).__module__].__file__ or "").parent
+    home = vars(sys.modules[type(task).__module__])
+    folder = Path(home.get("__file__") or "").parent  # a notebook has none
     for name, module in list(sys.modules.items()):
         # Not getattr: a lazy module would import others.
         version = vars(module).get("__version__")
@@ -33,7 +34,7 @@ def surroundings(environment: Facts, task: Task) -> dict[str, dict[str, Any]]:
         if isinstance(version, str) and "." not in name:
             packages[name] = version
         # Not those of an environment in that folder.
-        if path.is_relative_to(folder) and "site-packages" not in path.parts:
+        if path.is_relative_to(folder) and "site-packages" not in path.parts and path.is_file():
             sources[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     threads = {"threads": torch.get_num_threads()}
     return {"package": packages, "machine": machine, "threads": threads, "source": sources}

@@ -251,9 +251,9 @@ def _train(rank: Rank) -> Outcome:
     listeners = callbacks.build(job, settings, rank.storage, world, info)
     trace = None
     if job.trace is not None:
-        from gearshift.training import trace as of_replays  # imported by them only
+        from gearshift.training.trace import Trace  # of replays
 
-        trace = of_replays.Trace(job.trace, train_plan.first_step, task, rank.model, rank.engine)
+        trace = Trace(job.trace, train_plan.first_step, task, rank.model, rank.engine)
         listeners.append(trace)
     run = TrainingRun(
         settings,

@@ -146,8 +146,8 @@ def compare_runs(words: Sequence[str], args: CliArgs, announce: Callable[[str], 
         problems["list runs"] = "no step of both was logged or saved"
     for command, problem in problems.items():
         raise SettingsError.of(
-            f"{words[0]} and {words[1]} cannot be compared: {problem}",
-            where=f"the command line: verify {words[0]} --against {words[1]}",
+            f"{' and '.join(words)} cannot be compared: {problem}",
+            where=f"the command line: verify {' --against '.join(words)}",
             allowed="two runs of one family, which have ended",
             fix=f"{PROGRAM} {command}",
         )
@@ -286,7 +286,6 @@ def render(facts: Facts) -> str:
         bound = ", within the bound of rounding" if facts["rounding"] else ""
         text = f"different from step {first['step']} on: {first['kind']} {first['name']}{bound}"
         text += f"\n  cause     {facts['cause']['sentence']}"
-    if facts["excluded"]:
-        text += f"\n  excluded  {', '.join(facts['excluded'])}: equal in both"
+    text += f"\n  equal     {', '.join(facts['excluded'])}"
     text += f"\n  compared  {facts['lines']} logged lines, {facts['checkpoints']} checkpoints"
     return "\n  differs   ".join([text, *facts["notes"]])

@@ -56,8 +56,8 @@ class Batches:
         """
         self.waited_s = 0.0
         """Seconds since the start of the last `take`, in it and in `ahead`."""
+        # Is told what `take` returns
         self.taken: Callable[[Sequence[MicroBatch]], None] | None = None
-        """Is told what `take` returns."""
         self._plan = train_plan
         self._world = world
         self._order = order
