@@ -35,6 +35,7 @@ _STEPS = 8
 _SETTINGS = (
     *("engine.threads=1", "eval.last=false", "log.every=1", "save.every=2", "save.keep_last=9"),
     *("train.global_batch=4", "train.micro_batch=4", "train.preview=false"),
+    "report.enabled=false",
 )
 TASK = '''\
 """A small task with dropout and a buffer."""
@@ -90,7 +91,7 @@ VALUES = [((7 * n) % 23 - 11) / 11 for n in range(80)]
 _OTHER = [*VALUES[:27], 0.7, *VALUES[28:]]
 """Another value of sample 27, which is of step 2."""
 _LINES = [f'{{"prompt": "what is {n}", "response": "{n}"}}' for n in range(80)]
-_BAD = [*_LINES[:40], '{"prompt": 1}', *_LINES[40:]]
+_BAD = [*_LINES[:40], '{"prompt": 1}', *_LINES[41:]]
 _SAME = ("", "")
 _OWN_DRAWS = ("torch.relu(self.first(values))", "self.first(values) * self.rng.uniform(0.9, 1.1)")
 _UNSET = ("torch.ones(1))", "torch.ones(1) * (time.time_ns() % 1000))")
@@ -186,7 +187,7 @@ PLANTED = (
     Planted("the seed", "seed", "train.seed", ("weight",), options=("--seed", "1")),
     Planted(
         "the order of samples",
-        *("source", "small", ("sample",)),
+        *("source", "small", ("train",)),
         edit=("for x in chosen]", "for x in chosen[::-1]]"),
     ),
     Planted(
@@ -242,17 +243,17 @@ PLANTED = (
     ),
     Planted(
         "a size in the source",
-        *("source", "small", ("weight",), "first"),
-        edit=("width: int = 512", "width: int = 511"),
+        *("source", "small", ("train",)),
+        edit=("nn.Linear(256, width)", "nn.Linear(256, width, bias=False)"),
     ),
     Planted(
         "a loss in the source",
-        *("source", "small", ("loss",)),
+        *("source", "small", ("train",)),
         edit=("error.square().sum()", "error.abs().sum()"),
     ),
     Planted(
         "a layer in the source",
-        *("source", "small", ("output",), "norm"),
+        *("source", "small", ("train",)),
         edit=("self.norm(hidden)", "self.norm(hidden.neg())"),
     ),
     Planted(
@@ -342,6 +343,7 @@ def _train(planted: Planted, home: Path, name: str) -> None:
         "same/values.json": json.dumps(VALUES),
         "other/values.json": json.dumps(_OTHER),
     }
+    home.mkdir(parents=True, exist_ok=True)
     for file, text in files.items():
         (home / file).parent.mkdir(parents=True, exist_ok=True)
         (home / file).write_text(text)
@@ -412,7 +414,7 @@ def main() -> int:
                 continue
             first = (planted.model, planted.base, planted.both, planted.both_edit)
             try:
-                row = measure(planted, Path(folder, str(abs(hash(first)))))
+                row = measure(planted, Path(folder, str(abs(hash(first))), "runs"))
             except RuntimeError as error:
                 row = Row(planted.name, "–", "–", False, [str(error)])
             rows.append(row)

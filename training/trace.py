@@ -122,8 +122,9 @@ def first_difference(
     others = _lines(second, after, same_split)
     for line, other in zip(lines, others, strict=False):
         if line != other:
-            step, _, kind, name = line[:4]
-            return Difference(kind, name, None, name, other[3], step)
+            earlier = line if line[:2] <= other[:2] else other
+            step, _, kind, name = earlier[:4]
+            return Difference(kind, name, None, line[3], other[3], step)
     return None
 
 

@@ -256,9 +256,10 @@ class _Search:
         """What is known where replays are equal, and so not as the runs were."""
         from gearshift.training import trace
 
-        for record in self.differing:
-            if record.kind in _TABLE["not replayed"]:
-                return _facts(self.visible, record)
+        for kind in _TABLE["not replayed"]:
+            for record in self.differing:
+                if record.kind == kind:
+                    return _facts(self.visible, record)
         for side, other in (self.sides, self.sides[::-1]):
             if side.change is None:
                 continue

@@ -143,5 +143,5 @@ def test_a_setting_is_named_with_its_origins(tmp_path, run, data, said, setting,
 )
 def test_a_planted_cause_is_named(name, tmp_path):
     [planted] = [each for each in PLANTED if each.name == name]
-    row = measure(planted, tmp_path)
+    row = measure(planted, tmp_path / "runs")
     assert row.is_right, row
