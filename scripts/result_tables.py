@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import (
     crash,
     data,
+    differences,
     families,
     fits,
     gpu,
@@ -115,6 +116,7 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "ways to fine tune": (lambda: fits.ways(_rows(fits)), ("fits",)),
     "readers": (slowest_readers, ("data",)),
     "lora": (partial(whole, lora), ("lora",)),
+    "planted causes": (partial(whole, differences), ("differences",)),
 }
 """Each table, and the files that it shows, by the name in the page."""
 TABLES: dict[str, Callable[[], list[str]]] = {

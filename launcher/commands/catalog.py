@@ -180,8 +180,17 @@ _ALL = (
     ),
     _command(
         "verify",
-        "replay the last checkpoint interval of a run and compare it bit by bit",
-        _RERUN,
+        "replay the last checkpoint interval of a run and compare it bit by bit; or find why two "
+        "runs differ",
+        (
+            Option(
+                "--against RUN",
+                "Compare with another run, and name what differs first and why, by replays of "
+                "both.",
+                values="paths",
+            ),
+            *_RERUN,
+        ),
     ),
     _command(
         "evaluate",

@@ -1,4 +1,4 @@
-"""The command `verify`: replay the last interval of a run and compare it bit by bit."""
+"""The command `verify`: replay a run and compare it bit by bit, or find why two runs differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ def main(command_line: CommandLine) -> int:
         if not command_line.as_json and sys.stderr.isatty():
             print(line, file=sys.stderr, flush=True)
 
+    other = command_line.values.get("--against")
     try:
+        if other is not None:
+            from gearshift.launcher.saved_runs import against
+
+            facts = against.compare_runs(
+                (command_line.argument, other), command_line.args, announce
+            )
+            output.show(command_line, facts, against.render(facts))
+            return exit_codes.DONE if facts["identical"] else exit_codes.FAILURE
         result = verify.verify(command_line.argument, command_line.args, announce)
     except (RerunFailed, CheckpointError) as error:
         return output.show_failure(command_line, error, verify.FAILURE)

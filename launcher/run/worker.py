@@ -30,12 +30,13 @@ from gearshift.launcher.config.check import TrackedSettings
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.config.schema import Settings, task_class
 from gearshift.launcher.run import callbacks, run_end
+from gearshift.launcher.run.surroundings import FACT, surroundings
 from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
 from gearshift.training import seeds
 from gearshift.training.agreement import first_error
-from gearshift.training.callbacks.base import TEST, Facts, Json, Outcome
+from gearshift.training.callbacks.base import TEST, Json, Outcome
 from gearshift.training.checkpoint import retention, tensor_file
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
@@ -93,7 +94,7 @@ class Rank:
     """One for each experience; the first builds the model."""
     samples: Samples
     """Of training."""
-    facts: Facts
+    facts: dict[str, Any]
     """Of each checkpoint, and what a resumed run is compared with."""
     resumed: ResumePoint | None
     peaks: PeakMemory
@@ -266,13 +267,20 @@ def _train(rank: Rank) -> Outcome:
         Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at),
         save.async_,
     )
+    listeners = callbacks.build(job, settings, rank.storage, world, info)
+    trace = None
+    if job.trace is not None:
+        from gearshift.training.trace import Trace  # of replays
+
+        trace = Trace(job.trace, train_plan.first_step, task, rank.model, rank.engine)
+        listeners.append(trace)
     run = TrainingRun(
         settings,
         train_plan,
-        callbacks.build(job, settings, rank.storage, world, info),
+        listeners,
         held_out,
         writer,
-        rank.facts,
+        rank.facts | {FACT: surroundings(info.environment, task)},
         resumed,
         rank.peaks,
         rank.test,
@@ -287,6 +295,8 @@ def _train(rank: Rank) -> Outcome:
     batches = Batches(
         samples, order, train_plan, world, loading.settings, loading.watchdog, loading.unused
     )
+    if trace is not None:
+        batches.taken = trace.begin
     try:
         return train(task, rank.engine, rank.module, batches, run)
     except SettingError:  # as of a budget of time that is too short: nothing is left of the start

@@ -88,6 +88,8 @@ class RunPlan:
     """What a continual run trains on now; None: the data of the settings."""
     split: str | None = None
     """The split to evaluate instead of training; None: train."""
+    trace: Path | None = None
+    """A folder for what each step of a replay computes; None: nobody asks."""
     reports: Path | None = None
     """Where ranks write how they ended, for the supervisor; None: no supervisor."""
 

@@ -74,11 +74,14 @@ def resolved_as(model: SavedModel, manifest_of_run: Manifest, args: CliArgs) -> 
 
 
 @contextmanager
-def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]:
+def rerun(
+    plan: RunPlan, checkpoint: Path | None, noun: str, threads: int | None = None
+) -> Iterator[RunEnd]:
     """Run the ranks of `plan` to their end, in a folder that is removed with the block.
 
     The run folder that it resumes is only read, for the files of the task; its ranks see the
-    `checkpoint` alone. Uses a folder in TMPDIR. Raises SettingsError, RerunFailed about the `noun`.
+    `checkpoint` alone. `threads`: of each rank; None: as in a new run. Uses a folder in TMPDIR.
+    Raises SettingsError, RerunFailed about the `noun`.
     """
     assert plan.resume is not None
     resume = plan.resume
@@ -95,18 +98,15 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
             shutil.copyfile(file, folder / file.name)
         # As in the run: the order of sums depends on them.
         settings = resolved.settings
-        plan = replace(
-            plan,
-            resume=replace(resume, source=source),
-            folder=folder,
-            threads=affinity.threads(
+        if threads is None:
+            threads = affinity.threads(
                 settings.engine,
                 machine.detect_machine().cores,
                 resolved.nproc,
                 environment.variables(),
                 settings.continual.enabled,
-            ),
-        )
+            )
+        plan = replace(plan, resume=replace(resume, source=source), folder=folder, threads=threads)
         end = supervisor.supervise(plan)
         code = end.exit_code
         # A signal can interrupt a rank during an import, which then fails with an error of its own.

@@ -220,7 +220,7 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
         notes.append("no earlier checkpoint: replayed from the start of the run")
 
     assert run.folder is not None
-    reset, changes = _changes(RunReader(run.folder), last.manifest, start, end)
+    reset, changes = changes_between(RunReader(run.folder), last.manifest, start, end)
     return (
         last,
         Replay(run.checkpoints.get(start), start, end, reset, tuple(changes)),
@@ -228,7 +228,7 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
     )
 
 
-def _changes(
+def changes_between(
     reader: RunReader, last: Manifest, start: int, end: int
 ) -> tuple[tuple[ResetPart, ...], list[str]]:
     """What the run reinitialized at `start`, and notes on what changed it from there to `end`.
@@ -288,7 +288,7 @@ def compare_replay(
     original = last.manifest
     if (replay.engine, replay.world_size) != (original.engine, original.world_size):
         # Another engine or world size adds the same numbers in another order.
-        tolerance = compare.Tolerance(*(_FP32 if replay.precision == "fp32" else _LOW_PRECISION))
+        tolerance = tolerance_of(replay.precision)
 
     def compared(
         within: Tolerance | None,
@@ -331,6 +331,13 @@ def compare_replay(
             exit_codes.INVALID_INPUT,
         )
     return result
+
+
+def tolerance_of(precision: str) -> Tolerance:
+    """The bound of what another order of sums changes."""
+    from gearshift.training.checkpoint import compare
+
+    return compare.Tolerance(*(_FP32 if precision == "fp32" else _LOW_PRECISION))
 
 
 def render(result: VerifyResult) -> str:

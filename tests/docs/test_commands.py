@@ -107,7 +107,8 @@ def test_the_commands_of_the_pages_work(is_readme, tmp_path, request, launch_her
         if args[:1] and args[0] in REAL:
             shutil.rmtree(folder / "runs" / "mine")
             real = request.getfixturevalue("real_run")
-            shutil.copytree(real, folder / "runs" / "mine", symlinks=True)
+            for name in ("mine", "other"):
+                shutil.copytree(real, folder / "runs" / name, symlinks=True)
         for block in page.blocks:  # settings files have their name in the first line
             if block.language == "yaml" and (match := _FILE_NAME.match(block.text)):
                 (folder / match[1]).write_text(block.text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -56,6 +56,8 @@ class Batches:
         """
         self.waited_s = 0.0
         """Seconds since the start of the last `take`, in it and in `ahead`."""
+        # Is told what `take` returns
+        self.taken: Callable[[Sequence[MicroBatch]], None] | None = None
         self._plan = train_plan
         self.samples_by_rank = train_plan.samples_by_rank(train_plan.first_step)
         """Of each step."""
@@ -155,6 +157,8 @@ class Batches:
             for tensor in tree_leaves([micro_batch.batch for micro_batch in micro_batches]):
                 if isinstance(tensor, torch.Tensor):
                     tensor.record_stream(computing)  # its memory is in use until then
+        if self.taken is not None:
+            self.taken(micro_batches)
         return micro_batches
 
     def ahead(self) -> Sequence[MicroBatch]:

@@ -38,6 +38,8 @@ class MicroBatch(NamedTuple):
     num_units: NumUnits
     num_tokens: int | None = None
     """What is computed, where units are fewer: see CountsTokens; None: as many as units."""
+    indices: Sequence[int] = ()
+    """Its samples in the split."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Samples:
             tokens = None
             if isinstance(task, CountsTokens):
                 tokens = task.num_tokens(batch)
-            return MicroBatch(batch, task.num_units(batch), tokens)
+            return MicroBatch(batch, task.num_units(batch), tokens, indices)
         except DataError as error:
             return error
 
