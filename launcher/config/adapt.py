@@ -73,8 +73,9 @@ class Adaptation:
         workers = self.get("loader.workers")
         threads = self.get("engine.threads") or 0
         # A small machine may try what a larger one runs.
-        most_workers = max(16, _PER_CORE * self.machine.cores // self.nproc)
-        most_threads = max(64, _PER_CORE * self.machine.cores // self.nproc)
+        limit = _PER_CORE * self.machine.cores // self.nproc
+        most_workers = max(16, limit)
+        most_threads = max(64, limit)
         return {
             "device": self.device,
             "cpu_bf16": self.machine.cpu_bf16,

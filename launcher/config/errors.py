@@ -19,6 +19,7 @@ from gearshift.launcher.config.provenance import (
 )
 from gearshift.launcher.config.schema import DATA_PATH, SettingInfo
 from gearshift.models.base import DataError
+from gearshift.models.catalog import FAMILIES
 from gearshift.training.settings import SettingError
 
 _LINE = re.compile(r":[0-9]+$")
@@ -142,11 +143,14 @@ def fix_line(key: str, origin: Origin, value: Any) -> str:
         option = origin.where.split()[0]
     if option == "--set":
         return f"--set {shlex.quote(f'{key}={text}')}"
-    if key == "model.size":  # --model FAMILY:SIZE
-        family = origin.where.split()[1].rpartition(":")[0]
-        if not family:  # of the folder of a run
-            return f"--set {key}={text}"
-        text = f"{family}:{value}"
+    if option == "--model":  # FAMILY:SIZE
+        family, _, size = origin.where.split()[1].rpartition(":")
+        if key == "model.size":
+            if not family:  # of the folder of a run
+                return f"--set {key}={text}"
+            text = f"{family}:{value}"
+        elif family and value in FAMILIES:
+            text = f"{value}:{size}"
     return f"{option} {shlex.quote(text)}"
 
 
