@@ -53,10 +53,7 @@ def _add_values(parser: argparse.ArgumentParser, command: Command) -> None:
     kinds = {"files": shtab.FILE, "paths": shtab.FILE, "folders": shtab.DIRECTORY}
     options = {option.flag: option for option in command.options}
     for action in parser._actions:
-        action.dest = action.dest.replace(".", "_").lstrip("-")
-        option = None
-        if action.option_strings:
-            option = options.get(action.option_strings[-1])
+        option = options.get(next(reversed(action.option_strings), ""))
         if option is not None and option.metavar is not None:
             if option.values in kinds:
                 action.complete = kinds[option.values]  # type: ignore[attr-defined]

@@ -22,9 +22,8 @@ def main(command_line: CommandLine) -> int:
         title = evaluate.describe(model, resolved)
         if not command_line.as_json and sys.stderr.isatty():
             print(f"evaluating {title}", file=sys.stderr, flush=True)
-        facts = evaluate.evaluate(
-            model, resolved, split, args.options.get("data.path", ("", None))[1]
-        )
+        _, *sources = args.options.get("data.path", ("",))
+        facts = evaluate.evaluate(model, resolved, split, ", ".join(sources) or None)
     except (RerunFailed, CheckpointError) as error:
         return output.show_failure(command_line, error, {})
     assert model.folder is not None, "it was found in its run"

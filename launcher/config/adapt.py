@@ -74,8 +74,9 @@ class Adaptation:
         workers = self.get("loader.workers")
         threads = self.get("engine.threads") or 0
         # A small machine may try what a larger one runs.
-        most_workers = max(16, _PER_CORE * self.machine.cores // self.nproc)
-        most_threads = max(64, _PER_CORE * self.machine.cores // self.nproc)
+        limit = _PER_CORE * self.machine.cores // self.nproc
+        most_workers = max(16, limit)
+        most_threads = max(64, limit)
         return {
             "device": self.device,
             "cpu_bf16": self.machine.cpu_bf16,
@@ -168,13 +169,8 @@ def _under(is_able: Callable[[Entry], bool]) -> str:
     return ", ".join(entry.name for entry in ENGINES.values() if is_able(entry))
 
 
-def _read_rows() -> list[Row]:
-    """The rules of the file. Reads the disk."""
-    text = Path(__file__).with_name("adaptations.yaml").read_text("utf-8")
-    return [Row(*map(rule.get, Row._fields)) for rule in parse_yaml_value(text)]
-
-
-ROWS = _read_rows()
+_RULES = parse_yaml_value(Path(__file__).with_name("adaptations.yaml").read_text("utf-8"))
+ROWS = [Row(*map(rule.get, Row._fields)) for rule in _RULES]
 
 
 def adapt(
@@ -194,7 +190,14 @@ def adapt(
         run.device = machine.device
         if machine.unused and run.device in ("cuda", "cpu"):
             run.notes.append(f"device: {run.device}: {machine.unused}")
-    _pin_commits(run)
+    # Commits are named, so that a resumed run has the same.
+    for key in (PRETRAINED, DATA_PATH):
+        if hub_names(values, key):
+            from gearshift.launcher.config import hub_data  # for the runs that name one
+
+            values[key], notes, diagnostics = hub_data.pin_setting(key, values)
+            run.notes += notes
+            run.diagnostics += diagnostics
     if run.get("download.fetch"):
         from gearshift.launcher.config import feature_checks  # for the runs that download
 
@@ -238,17 +241,6 @@ def _holds(row: Row, run: Adaptation, facts: Mapping[str, Any]) -> bool:
         if value not in as_list(options):
             return False
     return True
-
-
-def _pin_commits(run: Adaptation) -> None:
-    """Name the commits of model and data of the hub, so that a resumed run has the same."""
-    for key in (PRETRAINED, DATA_PATH):
-        if hub_names(run.values, key):
-            from gearshift.launcher.config import hub_data  # for the runs that name one
-
-            run.values[key], notes, diagnostics = hub_data.pin_setting(key, run.values)
-            run.notes += notes
-            run.diagnostics += diagnostics
 
 
 def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -> None:

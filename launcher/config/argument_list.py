@@ -17,7 +17,8 @@ def arguments(args: CliArgs) -> list[str]:
     for setting in args.filled.values():
         pairs += [(STAGE.flag, stage) for stage in setting.value]
     pairs += [("--config", str(path)) for path in args.configs]
-    pairs += args.options.values()
+    for flag, *texts in args.options.values():
+        pairs += [(flag, text) for text in texts]
     pairs += [("--set", text) for text in args.sets]
     words = []
     for flag, text in pairs:

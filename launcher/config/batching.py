@@ -90,11 +90,9 @@ def _check_shares(values: Values, numbers: Batching) -> None:
 def halvings(numbers: Batching) -> Iterator[Batching]:
     """The same global batch with half the micro-batch at most, again and again down to 1."""
     share = numbers.micro_batch * numbers.accumulation
-    micro = numbers.smaller
-    while micro is not None:
+    while (micro := numbers.smaller) is not None:
         numbers = replace(numbers, micro_batch=micro, accumulation=share // micro)
         yield numbers
-        micro = numbers.smaller
 
 
 def largest_divisor(number: int, limit: int) -> int:
@@ -119,16 +117,18 @@ def batch_line(values: Values, keys: KeySets, micro: int, total: int) -> str:
 
     What the user set is kept as far as it divides the batch; else there is a micro-batch `micro`.
     """
+    users = {}
+    for key in (MICRO, ACCUMULATION):
+        if key in keys.user and values[key].value is not None:
+            users[key] = values[key].value
     line = f"--set {GLOBAL}={total}"
-    users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
-    users = [key for key in users if values[key].value is not None]
     if MICRO in users:
-        micro = largest_divisor(total, values[MICRO].value)
+        micro = largest_divisor(total, users[MICRO])
         line += f" --set {MICRO}={micro}"
     if ACCUMULATION in users:
         accumulation = total // micro
         if MICRO not in users:
-            accumulation = largest_divisor(total, values[ACCUMULATION].value)
+            accumulation = largest_divisor(total, users[ACCUMULATION])
         line += f" --set {ACCUMULATION}={accumulation}"
     return line
 

@@ -84,8 +84,8 @@ class Row(NamedTuple):
     hint: str | None = None
     new: Any = None
     """The value to set instead."""
-    warns: bool = False
-    """Whether it is a warning, if the user has set the value."""
+    severity: str = "error"
+    """A warning only if the user has set the value."""
 
 
 def _is_no_folder(path: str | list[str] | None) -> bool:
@@ -167,7 +167,7 @@ ROWS = (
         lambda v: not v["save.last"] and v["save.every"] is None and not v["save.keep_best"],
         "means that no checkpoint is ever saved",
         new=True,
-        warns=True,
+        severity="warning",
     ),
 )
 _ROWS_OF_CONTINUAL = (
@@ -265,9 +265,8 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
     if _WEIGHTS in now and not is_custom(now["model.family"]):
         rows += _ROWS_OF_SOURCES
     for row in rows:
-        if row.key not in now or not row.when(now):
-            continue
-        if row.warns and row.key not in keys.decided:
+        is_checked = row.severity == "error" or row.key in keys.decided
+        if row.key not in now or not is_checked or not row.when(now):
             continue
         diagnostic = _about(
             values,
@@ -277,11 +276,17 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
             fix=row.fix,
             hint=row.hint,
             new=row.new,
-            severity="warning" if row.warns else "error",
+            severity=row.severity,
         )
         diagnostics.append(diagnostic)
     diagnostics += _stages(values)
-    diagnostics += _trackers(values)
+    for text in now["track"]:
+        name = text.partition(":")[0]
+        package = TRACKERS[name].extra
+        if package is not None and find_spec(package) is None:
+            message = f"tracker {name} requires the package {package}"
+            fix = install_command(package)
+            diagnostics.append(errors().about(values, "track", message, fix=fix))
     for key in paths.PATHS:
         if key in values:
             for text in as_list(now[key]):
@@ -331,42 +336,29 @@ def has_own_optimizer(family: str) -> bool:
 def _stages(values: Values) -> Iterator[Diagnostic]:
     """Errors of the order and the first weights of stages."""
     names = values[STAGES].value
-    if values["mode"].value != STAGED_MODE or not names:
-        return
-    family = values["model.family"].value
-    stages = declared_stages(family)
-    if not stages:
+    stages = declared_stages(values["model.family"].value)
+    if values["mode"].value != STAGED_MODE or not names or not stages:
         return
     chosen = select_stages(names, stages)
     known = [stage.name for stage in stages]
     if [stage.name for stage in chosen] != list(names):
         meant = {nearest_match(name, known) for name in names}
         new = [name for name in known if name in meant]
-        problem = f"is not a list of stages of {family} in their order"
+        problem = f"is not a list of stages of {values['model.family'].value} in their order"
         yield _about(values, STAGES, problem, allowed=", ".join(known), new=new or None)
-    elif len(chosen) == 1:
-        stage = chosen[0]
-        if stage.loads is not None and values[stage.loads].value is None:
-            yield errors().about(
-                values,
-                STAGES,
-                f"stage {stage.name} starts from the weights of another stage, and no run is given",
-                key=stage.loads,
-                value=None,
-                allowed=f"--from RUN, a run of stage {' or '.join(stage.of)}; "
-                "or all stages, --mode staged",
-                hint="--from RUN",
-            )
-
-
-def _trackers(values: Values) -> Iterator[Diagnostic]:
-    """Errors of trackers that are not installed."""
-    for text in values["track"].value:
-        name = text.partition(":")[0]
-        package = TRACKERS[name].extra
-        if package is not None and find_spec(package) is None:
-            message = f"tracker {name} requires the package {package}"
-            yield errors().about(values, "track", message, fix=install_command(package))
+        return
+    first = chosen[0]
+    if len(chosen) == 1 and first.loads is not None and values[first.loads].value is None:
+        yield errors().about(
+            values,
+            STAGES,
+            f"stage {first.name} starts from the weights of another stage, and no run is given",
+            key=first.loads,
+            value=None,
+            allowed=f"--from RUN, a run of stage {' or '.join(first.of)}; "
+            "or all stages, --mode staged",
+            hint="--from RUN",
+        )
 
 
 def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
@@ -381,39 +373,38 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
             allowed = "a file or a folder on disk, not a pipe, socket or device"
             yield _about(values, key, "is not a regular file", allowed=allowed)
         return
+    if key not in (DATA_PATH, PRETRAINED, "engine.ds_config"):
+        return
     fix = None
     hint = None
-    if key == "data.path" and values["download.fetch"].value:
-        from gearshift.launcher.config import feature_checks  # for the runs that download
+    like = nearest_file(text)
+    if key == DATA_PATH:
+        from gearshift.launcher.config import feature_checks, named_model
 
-        if feature_checks.will_download(values, text):
-            return
-        if not feature_checks.is_requested(values):
-            fix = "--download-data"
+        if values["download.fetch"].value:
+            if feature_checks.will_download(values, text):
+                return
+            if not feature_checks.is_requested(values):
+                fix = "--download-data"
+        like = like or named_model.nearest_name_of_hub(text)
     if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
         hint = f"--set {PRETRAINED}=DIR  if it has moved"
-    if key in ("data.path", PRETRAINED, "engine.ds_config"):
-        problem = f"does not exist ({path.absolute()})"
-        if path.is_symlink():
-            problem = f"is a link to a file that {problem}"
-        like = nearest_file(text)
-        if like is None and key == "data.path":
-            from gearshift.launcher.config import named_model
-
-            like = named_model.nearest_name_of_hub(text)
-        new = like and with_another(values[key].value, text, like)
-        yield _about(values, key, problem, new=new, did_you_mean=like, fix=fix, hint=hint)
+    problem = f"does not exist ({path.absolute()})"
+    if path.is_symlink():
+        problem = f"is a link to a file that {problem}"
+    new = like and with_another(values[key].value, text, like)
+    yield _about(values, key, problem, new=new, did_you_mean=like, fix=fix, hint=hint)
 
 
 def _watched_folder(values: Values) -> Iterator[Diagnostic]:
     """The error of continual learning whose folder has no effect."""
-    key = "data.path"
-    problem: str | None = "is no setting of the task"
-    if key in values:
-        problem = why_ineffective(values, key)
+    key = DATA_PATH if DATA_PATH in values else _CONTINUAL
+    problem = "is no setting of the task"
+    if key == DATA_PATH:
+        problem = why_ineffective(values, key) or ""
     if problem:
-        message = f"{key} {problem}; {_CONTINUAL} trains on new files there"
-        yield errors().about(values, key if key in values else _CONTINUAL, message, key=key)
+        message = f"{DATA_PATH} {problem}; {_CONTINUAL} trains on new files there"
+        yield errors().about(values, key, message, key=DATA_PATH)
 
 
 def _global_batch(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
@@ -426,7 +417,9 @@ def _global_batch(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     shipped = product(keys.shipped)
     default = product(keys.defaults)
     users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
-    if users and new != shipped and GLOBAL not in keys.user:
+    if GLOBAL in keys.user:
+        return
+    if users and new != shipped:
         yield errors().about(
             values,
             GLOBAL,
@@ -438,7 +431,7 @@ def _global_batch(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
             severity="warning",
         )
     is_kept = values["promise"].value.get("global_batch") == {"at_least": 1, "at_most": 1}
-    if is_kept and shipped != default and keys.user.isdisjoint(BATCH_SETTINGS):
+    if is_kept and shipped != default and not users:
         problem = f"promises a global batch of {default}, and gives {shipped}"
         yield _about(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
 
@@ -448,16 +441,11 @@ def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
     for promises, origin in values["promise"].all_values:
         if origin.layer not in USER_LAYERS:
             continue
-        names: list[str] = []
-        for bounds in promises.values():
-            names += (bounds or {}).get("sizes") or ()
-        if not names:
-            continue
-        sizes: set[str] = set()
+        sizes = set()
         for family in (*FAMILIES, values["model.family"].value):
             sizes.update(config_of(family).SIZES)
-        for name in names:
-            if name not in sizes:
+        for bounds in filter(None, promises.values()):
+            for name in sorted({*(bounds.get("sizes") or ())} - sizes):
                 yield errors().about(
                     values,
                     "promise",
@@ -474,18 +462,22 @@ def _without_effect(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     if mode != "default" and keys.changed <= {"promise"}:
         yield _about(values, "mode", "changes nothing", severity="warning")
     for key in values:
-        if key not in keys.decided:
-            continue
-        reason = why_ineffective(values, key)
+        reason = why_ineffective(values, key) if key in keys.decided else None
         if reason is None:
             continue
-        severity = "warning"
-        if values["unread_settings"].value == "error":
-            severity = "error"
         # Without it a run may not fit. In a pipeline it is that of another stage.
-        if key == _QUANTIZE and values[key].value is not None and mode != STAGED_MODE:
-            severity = "error"
+        is_quantized = key == _QUANTIZE and values[key].value and mode != STAGED_MODE
+        is_error = is_quantized or values["unread_settings"].value == "error"
+        severity = "error" if is_error else "warning"
         yield _about(values, key, reason, is_removed=True, severity=severity)
+
+
+_INSIDE = {
+    "eval.every": ("evaluation", 0),
+    "save.every": ("save", 0),
+    "log.profile": ("profile", PROFILE_WARMUP),
+}
+"""What a run should reach, by the setting with its steps, and the steps before those."""
 
 
 def check_lengths(
@@ -499,9 +491,9 @@ def check_lengths(
             return 0
         return duration_steps(length, per_epoch or 1, total)
 
-    for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
+    for key, (what, before) in _INSIDE.items():
         every = steps(key)
-        if key in keys.decided and every > total:
+        if key in keys.decided and every + before > total:
             problem = f"is {every} steps, and the run has {total}: no {what} falls inside it"
             yield _about(values, key, problem, new=max(1, total // 2), severity="warning")
     # A longer one is cut, with a note, unless the user has taken the limit away.
@@ -558,7 +550,6 @@ def check_before_training(
         diagnostics += check_lengths(values, keys, total, train_plan.steps_per_epoch)
         if not train_plan.first_step:  # a resumed run has few steps left
             diagnostics += _patience(values, keys, train_plan)
-            diagnostics += _profile(values, train_plan.end_step)
     diagnostics += _dropped_samples(resolved, train_plan)
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
     wrong = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
@@ -588,14 +579,6 @@ def _patience(values: Values, keys: KeySets, train_plan: TrainPlan) -> Iterator[
         )
 
 
-def _profile(values: Values, last: int) -> Iterator[Diagnostic]:
-    """A profile that is longer than the run."""
-    profiled = values["log.profile"].value
-    if profiled is not None and profiled > last - PROFILE_WARMUP:
-        problem = f"needs {profiled + PROFILE_WARMUP} steps, and the run has {last}"
-        yield _about(values, "log.profile", problem, new=max(0, last - PROFILE_WARMUP) or None)
-
-
 def _dropped_samples(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
     """Much of an epoch that is dropped as a partial batch."""
     dropped = train_plan.dropped_samples
@@ -603,9 +586,9 @@ def _dropped_samples(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diag
     length = train_plan.steps_per_epoch * batch + dropped
     if dropped <= _MOST_LEFT_OUT * length:
         return
-    new = proposed_batch(length, batch, train_plan.world_size) or batch
+    new = proposed_batch(length, batch, train_plan.world_size)
     fix = None
-    if length % new < length % batch:
+    if new and length % new < length % batch:
         fix = batch_line(resolved.values, resolved.keys, resolved.batching.micro_batch, new)
     message = (
         f"{dropped} of {length} samples of an epoch are dropped: they fill no batch of {batch}"

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import site
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -208,12 +207,15 @@ _importing: list[str] = []
 def task_folder(name: str) -> str | None:
     """The folder in which the module of a task was found, without links; None: it is installed."""
     top = sys.modules[_top(name)]
-    path = getattr(top, "__file__", None) or next(iter(getattr(top, "__path__", [])), None)
-    if path is None:
+    file = getattr(top, "__file__", None) or next(iter(getattr(top, "__path__", [])), None)
+    if file is None:
         return None
-    home = Path(path).absolute().parents[Path(path).name == "__init__.py"]
-    installed = (*site.getsitepackages(), site.getusersitepackages(), os.path.dirname(os.__file__))
-    return None if str(home) in installed else os.path.realpath(home)
+    path = Path(file).absolute()
+    home = path.parents[path.name == "__init__.py"]
+    is_installed = home.name in ("site-packages", "dist-packages")
+    if is_installed or home == Path(os.__file__).parent:
+        return None
+    return os.path.realpath(home)
 
 
 def _top(name: str) -> str:

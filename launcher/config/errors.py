@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, listed, plain, shown
-from gearshift.launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Values
+from gearshift.launcher.config.provenance import (
+    CLI_LAYER,
+    FILES_LAYER,
+    Origin,
+    Resolved,
+    Values,
+    with_another,
+)
 from gearshift.launcher.config.schema import DATA_PATH, SettingInfo
 from gearshift.models.base import DataError
+from gearshift.models.catalog import FAMILIES
 from gearshift.training.settings import SettingError
 
 _LINE = re.compile(r":[0-9]+$")
@@ -134,27 +143,26 @@ def fix_line(key: str, origin: Origin, value: Any) -> str:
         option = origin.where.split()[0]
     if option == "--set":
         return f"--set {shlex.quote(f'{key}={text}')}"
-    if key == "model.size":  # --model FAMILY:SIZE
-        family = origin.where.split()[1].rpartition(":")[0]
-        if not family:  # of the folder of a run
-            return f"--set {key}={text}"
-        text = f"{family}:{value}"
+    if option == "--model":  # FAMILY:SIZE
+        family, _, size = origin.where.split()[1].rpartition(":")
+        if key == "model.size":
+            if not family:  # of the folder of a run
+                return f"--set {key}={text}"
+            text = f"{family}:{value}"
+        elif family and value in FAMILIES:
+            text = f"{value}:{size}"
     return f"{option} {shlex.quote(text)}"
 
 
-def custom_task_errors(error: SettingsError, values: Values) -> list[Diagnostic]:
-    """The errors of a custom task, with the place where the user named it in `values`."""
-    key = "model.family"
-    origin = values[key].origin
-    diagnostics = []
+def of_value(values: Values, key: str, error: SettingsError, name: object) -> Iterator[Diagnostic]:
+    """What `error` says of `name`, the value of a setting or one of several, with its place."""
+    setting = values[key]
     for diagnostic in error.diagnostics:
-        if diagnostic.key == key:
-            places = [where(key, origin)]
-            if diagnostic.where:
-                places.append(diagnostic.where)
+        if diagnostic.key in (None, key):
+            places = [where(key, setting.origin), *filter(None, [diagnostic.where])]
+            like = diagnostic.did_you_mean
             fix = diagnostic.fix
-            if not fix and diagnostic.did_you_mean:
-                fix = fix_line(key, origin, diagnostic.did_you_mean)
-            diagnostic = replace(diagnostic, where="; ".join(places), fix=fix)
-        diagnostics.append(replace(diagnostic, order=origin.order))
-    return diagnostics
+            if like and not fix:
+                fix = fix_line(key, setting.origin, with_another(setting.value, name, like))
+            diagnostic = replace(diagnostic, key=key, where="; ".join(places), fix=fix)
+        yield replace(diagnostic, order=setting.origin.order)

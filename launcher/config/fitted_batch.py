@@ -54,10 +54,8 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
     notes = list(resolved.notes)
     changes: dict[str, float | None] = {LEAST: None}
     if _may_shrink(resolved) and new < old:
-        what = f"{used:,} samples of the run"
-        if used == samples:
-            what = f"{samples:,} training samples"
-        few = f"{what} are {used // old} steps of {old}, and {LEAST} is {least}"
+        what = "training samples" if used == samples else "samples of the run"
+        few = f"{used:,} {what} are {used // old} steps of {old}, and {LEAST} is {least}"
         note = f"{GLOBAL}: {new} instead of {old}: {few}"
         if _LR not in keys.user:
             lr = values[_LR].value

@@ -25,7 +25,11 @@ def as_commands(command_line: CommandLine, diagnostics: Iterable[Diagnostic]) ->
     checked = []
     for diagnostic in diagnostics:
         if _is_part(diagnostic):
-            if not _is_known(command, diagnostic.fix or ""):
+            words = shlex.split(diagnostic.fix or "")
+            is_known = all(known for _, _, known in split_options(command, words))
+            if words[:1] == [_END]:
+                is_known = command.passthrough is not None
+            if not is_known:
                 diagnostic = replace(diagnostic, fix=None, hint=diagnostic.hint or diagnostic.fix)
             elif diagnostic.severity == "error":
                 corrected = _corrected(command, corrected, diagnostic)
@@ -48,14 +52,6 @@ def _is_part(diagnostic: Diagnostic) -> bool:
     """Whether the fix changes what was typed, and is no command of its own."""
     fix = diagnostic.fix
     return fix is not None and (bool(diagnostic.replaces) or fix.startswith("-"))
-
-
-def _is_known(command: Command, fix: str) -> bool:
-    """Whether the command takes all options of a fix."""
-    words = shlex.split(fix)
-    if words[:1] == [_END]:
-        return command.passthrough is not None
-    return all(is_known for _, _, is_known in split_options(command, words))
 
 
 def _corrected(command: Command, argv: Sequence[str], diagnostic: Diagnostic) -> list[str]:

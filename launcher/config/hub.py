@@ -130,32 +130,29 @@ class Repository:
         from huggingface_hub import errors
 
         text = " ".join(str(error).split())
-        fix = None
+        fix: str | None = _LOGIN
         suggestion = None
         if is_limited:
             problem = "cannot be downloaded now: the hub limits the rate of requests"
-            fix = _LOGIN
             hint = "its limit is higher with a login; or wait some minutes"
         elif isinstance(error, errors.GatedRepoError):
             problem = "is gated: its owner decides who may read it"
-            fix = _LOGIN
             hint = "ask for access on its page; HF_TOKEN may hold the token instead"
         elif isinstance(error, errors.RepositoryNotFoundError):
             problem = f"is no {self.kind} of the hub, or a private one"
-            fix = _LOGIN
             hint = "check how the name is spelled; HF_TOKEN may hold the token instead"
-        elif isinstance(error, errors.RevisionNotFoundError):
-            problem = f"names no branch, tag or commit of {self.id}"
-            suggestion = f"{HUB}{self.id}"
-            hint = "without a revision it is the newest commit"
         elif isinstance(error, errors.LocalEntryNotFoundError):
             return self.absent("" if self.is_local else f", and cannot be downloaded: {text}")
         else:
+            fix = None
             problem = f"cannot be downloaded: {text}"
             hint = "the same command continues with the files that are left"
-        message = f"{self.name} {problem}"
+            if isinstance(error, errors.RevisionNotFoundError):
+                problem = f"names no branch, tag or commit of {self.id}"
+                suggestion = f"{HUB}{self.id}"
+                hint = "without a revision it is the newest commit"
         return SettingsError.of(
-            message,
+            f"{self.name} {problem}",
             value=self.name,
             did_you_mean=suggestion,
             fix=fix,

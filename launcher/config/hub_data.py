@@ -73,24 +73,12 @@ def pin_setting(key: str, values: Values) -> tuple[Setting, list[str], list[Diag
                 pinned = hub.fetch(name)
                 state = f"the commit of {name}"
         except SettingsError as error:
-            diagnostics += about_name(key, name, values[key], error)
+            diagnostics += errors.of_value(values, key, error, name)
             continue
         if key == DATA_PATH or pinned != name:
             notes.append(f"{key}: {pinned}, {state}")
         setting = replace(setting, value=with_another(setting.value, name, pinned))
     return setting, notes, diagnostics
-
-
-def about_name(key: str, name: str, setting: Setting, error: SettingsError) -> Iterator[Diagnostic]:
-    """What `error` says of `name`, which a setting names."""
-    for diagnostic in error.diagnostics:
-        suggestion = diagnostic.did_you_mean
-        fix = diagnostic.fix
-        if suggestion and not fix:
-            value = with_another(setting.value, name, suggestion)
-            fix = errors.fix_line(key, setting.origin, value)
-        where = errors.where(key, setting.origin)
-        yield replace(diagnostic, key=key, where=where, fix=fix)
 
 
 @cache

@@ -195,8 +195,17 @@ def _with_meaning(diagnostic: Diagnostic, meaning: Meaning | None, typed: str) -
     fix = meaning.fix
     options = diagnostic.allowed
     for key, text in other_tools.settings_in(fix or ""):
-        info = _rejecting(key, text)
-        if info is not None:
+        family = next((name for name in FAMILIES if key in setting_infos(name)), None)
+        if family is None:
+            continue
+        info = setting_infos(family)[key]
+        try:
+            value = read_text(info, text)
+            settings_class(family).model_validate(nested({key: value}), strict=True)
+            is_valid = not unseen_by_schema(info, value)
+        except (Unreadable, ValidationError):
+            is_valid = False
+        if not is_valid:
             fix = None
             options = allowed(info)
     return replace(
@@ -207,23 +216,6 @@ def _with_meaning(diagnostic: Diagnostic, meaning: Meaning | None, typed: str) -
         replaces=(typed,),
         hint=meaning.hint,
     )
-
-
-def _rejecting(key: str, text: str) -> SettingInfo | None:
-    """The setting `key` of the first family that has it, if `text` is no value of it."""
-    family = next((name for name in FAMILIES if key in setting_infos(name)), None)
-    if family is None:
-        return None
-    info = setting_infos(family)[key]
-    try:
-        value = read_text(info, text)
-        settings_class(family).model_validate(nested({key: value}), strict=True)
-    except (Unreadable, ValidationError):
-        return info
-    return info if unseen_by_schema(info, value) else None
-
-
-# Settings.
 
 
 def unknown_key(family: str, layer: Values, key: str) -> Diagnostic:
@@ -274,7 +266,7 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     match = nearest_match(name, keys)
     if match is not None or "." in name:
         return match
-    named: dict[str, list[str]] = {}
+    named: dict[str, list[str | None]] = {}
     for key in keys:
         named.setdefault(key.rpartition(".")[2], []).append(key)
     for flag, option in BY_FLAG.items():

@@ -81,10 +81,9 @@ class Machine:
         """
         if self.gpu_bytes is None:
             return None
-        free = self.gpu_bytes - max(self.gpu_others_bytes[:ranks], default=0) - CONTEXT_BYTES
-        if ranks * nodes > 1:
-            free -= NCCL_BYTES
-        return max(0, free)
+        others = max(self.gpu_others_bytes[:ranks], default=0)
+        nccl = NCCL_BYTES if ranks * nodes > 1 else 0
+        return max(0, self.gpu_bytes - others - CONTEXT_BYTES - nccl)
 
     def compiler_lacks(self, device: str) -> str | None:
         """A requirement of torch.compile for `device` that is missing here; None: nothing."""
@@ -120,10 +119,12 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
         gpu_bytes = min(state.total for state in known)
     capabilities = [state.capability for state in known if state.capability is not None]
     capability = min(capabilities, default=None)
+    ram_bytes = psutil.virtual_memory().total
+    limit = memory.container_memory(group)
     version = re.findall(r"\d+", build.get("__version__", ""))
     return Machine(
         cores=_cores(group),
-        ram_bytes=_ram_bytes(group),
+        ram_bytes=ram_bytes if limit is None else min(ram_bytes, limit.limit),
         gpus=gpus,
         device=device,
         cpu_bf16=has_bf16(_text(Path("/proc/cpuinfo"))),
@@ -194,13 +195,6 @@ def _cores(group: Path) -> int:
     return max(1, cores)
 
 
-def _ram_bytes(group: Path) -> int:
-    """Main memory that this process may use."""
-    total = psutil.virtual_memory().total
-    limit = memory.container_memory(group)
-    return total if limit is None else min(total, limit.limit)
-
-
 def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
     """The fastest device of torch as in `build`, how many there are, and why others are idle."""
     variables = environment.variables()
@@ -212,6 +206,7 @@ def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
     if hip:
         gpus = amd
         names += ["HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
+    what = counted(nvidia, "NVIDIA GPU") if nvidia else counted(amd, "AMD GPU")
     problem = ""
     if cuda and nvidia:
         from gearshift.training.resources.nvml import driver_cuda, gpu_states
@@ -219,9 +214,9 @@ def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
         newest = driver_cuda()
         gpus = min(nvidia, len(gpu_states(None)))  # CUDA does not see those that are hidden
         if newest is None:
-            problem = f"{counted(nvidia, 'NVIDIA GPU')}, whose driver is not loaded"
+            problem = f"{what}, whose driver is not loaded"
         elif not gpus:
-            problem = f"{counted(nvidia, 'NVIDIA GPU')}, hidden by a control group of devices"
+            problem = f"{what}, hidden by a control group of devices"
         elif newest[0] < int(cuda.partition(".")[0]):
             version = ".".join(map(str, newest))
             problem = f"the driver runs CUDA {version} at most, and torch was built for CUDA {cuda}"
@@ -231,7 +226,6 @@ def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
             built = f"CUDA {cuda}"
         elif hip:
             built = f"ROCm {hip}"
-        what = counted(nvidia, "NVIDIA GPU") if nvidia else counted(amd, "AMD GPU")
         problem = f"{what}, but torch was built for {built}"
     gpus = min(visible(gpus, variables.get(name)) for name in names)
     if gpus and (cuda or hip) and not problem:

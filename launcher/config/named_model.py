@@ -41,12 +41,22 @@ def settings_of(name: str) -> dict[str, str]:
     folder without a model.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _of_folder(name, folder)
-    hub_name = name_of_hub(name)
-    if hub_name is None:
-        return {}
-    return {_FAMILY: PRETRAINED_FAMILY, PRETRAINED: hub_name}
+    if not folder.is_dir():
+        hub_name = name_of_hub(name)
+        return {_FAMILY: PRETRAINED_FAMILY, PRETRAINED: hub_name} if hub_name else {}
+    run = settings_around(folder)
+    if run:
+        return _of_run(name, run)
+    if (folder / "config.json").is_file():
+        return {_FAMILY: PRETRAINED_FAMILY, PRETRAINED: name}
+    raise SettingsError.of(
+        f"the folder '{name}' has no model",
+        key=_FAMILY,
+        value=name,
+        where=f"--model {name}",
+        allowed="a folder with the config.json of transformers, or a run folder",
+        fix=f"--model {HUB}{name}" if _NAME.fullmatch(name) else None,
+    )
 
 
 def meaning(values: Values) -> Iterator[str]:
@@ -94,22 +104,6 @@ def name_pretrained(values: dict[str, Setting]) -> None:
     hub_name = name_of_hub(setting.value)
     if hub_name is not None:
         values[PRETRAINED] = replace(setting, value=hub_name)
-
-
-def _of_folder(name: str, folder: Path) -> dict[str, str]:
-    run = settings_around(folder)
-    if run:
-        return _of_run(name, run)
-    if (folder / "config.json").is_file():
-        return {_FAMILY: PRETRAINED_FAMILY, PRETRAINED: name}
-    raise SettingsError.of(
-        f"the folder '{name}' has no model",
-        key=_FAMILY,
-        value=name,
-        where=f"--model {name}",
-        allowed="a folder with the config.json of transformers, or a run folder",
-        fix=f"--model {HUB}{name}" if _NAME.fullmatch(name) else None,
-    )
 
 
 def settings_around(path: Path) -> dict[str, Any]:

@@ -37,7 +37,11 @@ def meaning(name: str, value: str = "", *, has_value: bool = False) -> Meaning |
 
     `has_value`: the value is a word of its own, which stays behind a name that takes none.
     """
-    entry = _entry(name)
+    settings = _folded()
+    key = fold(name)
+    section, _, last = key.rpartition(".")
+    # Before the last dot may be a section that says nothing.
+    entry = settings.get(key if key in settings or section not in table()["sections"] else last)
     if entry is None:
         return None
     texts: Mapping[str, str] = {_ANY: entry} if isinstance(entry, str) else entry
@@ -108,17 +112,6 @@ def _filled(text: str, value: str) -> str:
     return shlex.join(words)
 
 
-def _entry(name: str) -> Any:
-    """What the table has for a name; before its last dot may be a section that says nothing."""
-    settings = _folded()
-    key = fold(name)
-    if key in settings:
-        return settings[key]
-    section, _, last = key.rpartition(".")
-    return settings.get(last) if section in table()["sections"] else None
-
-
-@cache
 def table() -> Mapping[str, Any]:
     """The settings, sections, values and commands of the file. Reads the disk."""
     with _FILE.open(encoding="utf-8") as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from gearshift.launcher.config.command_line import (
     split_options,
 )
 from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
+from gearshift.launcher.config.schema import DATA_PATH
 
 _UNDECODED = re.compile("[\udc80-\udcff]")
 """A byte that Python could not decode, as it stands in an argument."""
@@ -183,19 +183,14 @@ def _run_arguments(command: Command, arguments: _Arguments, argument: str) -> Cl
         filled["stages"] = Setting([stage], Origin(CLI_LAYER, mode_option))
     if arguments.modes:
         mode_option, mode = list(arguments.modes.items())[-1]
-    options = {}
+    options: dict[str, tuple[str, ...]] = {}
     for option in command.options:
         texts = arguments.values.get(option.flag)
         if texts and option.key not in (None, "mode", "engine.name"):
-            text = ",".join(texts) if option.repeats else texts[-1]
-            if option.flag == "--data" and len(texts) > 1:  # a path may have a comma
-                text = json.dumps(texts, ensure_ascii=False)
-            options[option.key] = (option.flag, text)
-    resume = arguments.last(RESUME.flag)
-    resume_option = RESUME.flag
-    if command.name == "resume":
-        resume = argument or None
-        resume_option = command.name
+            if option.key != DATA_PATH:  # a path may have a comma
+                texts = [",".join(texts) if option.repeats else texts[-1]]
+            options[option.key] = (option.flag, *texts)
+    is_resume = command.name == "resume"
     return CliArgs(
         model=arguments.last("--model"),
         mode=mode,
@@ -204,8 +199,8 @@ def _run_arguments(command: Command, arguments: _Arguments, argument: str) -> Cl
         configs=[Path(path) for path in arguments.values.get("--config", ())],
         sets=arguments.values.get("--set", []),
         options=options,
-        resume=resume,
-        resume_option=resume_option,
+        resume=argument or None if is_resume else arguments.last(RESUME.flag),
+        resume_option=command.name if is_resume else RESUME.flag,
         reset=arguments.values.get("--reset", []),
         filled=filled,
         weights=arguments.last(FROM.flag),

@@ -62,8 +62,10 @@ def is_same(key: str, old: object, new: object, values: Values) -> bool:
     """
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return all(is_same(key, *pair, values) for pair in zip(old, new, strict=True))
-    if _is_pinned(str(old), str(new)):
-        return True
+    # The commit of a model or data set that the user names again.
+    head, *parts = str(new).removeprefix(HUB).split(":")
+    if str(new).startswith(HUB) and str(old).startswith(f"{HUB}{head}@"):
+        return set(parts) <= {*str(old).split(":")}
     if not _is_path(key, values, old) or not _is_path(key, values, new):
         return old == new
     return os.path.realpath(_absolute(old)) == os.path.realpath(_absolute(new))
@@ -74,11 +76,14 @@ def has_moved(key: str, old: object, new: object, values: Values) -> bool:
     if len(as_list(old)) != len(as_list(new)):
         return False
     for before, now in zip(as_list(old), as_list(new), strict=True):
-        if is_same(key, before, now, values):
+        if isinstance(old, list) and is_same(key, before, now, values):
             continue
-        if not _is_path(key, values, before) or not _is_path(key, values, now):
+        are_paths = _is_path(key, values, before) and _is_path(key, values, now)
+        if not are_paths:
             return False
-        if os.path.exists(_absolute(before)) or not os.path.exists(_absolute(now)):
+        is_gone = not os.path.exists(_absolute(before))
+        is_there = os.path.exists(_absolute(now))
+        if not is_gone or not is_there:
             return False
     return True
 
@@ -92,13 +97,6 @@ def keep_recorded(values: dict[str, Setting], recorded: Mapping[str, Any]) -> No
         old = recorded[key]
         if is_same(key, old, values[key].value, values):
             values[key] = replace(values[key], value=old)
-
-
-def _is_pinned(old: str, new: str) -> bool:
-    """Whether `old` is the commit of a model or data set that the user names again as `new`."""
-    head, *parts = new.removeprefix(HUB).split(":")
-    is_named = new.startswith(HUB) and old.startswith(f"{HUB}{head}@")
-    return is_named and set(parts) <= {*old.split(":")}
 
 
 def data_paths(settings: Settings) -> dict[str, Path]:

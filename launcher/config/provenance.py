@@ -220,8 +220,8 @@ class CliArgs:
     configs: Sequence[Path] = ()
     sets: Sequence[str] = ()
     """Each KEY=VALUE."""
-    options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Key of a setting -> (option, text): "optim.lr": ("--lr", "1e-3")."""
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Key of a setting -> (option, text): "optim.lr": ("--lr", "1e-3"); of --data, each text."""
     resume: str | None = None
     """auto, a folder, or a step."""
     resume_option: str = "--resume"

@@ -45,10 +45,12 @@ def origins_as_json(values: Values) -> dict[str, dict[str, Any]]:
     """Each key with its value, where that came from, and what it replaced, newest first."""
     origins = {}
     for key, setting in values.items():
-        newest, *replaced = [
-            {"value": value, **_origin(origin)} for value, origin in setting.all_values
-        ]
-        origins[key] = {**newest, "replaced": replaced}
+        entries: list[dict[str, Any]] = []
+        for value, origin in setting.all_values:
+            entries.append({"value": value, "origin": origin.where, "layer": origin.layer})
+            if origin.how:
+                entries[-1]["how"] = origin.how
+        origins[key] = {**entries[0], "replaced": entries[1:]}
     return origins
 
 
@@ -75,13 +77,6 @@ def render_scalar(value: Any) -> str:
     return plain(value)
 
 
-def _origin(origin: Origin) -> dict[str, str]:
-    fields = {"origin": origin.where, "layer": origin.layer}
-    if origin.how:
-        fields["how"] = origin.how
-    return fields
-
-
 def _lines(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """The lines of a tree below the dotted `prefix`."""
     indent = "  " * prefix.count(".")
@@ -99,22 +94,24 @@ _VALUE = 20
 
 def render_tree(values: Values, history: bool) -> str:
     """The settings by section; with `history` each value that a layer replaced, newest first."""
-    lines: list[str] = []
-    section: list[str] = []
-    for key, value in sorted(values.items(), key=lambda item: "." in item[0]):
-        *above, name = key.split(".")
-        for depth, part in enumerate(above):
-            if above[: depth + 1] != section[: depth + 1]:
-                if depth == 0:
-                    lines.append("")
-                lines.append("  " * depth + part)
-        section = above
-        left = "  " * len(above) + name
-        origin = describe_origin(value.origin)
-        lines.append(f"{left:<{_NAME}} {plain(value.value):<{_VALUE}} {origin}")
-        for line in describe_overridden(value) if history else ():
-            lines.append(f"{'':<{_NAME}} {'':<{_VALUE}}   replaced {line}")
-    return "\n".join(lines) + "\n"
+    general_first = dict(sorted(values.items(), key=lambda item: "." in item[0]))
+    return "\n".join(_rows(nested(general_first), "", history)) + "\n"
+
+
+def _rows(tree: Mapping[str, Any], indent: str, history: bool) -> Iterator[str]:
+    """A line for each section, setting and replaced value of a tree."""
+    for name, setting in tree.items():
+        left = f"{indent}{name}"
+        if isinstance(setting, Setting):
+            origin = describe_origin(setting.origin)
+            yield f"{left:<{_NAME}} {plain(setting.value):<{_VALUE}} {origin}"
+            for line in describe_overridden(setting) if history else ():
+                yield f"{'':<{_NAME}} {'':<{_VALUE}}   replaced {line}"
+            continue
+        if not indent:
+            yield ""
+        yield left
+        yield from _rows(setting, f"{indent}  ", history)
 
 
 def describe_overridden(value: Setting) -> list[str]:

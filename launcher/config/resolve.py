@@ -20,7 +20,6 @@ from gearshift.launcher.config.provenance import (
     DEFAULT_MODE,
     FAMILY_LAYER,
     MODE_LAYER,
-    Batching,
     Chosen,
     CliArgs,
     KeySets,
@@ -41,6 +40,7 @@ from gearshift.launcher.config.selection import (
     Choice,
     built_in,
     choose,
+    highest,
     shipped_layers,
     stack,
 )
@@ -98,28 +98,33 @@ def resolve(
     if errors or solved is None:
         raise SettingsError(errors)
 
+    notes = [*understood, *_notes_of_model(choice, values, keys, run.device), *run.notes]
     resolved = Resolved(
         values=values,
         keys=keys,
         world_size=run.size,
         nproc=run.nproc,
         promises={key: bounds for key, bounds in values[PROMISE].value.items() if bounds},
-        notes=[
-            *understood,
-            *_notes_of_model(choice, values, keys, run.device),
-            *run.notes,
-            *_notes_of_batch(values, keys, solved),
-        ],
+        notes=notes,
         device=run.device,
         warnings=diagnostics,
         chosen=chosen,
         unpromised=unpromised,
     )
+    micro = values[MICRO]
+    is_set = MICRO in keys.user or micro.origin.layer == MODE_LAYER
+    if is_set and micro.value not in (None, solved.micro_batch):
+        notes.append(f"{MICRO}: {solved.micro_batch} instead of {micro.value}: {solved}")
     resolved = resolved.with_batching(solved, str(solved))
     try:
         resolved.settings  # noqa: B018
     except ValidationError as error:  # a custom task rejects several settings together
-        raise SettingsError([_rejected_together(error, values)]) from None
+        from gearshift.launcher.config.errors import about
+
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        diagnostic = about(values, "model.family", f"{key}: {first['msg']}", key=key)
+        raise SettingsError([diagnostic]) from None
     return resolved
 
 
@@ -132,28 +137,14 @@ def _layered(
     invalid = stack(family, values, shipped_layers(choice))
     users = [*choice.users[1:]]
     if base is not None:
-        new_keys = {key for layer in users for key in layer}
-        users.insert(0, base.over(values, new_keys, choice.engine, is_placed))
+        users.insert(0, base.over(values, {*highest(users)}, choice.engine, is_placed))
     invalid += stack(family, values, users)
     if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
         folder = setting_infos(family)[TASK_FOLDER].default
         values[TASK_FOLDER] = replace(values[TASK_FOLDER], value=folder)
-    diagnostics = [*choice.invalid, *choice.diagnostics]
-    for diagnostic in invalid:
-        # A custom task that cannot be used is the only error: its settings are unknown.
-        is_of_task = (diagnostic.key or "").startswith(("model.", "data."))
-        if not choice.diagnostics or not is_of_task:
-            diagnostics.append(diagnostic)
-    return values, diagnostics
-
-
-def _rejected_together(error: ValidationError, values: Values) -> Diagnostic:
-    """The first of several settings that exclude each other."""
-    from gearshift.launcher.config.errors import about
-
-    first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
-    return about(values, "model.family", f"{key}: {first['msg']}", key=key)
+    if choice.diagnostics:  # without the task its settings are unknown
+        invalid = [d for d in invalid if not str(d.key).startswith(("model.", "data."))]
+    return values, [*choice.invalid, *choice.diagnostics, *invalid]
 
 
 def fetch_weights(values: Values) -> None:
@@ -174,15 +165,12 @@ def fetch_data(values: Values, *, may_download: bool = True) -> None:
     Touches network and disk. Raises SettingsError.
     """
     for name in hub_names(values, DATA_PATH):
-        from gearshift.launcher.config import hub_data  # for the runs that name one
+        from gearshift.launcher.config import errors, hub_data  # for the runs that name one
 
-        setting = values[DATA_PATH]
-        is_asked = may_download and hub_data.is_asked(values)
         try:
-            hub_data.fetch(name, may_download=is_asked)
+            hub_data.fetch(name, may_download=may_download and hub_data.is_asked(values))
         except SettingsError as error:
-            diagnostics = hub_data.about_name(DATA_PATH, name, setting, error)
-            raise SettingsError([*diagnostics]) from None
+            raise SettingsError([*errors.of_value(values, DATA_PATH, error, name)]) from None
 
 
 # For the reader: what was chosen, and what is promised.
@@ -191,9 +179,8 @@ def fetch_data(values: Values, *, may_download: bool = True) -> None:
 def _notes_of_model(choice: Choice, values: Values, keys: KeySets, device: str) -> Iterator[str]:
     """What was chosen for a user who named no model or size; that a mode finds no smaller one."""
     family = choice.family
-    size = values.get(_SIZE)
-    if choice.size is None:  # a pretrained model has its own
-        size = None
+    # A pretrained model has its own size.
+    size = values.get(_SIZE) if choice.size is not None else None
     if not choice.model_named:
         changed = ""
         if choice.size != FIRST_RUN[1]:
@@ -210,24 +197,16 @@ def _notes_of_model(choice: Choice, values: Values, keys: KeySets, device: str) 
             yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"
 
 
-def _notes_of_batch(values: Values, keys: KeySets, solved: Batching) -> Iterator[str]:
-    """Why the micro-batch is another than the user or the mode has set."""
-    micro = values[MICRO]
-    is_set = MICRO in keys.user or micro.origin.layer == MODE_LAYER
-    if is_set and micro.value not in (None, solved.micro_batch):
-        yield f"{MICRO}: {solved.micro_batch} instead of {micro.value}: {solved}"
-
-
 def _default_size(choice: Choice, values: Values, keys: KeySets) -> str | None:
     """The size that mode default would train: without one of the user instead of the mode's."""
     size = values.get(_SIZE)
     if choice.size is None or size is None:
         return None
+    if _SIZE not in keys.changed:
+        return str(size.value)
     # A file may repeat the size of the mode, as the settings.yaml of a run does.
     is_users = _SIZE in keys.decided or size.origin.layer == CLI_LAYER
-    if _SIZE in keys.changed and is_users:
-        return None
-    return str(keys.defaults[_SIZE]) if _SIZE in keys.changed else str(size.value)
+    return None if is_users else str(keys.defaults[_SIZE])
 
 
 def _scoped(setting: Setting, size: str | None, device: str) -> tuple[Setting, dict[str, str]]:

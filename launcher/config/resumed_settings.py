@@ -92,7 +92,9 @@ class Base:
         if MICRO in layer and self._layer(MICRO) == MACHINE_LAYER and not self._is_auto(MICRO):
             # As it was set, before it was solved for the number of processes.
             total = before.get(GLOBAL)
-            micro = self._below_machine(MICRO)
+            replaced = self.origins[MICRO].get("replaced") or []
+            below = (old.get("value") for old in replaced if old.get("layer") != MACHINE_LAYER)
+            micro = next(below, None)
             if type(micro) is int and type(total) is int and micro > 0 and total % micro == 0:
                 layer[MICRO] = replace(layer[MICRO], value=micro)
         # Without what Gearshift itself chose, and still does.
@@ -102,13 +104,6 @@ class Base:
             if is_users or key not in shipped or shipped[key].value != setting.value:
                 changed[key] = setting
         return changed
-
-    def _below_machine(self, key: str) -> Any:
-        """The value that the machine's replaced; None: unknown."""
-        for old in self.origins[key].get("replaced") or []:
-            if old.get("layer") != MACHINE_LAYER:
-                return old.get("value")
-        return None
 
     def _layer(self, key: str) -> str | None:
         layer = self.origins.get(key, {}).get("layer")

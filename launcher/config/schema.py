@@ -370,17 +370,13 @@ def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
-        for item in value:
-            message = unseen_by_schema(info, item)
-            if message is not None:
-                return message
-    elif isinstance(value, str):
-        if isinstance(info.allowed, tuple) and value not in info.allowed:
-            return "should be known"
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            return "should be finite"
-    elif isinstance(value, int) and abs(value) >= 2**63:  # no tensor holds it
+        messages = (unseen_by_schema(info, item) for item in value)
+        return next(filter(None, messages), None)
+    if isinstance(value, str) and isinstance(info.allowed, tuple) and value not in info.allowed:
+        return "should be known"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "should be finite"
+    if isinstance(value, int) and abs(value) >= 2**63:  # no tensor holds it
         return "should be less than 2**63"
     return None
 
@@ -444,38 +440,37 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 def _info(key: str, info: FieldInfo) -> SettingInfo:
     """What a field of the schema says of a setting."""
     kinds: list[Any] = []
-    fields: list[FieldInfo] = []
-    is_nullable = False
+    extra: dict[str, Any] = {}
+    marks: list[Any] = []
     for part in (*_parts(info.annotation), info):
-        if part is NoneType:
-            is_nullable = True
-        elif isinstance(part, FieldInfo):
-            fields.append(part)
+        if isinstance(part, FieldInfo):
+            marks += part.metadata
+            if isinstance(part.json_schema_extra, dict):
+                extra |= part.json_schema_extra
         elif isinstance(part, type) or get_origin(part):
             kinds.append(part)
-    extra: dict[str, Any] = {}
+    is_nullable = NoneType in kinds
+    if is_nullable:
+        kinds.remove(NoneType)
     bounds = {}
-    for part in fields:
-        if isinstance(part.json_schema_extra, dict):
-            extra |= part.json_schema_extra
     for bound in _BOUNDS:
-        for part in fields:
-            for item in part.metadata:
-                if getattr(item, bound, None) is not None:
-                    bounds[bound] = getattr(item, bound)
+        for mark in marks:
+            if getattr(mark, bound, None) is not None:
+                bounds[bound] = getattr(mark, bound)
     word = _TYPES.get(kinds[0], "mapping")
     allowed = extra.get("allowed")
+    origin = get_origin(kinds[0]) if len(kinds) == 1 else None
     if set(kinds) == {int, str}:
         word = "length"
         allowed = DURATION_FORMS
     elif kinds == [str, list[str]]:
         word = TEXTS
-    elif get_origin(kinds[0]) is Literal and len(kinds) == 1:
+    elif origin is Literal:
         word = "one of"
         allowed = get_args(kinds[0])
     elif get_origin(kinds[0]) is Literal:
         word = "word or list of whole numbers"
-    elif get_origin(kinds[0]) is list and len(kinds) == 1:
+    elif origin is list:
         item = next(_parts(get_args(kinds[0])[0]))
         word = f"list of {_TYPES.get(item, 'mapping')}s"
     return SettingInfo(

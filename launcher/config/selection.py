@@ -37,7 +37,6 @@ from gearshift.launcher.config.provenance import (
     layer_of,
 )
 from gearshift.launcher.config.schema import (
-    DATA_PATH,
     FIRST_RUN,
     PRETRAINED,
     SettingInfo,
@@ -63,6 +62,8 @@ _FAMILY = "model.family"
 _SIZE = "model.size"
 _ENGINE = "engine.name"
 _PROFILE = "limits.profile"
+_GIVEN = (PRETRAINED, "model.lora.rank")
+"""Settings with a block `given` in a family's file; one has no effect without those before it."""
 MODEL_CHOICES = (_FAMILY, _SIZE, TASK_FOLDER)
 CHOICES = (*MODEL_CHOICES, "mode", STAGES, _PROFILE, _ENGINE)
 """Settings that decide which shipped files are read, and where a custom task is searched."""
@@ -98,7 +99,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
     for position, path in enumerate(args.configs):
         layers.append(_read_file(FILES_LAYER, path, position, "--config", wrong))
 
-    entries = _options(args, wrong)
+    entries = [*_options(args, wrong)]
     for text in args.sets:
         key, equals, value = text.partition("=")
         if equals and key.strip():
@@ -136,12 +137,11 @@ def _read_file(
     return settings
 
 
-def _options(args: CliArgs, wrong: list[Diagnostic]) -> list[tuple[str, str, str]]:
+def _options(args: CliArgs, wrong: list[Diagnostic]) -> Iterator[tuple[str, Any, str]]:
     """Key, text and argument of each option that stands for a setting, but for --set.
 
     The error of a folder without a model is added to `wrong`.
     """
-    entries = []
     if args.model is not None:
         family, size = split_model_name(args.model)
         settings = {_FAMILY: family}
@@ -156,31 +156,16 @@ def _options(args: CliArgs, wrong: list[Diagnostic]) -> list[tuple[str, str, str
                 wrong += error.diagnostics
                 settings = {}
         for key, text in settings.items():
-            entries.append((key, text, f"--model {args.model}"))
+            yield key, text, f"--model {args.model}"
     if args.mode is not None and args.mode_file is None:  # --mode NAME, --fast, --stage NAME
-        argument = args.mode_option
-        if argument == "--mode":
-            argument = f"--mode {args.mode}"
-        entries.append(("mode", args.mode, argument))
+        is_named = args.mode_option == "--mode"
+        yield "mode", args.mode, f"--mode {args.mode}" if is_named else args.mode_option
     if args.engine is not None:
-        entries.append((_ENGINE, args.engine, f"--engine {args.engine}"))
-    for key, (option, text) in args.options.items():
-        typed = text
-        if key == DATA_PATH and text.startswith('["'):  # several, as the parser joins them
-            typed = text[2:-2].replace('", "', f" {option} ")
-        entries.append((key, text, option if text == "true" else f"{option} {typed}"))
-    return entries
-
-
-def _with_value(setting: Setting, info: SettingInfo | None) -> Setting:
-    """An argument with the value of its text: as typed if the setting is a text, else YAML.
-
-    The brackets of a list of texts may be left out. Raises Unreadable.
-    """
-    text = setting.value
-    if setting.origin.layer != CLI_LAYER or not isinstance(text, str):
-        return setting
-    return Setting(read_text(info, text), setting.origin)
+        yield _ENGINE, args.engine, f"--engine {args.engine}"
+    for key, (option, *texts) in args.options.items():
+        typed = " ".join(f"{option} {text}" for text in texts)
+        value = texts[0] if len(texts) == 1 else texts
+        yield key, value, option if value == "true" else typed
 
 
 def errors() -> ModuleType:
@@ -245,11 +230,12 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     highest_settings = highest(_counting(layers, base))
     family = FIRST_RUN[0]
     diagnostics: list[Diagnostic] = []
-    name = highest_settings[_FAMILY].value if _FAMILY in highest_settings else family
-    if isinstance(name, str) and is_custom(name):
-        diagnostics = _custom_task(name, highest_settings)
-    if isinstance(name, str) and not diagnostics and (name in FAMILIES or is_custom(name)):
-        family = name
+    if _FAMILY in highest_settings:
+        name = str(highest_settings[_FAMILY].value)
+        if is_custom(name):
+            diagnostics = _custom_task(name, highest_settings)
+        if name in FAMILIES or (is_custom(name) and not diagnostics):
+            family = name
     infos = setting_infos(family)
 
     # The values of the arguments, by the types of the family.
@@ -257,14 +243,16 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     readable = {}
     for key, setting in arguments.items():
         try:
-            readable[key] = _with_value(setting, infos.get(key))
+            if isinstance(setting.value, str):
+                setting = replace(setting, value=read_text(infos.get(key), setting.value))
+            readable[key] = setting
         except Unreadable as error:
             message = f"{setting.origin.where} cannot be read: {error.args[0]}"
             invalid.append(errors().about(arguments, key, message, key=None, value=None))
     users = [*files, readable]
 
     file = config_of(family).file if is_custom(family) else presets.family(family)
-    given = _given(file, infos, users, base)
+    given = _given(infos, users, base)
     counting = _counting(users, base)
     highest_settings = highest(counting)
     choice = Choice(
@@ -299,62 +287,41 @@ def _counting(users: Sequence[Values], base: Base | None) -> list[Values]:
 def _stacked(choice: Choice, counting: Sequence[Values]) -> Choice:
     """The choice of the layers that `choice` brings, below those of the user."""
     family = choice.family
-    infos = setting_infos(family)
     values = built_in(family)
     layers = []
     for layer in (*shipped_layers(choice), *counting):
-        layers.append({key: layer[key] for key in CHOICES if key in layer and key in infos})
-    stack(family, values, layers)
-    highest_of_users = highest(counting)
-
-    def valid(key: str) -> Any:
-        setting = values.get(key)
-        expected = highest_of_users.get(key, setting)
-        # An invalid value is left out of the stack, and reported by `resolve`.
-        if setting is None or expected is None or setting.origin != expected.origin:
-            return None
-        return setting.value
-
-    mode = valid("mode")
-    engine = valid(_ENGINE)
-    profile = valid(_PROFILE)
-    stages = valid(STAGES) or []
-    stage = None
-    if mode == STAGED_MODE and len(stages) == 1:
-        names = [each.name for each in declared_stages(family)]
-        stage = stages[0] if stages[0] in names else None
-    size = valid(_SIZE)
-    if replaces_size(family, choice.given.get(PRETRAINED)):
-        size = None
+        layers.append({key: layer[key] for key in CHOICES if key in layer and key in values})
+    invalid = {diagnostic.key for diagnostic in stack(family, values, layers)}
+    now: dict[str, Any] = {}
+    for key in CHOICES:
+        if key in values and key not in invalid:  # it is reported by `resolve`
+            now[key] = values[key].value
+    stages = now.get(STAGES) or []
+    is_one = now.get("mode") == STAGED_MODE and len(stages) == 1
+    engine = now.get(_ENGINE)
+    profile = now.get(_PROFILE)
     return replace(
         choice,
-        size=size,
-        mode=mode,
+        size=None if replaces_size(family, choice.given.get(PRETRAINED)) else now.get(_SIZE),
+        mode=now.get("mode"),
         engine=engine if engine in ENGINES else None,
         stages=stages,
-        stage=stage,
-        profile=profile if profile in presets.modes("profiles") else None,
+        stage=stages[0] if is_one else None,
+        profile=None if profile == "default" else profile,
     )
 
 
 def _given(
-    file: Preset, infos: Mapping[str, SettingInfo], users: Sequence[Values], base: Base | None
+    infos: Mapping[str, SettingInfo], users: Sequence[Values], base: Base | None
 ) -> dict[str, Any]:
-    """The settings with a value that have a block in the family's `file`, and an effect."""
-    blocks = []
-    for key in infos:
-        if any(line.key.startswith(f"given.{key}.") for line in file.lines):
-            blocks.append(key)
-    settings = highest(users)
-    if base is not None:
-        settings = {**base.chosen(blocks), **settings}
-    values = {}
-    for key, setting in settings.items():
-        if key in blocks and setting.value is not None:
-            values[key] = setting.value
-    return {
-        key: value for key, value in values.items() if values.keys() >= infos[key].unless.keys()
-    }
+    """The settings with a value that have a block in a family's file, and an effect."""
+    settings = highest([base.chosen(_GIVEN) if base else {}, *users])
+    given: dict[str, Any] = {}
+    for key in _GIVEN:
+        if key not in infos or key not in settings or settings[key].value is None:
+            break
+        given[key] = settings[key].value
+    return given
 
 
 def _custom_task(name: str, settings: dict[str, Setting]) -> list[Diagnostic]:
@@ -372,7 +339,7 @@ def _custom_task(name: str, settings: dict[str, Setting]) -> list[Diagnostic]:
         custom_task.add_search_folder(folder and folder.value)
         config_of(name)
     except SettingsError as error:
-        return errors.custom_task_errors(error, settings)
+        return [*errors.of_value(settings, _FAMILY, error, name)]
     home = custom_task.task_folder(name)
     if folder is None or folder.value is None or os.path.realpath(folder.value) == home:
         return []

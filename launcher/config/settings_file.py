@@ -50,10 +50,11 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
     """The settings of a tree by dotted key; a key of it may be dotted, too."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and not f".{key}".endswith(_WHOLE):
-            yield from flat(value, f"{key}.")
-        else:
+        is_value = not isinstance(value, Mapping) or f".{key}".endswith(_WHOLE)
+        if is_value or (value and CHANGES.issuperset(value)):
             yield key, value
+        else:
+            yield from flat(value, f"{key}.")
 
 
 def read_values(path: Path) -> dict[str, Any]:
@@ -67,30 +68,24 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
     `name` is the file in messages. Reads the disk. Raises SettingsError if it does not exist or is
     invalid.
     """
-    form = "YAML"
-    parse = parse_yaml
-    if path.suffix == ".json":
-        form = "JSON"
-        parse = parse_json
+    is_json = path.suffix == ".json"
+    parse = parse_json if is_json else parse_yaml
     where = f"{option} {path}"
-    value: str | None = str(path)
     allowed = None
     like = None
-    fix = None
     hint = None
     try:
-        file_stat = path.stat()
-        if not stat.S_ISREG(file_stat.st_mode) and not stat.S_ISDIR(file_stat.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             problem = "is not a regular file"
-        elif file_stat.st_size > _MAX_BYTES:
-            problem = f"has {file_stat.st_size:,} bytes, too many for settings"
+        elif status.st_size > _MAX_BYTES:
+            problem = f"has {status.st_size:,} bytes, too many for settings"
             allowed = f"at most {_MAX_BYTES:,} bytes"
         else:
             return list(parse(path.read_bytes().decode("utf-8-sig"), name or str(path)))
     except Unreadable as broken:
         cause, line, column = broken.args
-        problem = f"cannot be read as {form}: {cause}"
-        value = None
+        problem = f"cannot be read as {'JSON' if is_json else 'YAML'}: {cause}"
         where = f"{path}:{line}:{column}"
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
@@ -100,17 +95,15 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
     except FileNotFoundError:
         problem = f"does not exist ({path.absolute()})"
         like = nearest_file(path)
-        if like is not None and option.startswith("-"):
-            fix = f"{option} {shlex.quote(like)}"
     except OSError as error:
         problem = f"cannot be read: {(error.strerror or str(error)).lower()}"
     raise SettingsError.of(
         f"{path} {problem}",
-        value=value,
+        value=str(path),
         where=where,
         allowed=allowed,
         did_you_mean=like,
-        fix=fix,
+        fix=f"{option} {shlex.quote(like)}" if like and option.startswith("-") else None,
         replaces=(f"{option} {path}",),
         hint=hint,
     )
@@ -175,22 +168,32 @@ def parse_json(text: str, name: str = "") -> Iterator[Line]:
 def parse_yaml(text: str, name: str = "") -> Iterator[Line]:
     """The settings of a document of the file `name`. Raises Unreadable, and SettingsError."""
     root = _compose(text)
-    if isinstance(root, yaml.MappingNode):
-        return _Reader(name).lines(root, "", 1)
-    is_plain = isinstance(root, yaml.ScalarNode) and not root.style
-    if root is None or (is_plain and _WORDS.get(root.value, root) is None):
-        return iter(())
-    raise SettingsError.of(
-        f"{name} holds no settings: its root is not a mapping",
-        where=f"{name}:{root.start_mark.line + 1}",
-        allowed="keys with values, for example  optim: {lr: 1e-3}",
-    )
+    reader = _Reader()
+    tree = None if root is None else reader.value(root)
+    if tree is None:
+        return
+    if not isinstance(tree, dict):
+        raise SettingsError.of(
+            f"{name} holds no settings: its root is not a mapping",
+            where=f"{name}:{root.start_mark.line + 1}",
+            allowed="keys with values, for example  optim: {lr: 1e-3}",
+        )
+    for key, value in flat(tree):
+        number, *others = reader.numbers[key]
+        if others:  # both nested and dotted
+            raise SettingsError.of(
+                f"{key} is set twice, first in {name}:{number}",
+                key=key,
+                where=f"{name}:{others[0]} {key}",
+                hint="remove one of them",
+            )
+        yield Line(key, value, f"{name}:{number}")
 
 
 def parse_yaml_value(text: str) -> Any:
     """The value of `text` as YAML: `1e-6`, `on`, `[0.9, 0.95]`. Raises Unreadable."""
     root = _compose(text)
-    return None if root is None else _Reader("").value(root, 0)
+    return None if root is None else _Reader().value(root)
 
 
 def _compose(text: str) -> Any:
@@ -217,59 +220,35 @@ def _compose(text: str) -> Any:
 class _Reader:
     """Reads the nodes of one document; an alias counts as many values as it stands for."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self) -> None:
+        self.numbers: dict[str, list[int]] = {}
+        """The lines of each dotted key, from 1."""
         self._count = 0
-        self._lines: dict[str, int] = {}
 
-    def lines(self, node: yaml.MappingNode, prefix: str, depth: int) -> Iterator[Line]:
-        """The settings of a section; an empty one has none."""
-        for key, mark, child in self._pairs(node, depth):
-            dotted = f"{prefix}{key}"
-            if self._is_section(dotted, child):
-                yield from self.lines(child, f"{dotted}.", depth + 1)
-                continue
-            where = f"{self._name}:{mark.line + 1}"
-            if dotted in self._lines:  # both nested and dotted
-                message = f"{dotted} is set twice, first in {self._name}:{self._lines[dotted]}"
-                place = f"{where} {dotted}"
-                raise SettingsError.of(message, key=dotted, where=place, hint="remove one of them")
-            self._lines[dotted] = mark.line + 1
-            yield Line(dotted, self.value(child, depth + 1), where)
-
-    def _is_section(self, dotted: str, node: Any) -> bool:
-        """Whether a node holds settings, and is not the value of one: a mapping, or a change."""
-        if not isinstance(node, yaml.MappingNode) or f".{dotted}".endswith(_WHOLE):
-            return False
-        names = {str(key.value) for key, _ in node.value}
-        return not names or not names <= CHANGES
-
-    def value(self, node: Any, depth: int) -> Any:
-        """The value of a node. Raises Unreadable."""
+    def value(self, node: Any, path: str = "", depth: int = 0) -> Any:
+        """The value of a node, which is below the dotted `path`. Raises Unreadable."""
         self._weigh(node, depth)
         if isinstance(node, yaml.MappingNode):
-            return {k: self.value(child, depth + 1) for k, _, child in self._pairs(node, depth)}
+            tree = {}
+            for key, child in node.value:
+                mark = key.start_mark
+                if not isinstance(key, yaml.ScalarNode):
+                    raise _at("a key that is not a scalar", mark)
+                numbers = self.numbers.setdefault(f"{path}{key.value}", [])
+                if key.value in tree:
+                    problem = f"the key '{key.value}' is set twice, first in line {numbers[-1]}"
+                    raise _at(problem, mark)
+                numbers.append(mark.line + 1)
+                tree[key.value] = self.value(child, f"{path}{key.value}.", depth + 1)
+            return tree
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, depth + 1) for item in node.value]
+            return [self.value(item, f"{path}[].", depth + 1) for item in node.value]
         if node.style:  # quoted, or a block of text
             return node.value
         try:
             return parse_yaml_scalar(node.value)
         except ValueError as error:
             raise _at(str(error), node.start_mark) from None
-
-    def _pairs(self, node: yaml.MappingNode, depth: int) -> Iterator[tuple[str, Any, Any]]:
-        """Each key with its place, and the node of its value."""
-        self._weigh(node, depth)
-        first: dict[str, int] = {}
-        for key, child in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise _at("a key that is not a scalar", key.start_mark)
-            if key.value in first:
-                problem = f"the key '{key.value}' is set twice, first in line {first[key.value]}"
-                raise _at(problem, key.start_mark)
-            first[key.value] = key.start_mark.line + 1
-            yield key.value, key.start_mark, child
 
     def _weigh(self, node: Any, depth: int) -> None:
         self._count += 1

@@ -291,7 +291,9 @@ def _receive(
     since = time.monotonic()
     before = 0
     with progress(f"{target.name}, MB", total // 10**6 or None) as update:
-        for piece in _pieces(response):
+        # Without a wait for a whole piece; an old urllib3 waits.
+        read_some = getattr(response.raw, "read1", response.raw.read)
+        for piece in iter(partial(read_some, _PIECE_BYTES, decode_content=True), b""):
             out.write(piece)
             count = out.tell()
             if time.monotonic() - since > settings.timeout_s:
@@ -305,12 +307,6 @@ def _receive(
                 )
             update(count // 10**6)
     return out.tell() >= total
-
-
-def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """What arrives, without a wait for a whole piece; an old urllib3 waits."""
-    read_some = getattr(response.raw, "read1", response.raw.read)
-    return iter(partial(read_some, _PIECE_BYTES, decode_content=True), b"")
 
 
 def check_redirect(

@@ -26,7 +26,7 @@ GUESSES = {
     "--model https://huggingface.co/Qwen/Qwen3-0.6B": QWEN,
     "--model Qwen/Qwen3-0.6B:main": QWEN,
     "--model_name_or_path Qwen/Qwen3-0.6B": "--model Qwen/Qwen3-0.6B",
-    "--model langauge": "--model language",
+    "--model langauge:tiny": "--model language:tiny",
     "language:tiny": "--model language:tiny",
     "--from runs/mine": "--model runs/mine",
     # Data.
