@@ -64,9 +64,9 @@ def _open(
     """Cached by the identity of the file. Raises DataError, OSError."""
     is_edf = path.suffix.lower() in edf.SUFFIXES
     pauses_s: Sequence[float] = ()
-    if is_edf:
-        channels, pauses_s = edf.read_file(path, unit)
     with recording_errors(path) as notes:
+        if is_edf:
+            channels, pauses_s = edf.read_file(path, unit)
         raw, note = _raw(path)
         _check_length(raw, path)
         if not is_edf:
