@@ -82,8 +82,8 @@ def _open(
         is_rate = 0 < rate < inf and isclose(raw.info["sfreq"], rate, rel_tol=_SAME_RATE)
         if not is_rate or not raw.n_times:
             raise ValueError(f"{raw.n_times} samples at {rate:g} Hz")
-        for channel, name in zip(channels, raw.ch_names, strict=True):
-            channel.is_bad = name in raw.info["bads"]
+        for channel in channels:
+            channel.is_bad = channel.name in raw.info["bads"]
             if not isclose(channel.rate_hz, rate, rel_tol=_SAME_RATE):
                 channel.problem = (
                     f"is sampled at {channel.rate_hz:g} Hz, "
