@@ -43,7 +43,10 @@ class _Signal(NamedTuple):
     """In a record."""
 
 
-def read_file(path: Path, unit: str | None) -> tuple[list[Channel], Sequence[float]]:
+def read_file(
+    path: Path,
+    unit: str | None,
+) -> tuple[list[Channel], Sequence[float]]:
     """The channels of a file, and when the program of BioSemi went on after a pause, in seconds.
 
     Without the channels of annotations. `unit`: of channels that name none. Reads the disk. Raises
@@ -95,11 +98,22 @@ def _read_signals(file: BinaryIO, count: int) -> list[_Signal]:
     fields = [[_text(file.read(width)) for _ in range(count)] for width in _WIDTHS]
     signals = []
     for label, _, unit, *limits, _, samples in zip(*fields, strict=True):
-        signals.append(_Signal(label, unit.replace("μ", "µ"), limits, int(samples)))
+        signal = _Signal(
+            label,
+            unit.replace("μ", "µ"),
+            limits,
+            int(samples),
+        )
+        signals.append(signal)
     return signals
 
 
-def _records(path: Path, begin: int, count: int, size: int) -> ndarray:
+def _records(
+    path: Path,
+    begin: int,
+    count: int,
+    size: int,
+) -> ndarray:
     """The `count` records [record, byte] of `size` bytes after the header, mapped from the disk.
 
     Raises ValueError if the file has another length.
@@ -113,7 +127,11 @@ def _records(path: Path, begin: int, count: int, size: int) -> ndarray:
     return np.memmap(path, np.uint8, "r", begin, (records, size))
 
 
-def _check_starts(notes: ndarray, record_s: float, rate_hz: float) -> None:
+def _check_starts(
+    notes: ndarray,
+    record_s: float,
+    rate_hz: float,
+) -> None:
     """Raise ValueError if a record does not begin where the one before ends, up to half a sample.
 
     `notes` [record, byte]: the annotations, of which the first of a record is its start.
