@@ -148,7 +148,7 @@ def save_split(
     splits: Groups,
     folder: Path,
     replace: bool = False,
-    rule: SplitRule | None = None,
+    rule: SplitRule = SplitRule(0.0),
 ) -> None:
     """Write the split, and what of `rule` a later start needs, or check that it is there.
 
@@ -169,14 +169,13 @@ def save_split(
             hint="start a new run with  --out DIR",
         )
     saved: dict[str, Any] = {"digest": digest}
-    if rule is not None and rule.fold is not None:
+    if rule.fold is not None:
         saved["fold"] = rule.fold
-    if rule is not None and rule.earlier:
+    if rule.earlier:
         present = set().union(*splits.values())
         saved["earlier"] = {group: side for group, side in rule.earlier.items() if group in present}
     saved["counts"] = {name: len(groups) for name, groups in splits.items()}
-    for name, groups in splits.items():
-        saved[name] = groups
+    saved |= dict(splits)
     atomic_write(folder / SPLIT_FILE, json.dumps(saved, indent=1))
 
 

@@ -132,9 +132,11 @@ class ExternalTokenizer(Tokenizer):
         return digest.hexdigest()
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [_vector(numbers, self.size) for numbers in self._encoded(texts)["input_ids"]]
+
+    def _encoded(self, texts: Sequence[str], **options: bool) -> Any:
         with subwords.encode_errors(str(self.folder)):
-            numbers = self.inner(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        return [_vector(n, self.size) for n in numbers]
+            return self.inner(list(texts), add_special_tokens=False, verbose=False, **options)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.inner.decode(list(map(int, tokens)), skip_special_tokens=True)
@@ -168,13 +170,7 @@ class ExternalTokenizer(Tokenizer):
                 where=str(self.folder),
                 allowed=f"for conversations, a tokenizer with a {TOKENIZER_FILE}",
             )
-        with subwords.encode_errors(str(self.folder)):
-            encodings = self.inner(
-                list(texts),
-                add_special_tokens=False,
-                return_offsets_mapping=True,
-                verbose=False,
-            )
+        encodings = self._encoded(texts, return_offsets_mapping=True)
         numbers = encodings["input_ids"]
         parts = []
         for ids, offsets, edges in zip(numbers, encodings["offset_mapping"], cuts, strict=True):

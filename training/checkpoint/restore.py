@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from gearshift.engines.base import Piece
-from gearshift.training.agreement import attempt
 from gearshift.training.callbacks.base import Facts
 from gearshift.training.checkpoint.block_reads import BlockReads
 from gearshift.training.checkpoint.manifest import (
@@ -18,6 +17,7 @@ from gearshift.training.checkpoint.manifest import (
     CheckpointError,
     check_files,
 )
+from gearshift.training.checkpoint.reader import on_all_ranks
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
 if TYPE_CHECKING:
@@ -161,19 +161,4 @@ def _slots(checkpoint: Checkpoint, state: State) -> tuple[Facts, Facts]:
 
 
 def _together(world: World, action: Callable[[], None]) -> None:
-    """Run `action` on all ranks; if it fails on one, all raise CheckpointError or its subclass."""
-    is_damaged = False
-
-    def note_damage() -> None:
-        nonlocal is_damaged
-        try:
-            action()
-        except CheckpointDamaged:
-            is_damaged = True
-            raise
-
-    _, error = attempt(world, note_damage, CheckpointError, OSError)
-    if error is not None:
-        if world.agree(int(is_damaged)):
-            raise CheckpointDamaged(error)
-        raise CheckpointError(error)
+    on_all_ranks(world, action, CheckpointDamaged)

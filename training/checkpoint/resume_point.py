@@ -16,16 +16,13 @@ from gearshift.training.checkpoint.manifest import (
     CheckpointFile,
     CheckpointUnreadable,
 )
-from gearshift.training.checkpoint.reader import Checkpoint
+from gearshift.training.checkpoint.reader import Checkpoint, on_all_ranks
 from gearshift.training.train_plan import Fit, StartSteps
 
 if TYPE_CHECKING:
     from gearshift.engines.base import World
 
 
-# Flags that the ranks agree on
-_DAMAGED = 1
-_UNREADABLE = 2
 _SHOWN = 3  # Changed files that are named
 _DATA = {
     "samples": "{1} training samples instead of {0}",
@@ -169,25 +166,16 @@ def choose(
 
 def _verified(folder: Path, world: World, verify: bool) -> Checkpoint:
     """The checkpoint in `folder`. Raises CheckpointError on every rank."""
-    flag = 0
-    text = f"another rank cannot use {folder}"
-    try:
+
+    def verified() -> Checkpoint:
         written = manifest.read(folder)
         files = written.files
         if not verify:
             files = tuple(_heads(folder, file) for file in files)
         manifest.check_files(folder, files, world.rank, world.size)
-        checkpoint = Checkpoint(folder, written, verify)
-    except CheckpointError as error:
-        flag = _UNREADABLE if isinstance(error, CheckpointUnreadable) else _DAMAGED
-        text = str(error)
-    world.wait_for_all()
-    flags = world.agree(flag)
-    if flags & _UNREADABLE:
-        raise CheckpointUnreadable(text)
-    if flags:
-        raise CheckpointError(text)
-    return checkpoint
+        return Checkpoint(folder, written, verify)
+
+    return on_all_ranks(world, verified, CheckpointUnreadable)
 
 
 def _heads(folder: Path, file: CheckpointFile) -> CheckpointFile:

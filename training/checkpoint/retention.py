@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,11 +109,8 @@ def settle(storage: Storage, newest: Path, keep: Keep) -> None:
 
 def steps(run: Path) -> list[int]:
     """The steps of the checkpoints in `run`, complete or not. Reads the disk."""
-    folder = run / CHECKPOINTS
-    if not folder.is_dir():
-        return []
     numbers = []
-    for entry in folder.iterdir():
+    for entry in (run / CHECKPOINTS).glob("step-*"):
         step = manifest.step_of(entry.name)
         if step is not None and not entry.is_symlink():
             numbers.append(step)
@@ -151,12 +149,8 @@ def set_aside(storage: Storage, after_step: int, damaged: Collection[int] = ()) 
         folder = run / CHECKPOINTS / manifest.step_folder(step)
         kind = "damaged" if step in damaged else "superseded"
         name = f"{kind}-{folder.name}"
-        aside = folder.with_name(name)
-        number = 1
-        while aside.exists():
-            number += 1
-            aside = folder.with_name(f"{name}-{number}")
-        folder.rename(aside)
+        names = chain([name], (f"{name}-{number}" for number in count(2)))
+        folder.rename(next(path for path in map(folder.with_name, names) if not path.exists()))
         sync(folder.parent)
 
 

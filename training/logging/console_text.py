@@ -98,7 +98,8 @@ def describe(kind: str, facts: Facts) -> tuple[str, str] | None:
     """Label and text of an event that every user wants to see; None: it is for the log only."""
     if "is_end" in facts or facts.get("is_refit"):
         return None
-    label, form = _OTHERS.get(kind, (WARNING, _WARNINGS.get(kind)))
+    label = _LABELS.get(kind, WARNING)
+    form = _TEXTS.get(kind)
     if form is None:
         return None
     if not isinstance(form, str):
@@ -116,10 +117,7 @@ def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None)
     text = f"{length} in {duration(outcome.wall_s)}"
     if outcome.reason not in ("", FINISHED.reason):  # which the steps tell
         text += f"; {outcome.reason}"
-    label: str = outcome.status
-    if label == "completed":
-        label = "finished"
-    rows = [(label, text)]
+    rows = [("finished" if outcome.status == "completed" else outcome.status, text)]
     best = outcome.best
     if best is not None:
         rows.append(("best", render_best(best)))
@@ -140,13 +138,10 @@ def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None)
 
     peaks = []
     for side, count in outcome.peak_memory_bytes.items():
-        if count is None:
-            continue
-        peak = f"{side} {size(count)}"
-        expected = (predicted or {}).get(side)
-        if expected is not None:
-            peak += f" (predicted: {size(expected)})"
-        peaks.append(peak)
+        if count is not None:
+            expected = (predicted or {}).get(side)
+            note = "" if expected is None else f" (predicted: {size(expected)})"
+            peaks.append(f"{side} {size(count)}{note}")
     if peaks:
         rows.append(("memory", "at most " + ", ".join(peaks)))
     return [render_row(*row) for row in rows]
@@ -205,9 +200,20 @@ def _resumed(facts: Facts) -> str:
 
 WARNING = "warning"
 """The label of an event that needs attention."""
-# Text by kind of event, of others with their label. Braces hold a fact, or `use`; a function
-# renders more.
-_WARNINGS: Mapping[str, str | Callable[[Facts], str]] = {
+# Labels by kind of event; of all others WARNING.
+_LABELS = {
+    "resumed": "resumed",
+    "experience_trained": "experience",
+    "shares": "shares",
+    "fitted": "length",
+    "best_loaded": "weights",
+    "advice": "advice",
+    "profiled": "profile",
+    "control": "control",
+    "tracked": "{by}",
+}
+# Braces hold a fact, or `use`; a function renders more.
+_TEXTS: Mapping[str, str | Callable[[Facts], str]] = {
     "warning": "{text}",
     "signal": _signal,
     "deadline": "--for reached: saving and stopping after this step",
@@ -226,18 +232,13 @@ _WARNINGS: Mapping[str, str | Callable[[Facts], str]] = {
     "smaller_micro_batch": (
         "micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays"
     ),
-}
-_OTHERS: Mapping[str, tuple[str, str | Callable[[Facts], str]]] = {
-    "resumed": ("resumed", _resumed),
-    "experience_trained": ("experience", _experience),
-    "shares": ("shares", _shares),
-    "fitted": ("length", "{total_steps} steps take {time_s:.4g} s, at {step_s:.3g} s a step"),
-    "best_loaded": ("weights", "loaded from the best step, {step}"),
-    "advice": ("advice", "{seen}: {cause}; fix:  {fix}"),
-    "profiled": (
-        "profile",
-        "{trace}: {steps} steps from {first_step}; open it in https://ui.perfetto.dev",
-    ),
-    "control": ("control", "{text}"),
-    "tracked": ("{by}", "{text}"),
+    "resumed": _resumed,
+    "experience_trained": _experience,
+    "shares": _shares,
+    "fitted": "{total_steps} steps take {time_s:.4g} s, at {step_s:.3g} s a step",
+    "best_loaded": "loaded from the best step, {step}",
+    "advice": "{seen}: {cause}; fix:  {fix}",
+    "profiled": "{trace}: {steps} steps from {first_step}; open it in https://ui.perfetto.dev",
+    "control": "{text}",
+    "tracked": "{text}",
 }

@@ -229,13 +229,11 @@ class LimitEnforcer(Callback):
                 text = f"limits.{name} cannot act: this machine reports no {name}"
                 self._emit("warning", {"text": text})
         if "disk" in _over(reading, self._critical):
-            self._limits["disk"] = None
             self._critical["disk"] = None
-            self._emit("limit_given_up", {"over": ["disk"], **reading})
+            self._ignore("limit_given_up", ["disk"], reading)
         exceeded = _over(reading, self._limits)
         if exceeded:
-            self._limits |= dict.fromkeys(exceeded)
-            self._emit("limit_exceeded_at_start", {"over": exceeded, **reading})
+            self._ignore("limit_exceeded_at_start", exceeded, reading)
         self._monitor.start()
 
     def step(self, step: Step) -> Action:
@@ -266,8 +264,7 @@ class LimitEnforcer(Callback):
         over = _over(reading, self._limits)
         if "disk" in over:  # a warning only
             over.remove("disk")
-            self._limits["disk"] = None
-            self._emit("disk_filling", {"over": ["disk"], **reading})
+            self._ignore("disk_filling", ["disk"], reading)
         over = [*dict.fromkeys([*over, *critical])]
         if not over:
             self._warnings = 0
@@ -295,9 +292,13 @@ class LimitEnforcer(Callback):
         if fatal:
             self._emit("pressure", {"over": fatal, **reading})
             return Action.LIMIT_EXCEEDED | Action.SAVE
-        self._limits |= dict.fromkeys(over)
-        self._emit("limit_given_up", {"over": over, **reading})
+        self._ignore("limit_given_up", over, reading)
         return Action.NOTHING
+
+    def _ignore(self, kind: str, names: Sequence[str], reading: Reading) -> None:
+        """Watch the limits of `names` no more, and tell it."""
+        self._limits |= dict.fromkeys(names)
+        self._emit(kind, {"over": names, **reading})
 
     def _next_relief(self, over: Sequence[str], is_critical: bool) -> Action:
         """The first throttling step that is left and helps a resource that is `over` its limit."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
-from gearshift.models.base import DataError
 from gearshift.models.common.recordings.recording import NO_UNIT, STIM, Channel
 
 _BEGINS = {".edf": b"0       ", ".bdf": b"\xffBIOSEMI"}
@@ -33,56 +32,6 @@ _START = re.compile(rb"([+-]\d+(?:\.\d*)?)\x14")
 """The time of a record: the first annotation in it, which has no text."""
 
 
-def read_file(path: Path, unit: str | None) -> tuple[list[Channel], Sequence[float]]:
-    """The channels of a file, and when the program of BioSemi went on after a pause, in seconds.
-
-    Without the channels of annotations. `unit`: of channels that name none. Reads the disk. Raises
-    DataError for what MNE would read wrongly: gaps, and a file that is longer or shorter than its
-    header says. Source: Kemp and Olivan, European data format 'plus' (EDF+), 2003; the page of
-    BioSemi about BDF.
-    """
-    try:
-        return _read(path, unit)
-    except ValueError as error:
-        raise DataError(
-            f"'{path.name}' cannot be read: {error}",
-            where=str(path),
-            allowed="a complete EDF or BDF recording without gaps",
-            hint="copy it again, or export it again, without gaps, from the program that recorded "
-            "it",
-        ) from None
-
-
-def _read(path: Path, unit: str | None) -> tuple[list[Channel], Sequence[float]]:
-    """As `read_file`. Raises ValueError."""
-    is_bdf = path.suffix.lower() == ".bdf"
-    width = 3 if is_bdf else 2
-    header = _read_header(path)
-    record = width * sum(signal.samples for signal in header.signals)
-    content = _records(path, header.size, header.records, record)
-
-    channels = []
-    parts: dict[str, ndarray] = {}
-    begin = 0
-    for signal in header.signals:
-        if signal.label[3:] != " Annotations":
-            channels.append(_channel(signal, unit, signal.samples / header.seconds))
-        end = begin + width * signal.samples
-        parts.setdefault(signal.label.upper(), content[:, begin:end])
-        begin = end
-    fastest_hz = max((channel.rate_hz for channel in channels), default=0)
-    if not fastest_hz > 0:
-        raise ValueError("it has no signal, only annotations")
-
-    nothing = content[:, :0]
-    if header.has_gaps:  # MNE would join its records without a look at their times
-        notes = parts.get("BDF ANNOTATIONS" if is_bdf else "EDF ANNOTATIONS", nothing)
-        _check_starts(notes, header.seconds, fastest_hz)
-    status = parts.get(_STATUS, nothing)
-    has_status = is_bdf and status.size > 0
-    return channels, _epoch_starts(status, header.seconds) if has_status else []
-
-
 class _Signal(NamedTuple):
     """What a header says of a signal."""
 
@@ -94,45 +43,77 @@ class _Signal(NamedTuple):
     """In a record."""
 
 
-class _Header(NamedTuple):
-    """A header without what is the same for all files."""
+def read_file(
+    path: Path,
+    unit: str | None,
+) -> tuple[list[Channel], Sequence[float]]:
+    """The channels of a file, and when the program of BioSemi went on after a pause, in seconds.
 
-    size: int
-    records: int
-    """How many there are; -1 in a file that was not closed."""
-    seconds: float
-    """Of a record."""
-    has_gaps: bool
-    """Whether it says so of its records."""
-    signals: list[_Signal]
-
-
-def _read_header(path: Path) -> _Header:
-    """Read the header of a file. Raises ValueError."""
+    Without the channels of annotations. `unit`: of channels that name none. Reads the disk. Raises
+    ValueError for what MNE would read wrongly: gaps, and a file that is longer or shorter than its
+    header says. Source: Kemp and Olivan, European data format 'plus' (EDF+), 2003; the page of
+    BioSemi about BDF.
+    """
     suffix = path.suffix.lower()
+    is_bdf = suffix == ".bdf"
+    width = 3 if is_bdf else 2
     with path.open("rb") as file:
         head = file.read(_HEAD)
         if not head.startswith(_BEGINS[suffix]):
             raise ValueError(f"it does not begin as a {suffix} file")
         size = int(head[184:192])
+        record_s = float(head[244:252])
         count = int(head[252:256])
-        header = _Header(
-            size,
-            records=int(head[236:244]),
-            seconds=float(head[244:252]),
-            has_gaps=head[192:197] in (b"EDF+D", b"BDF+D"),
-            signals=[],
-        )
         is_valid = size == _HEAD * (count + 1) and 0 < count < 10_000
-        if not is_valid or not 0 < header.seconds < 1e6:
+        if not is_valid or not 0 < record_s < 1e6:
             raise ValueError("its header is damaged")
-        fields = [[_text(file.read(width)) for _ in range(count)] for width in _WIDTHS]
+        signals = _read_signals(file, count)
+    record = width * sum(signal.samples for signal in signals)
+    content = _records(path, size, int(head[236:244]), record)
+
+    channels = []
+    parts: dict[str, ndarray] = {}
+    begin = 0
+    for signal in signals:
+        if signal.label[3:] != " Annotations":
+            channels.append(_channel(signal, unit, signal.samples / record_s))
+        end = begin + width * signal.samples
+        parts.setdefault(signal.label.upper(), content[:, begin:end])
+        begin = end
+    fastest_hz = max((channel.rate_hz for channel in channels), default=0)
+    if not fastest_hz > 0:
+        raise ValueError("it has no signal, only annotations")
+
+    nothing = content[:, :0]
+    if head[192:197] in (b"EDF+D", b"BDF+D"):  # MNE would join records without a look at times
+        notes = parts.get("BDF ANNOTATIONS" if is_bdf else "EDF ANNOTATIONS", nothing)
+        _check_starts(notes, record_s, fastest_hz)
+    status = parts.get(_STATUS, nothing)
+    has_status = is_bdf and status.size > 0
+    return channels, _epoch_starts(status, record_s) if has_status else []
+
+
+def _read_signals(file: BinaryIO, count: int) -> list[_Signal]:
+    """The second part of a header. Raises ValueError."""
+    fields = [[_text(file.read(width)) for _ in range(count)] for width in _WIDTHS]
+    signals = []
     for label, _, unit, *limits, _, samples in zip(*fields, strict=True):
-        header.signals.append(_Signal(label, unit.replace("μ", "µ"), limits, int(samples)))
-    return header
+        signal = _Signal(
+            label,
+            unit.replace("μ", "µ"),
+            limits,
+            int(samples),
+        )
+        signals.append(signal)
+    return signals
 
 
-def _records(path: Path, begin: int, count: int, size: int) -> ndarray:
+def _records(
+    path: Path,
+    begin: int,
+    count: int,
+    size: int,
+) -> ndarray:
     """The `count` records [record, byte] of `size` bytes after the header, mapped from the disk.
 
     Raises ValueError if the file has another length.
@@ -146,7 +127,11 @@ def _records(path: Path, begin: int, count: int, size: int) -> ndarray:
     return np.memmap(path, np.uint8, "r", begin, (records, size))
 
 
-def _check_starts(notes: ndarray, record_s: float, rate_hz: float) -> None:
+def _check_starts(
+    notes: ndarray,
+    record_s: float,
+    rate_hz: float,
+) -> None:
     """Raise ValueError if a record does not begin where the one before ends, up to half a sample.
 
     `notes` [record, byte]: the annotations, of which the first of a record is its start.

@@ -64,9 +64,9 @@ def _open(
     """Cached by the identity of the file. Raises DataError, OSError."""
     is_edf = path.suffix.lower() in edf.SUFFIXES
     pauses_s: Sequence[float] = ()
-    if is_edf:
-        channels, pauses_s = edf.read_file(path, unit)
     with recording_errors(path) as notes:
+        if is_edf:
+            channels, pauses_s = edf.read_file(path, unit)
         raw, note = _raw(path)
         _check_length(raw, path)
         if not is_edf:
@@ -82,8 +82,8 @@ def _open(
         is_rate = 0 < rate < inf and isclose(raw.info["sfreq"], rate, rel_tol=_SAME_RATE)
         if not is_rate or not raw.n_times:
             raise ValueError(f"{raw.n_times} samples at {rate:g} Hz")
-        for channel, name in zip(channels, raw.ch_names, strict=True):
-            channel.is_bad = name in raw.info["bads"]
+        for channel in channels:
+            channel.is_bad = channel.name in raw.info["bads"]
             if not isclose(channel.rate_hz, rate, rel_tol=_SAME_RATE):
                 channel.problem = (
                     f"is sampled at {channel.rate_hz:g} Hz, "
