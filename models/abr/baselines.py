@@ -72,14 +72,22 @@ def _score(
     true = held_out["label"]
     if not len(labels) or not len(true):
         return term, None
-    labels = np.eye(CLASSES)[labels] if term == "class" else labels[:, None]
-    guessed = _guess(term, inputs, labels.astype(np.float32), train, held_out)
+    if inputs:
+        targets = np.eye(CLASSES)[labels] if term == "class" else labels[:, None]
+        known = _joined(train, inputs)
+        splits = known.shape[1]
+        # Of classes fewer, which makes trees differ more.
+        if term in ("class", "exists"):
+            splits = max(STATIC, splits // 3)
+        guessed = forest(known, targets.astype(np.float32), _joined(held_out, inputs), splits)
+    else:
+        # The median has the smallest mean absolute error.
+        guessed = np.full((len(true), 1), np.median(labels))
     if term == "class":
         # Without input, the better of two guesses.
         if not inputs:
             return "val_macro_f1", chance_macro_f1(true)
-        cells = true * CLASSES + guessed.argmax(1)
-        confusion = np.bincount(cells, minlength=CLASSES**2)
+        confusion = np.bincount(true * CLASSES + guessed.argmax(1), minlength=CLASSES**2)
         scores = macro_f1(torch.from_numpy(confusion).view(CLASSES, CLASSES))
         return "val_macro_f1", scores["val_macro_f1"]
     if term == "exists":
@@ -88,25 +96,6 @@ def _score(
         counts = np.bincount(cells, minlength=2 * len(values))
         return "val_exists_auroc", auroc(*torch.from_numpy(counts).view(2, -1))
     return MEANS[term], float(np.abs(guessed[:, 0] - true).mean())
-
-
-def _guess(
-    term: str,
-    inputs: tuple[str, ...],
-    labels: Array,
-    train: Columns,
-    held_out: Columns,
-) -> Array:
-    """What a method makes of the responses `held_out`, [row, output]."""
-    if not inputs:
-        # The median has the smallest mean absolute error.
-        return np.tile(np.median(labels, axis=0), (len(held_out["static"]), 1))
-    known = _joined(train, inputs)
-    splits = known.shape[1]
-    # Of classes fewer, which makes trees differ more.
-    if term in ("class", "exists"):
-        splits = max(STATIC, splits // 3)
-    return forest(known, labels, _joined(held_out, inputs), splits)
 
 
 def _joined(columns: Columns, names: tuple[str, ...]) -> Array:

@@ -291,8 +291,8 @@ class Network(HasFrozenParts):
                 "threshold_head": ThresholdHead(size),
             }
         )
-        for name, tensor in statistics.tensors().items():
-            self.register_buffer(name, tensor)
+        for name, value in vars(statistics).items():
+            self.register_buffer(name, torch.tensor(value))
         initialize_weights(self, keep_bias=self.input)
         self.terms = tuple(terms)
         self._single_heads = [name for name in terms if name not in PEAK]

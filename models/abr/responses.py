@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import sha256
 from math import isfinite, nan
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +16,6 @@ from gearshift.models.abr.config import CLASSES, POINTS, Data
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.family import load_facts, save_facts
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 Signal = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -214,12 +209,6 @@ class Statistics:
     """Mean and standard deviation, in dB."""
     class_weight: tuple[float, ...] = (1.0,) * CLASSES
     """Inversely proportional to the class frequency, 1 on average; 1 for absent classes."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Each value as a tensor, for the buffers of a model."""
-        import torch
-
-        return {name: torch.tensor(value) for name, value in asdict(self).items()}
 
 
 def fit(responses: Responses, train: Numbers) -> Statistics:

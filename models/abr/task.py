@@ -222,9 +222,10 @@ class AbrTask(FamilyTask):
 
     def onnx_model(self, model: Any) -> tuple[Module, Mapping[str, Tensor]]:
         """From signals in µV and facts to the outputs; of an encoder, to its features."""
-        tensors = self.statistics.tensors()
-        signal = tensors["signal_rms"] * torch.randn(8, 1, POINTS)
-        static = tensors["facts_mean"] + tensors["facts_scale"] * torch.rand(8, STATIC)
+        statistics = self.statistics
+        signal = statistics.signal_rms * torch.randn(8, 1, POINTS)
+        scale = torch.tensor(statistics.facts_scale)
+        static = torch.tensor(statistics.facts_mean) + scale * torch.rand(8, STATIC)
         return UnscaledNetwork(model, self.stage == "encoder"), {"signal": signal, "static": static}
 
     def facts(self) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from gearshift.models.base import DataError, Groups, SplitName
 from gearshift.models.common.data_reports import listed
-from gearshift.models.common.split import SPLITS, SplitRule, split_groups
+from gearshift.models.common.split import SPLITS, SplitRule, held_out, split_groups
 from gearshift.models.event_seg.readers.recording import EventRecording
 
 _ENDING = "_data"
@@ -122,18 +122,16 @@ def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, ra
     starts, stops = recording.windows.T
     count = len(starts)
     duration = (stops[-1] - starts[0]) / recording.second
-    held_out = max(1, int(share * count + 1e-9))
-    first_test = count - held_out
+    size = held_out(count, share)
+    first_test = count - size
     gap = 0.0
     gap_text = "1 window"
     if duration >= _LONG * GAP_S:
         gap = GAP_S * recording.second
         gap_text = f"{GAP_S:g} s"
     last_val = _before(stops, starts[first_test], gap)
-    first_val = last_val - held_out + 1
-    last_train = -1
-    if first_val > 0:
-        last_train = _before(stops, starts[first_val], gap)
+    first_val = max(0, last_val - size + 1)
+    last_train = _before(stops, starts[first_val], gap)
     if last_train < 0:
         raise DataError(
             f"'{recording.name}' is too short to split by time: {count} windows in "

@@ -82,7 +82,16 @@ class Windows:
         if self.rules.control == "noise":
             # The count of another window: the own count would reveal the share of foreground.
             count = len(self._events(self._other_window(index, rng)))
-            events = self._noise(start, stop, count, rng)
+            since = np.sort(rng.uniform(0, float(stop - start), count))
+            t = start + since.astype(start.dtype)  # which may be integer microseconds
+            t = t[t < stop]  # the sum may be rounded up
+            height, width = self.grid
+            events = Events(
+                t,
+                y=rng.integers(0, height, len(t), dtype=np.int32),
+                x=rng.integers(0, width, len(t), dtype=np.int32),
+                p=rng.choice(np.array([-1, 1], np.int8), len(t)),
+            )
         if self.is_cropped:
             top, left = corner
             moved = replace(events, x=events.x - left, y=events.y - top)
@@ -97,19 +106,6 @@ class Windows:
             "t1": float(stop / recording.second),
         }
         return Sample(normalize(grid), labels, meta)
-
-    def _noise(self, start: Any, stop: Any, count: int, rng: Generator) -> Events:
-        """About `count` events at random pixels and times of [start, stop)."""
-        height, width = self.grid
-        since = np.sort(rng.uniform(0, float(stop - start), count))
-        t = start + since.astype(start.dtype)  # which may be integer microseconds
-        t = t[t < stop]  # the sum may be rounded up
-        return Events(
-            t,
-            y=rng.integers(0, height, len(t), dtype=np.int32),
-            x=rng.integers(0, width, len(t), dtype=np.int32),
-            p=rng.choice(np.array([-1, 1], np.int8), len(t)),
-        )
 
     def _rng(self, index: int) -> Generator:
         return np.random.default_rng((self.rules.seed, self.fixed or 0, index))

@@ -40,7 +40,7 @@ def open_recording(
     on. Reads and writes the disk. Raises DataError.
     """
     is_mvsec = form == MVSEC
-    masks = hdf5.mask_path(path)
+    masks = path.with_name(f"{path.stem}_masks.h5")
     # The first that names the sensor does.
     sizes: dict[str, Sides | None] = {}
     # The end of each window, by its label; nothing has decoded the events yet.

@@ -105,24 +105,25 @@ def _array(
 
 
 def _times(
-    file: h5py.File,
+    path: Path,
     name: str,
     times: str,
     kinds: str,
     allowed: str,
 ) -> tuple[ndarray, Sides]:
     """The `times` of the pictures `name` in uint8, and height and width. Raises DataError."""
-    pictures = _array(file, name, allowed, 3, "u")
-    stamps = _array(file, times, allowed, 1, kinds)
-    _check(
-        len(pictures) == len(stamps) >= 2 and pictures.dtype == np.uint8,
-        file,
-        f"has {len(pictures)} {name} of {pictures.dtype}, and {len(stamps)} times",
-        f"at least 2 of uint8 with one time each: {allowed}",
-    )
-    t = stamps[:].astype(np.float64 if "f" in kinds else np.int64)
-    check_ascending(t, f"{file.filename}: {times}", f"times of {name}")
-    return t, pictures.shape[1:]
+    with opened(path) as file:
+        pictures = _array(file, name, allowed, 3, "u")
+        stamps = _array(file, times, allowed, 1, kinds)
+        _check(
+            len(pictures) == len(stamps) >= 2 and pictures.dtype == np.uint8,
+            file,
+            f"has {len(pictures)} {name} of {pictures.dtype}, and {len(stamps)} times",
+            f"at least 2 of uint8 with one time each: {allowed}",
+        )
+        t = stamps[:].astype(np.float64 if "f" in kinds else np.int64)
+        check_ascending(t, f"{path}: {times}", f"times of {name}")
+        return t, pictures.shape[1:]
 
 
 def read_frames(path: Path, has_times: bool) -> tuple[ndarray, Sides | None]:
@@ -130,9 +131,9 @@ def read_frames(path: Path, has_times: bool) -> tuple[ndarray, Sides | None]:
 
     Unless `has_times`, times are not read. Raises DataError.
     """
+    if has_times:
+        return _times(path, FRAMES, f"{FRAMES}_ts", "iuf", MVSEC)
     with opened(path) as file:
-        if has_times:
-            return _times(file, FRAMES, f"{FRAMES}_ts", "iuf", MVSEC)
         sides = None
         if hdf5.member(file, FRAMES) is not None:
             sides = _array(file, FRAMES, MVSEC, 3, "u").shape[1:]
@@ -208,15 +209,9 @@ def dsec_pieces(path: Path) -> Iterator[Events]:
             yield Events(**part)
 
 
-def mask_path(path: Path) -> Path:
-    """Path of the mask file for the recording at `path`."""
-    return path.with_name(f"{path.stem}_masks.h5")
-
-
 def read_mask_times(path: Path) -> tuple[ndarray, Sides]:
     """The times of the masks in a file, and their height and width. Raises DataError."""
-    with opened(path) as file:
-        return _times(file, "masks", "t", "iu", MASKS)
+    return _times(path, "masks", "t", "iu", MASKS)
 
 
 def read_mask(path: Path, first: int, index: int, factor: int) -> ndarray:
