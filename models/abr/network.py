@@ -295,12 +295,13 @@ class Network(HasFrozenParts):
             self.register_buffer(name, torch.tensor(value))
         initialize_weights(self, keep_bias=self.input)
         self.terms = tuple(terms)
-        self._single_heads = [name for name in terms if name not in PEAK]
         self._peak_outputs = peak.output_names
+        self._used_heads = [f"{name}_head" for name in terms if name not in PEAK]
+        if peak.output_names:
+            self._used_heads.append("peak_head")
         # What has no labels gets no gradient, and no weight decay changes it.
-        for name in ("signal", "class", "threshold"):
-            self.heads[f"{name}_head"].requires_grad_(name in terms)
-        peak.requires_grad_(bool(peak.output_names))
+        for name, head in self.heads.items():
+            head.requires_grad_(name in self._used_heads)
         for name in PEAK:
             getattr(peak, name).requires_grad_(name in terms)
 
@@ -324,9 +325,9 @@ class Network(HasFrozenParts):
             memory = features.pop()
             x = level(x, features[-1], memory, condition)
         x = self.output(x)
-        outputs = {name: self.heads[f"{name}_head"](x) for name in self._single_heads}
+        outputs = {name.removesuffix("_head"): self.heads[name](x) for name in self._used_heads}
         if self._peak_outputs:
-            columns = self.heads["peak_head"](x).float().unbind(-1)
+            columns = outputs["peak"].float().unbind(-1)
             outputs |= dict(zip(self._peak_outputs, columns, strict=True))
         # The heads predict standard deviations from the mean.
         for name in ("latency", "amplitude", "threshold"):
@@ -338,10 +339,7 @@ class Network(HasFrozenParts):
         return {term: outputs[term] for term in self.terms}
 
     def blocks(self) -> list[nn.Module]:
-        names = list(self._single_heads)
-        if self._peak_outputs:
-            names.append("peak")
-        heads = [self.heads[f"{name}_head"] for name in names]
+        heads = [self.heads[name] for name in self._used_heads]
         return [
             self.input,
             *self.encoder,

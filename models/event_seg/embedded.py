@@ -323,6 +323,6 @@ def _clip(rng: Generator, sensor: Sides, number: int) -> tuple[ndarray, ndarray,
     begin = EPOCH + 100 * number + rng.uniform(0, 1)
     t, pixel, sign = np.concatenate(parts, axis=1)
     y, x = np.divmod(pixel, sensor[1])
-    events = np.rec.fromarrays((begin + t, x, y, sign), _FIELDS)
-    events = events[np.argsort(events.t, kind="stable")]
+    events: ndarray = np.rec.fromarrays((begin + t, x, y, sign), _FIELDS)
+    events = events[np.argsort(events["t"], kind="stable")]
     return events, np.rint(frames).astype(np.uint8), begin + times[::steps]

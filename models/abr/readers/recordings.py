@@ -156,7 +156,7 @@ def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, Values
     for event in events or recording.events():
         if not event.name.lower().startswith(_NO_STIMULUS):
             kinds.setdefault(event.name, []).append(event.onset_s)
-    return {kind: np.sort(np.array(onsets)) for kind, onsets in kinds.items()}
+    return {kind: np.sort(onsets) for kind, onsets in kinds.items()}
 
 
 def _sweeps(

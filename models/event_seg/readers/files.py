@@ -120,7 +120,7 @@ def _equal_windows(path: Path, t: ndarray, window_ms: float | None) -> ndarray:
         raise DataError(
             f"the times of '{path.name}' span {count:,.3g} windows",
             where=str(path),
-            allowed=f"at most {MAX_WINDOWS:,} windows of {window_ms:.4g} ms",
+            allowed=f"at most {MAX_WINDOWS:,} windows",
         )
     return spans(t[0] + np.arange(int(count) + 1) * step)
 
@@ -134,7 +134,7 @@ def _windows_of_labels(
     """A window for each label, and the number of the mask at the end of the first one."""
     if ends[0] > t[-1] or ends[-1] <= t[0]:
         raise DataError(
-            f"labels span {ends[0]} to {ends[-1]}, events span {t[0]} to {t[-1]}",
+            f"labels span {ends[[0, -1]]}, events span {t[[0, -1]]}",
             where=str(path),
             allowed="times of frames or masks in the clock of the recording",
         )
