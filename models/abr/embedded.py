@@ -35,7 +35,11 @@ LATENCY_MS, WIDTH_MS, HEIGHT, LATER_BY_DB, SLOWING = WAVES[..., None, None]
 REFERENCE_DB = 80.0
 
 
-def latencies(level: Array, age: Array, rate: Array) -> Array:
+def latencies(
+    level: Array,
+    age: Array,
+    rate: Array,
+) -> Array:
     """Latency of each wave, in ms: longer at lower levels, with age and rate.
 
     [wave, response, 1], of columns [response, 1].
@@ -44,7 +48,11 @@ def latencies(level: Array, age: Array, rate: Array) -> Array:
     return LATENCY_MS + (REFERENCE_DB - level) * LATER_BY_DB + slower * SLOWING
 
 
-def sum_of_waves(latency: Array, height: Array, widen: Array) -> Array:
+def sum_of_waves(
+    latency: Array,
+    height: Array,
+    widen: Array,
+) -> Array:
     """The sum of the five waves, [response, 200], in µV.
 
     Each is the derivative of a Gaussian with its peak `height` at its `latency`, both
@@ -107,7 +115,12 @@ def read_patients(path: str, shares: Literal["balanced", "clinical"]) -> Respons
     count = PATIENTS[path]
     columns = cache.arrays(
         "abr",
-        {"version": VERSION, "patients": count, "shares": shares, "seed": SEED},
+        {
+            "version": VERSION,
+            "patients": count,
+            "shares": shares,
+            "seed": SEED,
+        },
         lambda: simulate(count, SHARES[shares], SEED),
     )
     names = [f"patient {number}" for number in columns["patient"]]
@@ -123,7 +136,11 @@ def read_patients(path: str, shares: Literal["balanced", "clinical"]) -> Respons
     )
 
 
-def simulate(patients: int, shares: tuple[float, ...], seed: int) -> dict[str, NDArray]:
+def simulate(
+    patients: int,
+    shares: tuple[float, ...],
+    seed: int,
+) -> dict[str, NDArray]:
     """The columns of Responses, with `patient` as a number; deterministic for its arguments.
 
     Each patient has two ears, each ear five to eight levels, each level one or two rates.

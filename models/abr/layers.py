@@ -116,7 +116,12 @@ def plain_attention(
 class GeluFeedForward(nn.Module):
     """Two linear layers with GELU between, the inner one `factor` times as wide."""
 
-    def __init__(self, width: int, factor: int, dropout: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        factor: int,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.first = nn.Linear(width, factor * width)
         self.dropout = Dropout(dropout)
@@ -181,7 +186,12 @@ class DecoderLayer(nn.Module):
         self.feed_forward = GeluFeedForward(width, 4, dropout)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, memory: Tensor, positions: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        positions: Tensor,
+    ) -> Tensor:
         """`x` [batch, time, width], `memory` [batch, other, width]; positions as in Attention."""
         normed = self.self_norm(x)
         x = x + self.dropout(self.self_attention(normed, normed, positions))
@@ -219,7 +229,12 @@ class TimeConv(nn.Conv1d):
 class ConvBlock(nn.Module):
     """Two convolutions with a ReLU between, a residual, and a layer norm."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+    ) -> None:
         super().__init__()
         middle = max(inputs, outputs)
         self.first = TimeConv(inputs, middle, kernel)
@@ -261,7 +276,11 @@ class AttentionPooling(nn.Module):
         return (share.mT @ x.to(share.dtype)).squeeze(1)
 
 
-def sinusoids(time: int, width: int, device: torch.device) -> Tensor:
+def sinusoids(
+    time: int,
+    width: int,
+    device: torch.device,
+) -> Tensor:
     """A vector for each position, [time, width], float32; `width` is even.
 
     Source: Vaswani et al., Attention Is All You Need, 2017, section 3.5.
@@ -351,7 +370,12 @@ class StateSpace(nn.Module):
     2022; A is initialized as S4D-Lin.
     """
 
-    def __init__(self, width: int, states: int, dropout: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        states: int,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.a_re = nn.Parameter(torch.full((states,), 0.5).expm1().log())  # its softplus is 0.5
         self.a_im = nn.Parameter(math.pi * torch.arange(states, dtype=torch.float32))

@@ -98,7 +98,11 @@ MEANS = {
 }
 
 
-def _counts(term: str, output: Tensor, batch: Batch) -> Tensor:
+def _counts(
+    term: str,
+    output: Tensor,
+    batch: Batch,
+) -> Tensor:
     """What a term adds: the confusion matrix [true, predicted] of classes, flat; of the existence
     two histograms of the logit, without and with wave V; else summed errors and their number.
     """

@@ -40,7 +40,12 @@ class EncoderLevel(nn.Module):
     A level that adds channels starts with a projection; any other has a residual connection.
     """
 
-    def __init__(self, inputs: int, width: int, size: Size) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        size: Size,
+    ) -> None:
         super().__init__()
         self.is_residual = inputs == width
         self.projection = TimeConv(inputs, width, 1, 2 if self.is_residual else 1)
@@ -70,7 +75,12 @@ class EncoderLevel(nn.Module):
 class Bottleneck(nn.Module):
     """A state space layer and two transformer layers, concatenated and mixed."""
 
-    def __init__(self, width: int, size: Size, kernel: str) -> None:
+    def __init__(
+        self,
+        width: int,
+        size: Size,
+        kernel: str,
+    ) -> None:
         super().__init__()
         self.state_space = StateSpace(width, size.states, size.dropout)
         self.layers = nn.ModuleList()

@@ -143,7 +143,11 @@ def build_predictions(task: Any, model: Module) -> Predictions:
     return Predictions(COLUMNS, rows, pictures)
 
 
-def _cell(columns: Estimates, name: str, row: int) -> Any:
+def _cell(
+    columns: Estimates,
+    name: str,
+    row: int,
+) -> Any:
     """The value of a column; None: there is no such column, or no finite number."""
     if name not in columns:
         return None
@@ -176,7 +180,11 @@ def level_series(responses: Responses, index: Numbers) -> list[Picture]:
     return list(pictures.values())
 
 
-def _draw_levels(responses: Responses, index: Numbers, predicted: Estimates) -> bytes:
+def _draw_levels(
+    responses: Responses,
+    index: Numbers,
+    predicted: Estimates,
+) -> bytes:
     """The PNG of the responses `index`, the highest level first."""
     levels = np.nan_to_num(responses.static[index, 1], nan=-np.inf)
     rows = []
@@ -255,7 +263,12 @@ def predict(
 
 
 @torch.no_grad()
-def _estimated(task: Any, model: Any, responses: Responses, index: Numbers) -> Estimates:
+def _estimated(
+    task: Any,
+    model: Any,
+    responses: Responses,
+    index: Numbers,
+) -> Estimates:
     """Of the responses `index` the features by an encoder, or else estimates."""
     batches: list[Estimates] = []
     for part in np.split(index, range(BATCH, len(index), BATCH)):

@@ -68,7 +68,12 @@ class AbrTask(FamilyTask):
     terms: tuple[str, ...]
     trained: TrainedOnResponses  # after setup_without_data
 
-    def __init__(self, model: Model, data: Data, context: Context) -> None:
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        context: Context,
+    ) -> None:
         """Read the settings; touches no file. Raises DataError for an invalid attention kernel."""
         super().__init__(model, data, context)
         layers.check_kernel(context.attention, context.device)
@@ -144,7 +149,12 @@ class AbrTask(FamilyTask):
         self.goal = first.goal
         self._sums = first._sums
 
-    def sample(self, number: int, given: int, draws: Draws) -> Sample:
+    def sample(
+        self,
+        number: int,
+        given: int,
+        draws: Draws,
+    ) -> Sample:
         """In control `noise-signal`, a response keeps its own examination facts."""
         return dataset.sample(
             self.records,

@@ -39,7 +39,12 @@ class Camera:
         self._threshold = np.clip(thresholds, 0.1, 0.3).astype(np.float32)
         self._fired_at = np.full(brightness.size, -np.inf, np.float32)
 
-    def observe(self, brightness: ndarray, start: float, stop: float) -> Iterator[ndarray]:
+    def observe(
+        self,
+        brightness: ndarray,
+        start: float,
+        stop: float,
+    ) -> Iterator[ndarray]:
         """Events of (start, stop], seconds, during a linear change to `brightness`.
 
         First the first event of each pixel, then the second ones.
@@ -89,7 +94,12 @@ STRIPES = (30.0, 50.0)
 class MovingShape:
     """Textured polygon or ellipse with constant velocity and rotation, reflected at the border."""
 
-    def __init__(self, rng: Generator, sensor: Sides, ground: float) -> None:
+    def __init__(
+        self,
+        rng: Generator,
+        sensor: Sides,
+        ground: float,
+    ) -> None:
         """For a background of brightness `ground`; `sensor` is height and width."""
         # Drawn in this order: another one would draw other clips.
         size = sensor[0] * sensor[1] * rng.uniform(*PERIMETER)
@@ -125,7 +135,12 @@ class MovingShape:
         """Speed of its fastest point, pixels per second."""
         return float(np.hypot(*self.velocity)) + abs(self.turn) * self.reach
 
-    def add_to(self, picture: ndarray, time: float, ego: ndarray) -> None:
+    def add_to(
+        self,
+        picture: ndarray,
+        time: float,
+        ego: ndarray,
+    ) -> None:
         """Draw the shape at `time` seconds into `picture`, for a camera of the velocity `ego`."""
         extent = np.array(picture.shape[::-1])
         around = np.mod(self.center + (self.velocity - ego) * time, 2 * extent)
@@ -191,7 +206,11 @@ class Scene:
         return np.clip(picture, 4.0, 251.0)
 
 
-def _texture(waves: ndarray, x: ndarray, y: ndarray) -> ndarray:
+def _texture(
+    waves: ndarray,
+    x: ndarray,
+    y: ndarray,
+) -> ndarray:
     total = np.zeros_like(x)
     for along_x, along_y, phase, height in waves.tolist():
         total += height * np.sin(along_x * x + along_y * y + phase)
@@ -203,7 +222,12 @@ def _direction(rng: Generator) -> ndarray:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _waves(rng: Generator, count: int, height: float, sensor: Sides) -> ndarray:
+def _waves(
+    rng: Generator,
+    count: int,
+    height: float,
+    sensor: Sides,
+) -> ndarray:
     """Waves with lengths from a tenth of the sensor height to all of it.
 
     [wave, 4]: frequency along x and y in radians per pixel, phase, amplitude.
@@ -284,7 +308,12 @@ def _events(sensor: Sides, number: int) -> array_file.Arrays:
     return {key: arrays[key][start:stop] for key in "txyp"}
 
 
-def _label(sensor: Sides, number: int, index: int, factor: int) -> ndarray:
+def _label(
+    sensor: Sides,
+    number: int,
+    index: int,
+    factor: int,
+) -> ndarray:
     return _labels(sensor, factor)[number, index]
 
 
@@ -304,7 +333,11 @@ def _find_edges(sensor: Sides, factor: int) -> array_file.Arrays:
     return {"labels": np.array(labels)}
 
 
-def _clip(rng: Generator, sensor: Sides, number: int) -> tuple[ndarray, ndarray, ndarray]:
+def _clip(
+    rng: Generator,
+    sensor: Sides,
+    number: int,
+) -> tuple[ndarray, ndarray, ndarray]:
     """The events of a clip, with fields t, x, y and p; its frames, and their times."""
     scene = Scene(rng, sensor)
     steps = int(np.ceil(scene.speed / FRAMES_PER_SECOND / STEP))

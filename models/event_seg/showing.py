@@ -60,7 +60,11 @@ def pictures(windows: Windows) -> list[Picture]:
     return drawings
 
 
-def build_predictions(model: Module, windows: Windows, device: torch.device) -> Predictions:
+def build_predictions(
+    model: Module,
+    windows: Windows,
+    device: torch.device,
+) -> Predictions:
     """Predictions and scores of windows spread over a split. One forward pass. Collective."""
     samples: list[Sample] = few_samples(windows, SHOWN)
     batch = placed(collate(samples), device)
@@ -124,7 +128,11 @@ class TrainedOnEvents:
     """Height and width."""
 
 
-def predict(task: Any, model: Module, path: Path) -> Iterator[Prediction]:
+def predict(
+    task: Any,
+    model: Module,
+    path: Path,
+) -> Iterator[Prediction]:
     """The mask of each window of the recordings at `path`, of the length of those in training.
 
     As PNG: 255 foreground, 0 background; of an encoder its features, with the cells of a grid, row

@@ -148,7 +148,11 @@ def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, ra
     return blocks, gap_text
 
 
-def _before(stops: ndarray, start: float, gap: float) -> int:
+def _before(
+    stops: ndarray,
+    start: float,
+    gap: float,
+) -> int:
     """Last window that ends `gap` before `start`, with at least one window between them."""
     ends_before_gap = np.searchsorted(stops, start - gap, side="right")
     ends_before = np.searchsorted(stops, start, side="right")

@@ -59,7 +59,12 @@ class EventSegTask(FamilyTask):
     """Share of the foreground in the labels of train and val."""
     trained: TrainedOnEvents  # after setup_without_data
 
-    def __init__(self, model: Model, data: Data, context: Context) -> None:
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        context: Context,
+    ) -> None:
         """Read the settings without disk access."""
         super().__init__(model, data, context)
         self.size = SIZES[model.size]

@@ -142,7 +142,12 @@ class Windows:
         recording, window = self._at(index)
         return recording.events(window).downsampled(self.rules.downsample, *self.grid)
 
-    def _labels(self, index: int, corner: Sides, rng: Generator) -> ndarray:
+    def _labels(
+        self,
+        index: int,
+        corner: Sides,
+        rng: Generator,
+    ) -> ndarray:
         """Those of another window if the control is shuffle."""
         if self.rules.control == "shuffle":
             index = self._other_window(index, rng)
@@ -168,7 +173,12 @@ class Windows:
         return foreground / max(1, labeled)
 
 
-def voxelize(events: Events, start: float, stop: float, shape: tuple[int, int, int]) -> ndarray:
+def voxelize(
+    events: Events,
+    start: float,
+    stop: float,
+    shape: tuple[int, int, int],
+) -> ndarray:
     """Voxel grid of `shape` (bins, height, width) for the window [start, stop), float32.
 
     With s = (bins-1)·(t-start)/(stop-start) an event adds p·max(0, 1-|b-s|) to bin b of its pixel.

@@ -199,7 +199,11 @@ def _sweeps(
     reading.left_out["sweeps_at_gaps"] += max(0, int(inside.sum()) - complete)
 
 
-def fmp(total: Values, squares: Values, sweeps: int) -> float:
+def fmp(
+    total: Values,
+    squares: Values,
+    sweeps: int,
+) -> float:
     """Fmp: the variance of the average over time, divided by that of its residual noise.
 
     `total` and `squares`: the sums of all sweeps and of their squares, by sample. The noise is the

@@ -107,7 +107,11 @@ def open_recording(
     )
 
 
-def _equal_windows(path: Path, t: ndarray, window_ms: float | None) -> ndarray:
+def _equal_windows(
+    path: Path,
+    t: ndarray,
+    window_ms: float | None,
+) -> ndarray:
     """Windows of one length, from the first event on. Raises DataError for too many."""
     assert window_ms is not None, "without labels there is a length"
     step = window_ms / 1e3

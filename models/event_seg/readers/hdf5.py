@@ -73,7 +73,12 @@ def opened(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
-def _check(is_valid: Any, file: h5py.File, problem: str, allowed: str) -> None:
+def _check(
+    is_valid: Any,
+    file: h5py.File,
+    problem: str,
+    allowed: str,
+) -> None:
     if not is_valid:
         path = file.filename
         raise DataError(
@@ -140,7 +145,11 @@ def read_frames(path: Path, has_times: bool) -> tuple[ndarray, Sides | None]:
         return np.empty(0), sides
 
 
-def frame_edges(path: Path, index: int, factor: int) -> ndarray:
+def frame_edges(
+    path: Path,
+    index: int,
+    factor: int,
+) -> ndarray:
     """Edges of the frame at the end of window `index`. Raises DataError."""
     with opened(path) as file:
         frame = _array(file, FRAMES, MVSEC, 3, "u")[index + 1]
@@ -214,7 +223,12 @@ def read_mask_times(path: Path) -> tuple[ndarray, Sides]:
     return _times(path, "masks", "t", "iu", MASKS)
 
 
-def read_mask(path: Path, first: int, index: int, factor: int) -> ndarray:
+def read_mask(
+    path: Path,
+    first: int,
+    index: int,
+    factor: int,
+) -> ndarray:
     """The mask at the end of window `index`, downsampled; window 0 ends at mask `first`.
 
     Raises DataError.
