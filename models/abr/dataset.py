@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,6 @@ from gearshift.models.abr.responses import (
 from gearshift.models.base import Batch, SplitName
 from gearshift.models.common.data_reports import few
 
-MARGIN = 0.04
-"""How far above chance macro-F1 may be."""
-
 
 def chance_macro_f1(target: Numbers) -> float:
     """The macro-F1 of the best guess without any input, from the shares of the classes.
@@ -43,21 +39,6 @@ def chance_macro_f1(target: Numbers) -> float:
 
 
 Sample = dict[str, Any]
-
-
-def sample(
-    responses: Responses,
-    statistics: Statistics,
-    number: int,
-    signal_of: int,
-    facts_of: int,
-) -> Sample:
-    """The labels of response `number`, with the signal and the facts of two others in a control."""
-    sample: Sample = {name: float(responses.labels[name][number]) for name in LABELS}
-    sample["target"] = int(responses.target[number])
-    sample["signal"] = scaled_signal(responses.signal[signal_of], statistics)
-    sample["static"] = scaled_facts(responses.static[facts_of], statistics)
-    return sample
 
 
 def scaled_signal(signal: Signal, statistics: Statistics) -> Signal:
@@ -112,35 +93,16 @@ def facts(
             target = responses.target[index]
             counts = np.bincount(target[target >= 0], minlength=CLASSES)
             classes[split] = dict(zip(CLASS_NAMES, counts.tolist(), strict=True))
+    columns = zip(STATIC_NAMES, responses.static.T, strict=True)
     facts: dict[str, Any] = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
         "unit": origin.unit,
         "files_of_raters": dict(reading.marked),
         "classes": classes,
         "not_trained": [name for name in TERMS if name not in terms],
-        "unknown": list(compress(STATIC_NAMES, np.isnan(responses.static).all(axis=0))),
+        "unknown": [name for name, column in columns if np.isnan(column).all()],
         "left_out": dict(reading.left_out),
         "notes": few(reading.notes),
     }
     # What is empty is no news.
     return {name: value for name, value in facts.items() if value not in ([], {})}
-
-
-def bounds(
-    responses: Responses,
-    terms: Collection[str],
-    val: Numbers,
-    control: str,
-) -> dict[str, dict[str, float]]:
-    """The bounds of macro-F1 in a noise control.
-
-    Without the signal alone (`noise-signal`) there is no bound: age, level and rate may carry
-    information about the hearing loss.
-    """
-    if "class" not in terms:
-        return {}
-    chance = chance_macro_f1(responses.target[val])
-    limits = {"chance": chance}
-    if control == "noise":
-        limits["max"] = chance + MARGIN
-    return {"val_macro_f1": limits}

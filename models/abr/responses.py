@@ -223,7 +223,7 @@ def fit(responses: Responses, train: Numbers) -> Statistics:
         means,
         scales,
         *regressions,
-        class_weight=class_weights(np.bincount(target[target >= 0], minlength=CLASSES)),
+        class_weights(np.bincount(target[target >= 0], minlength=CLASSES)),
     )
 
 
