@@ -26,7 +26,10 @@ METHODS = {
 """By the name of a method, its inputs."""
 
 
-def baselines(train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
+def baselines(
+    train: Iterable[Batch],
+    held_out: Iterable[Batch],
+) -> list[Baseline]:
     """What needs no network, for each label that both splits have; none without labels."""
     first = _columns(train)
     second = _columns(held_out)
@@ -34,7 +37,12 @@ def baselines(train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baselin
     for name, inputs in METHODS.items():
         metrics = {}
         for term in ("class", *LABELS):
-            key, value = _score(term, inputs, _known(first, term), _known(second, term))
+            key, value = _score(
+                term,
+                inputs,
+                _known(first, term),
+                _known(second, term),
+            )
             if value is not None:
                 metrics[key] = value
         if metrics:
@@ -50,7 +58,10 @@ def _columns(batches: Iterable[Batch]) -> Columns:
     return columns
 
 
-def _known(columns: Columns, term: str) -> Columns:
+def _known(
+    columns: Columns,
+    term: str,
+) -> Columns:
     """The responses with a label of `term`; `label` has these."""
     if term == "class":
         label = columns["target"]
@@ -79,7 +90,12 @@ def _score(
         # Of classes fewer, which makes trees differ more.
         if term in ("class", "exists"):
             splits = max(STATIC, splits // 3)
-        guessed = forest(known, targets.astype(np.float32), _joined(held_out, inputs), splits)
+        guessed = forest(
+            known,
+            targets.astype(np.float32),
+            _joined(held_out, inputs),
+            splits,
+        )
     else:
         # The median has the smallest mean absolute error.
         guessed = np.full((len(true), 1), np.median(labels))
@@ -98,7 +114,10 @@ def _score(
     return MEANS[term], float(np.abs(guessed[:, 0] - true).mean())
 
 
-def _joined(columns: Columns, names: tuple[str, ...]) -> Array:
+def _joined(
+    columns: Columns,
+    names: tuple[str, ...],
+) -> Array:
     """The columns `names` side by side, [row, input]."""
     return np.hstack([columns[name].reshape(len(columns[name]), -1) for name in names])
 

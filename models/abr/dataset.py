@@ -41,12 +41,18 @@ def chance_macro_f1(target: Numbers) -> float:
 Sample = dict[str, Any]
 
 
-def scaled_signal(signal: Signal, statistics: Statistics) -> Signal:
+def scaled_signal(
+    signal: Signal,
+    statistics: Statistics,
+) -> Signal:
     """The input [..., 1, 200] of the model for signals [..., 200] in µV."""
     return np.asarray(signal / np.float32(statistics.signal_rms), np.float32)[..., None, :]
 
 
-def scaled_facts(facts: Signal, statistics: Statistics) -> Signal:
+def scaled_facts(
+    facts: Signal,
+    statistics: Statistics,
+) -> Signal:
     """The input [..., 4] of the model for facts of STATIC_NAMES; the mean for an unknown one."""
     even = even_facts(facts.astype(np.float64))
     return np.nan_to_num((even - statistics.facts_mean) / statistics.facts_scale).astype(np.float32)
@@ -72,7 +78,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return batch
 
 
-def known_terms(responses: Responses, train: Numbers) -> tuple[str, ...]:
+def known_terms(
+    responses: Responses,
+    train: Numbers,
+) -> tuple[str, ...]:
     """The loss terms: the signal, and each label that some training response has."""
     known = {name: np.isfinite(column[train]).any() for name, column in responses.labels.items()}
     known["class"] = (responses.target[train] >= 0).any()

@@ -69,7 +69,11 @@ class SequenceAttention(nn.Module):
     def _by_head(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def _distances(self, query: Tensor, positions: Tensor) -> Tensor:
+    def _distances(
+        self,
+        query: Tensor,
+        positions: Tensor,
+    ) -> Tensor:
         """The relative-position scores, [batch, head, time, time]."""
         batch, heads, time, width = query.shape
         keys = positions.unflatten(-1, (heads, width)).to(query.dtype)
@@ -150,7 +154,11 @@ class EncoderLayer(nn.Module):
         self.feed_forward = GeluFeedForward(width, factor, dropout)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """`x` [batch, time, width]; `positions` as in Attention."""
         normed = self.attention_norm(x)
         x = x + self.dropout(self.attention(normed, normed, positions))
@@ -291,7 +299,10 @@ def sinusoids(
     return torch.cat((angle.sin(), angle.cos()), dim=1)
 
 
-def upsample(x: Tensor, time: int) -> Tensor:
+def upsample(
+    x: Tensor,
+    time: int,
+) -> Tensor:
     """`x` [batch, shorter, channel], interpolated linearly to `time` positions.
 
     A matrix product, because the gradient of torch's interpolation is not deterministic on CUDA.
@@ -338,7 +349,11 @@ class FiLM(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.absent = nn.Parameter(torch.zeros(CONDITION))
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor,
+    ) -> Tensor:
         """`x` [batch, time, width], `condition` [batch, 8]."""
         batch = x.shape[0]  # len() would fix it when the model is exported
         # Also in evaluation: a parameter outside the graph would have no gradient.

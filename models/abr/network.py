@@ -58,7 +58,11 @@ class EncoderLevel(nn.Module):
         self.film = FiLM(width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor,
+    ) -> Tensor:
         """`x` [batch, time, inputs]; returns [batch, time / 2 rounded up, width]."""
         projected = self.projection(x)
         if not self.is_residual:
@@ -92,7 +96,11 @@ class Bottleneck(nn.Module):
         self.film = FiLM(width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor,
+    ) -> Tensor:
         """`x` [batch, time, width]; returns the same shape."""
         filtered = self.state_space(x)
         attended = filtered
@@ -159,7 +167,11 @@ class DecoderLevel(nn.Module):
 class SignalHead(nn.Module):
     """The waveform, from one pooled vector and a convolutional residual."""
 
-    def __init__(self, size: Size, kernel: str) -> None:
+    def __init__(
+        self,
+        size: Size,
+        kernel: str,
+    ) -> None:
         super().__init__()
         base = size.base
         self.layers = nn.Sequential(
@@ -190,7 +202,11 @@ class PeakHead(nn.Module):
     Only those in `trained` are computed; the others keep their initial weights.
     """
 
-    def __init__(self, size: Size, trained: Collection[str]) -> None:
+    def __init__(
+        self,
+        size: Size,
+        trained: Collection[str],
+    ) -> None:
         super().__init__()
         base = size.base
         half = base // 2
@@ -315,7 +331,11 @@ class Network(HasFrozenParts):
         for name in PEAK:
             getattr(peak, name).requires_grad_(name in terms)
 
-    def encode(self, signal: Tensor, static: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+    def encode(
+        self,
+        signal: Tensor,
+        static: Tensor,
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Features [batch, time, channel] of the input and of each level, bottleneck, condition."""
         condition = self.static(static)
         features = [self.input(signal.mT)]
@@ -323,7 +343,11 @@ class Network(HasFrozenParts):
             features.append(level(features[-1], condition))
         return features, self.bottleneck(features[-1], condition), condition
 
-    def forward(self, signal: Tensor, static: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self,
+        signal: Tensor,
+        static: Tensor,
+    ) -> dict[str, Tensor]:
         """The output of each term for `signal` [batch, 1, 200] with the facts `static` [batch, 4].
 
         signal [batch, 1, 200]; exists (a logit), latency in ms, amplitude in µV and threshold in
@@ -363,12 +387,20 @@ class Network(HasFrozenParts):
 class UnscaledNetwork(nn.Module):
     """A trained network, or the encoder of one, for inputs in their own units."""
 
-    def __init__(self, model: Network, is_encoder: bool) -> None:
+    def __init__(
+        self,
+        model: Network,
+        is_encoder: bool,
+    ) -> None:
         super().__init__()
         self.model = model
         self.is_encoder = is_encoder
 
-    def forward(self, signal: Tensor, static: Tensor) -> Tensor | dict[str, Tensor]:
+    def forward(
+        self,
+        signal: Tensor,
+        static: Tensor,
+    ) -> Tensor | dict[str, Tensor]:
         """As Network.forward, for `signal` in µV and the facts in their units; NaN: unknown.
 
         The predicted signal is `reconstruction`, in µV: no two tensors of a graph share a name.
@@ -390,7 +422,10 @@ RESIDUAL_SCALE = 0.1
 
 
 @torch.no_grad()
-def initialize_weights(model: nn.Module, keep_bias: nn.Module) -> None:
+def initialize_weights(
+    model: nn.Module,
+    keep_bias: nn.Module,
+) -> None:
     """Initialize linear layers and convolutions so that the signal reaches the output.
 
     With torch's default weights, after sixty layers with norms only 9 % of the output depends on

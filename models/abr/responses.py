@@ -176,7 +176,10 @@ def impossible(row: ResponseRow) -> str | None:
     return None
 
 
-def resample(trace: NDArray[np.float64], samples: float) -> Signal:
+def resample(
+    trace: NDArray[np.float64],
+    samples: float,
+) -> Signal:
     """The first `samples` of `trace`, possibly a fraction, as the means of 200 equal intervals.
 
     The mean over its interval is anti-aliasing enough: at a step of 0.05 ms it passes 96 % of
@@ -211,7 +214,10 @@ class Statistics:
     """Inversely proportional to the class frequency, 1 on average; 1 for absent classes."""
 
 
-def fit(responses: Responses, train: Numbers) -> Statistics:
+def fit(
+    responses: Responses,
+    train: Numbers,
+) -> Statistics:
     """The statistics of the responses with the indices `train`, in float64."""
     power = np.square(responses.signal[train], dtype=np.float64).mean()
     means, scales = zip(*map(_moments, even_facts(responses.static[train]).T), strict=True)

@@ -221,7 +221,12 @@ def _draw(rows: Sequence[TraceRow], window_ms: float) -> bytes:
     largest = float(np.quantile(np.abs(values), 0.995))
     height = TALL_ROW if len(rows) == 1 else ROW
     ticks = [(ms / window_ms, f"{ms} ms") for ms in range(int(window_ms) + 1)]
-    return draw_traces(rows, ticks, height, 0.8 * height / (largest or 1.0))
+    return draw_traces(
+        rows,
+        ticks,
+        height,
+        0.8 * height / (largest or 1.0),
+    )
 
 
 def predict(

@@ -30,7 +30,11 @@ class Camera:
     Events are arrays [3, event]: time in seconds, pixel, numbered row by row, and sign.
     """
 
-    def __init__(self, rng: Generator, brightness: ndarray) -> None:
+    def __init__(
+        self,
+        rng: Generator,
+        brightness: ndarray,
+    ) -> None:
         """`brightness` [height, width] at time 0."""
         self._rng = rng
         self._before = np.log(brightness.ravel())
@@ -75,7 +79,8 @@ class Camera:
         pixels = self._fired_at.size
         hot = rng.choice(pixels, max(1, round(HOT_SHARE * pixels)), replace=False)
         shots = rng.integers(0, pixels, rng.poisson(NOISE_HZ * pixels * duration))
-        at = np.concatenate((shots, rng.choice(hot, rng.poisson(HOT_HZ * len(hot) * duration))))
+        from_hot = rng.choice(hot, rng.poisson(HOT_HZ * len(hot) * duration))
+        at = np.concatenate((shots, from_hot))
         signs = rng.choice([-1, 1], len(at))
         return np.stack((rng.uniform(0, duration, len(at)), at, signs))
 
@@ -143,7 +148,10 @@ class MovingShape:
     ) -> None:
         """Draw the shape at `time` seconds into `picture`, for a camera of the velocity `ego`."""
         extent = np.array(picture.shape[::-1])
-        around = np.mod(self.center + (self.velocity - ego) * time, 2 * extent)
+        around = np.mod(
+            self.center + (self.velocity - ego) * time,
+            2 * extent,
+        )
         center = np.minimum(around, 2 * extent - around)  # reflected at the border
 
         # Only the pixels near the shape change.
@@ -166,7 +174,11 @@ class MovingShape:
         part = picture[top:bottom, left:right]
         part += cover * (texture - part)
 
-    def _distance(self, x: ndarray, y: ndarray) -> ndarray:
+    def _distance(
+        self,
+        x: ndarray,
+        y: ndarray,
+    ) -> ndarray:
         """Approximate distance of each point from the shape in pixels; negative inside."""
         radii = self.radii.tolist()
         if self.is_ellipse:
@@ -182,7 +194,11 @@ class MovingShape:
 class Scene:
     """Two to five shapes on a textured background; half of the scenes have a moving camera."""
 
-    def __init__(self, rng: Generator, sensor: Sides) -> None:
+    def __init__(
+        self,
+        rng: Generator,
+        sensor: Sides,
+    ) -> None:
         """`sensor` is height and width."""
         self.ground = rng.uniform(70, 150)
         self.ground_waves = _waves(rng, 4, 6.0, sensor)
@@ -302,7 +318,10 @@ def _render(sensor: Sides) -> array_file.Arrays:
     }
 
 
-def _events(sensor: Sides, number: int) -> array_file.Arrays:
+def _events(
+    sensor: Sides,
+    number: int,
+) -> array_file.Arrays:
     arrays = _arrays(sensor)
     start, stop = arrays["cuts"][number : number + 2]
     return {key: arrays[key][start:stop] for key in "txyp"}
@@ -318,7 +337,10 @@ def _label(
 
 
 @lru_cache
-def _labels(sensor: Sides, factor: int) -> ndarray:
+def _labels(
+    sensor: Sides,
+    factor: int,
+) -> ndarray:
     """The labels of all windows, [clip, window, height, width]: they take as long as training."""
     facts = {**_made_from(sensor), "factor": factor, "recipe": RECIPE}
     return np.asarray(
@@ -326,7 +348,10 @@ def _labels(sensor: Sides, factor: int) -> ndarray:
     )
 
 
-def _find_edges(sensor: Sides, factor: int) -> array_file.Arrays:
+def _find_edges(
+    sensor: Sides,
+    factor: int,
+) -> array_file.Arrays:
     labels = []
     for clip in _arrays(sensor)["frames"].reshape(CLIPS, WINDOWS + 1, *sensor):
         labels.append([edges(frame, factor) for frame in clip[1:]])

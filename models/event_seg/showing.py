@@ -71,7 +71,12 @@ def build_predictions(
     loss, maps = model(batch["events"], batch["mask"], measure=True)
     rows = []
     drawings = []
-    parts = zip(samples, maps.split(1), batch["mask"].split(1), strict=True)
+    parts = zip(
+        samples,
+        maps.split(1),
+        batch["mask"].split(1),
+        strict=True,
+    )
     for number, (sample, map_pair, mask) in enumerate(parts, start=1):
         name = sample_name(sample)
         scores = metric.scores({"loss": loss, **metric.overlap(map_pair, mask)})
@@ -162,7 +167,13 @@ def predict(
                     allowed="a recording of at least one window of the length in training",
                 )
         for number in range(len(recording.windows)):
-            yield _predict_window(task, model, recording, number, f"{start}-{number:05d}")
+            yield _predict_window(
+                task,
+                model,
+                recording,
+                number,
+                f"{start}-{number:05d}",
+            )
     yield from passed_over(path, [file for file, _ in known.values()])
 
 
@@ -186,7 +197,13 @@ def _predict_window(
     text = f"{recording.name}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
     if task.stage == ENCODER:
         cells = {"grid": np.array(x.shape[2:])}
-        return features_file(name, text, [text], x.flatten(2).mT.numpy(), more=cells)
+        return features_file(
+            name,
+            text,
+            [text],
+            x.flatten(2).mT.numpy(),
+            more=cells,
+        )
     mask = _foreground(x)
     image = Image.fromarray(mask.astype(np.uint8) * 255)
     text += f", foreground {mask.mean():.1%}"

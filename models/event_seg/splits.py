@@ -53,7 +53,10 @@ def _names(path: str) -> tuple[str, ...]:
     return file.stem.removesuffix(_ENDING), file.stem, file.name, path
 
 
-def _find(paths: Sequence[str], name: str) -> str:
+def _find(
+    paths: Sequence[str],
+    name: str,
+) -> str:
     hits = [path for path in paths if name in _names(path)]
     if name in hits:
         return name
@@ -117,7 +120,10 @@ def split_recordings(
     return groups, {side: np.array(pairs) for side, pairs in windows.items()}, method
 
 
-def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, range], str]:
+def _blocks(
+    recording: EventRecording,
+    share: float,
+) -> tuple[dict[SplitName, range], str]:
     """Three blocks of windows, and a description of the gap between them."""
     starts, stops = recording.windows.T
     count = len(starts)

@@ -83,9 +83,19 @@ class EventSegTask(FamilyTask):
         self.groups, of_split, self._method = split_recordings(self.recordings, self.rule)
         self.save_split(self.groups)
         control = self.data_settings.control
-        rules = WindowRules(self.downsample, self.size.crop, control, self.rule.seed)
+        rules = WindowRules(
+            self.downsample,
+            self.size.crop,
+            control,
+            self.rule.seed,
+        )
         for number, name in enumerate(SPLITS):
-            samples = Windows(self.recordings, of_split[name], rules, number or None)
+            samples = Windows(
+                self.recordings,
+                of_split[name],
+                rules,
+                number or None,
+            )
             self.splits[name] = samples
             if name != "test":
                 self.foreground[name] = samples.foreground()

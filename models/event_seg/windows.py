@@ -71,7 +71,11 @@ class Windows:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def sample(self, index: int, draws: Draws) -> Sample:
+    def sample(
+        self,
+        index: int,
+        draws: Draws,
+    ) -> Sample:
         rng = draws.rng() if self.fixed is None else self._rng(index)
         recording, window = self._at(index)
         start, stop = recording.windows[window]
@@ -110,7 +114,11 @@ class Windows:
     def _rng(self, index: int) -> Generator:
         return np.random.default_rng((self.rules.seed, self.fixed or 0, index))
 
-    def _corner(self, events: Events, rng: Generator) -> Sides:
+    def _corner(
+        self,
+        events: Events,
+        rng: Generator,
+    ) -> Sides:
         """Upper left corner of a crop around a random event, to avoid empty crops."""
         if not self.is_cropped:
             return 0, 0
@@ -122,7 +130,11 @@ class Windows:
         top, left = np.clip(place - within, 0, np.subtract(self.grid, self.shape)).tolist()
         return top, left
 
-    def _other_window(self, index: int, rng: Generator) -> int:
+    def _other_window(
+        self,
+        index: int,
+        rng: Generator,
+    ) -> int:
         """A window of another recording, or of another time if there is one recording."""
         # Labels of a neighbouring window would be nearly the right ones.
         numbers, windows = self.windows.T

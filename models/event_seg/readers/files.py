@@ -68,7 +68,12 @@ def open_recording(
             ends, sizes["masks"] = hdf5.read_mask_times(masks)
 
     # The reader of events is pickled with the recording: a partial, no closure.
-    read = partial(cached, path, pieces, np.float64 if is_mvsec else np.int64)
+    read = partial(
+        cached,
+        path,
+        pieces,
+        np.float64 if is_mvsec else np.int64,
+    )
     events = read()
     height, width = events["extent"].tolist()
     sizes["events"] = (height, width)

@@ -103,9 +103,19 @@ def _array(
     array = hdf5.member(file, name)
     is_array = isinstance(array, h5py.Dataset)
     is_array = is_array and array.ndim == axes and array.dtype.kind in kinds
-    _check(is_array, file, f"has no '{name}' of {axes} axes and such numbers: {array}", allowed)
+    _check(
+        is_array,
+        file,
+        f"has no '{name}' of {axes} axes and such numbers: {array}",
+        allowed,
+    )
     claim = hdf5.problem(array)
-    _check(claim is None, file, f"has an array '{name}' that {claim}", "a complete HDF5 file")
+    _check(
+        claim is None,
+        file,
+        f"has an array '{name}' that {claim}",
+        "a complete HDF5 file",
+    )
     return array
 
 
@@ -164,7 +174,12 @@ def mvsec_pieces(path: Path) -> Iterator[Events]:
     with opened(path) as file:
         events = _array(file, f"{GROUP}/events", MVSEC, 2, "f")
         is_valid = events.shape[1] == 4 and events.dtype == np.float64
-        _check(is_valid, file, f"has events {events.dtype} {events.shape}", MVSEC)
+        _check(
+            is_valid,
+            file,
+            f"has events {events.dtype} {events.shape}",
+            MVSEC,
+        )
         polarities: set[float] = set()
         for at in range(0, len(events), PIECE):
             x, y, t, p = events[at : at + PIECE].T
@@ -202,7 +217,12 @@ def dsec_pieces(path: Path) -> Iterator[Events]:
         offset = 0
         if hdf5.member(file, "t_offset") is not None:
             offset = int(_array(file, "t_offset", DSEC, 0, "iu")[()])
-        _check(0 <= offset < MAX_TIME, file, f"has a t_offset of {offset}", DSEC)
+        _check(
+            0 <= offset < MAX_TIME,
+            file,
+            f"has a t_offset of {offset}",
+            DSEC,
+        )
 
         for at in range(0, lengths.pop(), PIECE):
             part = {}
@@ -211,7 +231,12 @@ def dsec_pieces(path: Path) -> Iterator[Events]:
                 low, high = _LIMITS[name]
                 least, most = values.min(), values.max()
                 problem = f"has events/{name} from {least} to {most} after event {at}"
-                _check(low <= least and most <= high, file, problem, DSEC)
+                _check(
+                    low <= least and most <= high,
+                    file,
+                    problem,
+                    DSEC,
+                )
                 part[name] = values
             part["t"] += offset
             part["p"] = np.where(part["p"] > 0, 1, -1)
@@ -238,5 +263,10 @@ def read_mask(
         mask = _array(file, "masks", MASKS, 3, "u")[number]
         values = set(np.unique(mask).tolist())
         problem = f"has {sorted(values)} in mask {number}"
-        _check(values <= {0, 1, IGNORED}, file, problem, f"0, 1, {IGNORED}")
+        _check(
+            values <= {0, 1, IGNORED},
+            file,
+            problem,
+            f"0, 1, {IGNORED}",
+        )
     return downsample_mask(mask, factor)
