@@ -26,7 +26,10 @@ METHODS = {
 """By the name of a method, its inputs."""
 
 
-def baselines(train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
+def baselines(
+    train: Iterable[Batch],
+    held_out: Iterable[Batch],
+) -> list[Baseline]:
     """What needs no network, for each label that both splits have; none without labels."""
     first = _columns(train)
     second = _columns(held_out)
@@ -34,7 +37,12 @@ def baselines(train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baselin
     for name, inputs in METHODS.items():
         metrics = {}
         for term in ("class", *LABELS):
-            key, value = _score(term, inputs, _known(first, term), _known(second, term))
+            key, value = _score(
+                term,
+                inputs,
+                _known(first, term),
+                _known(second, term),
+            )
             if value is not None:
                 metrics[key] = value
         if metrics:
@@ -50,7 +58,10 @@ def _columns(batches: Iterable[Batch]) -> Columns:
     return columns
 
 
-def _known(columns: Columns, term: str) -> Columns:
+def _known(
+    columns: Columns,
+    term: str,
+) -> Columns:
     """The responses with a label of `term`; `label` has these."""
     if term == "class":
         label = columns["target"]
@@ -72,14 +83,27 @@ def _score(
     true = held_out["label"]
     if not len(labels) or not len(true):
         return term, None
-    labels = np.eye(CLASSES)[labels] if term == "class" else labels[:, None]
-    guessed = _guess(term, inputs, labels.astype(np.float32), train, held_out)
+    if inputs:
+        targets = np.eye(CLASSES)[labels] if term == "class" else labels[:, None]
+        known = _joined(train, inputs)
+        splits = known.shape[1]
+        # Of classes fewer, which makes trees differ more.
+        if term in ("class", "exists"):
+            splits = max(STATIC, splits // 3)
+        guessed = forest(
+            known,
+            targets.astype(np.float32),
+            _joined(held_out, inputs),
+            splits,
+        )
+    else:
+        # The median has the smallest mean absolute error.
+        guessed = np.full((len(true), 1), np.median(labels))
     if term == "class":
         # Without input, the better of two guesses.
         if not inputs:
             return "val_macro_f1", chance_macro_f1(true)
-        cells = true * CLASSES + guessed.argmax(1)
-        confusion = np.bincount(cells, minlength=CLASSES**2)
+        confusion = np.bincount(true * CLASSES + guessed.argmax(1), minlength=CLASSES**2)
         scores = macro_f1(torch.from_numpy(confusion).view(CLASSES, CLASSES))
         return "val_macro_f1", scores["val_macro_f1"]
     if term == "exists":
@@ -90,26 +114,10 @@ def _score(
     return MEANS[term], float(np.abs(guessed[:, 0] - true).mean())
 
 
-def _guess(
-    term: str,
-    inputs: tuple[str, ...],
-    labels: Array,
-    train: Columns,
-    held_out: Columns,
+def _joined(
+    columns: Columns,
+    names: tuple[str, ...],
 ) -> Array:
-    """What a method makes of the responses `held_out`, [row, output]."""
-    if not inputs:
-        # The median has the smallest mean absolute error.
-        return np.tile(np.median(labels, axis=0), (len(held_out["static"]), 1))
-    known = _joined(train, inputs)
-    splits = known.shape[1]
-    # Of classes fewer, which makes trees differ more.
-    if term in ("class", "exists"):
-        splits = max(STATIC, splits // 3)
-    return forest(known, labels, _joined(held_out, inputs), splits)
-
-
-def _joined(columns: Columns, names: tuple[str, ...]) -> Array:
     """The columns `names` side by side, [row, input]."""
     return np.hstack([columns[name].reshape(len(columns[name]), -1) for name in names])
 
@@ -146,7 +154,8 @@ def forest(
             goes_above = asked[others, column] > threshold
             nodes.append((rows[above], others[goes_above]))
             nodes.append((rows[~above], others[~goes_above]))
-    return total / TREES
+    total /= TREES
+    return total
 
 
 def _best_split(

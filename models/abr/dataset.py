@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,6 @@ from gearshift.models.abr.responses import (
 )
 from gearshift.models.base import Batch, SplitName
 from gearshift.models.common.data_reports import few
-
-MARGIN = 0.04
-"""How far above chance macro-F1 may be."""
 
 
 def chance_macro_f1(target: Numbers) -> float:
@@ -45,27 +41,18 @@ def chance_macro_f1(target: Numbers) -> float:
 Sample = dict[str, Any]
 
 
-def sample(
-    responses: Responses,
+def scaled_signal(
+    signal: Signal,
     statistics: Statistics,
-    number: int,
-    signal_of: int,
-    facts_of: int,
-) -> Sample:
-    """The labels of response `number`, with the signal and the facts of two others in a control."""
-    sample: Sample = {name: float(responses.labels[name][number]) for name in LABELS}
-    sample["target"] = int(responses.target[number])
-    sample["signal"] = scaled_signal(responses.signal[signal_of], statistics)
-    sample["static"] = scaled_facts(responses.static[facts_of], statistics)
-    return sample
-
-
-def scaled_signal(signal: Signal, statistics: Statistics) -> Signal:
+) -> Signal:
     """The input [..., 1, 200] of the model for signals [..., 200] in µV."""
     return np.asarray(signal / np.float32(statistics.signal_rms), np.float32)[..., None, :]
 
 
-def scaled_facts(facts: Signal, statistics: Statistics) -> Signal:
+def scaled_facts(
+    facts: Signal,
+    statistics: Statistics,
+) -> Signal:
     """The input [..., 4] of the model for facts of STATIC_NAMES; the mean for an unknown one."""
     even = even_facts(facts.astype(np.float64))
     return np.nan_to_num((even - statistics.facts_mean) / statistics.facts_scale).astype(np.float32)
@@ -91,7 +78,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return batch
 
 
-def known_terms(responses: Responses, train: Numbers) -> tuple[str, ...]:
+def known_terms(
+    responses: Responses,
+    train: Numbers,
+) -> tuple[str, ...]:
     """The loss terms: the signal, and each label that some training response has."""
     known = {name: np.isfinite(column[train]).any() for name, column in responses.labels.items()}
     known["class"] = (responses.target[train] >= 0).any()
@@ -112,35 +102,16 @@ def facts(
             target = responses.target[index]
             counts = np.bincount(target[target >= 0], minlength=CLASSES)
             classes[split] = dict(zip(CLASS_NAMES, counts.tolist(), strict=True))
+    columns = zip(STATIC_NAMES, responses.static.T, strict=True)
     facts: dict[str, Any] = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
         "unit": origin.unit,
         "files_of_raters": dict(reading.marked),
         "classes": classes,
         "not_trained": [name for name in TERMS if name not in terms],
-        "unknown": list(compress(STATIC_NAMES, np.isnan(responses.static).all(axis=0))),
+        "unknown": [name for name, column in columns if np.isnan(column).all()],
         "left_out": dict(reading.left_out),
         "notes": few(reading.notes),
     }
     # What is empty is no news.
     return {name: value for name, value in facts.items() if value not in ([], {})}
-
-
-def bounds(
-    responses: Responses,
-    terms: Collection[str],
-    val: Numbers,
-    control: str,
-) -> dict[str, dict[str, float]]:
-    """The bounds of macro-F1 in a noise control.
-
-    Without the signal alone (`noise-signal`) there is no bound: age, level and rate may carry
-    information about the hearing loss.
-    """
-    if "class" not in terms:
-        return {}
-    chance = chance_macro_f1(responses.target[val])
-    limits = {"chance": chance}
-    if control == "noise":
-        limits["max"] = chance + MARGIN
-    return {"val_macro_f1": limits}

@@ -35,7 +35,11 @@ LATENCY_MS, WIDTH_MS, HEIGHT, LATER_BY_DB, SLOWING = WAVES[..., None, None]
 REFERENCE_DB = 80.0
 
 
-def latencies(level: Array, age: Array, rate: Array) -> Array:
+def latencies(
+    level: Array,
+    age: Array,
+    rate: Array,
+) -> Array:
     """Latency of each wave, in ms: longer at lower levels, with age and rate.
 
     [wave, response, 1], of columns [response, 1].
@@ -44,7 +48,11 @@ def latencies(level: Array, age: Array, rate: Array) -> Array:
     return LATENCY_MS + (REFERENCE_DB - level) * LATER_BY_DB + slower * SLOWING
 
 
-def sum_of_waves(latency: Array, height: Array, widen: Array) -> Array:
+def sum_of_waves(
+    latency: Array,
+    height: Array,
+    widen: Array,
+) -> Array:
     """The sum of the five waves, [response, 200], in µV.
 
     Each is the derivative of a Gaussian with its peak `height` at its `latency`, both
@@ -59,7 +67,10 @@ def sum_of_waves(latency: Array, height: Array, widen: Array) -> Array:
     return signal
 
 
-def cochlear_microphonic(height: Array, phase: Array) -> Array:
+def cochlear_microphonic(
+    height: Array,
+    phase: Array,
+) -> Array:
     """The response of the hair cells in the first 4 ms, [response, 200].
 
     `height` [response, 1] in µV, and `phase` [response, 1].
@@ -69,7 +80,10 @@ def cochlear_microphonic(height: Array, phase: Array) -> Array:
     return 2.0 * height * envelope * np.sin(2 * np.pi * 1.1 * TIME_MS + phase)
 
 
-def pink_noise(rms: Array, rng: Generator) -> Array:
+def pink_noise(
+    rms: Array,
+    rng: Generator,
+) -> Array:
     """Noise of equal power per octave from 100 to 3000 Hz, [response, 200].
 
     `rms` [response, 1] in µV.
@@ -78,7 +92,10 @@ def pink_noise(rms: Array, rng: Generator) -> Array:
     inside = (frequency >= 100) & (frequency <= 3000)
     shape = np.where(inside, frequency, np.inf) ** -0.5
     parts = rng.standard_normal((len(rms), len(frequency), 2))
-    noise = np.fft.irfft(parts @ np.array([1, 1j]) * shape, POINTS)
+    noise = np.fft.irfft(
+        parts @ np.array([1, 1j]) * shape,
+        POINTS,
+    )
     return noise * (rms / noise.std(1, keepdims=True))
 
 
@@ -102,12 +119,20 @@ EARLY_WITH_LOSS = 0.4
 NORMAL, NEUROPATHY, SENSORINEURAL, TOTAL, CONDUCTIVE = range(CLASSES)
 
 
-def read_patients(path: str, shares: Literal["balanced", "clinical"]) -> Responses:
+def read_patients(
+    path: str,
+    shares: Literal["balanced", "clinical"],
+) -> Responses:
     """The responses of `path`, one of PATIENTS; simulated once, then mapped from the cache."""
     count = PATIENTS[path]
     columns = cache.arrays(
         "abr",
-        {"version": VERSION, "patients": count, "shares": shares, "seed": SEED},
+        {
+            "version": VERSION,
+            "patients": count,
+            "shares": shares,
+            "seed": SEED,
+        },
         lambda: simulate(count, SHARES[shares], SEED),
     )
     names = [f"patient {number}" for number in columns["patient"]]
@@ -123,7 +148,11 @@ def read_patients(path: str, shares: Literal["balanced", "clinical"]) -> Respons
     )
 
 
-def simulate(patients: int, shares: tuple[float, ...], seed: int) -> dict[str, NDArray]:
+def simulate(
+    patients: int,
+    shares: tuple[float, ...],
+    seed: int,
+) -> dict[str, NDArray]:
     """The columns of Responses, with `patient` as a number; deterministic for its arguments.
 
     Each patient has two ears, each ear five to eight levels, each level one or two rates.
@@ -165,18 +194,28 @@ def simulate(patients: int, shares: tuple[float, ...], seed: int) -> dict[str, N
     return {"patient": patient.squeeze(), **narrow, "target": kind.squeeze().astype(np.int64)}
 
 
-def hearing(kind: NDArray, rng: Generator) -> tuple[Array, Array]:
+def hearing(
+    kind: NDArray,
+    rng: Generator,
+) -> tuple[Array, Array]:
     """The threshold in dB nHL of each ear, NaN: no response at any level; and its air-bone gap."""
     ears = len(kind)
     normal = rng.uniform(5, 22, ears)
     gap = (kind == CONDUCTIVE) * rng.uniform(25, 45, ears)
-    threshold = np.where(kind == SENSORINEURAL, rng.uniform(40, 70, ears), normal + gap)
+    threshold = np.where(
+        kind == SENSORINEURAL,
+        rng.uniform(40, 70, ears),
+        normal + gap,
+    )
     # Neither of them answers at any level.
     threshold[np.isin(kind, (TOTAL, NEUROPATHY))] = np.nan
     return threshold, gap
 
 
-def examinations(threshold: Array, rng: Generator) -> tuple[NDArray, Array, Array]:
+def examinations(
+    threshold: Array,
+    rng: Generator,
+) -> tuple[NDArray, Array, Array]:
     """Ear, level and rate of each response, in descending steps of 10 dB: columns [response, 1].
 
     An ear with a high threshold is examined from 90 dB, any other from 80 or 70 dB: as in a
@@ -186,7 +225,10 @@ def examinations(threshold: Array, rng: Generator) -> tuple[NDArray, Array, Arra
     levels = rng.integers(5, 9, ears)
     # NaN is not below: without any response, too, the first level is the highest.
     is_low = threshold.reshape(ears) < HEARING_LOSS_DB
-    first = np.minimum(is_low * rng.integers(1, 3, ears), len(LEVELS) - levels)
+    first = np.minimum(
+        is_low * rng.integers(1, 3, ears),
+        len(LEVELS) - levels,
+    )
     rates = rng.integers(1, 3, ears)
     # Of the three rates in a random order, one or two are used.
     rates_of_ear = rng.permuted(np.tile(RATES, (len(threshold), 1)), axis=1)

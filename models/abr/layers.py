@@ -69,7 +69,11 @@ class SequenceAttention(nn.Module):
     def _by_head(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def _distances(self, query: Tensor, positions: Tensor) -> Tensor:
+    def _distances(
+        self,
+        query: Tensor,
+        positions: Tensor,
+    ) -> Tensor:
         """The relative-position scores, [batch, head, time, time]."""
         batch, heads, time, width = query.shape
         keys = positions.unflatten(-1, (heads, width)).to(query.dtype)
@@ -116,7 +120,12 @@ def plain_attention(
 class GeluFeedForward(nn.Module):
     """Two linear layers with GELU between, the inner one `factor` times as wide."""
 
-    def __init__(self, width: int, factor: int, dropout: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        factor: int,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.first = nn.Linear(width, factor * width)
         self.dropout = Dropout(dropout)
@@ -145,7 +154,11 @@ class EncoderLayer(nn.Module):
         self.feed_forward = GeluFeedForward(width, factor, dropout)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """`x` [batch, time, width]; `positions` as in Attention."""
         normed = self.attention_norm(x)
         x = x + self.dropout(self.attention(normed, normed, positions))
@@ -181,7 +194,12 @@ class DecoderLayer(nn.Module):
         self.feed_forward = GeluFeedForward(width, 4, dropout)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, memory: Tensor, positions: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        positions: Tensor,
+    ) -> Tensor:
         """`x` [batch, time, width], `memory` [batch, other, width]; positions as in Attention."""
         normed = self.self_norm(x)
         x = x + self.dropout(self.self_attention(normed, normed, positions))
@@ -219,7 +237,12 @@ class TimeConv(nn.Conv1d):
 class ConvBlock(nn.Module):
     """Two convolutions with a ReLU between, a residual, and a layer norm."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+    ) -> None:
         super().__init__()
         middle = max(inputs, outputs)
         self.first = TimeConv(inputs, middle, kernel)
@@ -261,7 +284,11 @@ class AttentionPooling(nn.Module):
         return (share.mT @ x.to(share.dtype)).squeeze(1)
 
 
-def sinusoids(time: int, width: int, device: torch.device) -> Tensor:
+def sinusoids(
+    time: int,
+    width: int,
+    device: torch.device,
+) -> Tensor:
     """A vector for each position, [time, width], float32; `width` is even.
 
     Source: Vaswani et al., Attention Is All You Need, 2017, section 3.5.
@@ -272,7 +299,10 @@ def sinusoids(time: int, width: int, device: torch.device) -> Tensor:
     return torch.cat((angle.sin(), angle.cos()), dim=1)
 
 
-def upsample(x: Tensor, time: int) -> Tensor:
+def upsample(
+    x: Tensor,
+    time: int,
+) -> Tensor:
     """`x` [batch, shorter, channel], interpolated linearly to `time` positions.
 
     A matrix product, because the gradient of torch's interpolation is not deterministic on CUDA.
@@ -319,7 +349,11 @@ class FiLM(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.absent = nn.Parameter(torch.zeros(CONDITION))
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor,
+    ) -> Tensor:
         """`x` [batch, time, width], `condition` [batch, 8]."""
         batch = x.shape[0]  # len() would fix it when the model is exported
         # Also in evaluation: a parameter outside the graph would have no gradient.
@@ -351,7 +385,12 @@ class StateSpace(nn.Module):
     2022; A is initialized as S4D-Lin.
     """
 
-    def __init__(self, width: int, states: int, dropout: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        states: int,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.a_re = nn.Parameter(torch.full((states,), 0.5).expm1().log())  # its softplus is 0.5
         self.a_im = nn.Parameter(math.pi * torch.arange(states, dtype=torch.float32))

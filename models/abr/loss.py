@@ -48,7 +48,12 @@ class TermSums:
         """The sum of each term among the model's `outputs`; scalars, float32."""
         return {term: self._sum(term, output.float(), batch) for term, output in outputs.items()}
 
-    def _sum(self, term: str, output: Tensor, batch: Batch) -> Tensor:
+    def _sum(
+        self,
+        term: str,
+        output: Tensor,
+        batch: Batch,
+    ) -> Tensor:
         distance = F.mse_loss if self.regression == "mse" else F.huber_loss
         target, known = labels(batch, term)
         if term == "signal":

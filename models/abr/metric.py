@@ -38,7 +38,10 @@ def measure(
     return measured
 
 
-def scores(weights: Mapping[str, float], sums: Mapping[str, Tensor]) -> Scores:
+def scores(
+    weights: Mapping[str, float],
+    sums: Mapping[str, Tensor],
+) -> Scores:
     """The metrics of the sums of `measure`; None if the split lacks the labels.
 
     `val_loss` has every term at its weight of `weights`, at any stage of the curriculum.
@@ -78,7 +81,10 @@ def macro_f1(confusion: Tensor) -> Scores:
     }
 
 
-def auroc(without: Tensor, having: Tensor) -> float | None:
+def auroc(
+    without: Tensor,
+    having: Tensor,
+) -> float | None:
     """The probability that a response with a wave V has a higher bin than one without.
 
     Both arguments count responses by bin; a tie counts half. None if one of them is empty.
@@ -98,7 +104,11 @@ MEANS = {
 }
 
 
-def _counts(term: str, output: Tensor, batch: Batch) -> Tensor:
+def _counts(
+    term: str,
+    output: Tensor,
+    batch: Batch,
+) -> Tensor:
     """What a term adds: the confusion matrix [true, predicted] of classes, flat; of the existence
     two histograms of the logit, without and with wave V; else summed errors and their number.
     """

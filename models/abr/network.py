@@ -40,7 +40,12 @@ class EncoderLevel(nn.Module):
     A level that adds channels starts with a projection; any other has a residual connection.
     """
 
-    def __init__(self, inputs: int, width: int, size: Size) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        size: Size,
+    ) -> None:
         super().__init__()
         self.is_residual = inputs == width
         self.projection = TimeConv(inputs, width, 1, 2 if self.is_residual else 1)
@@ -53,7 +58,11 @@ class EncoderLevel(nn.Module):
         self.film = FiLM(width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor,
+    ) -> Tensor:
         """`x` [batch, time, inputs]; returns [batch, time / 2 rounded up, width]."""
         projected = self.projection(x)
         if not self.is_residual:
@@ -70,7 +79,12 @@ class EncoderLevel(nn.Module):
 class Bottleneck(nn.Module):
     """A state space layer and two transformer layers, concatenated and mixed."""
 
-    def __init__(self, width: int, size: Size, kernel: str) -> None:
+    def __init__(
+        self,
+        width: int,
+        size: Size,
+        kernel: str,
+    ) -> None:
         super().__init__()
         self.state_space = StateSpace(width, size.states, size.dropout)
         self.layers = nn.ModuleList()
@@ -82,7 +96,11 @@ class Bottleneck(nn.Module):
         self.film = FiLM(width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor,
+    ) -> Tensor:
         """`x` [batch, time, width]; returns the same shape."""
         filtered = self.state_space(x)
         attended = filtered
@@ -149,7 +167,11 @@ class DecoderLevel(nn.Module):
 class SignalHead(nn.Module):
     """The waveform, from one pooled vector and a convolutional residual."""
 
-    def __init__(self, size: Size, kernel: str) -> None:
+    def __init__(
+        self,
+        size: Size,
+        kernel: str,
+    ) -> None:
         super().__init__()
         base = size.base
         self.layers = nn.Sequential(
@@ -180,7 +202,11 @@ class PeakHead(nn.Module):
     Only those in `trained` are computed; the others keep their initial weights.
     """
 
-    def __init__(self, size: Size, trained: Collection[str]) -> None:
+    def __init__(
+        self,
+        size: Size,
+        trained: Collection[str],
+    ) -> None:
         super().__init__()
         base = size.base
         half = base // 2
@@ -291,20 +317,25 @@ class Network(HasFrozenParts):
                 "threshold_head": ThresholdHead(size),
             }
         )
-        for name, tensor in statistics.tensors().items():
-            self.register_buffer(name, tensor)
+        for name, value in vars(statistics).items():
+            self.register_buffer(name, torch.tensor(value))
         initialize_weights(self, keep_bias=self.input)
         self.terms = tuple(terms)
-        self._single_heads = [name for name in terms if name not in PEAK]
         self._peak_outputs = peak.output_names
+        self._used_heads = [f"{name}_head" for name in terms if name not in PEAK]
+        if peak.output_names:
+            self._used_heads.append("peak_head")
         # What has no labels gets no gradient, and no weight decay changes it.
-        for name in ("signal", "class", "threshold"):
-            self.heads[f"{name}_head"].requires_grad_(name in terms)
-        peak.requires_grad_(bool(peak.output_names))
+        for name, head in self.heads.items():
+            head.requires_grad_(name in self._used_heads)
         for name in PEAK:
             getattr(peak, name).requires_grad_(name in terms)
 
-    def encode(self, signal: Tensor, static: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+    def encode(
+        self,
+        signal: Tensor,
+        static: Tensor,
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Features [batch, time, channel] of the input and of each level, bottleneck, condition."""
         condition = self.static(static)
         features = [self.input(signal.mT)]
@@ -312,7 +343,11 @@ class Network(HasFrozenParts):
             features.append(level(features[-1], condition))
         return features, self.bottleneck(features[-1], condition), condition
 
-    def forward(self, signal: Tensor, static: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self,
+        signal: Tensor,
+        static: Tensor,
+    ) -> dict[str, Tensor]:
         """The output of each term for `signal` [batch, 1, 200] with the facts `static` [batch, 4].
 
         signal [batch, 1, 200]; exists (a logit), latency in ms, amplitude in µV and threshold in
@@ -324,9 +359,9 @@ class Network(HasFrozenParts):
             memory = features.pop()
             x = level(x, features[-1], memory, condition)
         x = self.output(x)
-        outputs = {name: self.heads[f"{name}_head"](x) for name in self._single_heads}
+        outputs = {name.removesuffix("_head"): self.heads[name](x) for name in self._used_heads}
         if self._peak_outputs:
-            columns = self.heads["peak_head"](x).float().unbind(-1)
+            columns = outputs["peak"].float().unbind(-1)
             outputs |= dict(zip(self._peak_outputs, columns, strict=True))
         # The heads predict standard deviations from the mean.
         for name in ("latency", "amplitude", "threshold"):
@@ -338,10 +373,7 @@ class Network(HasFrozenParts):
         return {term: outputs[term] for term in self.terms}
 
     def blocks(self) -> list[nn.Module]:
-        names = list(self._single_heads)
-        if self._peak_outputs:
-            names.append("peak")
-        heads = [self.heads[f"{name}_head"] for name in names]
+        heads = [self.heads[name] for name in self._used_heads]
         return [
             self.input,
             *self.encoder,
@@ -355,12 +387,20 @@ class Network(HasFrozenParts):
 class UnscaledNetwork(nn.Module):
     """A trained network, or the encoder of one, for inputs in their own units."""
 
-    def __init__(self, model: Network, is_encoder: bool) -> None:
+    def __init__(
+        self,
+        model: Network,
+        is_encoder: bool,
+    ) -> None:
         super().__init__()
         self.model = model
         self.is_encoder = is_encoder
 
-    def forward(self, signal: Tensor, static: Tensor) -> Tensor | dict[str, Tensor]:
+    def forward(
+        self,
+        signal: Tensor,
+        static: Tensor,
+    ) -> Tensor | dict[str, Tensor]:
         """As Network.forward, for `signal` in µV and the facts in their units; NaN: unknown.
 
         The predicted signal is `reconstruction`, in µV: no two tensors of a graph share a name.
@@ -382,7 +422,10 @@ RESIDUAL_SCALE = 0.1
 
 
 @torch.no_grad()
-def initialize_weights(model: nn.Module, keep_bias: nn.Module) -> None:
+def initialize_weights(
+    model: nn.Module,
+    keep_bias: nn.Module,
+) -> None:
     """Initialize linear layers and convolutions so that the signal reaches the output.
 
     With torch's default weights, after sixty layers with norms only 9 % of the output depends on

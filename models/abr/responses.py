@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import sha256
 from math import isfinite, nan
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +16,6 @@ from gearshift.models.abr.config import CLASSES, POINTS, Data
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.family import load_facts, save_facts
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 Signal = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -181,7 +176,10 @@ def impossible(row: ResponseRow) -> str | None:
     return None
 
 
-def resample(trace: NDArray[np.float64], samples: float) -> Signal:
+def resample(
+    trace: NDArray[np.float64],
+    samples: float,
+) -> Signal:
     """The first `samples` of `trace`, possibly a fraction, as the means of 200 equal intervals.
 
     The mean over its interval is anti-aliasing enough: at a step of 0.05 ms it passes 96 % of
@@ -215,14 +213,11 @@ class Statistics:
     class_weight: tuple[float, ...] = (1.0,) * CLASSES
     """Inversely proportional to the class frequency, 1 on average; 1 for absent classes."""
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Each value as a tensor, for the buffers of a model."""
-        import torch
 
-        return {name: torch.tensor(value) for name, value in asdict(self).items()}
-
-
-def fit(responses: Responses, train: Numbers) -> Statistics:
+def fit(
+    responses: Responses,
+    train: Numbers,
+) -> Statistics:
     """The statistics of the responses with the indices `train`, in float64."""
     power = np.square(responses.signal[train], dtype=np.float64).mean()
     means, scales = zip(*map(_moments, even_facts(responses.static[train]).T), strict=True)
@@ -234,7 +229,7 @@ def fit(responses: Responses, train: Numbers) -> Statistics:
         means,
         scales,
         *regressions,
-        class_weight=class_weights(np.bincount(target[target >= 0], minlength=CLASSES)),
+        class_weights(np.bincount(target[target >= 0], minlength=CLASSES)),
     )
 
 

@@ -143,7 +143,11 @@ def build_predictions(task: Any, model: Module) -> Predictions:
     return Predictions(COLUMNS, rows, pictures)
 
 
-def _cell(columns: Estimates, name: str, row: int) -> Any:
+def _cell(
+    columns: Estimates,
+    name: str,
+    row: int,
+) -> Any:
     """The value of a column; None: there is no such column, or no finite number."""
     if name not in columns:
         return None
@@ -176,7 +180,11 @@ def level_series(responses: Responses, index: Numbers) -> list[Picture]:
     return list(pictures.values())
 
 
-def _draw_levels(responses: Responses, index: Numbers, predicted: Estimates) -> bytes:
+def _draw_levels(
+    responses: Responses,
+    index: Numbers,
+    predicted: Estimates,
+) -> bytes:
     """The PNG of the responses `index`, the highest level first."""
     levels = np.nan_to_num(responses.static[index, 1], nan=-np.inf)
     rows = []
@@ -213,7 +221,12 @@ def _draw(rows: Sequence[TraceRow], window_ms: float) -> bytes:
     largest = float(np.quantile(np.abs(values), 0.995))
     height = TALL_ROW if len(rows) == 1 else ROW
     ticks = [(ms / window_ms, f"{ms} ms") for ms in range(int(window_ms) + 1)]
-    return draw_traces(rows, ticks, height, 0.8 * height / (largest or 1.0))
+    return draw_traces(
+        rows,
+        ticks,
+        height,
+        0.8 * height / (largest or 1.0),
+    )
 
 
 def predict(
@@ -255,7 +268,12 @@ def predict(
 
 
 @torch.no_grad()
-def _estimated(task: Any, model: Any, responses: Responses, index: Numbers) -> Estimates:
+def _estimated(
+    task: Any,
+    model: Any,
+    responses: Responses,
+    index: Numbers,
+) -> Estimates:
     """Of the responses `index` the features by an encoder, or else estimates."""
     batches: list[Estimates] = []
     for part in np.split(index, range(BATCH, len(index), BATCH)):

@@ -27,7 +27,12 @@ def mass(
 
     `events` [batch, bin, height, width] is the voxel grid; both signs count alike.
     """
-    return F.avg_pool2d(events[:, -bins:].abs().sum(1), side, stride=1, padding=side // 2)
+    return F.avg_pool2d(
+        events[:, -bins:].abs().sum(1),
+        side,
+        stride=1,
+        padding=side // 2,
+    )
 
 
 def threshold_on_events(

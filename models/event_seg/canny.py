@@ -82,7 +82,11 @@ def _is_peak(
 
     padded = np.pad(strength, 1)
     width = padded.shape[1]
-    offset = np.where((dx ^ dy) < 0, width - 1, width + 1)
+    offset = np.where(
+        (dx ^ dy) < 0,
+        width - 1,
+        width + 1,
+    )
     offset[is_straight] = width
     offset[is_flat] = 1
 
@@ -91,5 +95,9 @@ def _is_peak(
     value = values[pixels]
     before = values[pixels - offset]
     after = values[pixels + offset]
-    is_above_after = np.where(is_straight, value >= after, value > after)
+    is_above_after = np.where(
+        is_straight,
+        value >= after,
+        value > after,
+    )
     return is_above_after & (value > before)

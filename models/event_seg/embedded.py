@@ -30,7 +30,11 @@ class Camera:
     Events are arrays [3, event]: time in seconds, pixel, numbered row by row, and sign.
     """
 
-    def __init__(self, rng: Generator, brightness: ndarray) -> None:
+    def __init__(
+        self,
+        rng: Generator,
+        brightness: ndarray,
+    ) -> None:
         """`brightness` [height, width] at time 0."""
         self._rng = rng
         self._before = np.log(brightness.ravel())
@@ -39,7 +43,12 @@ class Camera:
         self._threshold = np.clip(thresholds, 0.1, 0.3).astype(np.float32)
         self._fired_at = np.full(brightness.size, -np.inf, np.float32)
 
-    def observe(self, brightness: ndarray, start: float, stop: float) -> Iterator[ndarray]:
+    def observe(
+        self,
+        brightness: ndarray,
+        start: float,
+        stop: float,
+    ) -> Iterator[ndarray]:
         """Events of (start, stop], seconds, during a linear change to `brightness`.
 
         First the first event of each pixel, then the second ones.
@@ -70,7 +79,8 @@ class Camera:
         pixels = self._fired_at.size
         hot = rng.choice(pixels, max(1, round(HOT_SHARE * pixels)), replace=False)
         shots = rng.integers(0, pixels, rng.poisson(NOISE_HZ * pixels * duration))
-        at = np.concatenate((shots, rng.choice(hot, rng.poisson(HOT_HZ * len(hot) * duration))))
+        from_hot = rng.choice(hot, rng.poisson(HOT_HZ * len(hot) * duration))
+        at = np.concatenate((shots, from_hot))
         signs = rng.choice([-1, 1], len(at))
         return np.stack((rng.uniform(0, duration, len(at)), at, signs))
 
@@ -89,7 +99,12 @@ STRIPES = (30.0, 50.0)
 class MovingShape:
     """Textured polygon or ellipse with constant velocity and rotation, reflected at the border."""
 
-    def __init__(self, rng: Generator, sensor: Sides, ground: float) -> None:
+    def __init__(
+        self,
+        rng: Generator,
+        sensor: Sides,
+        ground: float,
+    ) -> None:
         """For a background of brightness `ground`; `sensor` is height and width."""
         # Drawn in this order: another one would draw other clips.
         size = sensor[0] * sensor[1] * rng.uniform(*PERIMETER)
@@ -125,10 +140,18 @@ class MovingShape:
         """Speed of its fastest point, pixels per second."""
         return float(np.hypot(*self.velocity)) + abs(self.turn) * self.reach
 
-    def add_to(self, picture: ndarray, time: float, ego: ndarray) -> None:
+    def add_to(
+        self,
+        picture: ndarray,
+        time: float,
+        ego: ndarray,
+    ) -> None:
         """Draw the shape at `time` seconds into `picture`, for a camera of the velocity `ego`."""
         extent = np.array(picture.shape[::-1])
-        around = np.mod(self.center + (self.velocity - ego) * time, 2 * extent)
+        around = np.mod(
+            self.center + (self.velocity - ego) * time,
+            2 * extent,
+        )
         center = np.minimum(around, 2 * extent - around)  # reflected at the border
 
         # Only the pixels near the shape change.
@@ -151,7 +174,11 @@ class MovingShape:
         part = picture[top:bottom, left:right]
         part += cover * (texture - part)
 
-    def _distance(self, x: ndarray, y: ndarray) -> ndarray:
+    def _distance(
+        self,
+        x: ndarray,
+        y: ndarray,
+    ) -> ndarray:
         """Approximate distance of each point from the shape in pixels; negative inside."""
         radii = self.radii.tolist()
         if self.is_ellipse:
@@ -167,7 +194,11 @@ class MovingShape:
 class Scene:
     """Two to five shapes on a textured background; half of the scenes have a moving camera."""
 
-    def __init__(self, rng: Generator, sensor: Sides) -> None:
+    def __init__(
+        self,
+        rng: Generator,
+        sensor: Sides,
+    ) -> None:
         """`sensor` is height and width."""
         self.ground = rng.uniform(70, 150)
         self.ground_waves = _waves(rng, 4, 6.0, sensor)
@@ -191,7 +222,11 @@ class Scene:
         return np.clip(picture, 4.0, 251.0)
 
 
-def _texture(waves: ndarray, x: ndarray, y: ndarray) -> ndarray:
+def _texture(
+    waves: ndarray,
+    x: ndarray,
+    y: ndarray,
+) -> ndarray:
     total = np.zeros_like(x)
     for along_x, along_y, phase, height in waves.tolist():
         total += height * np.sin(along_x * x + along_y * y + phase)
@@ -203,7 +238,12 @@ def _direction(rng: Generator) -> ndarray:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _waves(rng: Generator, count: int, height: float, sensor: Sides) -> ndarray:
+def _waves(
+    rng: Generator,
+    count: int,
+    height: float,
+    sensor: Sides,
+) -> ndarray:
     """Waves with lengths from a tenth of the sensor height to all of it.
 
     [wave, 4]: frequency along x and y in radians per pixel, phase, amplitude.
@@ -278,18 +318,29 @@ def _render(sensor: Sides) -> array_file.Arrays:
     }
 
 
-def _events(sensor: Sides, number: int) -> array_file.Arrays:
+def _events(
+    sensor: Sides,
+    number: int,
+) -> array_file.Arrays:
     arrays = _arrays(sensor)
     start, stop = arrays["cuts"][number : number + 2]
     return {key: arrays[key][start:stop] for key in "txyp"}
 
 
-def _label(sensor: Sides, number: int, index: int, factor: int) -> ndarray:
+def _label(
+    sensor: Sides,
+    number: int,
+    index: int,
+    factor: int,
+) -> ndarray:
     return _labels(sensor, factor)[number, index]
 
 
 @lru_cache
-def _labels(sensor: Sides, factor: int) -> ndarray:
+def _labels(
+    sensor: Sides,
+    factor: int,
+) -> ndarray:
     """The labels of all windows, [clip, window, height, width]: they take as long as training."""
     facts = {**_made_from(sensor), "factor": factor, "recipe": RECIPE}
     return np.asarray(
@@ -297,14 +348,21 @@ def _labels(sensor: Sides, factor: int) -> ndarray:
     )
 
 
-def _find_edges(sensor: Sides, factor: int) -> array_file.Arrays:
+def _find_edges(
+    sensor: Sides,
+    factor: int,
+) -> array_file.Arrays:
     labels = []
     for clip in _arrays(sensor)["frames"].reshape(CLIPS, WINDOWS + 1, *sensor):
         labels.append([edges(frame, factor) for frame in clip[1:]])
     return {"labels": np.array(labels)}
 
 
-def _clip(rng: Generator, sensor: Sides, number: int) -> tuple[ndarray, ndarray, ndarray]:
+def _clip(
+    rng: Generator,
+    sensor: Sides,
+    number: int,
+) -> tuple[ndarray, ndarray, ndarray]:
     """The events of a clip, with fields t, x, y and p; its frames, and their times."""
     scene = Scene(rng, sensor)
     steps = int(np.ceil(scene.speed / FRAMES_PER_SECOND / STEP))
@@ -323,6 +381,6 @@ def _clip(rng: Generator, sensor: Sides, number: int) -> tuple[ndarray, ndarray,
     begin = EPOCH + 100 * number + rng.uniform(0, 1)
     t, pixel, sign = np.concatenate(parts, axis=1)
     y, x = np.divmod(pixel, sensor[1])
-    events = np.rec.fromarrays((begin + t, x, y, sign), _FIELDS)
-    events = events[np.argsort(events.t, kind="stable")]
+    events: ndarray = np.rec.fromarrays((begin + t, x, y, sign), _FIELDS)
+    events = events[np.argsort(events["t"], kind="stable")]
     return events, np.rint(frames).astype(np.uint8), begin + times[::steps]

@@ -12,13 +12,19 @@ from gearshift.models.common.family import Scores
 from gearshift.models.event_seg.network import IGNORE
 
 
-def measure(model: Module, batch: Batch) -> dict[str, Tensor]:
+def measure(
+    model: Module,
+    batch: Batch,
+) -> dict[str, Tensor]:
     """The summed loss of `batch`, and its foreground pixels by where they are."""
     loss, maps = model(batch["events"], batch["mask"], measure=True)
     return {"loss": loss, **overlap(maps, batch["mask"])}
 
 
-def overlap(maps: Tensor, label: Tensor) -> dict[str, Tensor]:
+def overlap(
+    maps: Tensor,
+    label: Tensor,
+) -> dict[str, Tensor]:
     """Foreground pixels of the prediction `maps` [batch, 2, height, width] and of the label."""
     counted = label != IGNORE
     predicted = (maps[:, 1] > maps[:, 0]) & counted

@@ -60,7 +60,14 @@ def _up(ins: int, outs: int) -> nn.ConvTranspose2d:
 class ConvolutionLayer(nn.Sequential):
     """3×3 convolution, or transposed 4×4 convolution, with batch normalization and ReLU."""
 
-    def __init__(self, ins: int, outs: int, stride: int, *, up: bool) -> None:
+    def __init__(
+        self,
+        ins: int,
+        outs: int,
+        stride: int,
+        *,
+        up: bool,
+    ) -> None:
         """`up` doubles the resolution; otherwise `stride` divides it."""
         convolution = _up(ins, outs) if up else _Convolution(ins, outs, 3, stride, 1)
         super().__init__(convolution, Norm(outs), nn.ReLU())
@@ -76,7 +83,12 @@ class SegmentationNetwork(HasFrozenParts):
     class_weights: Tensor
     recipe: Tensor
 
-    def __init__(self, size: Size, foreground_weight: float, recipe: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        size: Size,
+        foreground_weight: float,
+        recipe: tuple[int, ...],
+    ) -> None:
         """`foreground_weight`: weight of class 1 in the loss; `recipe`: parameters of the labels.
 
         Both are buffers, so that checkpoints contain them.

@@ -60,14 +60,23 @@ def pictures(windows: Windows) -> list[Picture]:
     return drawings
 
 
-def build_predictions(model: Module, windows: Windows, device: torch.device) -> Predictions:
+def build_predictions(
+    model: Module,
+    windows: Windows,
+    device: torch.device,
+) -> Predictions:
     """Predictions and scores of windows spread over a split. One forward pass. Collective."""
     samples: list[Sample] = few_samples(windows, SHOWN)
     batch = placed(collate(samples), device)
     loss, maps = model(batch["events"], batch["mask"], measure=True)
     rows = []
     drawings = []
-    parts = zip(samples, maps.split(1), batch["mask"].split(1), strict=True)
+    parts = zip(
+        samples,
+        maps.split(1),
+        batch["mask"].split(1),
+        strict=True,
+    )
     for number, (sample, map_pair, mask) in enumerate(parts, start=1):
         name = sample_name(sample)
         scores = metric.scores({"loss": loss, **metric.overlap(map_pair, mask)})
@@ -124,7 +133,11 @@ class TrainedOnEvents:
     """Height and width."""
 
 
-def predict(task: Any, model: Module, path: Path) -> Iterator[Prediction]:
+def predict(
+    task: Any,
+    model: Module,
+    path: Path,
+) -> Iterator[Prediction]:
     """The mask of each window of the recordings at `path`, of the length of those in training.
 
     As PNG: 255 foreground, 0 background; of an encoder its features, with the cells of a grid, row
@@ -154,7 +167,13 @@ def predict(task: Any, model: Module, path: Path) -> Iterator[Prediction]:
                     allowed="a recording of at least one window of the length in training",
                 )
         for number in range(len(recording.windows)):
-            yield _predict_window(task, model, recording, number, f"{start}-{number:05d}")
+            yield _predict_window(
+                task,
+                model,
+                recording,
+                number,
+                f"{start}-{number:05d}",
+            )
     yield from passed_over(path, [file for file, _ in known.values()])
 
 
@@ -178,7 +197,13 @@ def _predict_window(
     text = f"{recording.name}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
     if task.stage == ENCODER:
         cells = {"grid": np.array(x.shape[2:])}
-        return features_file(name, text, [text], x.flatten(2).mT.numpy(), more=cells)
+        return features_file(
+            name,
+            text,
+            [text],
+            x.flatten(2).mT.numpy(),
+            more=cells,
+        )
     mask = _foreground(x)
     image = Image.fromarray(mask.astype(np.uint8) * 255)
     text += f", foreground {mask.mean():.1%}"

@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from gearshift.models.base import DataError, Groups, SplitName
 from gearshift.models.common.data_reports import listed
-from gearshift.models.common.split import SPLITS, SplitRule, split_groups
+from gearshift.models.common.split import SPLITS, SplitRule, held_out, split_groups
 from gearshift.models.event_seg.readers.recording import EventRecording
 
 _ENDING = "_data"
@@ -53,7 +53,10 @@ def _names(path: str) -> tuple[str, ...]:
     return file.stem.removesuffix(_ENDING), file.stem, file.name, path
 
 
-def _find(paths: Sequence[str], name: str) -> str:
+def _find(
+    paths: Sequence[str],
+    name: str,
+) -> str:
     hits = [path for path in paths if name in _names(path)]
     if name in hits:
         return name
@@ -117,23 +120,24 @@ def split_recordings(
     return groups, {side: np.array(pairs) for side, pairs in windows.items()}, method
 
 
-def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, range], str]:
+def _blocks(
+    recording: EventRecording,
+    share: float,
+) -> tuple[dict[SplitName, range], str]:
     """Three blocks of windows, and a description of the gap between them."""
     starts, stops = recording.windows.T
     count = len(starts)
     duration = (stops[-1] - starts[0]) / recording.second
-    held_out = max(1, int(share * count + 1e-9))
-    first_test = count - held_out
+    size = held_out(count, share)
+    first_test = count - size
     gap = 0.0
     gap_text = "1 window"
     if duration >= _LONG * GAP_S:
         gap = GAP_S * recording.second
         gap_text = f"{GAP_S:g} s"
     last_val = _before(stops, starts[first_test], gap)
-    first_val = last_val - held_out + 1
-    last_train = -1
-    if first_val > 0:
-        last_train = _before(stops, starts[first_val], gap)
+    first_val = max(0, last_val - size + 1)
+    last_train = _before(stops, starts[first_val], gap)
     if last_train < 0:
         raise DataError(
             f"'{recording.name}' is too short to split by time: {count} windows in "
@@ -150,7 +154,11 @@ def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, ra
     return blocks, gap_text
 
 
-def _before(stops: ndarray, start: float, gap: float) -> int:
+def _before(
+    stops: ndarray,
+    start: float,
+    gap: float,
+) -> int:
     """Last window that ends `gap` before `start`, with at least one window between them."""
     ends_before_gap = np.searchsorted(stops, start - gap, side="right")
     ends_before = np.searchsorted(stops, start, side="right")

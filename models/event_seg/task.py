@@ -59,7 +59,12 @@ class EventSegTask(FamilyTask):
     """Share of the foreground in the labels of train and val."""
     trained: TrainedOnEvents  # after setup_without_data
 
-    def __init__(self, model: Model, data: Data, context: Context) -> None:
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        context: Context,
+    ) -> None:
         """Read the settings without disk access."""
         super().__init__(model, data, context)
         self.size = SIZES[model.size]
@@ -78,9 +83,19 @@ class EventSegTask(FamilyTask):
         self.groups, of_split, self._method = split_recordings(self.recordings, self.rule)
         self.save_split(self.groups)
         control = self.data_settings.control
-        rules = WindowRules(self.downsample, self.size.crop, control, self.rule.seed)
+        rules = WindowRules(
+            self.downsample,
+            self.size.crop,
+            control,
+            self.rule.seed,
+        )
         for number, name in enumerate(SPLITS):
-            samples = Windows(self.recordings, of_split[name], rules, number or None)
+            samples = Windows(
+                self.recordings,
+                of_split[name],
+                rules,
+                number or None,
+            )
             self.splits[name] = samples
             if name != "test":
                 self.foreground[name] = samples.foreground()

@@ -71,7 +71,11 @@ class Windows:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def sample(self, index: int, draws: Draws) -> Sample:
+    def sample(
+        self,
+        index: int,
+        draws: Draws,
+    ) -> Sample:
         rng = draws.rng() if self.fixed is None else self._rng(index)
         recording, window = self._at(index)
         start, stop = recording.windows[window]
@@ -82,7 +86,16 @@ class Windows:
         if self.rules.control == "noise":
             # The count of another window: the own count would reveal the share of foreground.
             count = len(self._events(self._other_window(index, rng)))
-            events = self._noise(start, stop, count, rng)
+            since = np.sort(rng.uniform(0, float(stop - start), count))
+            t = start + since.astype(start.dtype)  # which may be integer microseconds
+            t = t[t < stop]  # the sum may be rounded up
+            height, width = self.grid
+            events = Events(
+                t,
+                y=rng.integers(0, height, len(t), dtype=np.int32),
+                x=rng.integers(0, width, len(t), dtype=np.int32),
+                p=rng.choice(np.array([-1, 1], np.int8), len(t)),
+            )
         if self.is_cropped:
             top, left = corner
             moved = replace(events, x=events.x - left, y=events.y - top)
@@ -98,23 +111,14 @@ class Windows:
         }
         return Sample(normalize(grid), labels, meta)
 
-    def _noise(self, start: Any, stop: Any, count: int, rng: Generator) -> Events:
-        """About `count` events at random pixels and times of [start, stop)."""
-        height, width = self.grid
-        since = np.sort(rng.uniform(0, float(stop - start), count))
-        t = start + since.astype(start.dtype)  # which may be integer microseconds
-        t = t[t < stop]  # the sum may be rounded up
-        return Events(
-            t,
-            y=rng.integers(0, height, len(t), dtype=np.int32),
-            x=rng.integers(0, width, len(t), dtype=np.int32),
-            p=rng.choice(np.array([-1, 1], np.int8), len(t)),
-        )
-
     def _rng(self, index: int) -> Generator:
         return np.random.default_rng((self.rules.seed, self.fixed or 0, index))
 
-    def _corner(self, events: Events, rng: Generator) -> Sides:
+    def _corner(
+        self,
+        events: Events,
+        rng: Generator,
+    ) -> Sides:
         """Upper left corner of a crop around a random event, to avoid empty crops."""
         if not self.is_cropped:
             return 0, 0
@@ -126,7 +130,11 @@ class Windows:
         top, left = np.clip(place - within, 0, np.subtract(self.grid, self.shape)).tolist()
         return top, left
 
-    def _other_window(self, index: int, rng: Generator) -> int:
+    def _other_window(
+        self,
+        index: int,
+        rng: Generator,
+    ) -> int:
         """A window of another recording, or of another time if there is one recording."""
         # Labels of a neighbouring window would be nearly the right ones.
         numbers, windows = self.windows.T
@@ -146,7 +154,12 @@ class Windows:
         recording, window = self._at(index)
         return recording.events(window).downsampled(self.rules.downsample, *self.grid)
 
-    def _labels(self, index: int, corner: Sides, rng: Generator) -> ndarray:
+    def _labels(
+        self,
+        index: int,
+        corner: Sides,
+        rng: Generator,
+    ) -> ndarray:
         """Those of another window if the control is shuffle."""
         if self.rules.control == "shuffle":
             index = self._other_window(index, rng)
@@ -172,7 +185,12 @@ class Windows:
         return foreground / max(1, labeled)
 
 
-def voxelize(events: Events, start: float, stop: float, shape: tuple[int, int, int]) -> ndarray:
+def voxelize(
+    events: Events,
+    start: float,
+    stop: float,
+    shape: tuple[int, int, int],
+) -> ndarray:
     """Voxel grid of `shape` (bins, height, width) for the window [start, stop), float32.
 
     With s = (bins-1)·(t-start)/(stop-start) an event adds p·max(0, 1-|b-s|) to bin b of its pixel.

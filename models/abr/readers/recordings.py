@@ -114,7 +114,8 @@ def _averages(
         sweeps += 1
         sums = sums + np.stack((sweep, sweep**2))
         if sweeps == settings.sweeps:
-            yield resample(sums[0] / sweeps, samples), fmp(*sums, sweeps)
+            total, squares = sums
+            yield resample(total / sweeps, samples), fmp(total, squares, sweeps)
             sweeps = 0
             sums = np.zeros((2, 1))
     reading.left_out["leftover_sweeps"] += sweeps
@@ -133,7 +134,7 @@ def _channel(recording: Recording, setting: str | None) -> int:
         message = f"no channel {name!r}"
         allowed = ", ".join(names)
     elif recording.rate_hz <= 2 * BAND_HZ[1]:
-        other = recording.faster[:1]
+        other = list(recording.faster[:1])
         message = f"the channel is sampled at {recording.rate_hz:g} Hz"
         allowed = f"more than {2 * BAND_HZ[1]:g} Hz, as it was recorded"
     else:
@@ -156,7 +157,7 @@ def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, Values
     for event in events or recording.events():
         if not event.name.lower().startswith(_NO_STIMULUS):
             kinds.setdefault(event.name, []).append(event.onset_s)
-    return {kind: np.sort(np.array(onsets)) for kind, onsets in kinds.items()}
+    return {kind: np.sort(onsets) for kind, onsets in kinds.items()}
 
 
 def _sweeps(
@@ -183,23 +184,24 @@ def _sweeps(
         begin, end = piece.bounds(rate)
         starts = every[(every >= begin) & (every + length <= end)]
         complete += len(starts)
-        while len(starts):
-            # From the first stimulus that is left, with a margin for the filter.
-            first = max(begin, int(starts[0]) - pad)
-            last = min(first + chunk + pad, end)
-            # Near its end the output of the filter is not valid, except at the end of a piece.
-            valid = last if last == end else last - pad
-            inside = starts[starts + length <= max(valid, starts[0] + length)]
+        ends_of_chunks = np.flatnonzero(np.diff(starts // chunk)) + 1
+        for part in filter(len, np.split(starts, ends_of_chunks)):
+            # With a margin for the filter, whose output is not valid near an end.
+            first = max(begin, int(part[0]) - pad)
+            last = min(int(part[-1]) + length + pad, end)
             (trace,) = recording.read([channel], first, last)
             trace = sosfiltfilt(band, trace, padlen=min(len(trace) - 1, _PADLEN))
-            yield from trace[np.add.outer(inside - first, np.arange(length))]
-            starts = starts[len(inside) :]
+            yield from trace[np.add.outer(part - first, np.arange(length))]
     # Those within the recording that no piece holds are in gaps.
     inside = (onsets >= 0) & (onsets <= recording.end_s - length / rate)
     reading.left_out["sweeps_at_gaps"] += max(0, int(inside.sum()) - complete)
 
 
-def fmp(total: Values, squares: Values, sweeps: int) -> float:
+def fmp(
+    total: Values,
+    squares: Values,
+    sweeps: int,
+) -> float:
     """Fmp: the variance of the average over time, divided by that of its residual noise.
 
     `total` and `squares`: the sums of all sweeps and of their squares, by sample. The noise is the

@@ -90,8 +90,7 @@ def find_columns(
         raise DataError(
             f"the table has points up to {last}, and a response has {POINTS}",
             where=str(path),
-            allowed=f"columns 1 … {POINTS}: {ORIGIN.window_ms:g} ms, each point the mean of "
-            "0.05 ms",
+            allowed=f"columns 1 … {POINTS}: 10 ms, each point the mean of 0.05 ms",
             hint="average each response to these points, or remove the columns after 10 ms",
         )
     return columns

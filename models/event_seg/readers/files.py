@@ -40,7 +40,7 @@ def open_recording(
     on. Reads and writes the disk. Raises DataError.
     """
     is_mvsec = form == MVSEC
-    masks = hdf5.mask_path(path)
+    masks = path.with_name(f"{path.stem}_masks.h5")
     # The first that names the sensor does.
     sizes: dict[str, Sides | None] = {}
     # The end of each window, by its label; nothing has decoded the events yet.
@@ -68,7 +68,12 @@ def open_recording(
             ends, sizes["masks"] = hdf5.read_mask_times(masks)
 
     # The reader of events is pickled with the recording: a partial, no closure.
-    read = partial(cached, path, pieces, np.float64 if is_mvsec else np.int64)
+    read = partial(
+        cached,
+        path,
+        pieces,
+        np.float64 if is_mvsec else np.int64,
+    )
     events = read()
     height, width = events["extent"].tolist()
     sizes["events"] = (height, width)
@@ -107,7 +112,11 @@ def open_recording(
     )
 
 
-def _equal_windows(path: Path, t: ndarray, window_ms: float | None) -> ndarray:
+def _equal_windows(
+    path: Path,
+    t: ndarray,
+    window_ms: float | None,
+) -> ndarray:
     """Windows of one length, from the first event on. Raises DataError for too many."""
     assert window_ms is not None, "without labels there is a length"
     step = window_ms / 1e3
@@ -120,7 +129,7 @@ def _equal_windows(path: Path, t: ndarray, window_ms: float | None) -> ndarray:
         raise DataError(
             f"the times of '{path.name}' span {count:,.3g} windows",
             where=str(path),
-            allowed=f"at most {MAX_WINDOWS:,} windows of {window_ms:.4g} ms",
+            allowed=f"at most {MAX_WINDOWS:,} windows",
         )
     return spans(t[0] + np.arange(int(count) + 1) * step)
 
@@ -134,7 +143,7 @@ def _windows_of_labels(
     """A window for each label, and the number of the mask at the end of the first one."""
     if ends[0] > t[-1] or ends[-1] <= t[0]:
         raise DataError(
-            f"labels span {ends[0]} to {ends[-1]}, events span {t[0]} to {t[-1]}",
+            f"labels span {ends[[0, -1]]}, events span {t[[0, -1]]}",
             where=str(path),
             allowed="times of frames or masks in the clock of the recording",
         )

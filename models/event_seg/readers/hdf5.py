@@ -73,7 +73,12 @@ def opened(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
-def _check(is_valid: Any, file: h5py.File, problem: str, allowed: str) -> None:
+def _check(
+    is_valid: Any,
+    file: h5py.File,
+    problem: str,
+    allowed: str,
+) -> None:
     if not is_valid:
         path = file.filename
         raise DataError(
@@ -98,31 +103,42 @@ def _array(
     array = hdf5.member(file, name)
     is_array = isinstance(array, h5py.Dataset)
     is_array = is_array and array.ndim == axes and array.dtype.kind in kinds
-    _check(is_array, file, f"has no '{name}' of {axes} axes and such numbers: {array}", allowed)
+    _check(
+        is_array,
+        file,
+        f"has no '{name}' of {axes} axes and such numbers: {array}",
+        allowed,
+    )
     claim = hdf5.problem(array)
-    _check(claim is None, file, f"has an array '{name}' that {claim}", "a complete HDF5 file")
+    _check(
+        claim is None,
+        file,
+        f"has an array '{name}' that {claim}",
+        "a complete HDF5 file",
+    )
     return array
 
 
 def _times(
-    file: h5py.File,
+    path: Path,
     name: str,
     times: str,
     kinds: str,
     allowed: str,
 ) -> tuple[ndarray, Sides]:
     """The `times` of the pictures `name` in uint8, and height and width. Raises DataError."""
-    pictures = _array(file, name, allowed, 3, "u")
-    stamps = _array(file, times, allowed, 1, kinds)
-    _check(
-        len(pictures) == len(stamps) >= 2 and pictures.dtype == np.uint8,
-        file,
-        f"has {len(pictures)} {name} of {pictures.dtype}, and {len(stamps)} times",
-        f"at least 2 of uint8 with one time each: {allowed}",
-    )
-    t = stamps[:].astype(np.float64 if "f" in kinds else np.int64)
-    check_ascending(t, f"{file.filename}: {times}", f"times of {name}")
-    return t, pictures.shape[1:]
+    with opened(path) as file:
+        pictures = _array(file, name, allowed, 3, "u")
+        stamps = _array(file, times, allowed, 1, kinds)
+        _check(
+            len(pictures) == len(stamps) >= 2 and pictures.dtype == np.uint8,
+            file,
+            f"has {len(pictures)} {name} of {pictures.dtype}, and {len(stamps)} times",
+            f"at least 2 of uint8 with one time each: {allowed}",
+        )
+        t = stamps[:].astype(np.float64 if "f" in kinds else np.int64)
+        check_ascending(t, f"{path}: {times}", f"times of {name}")
+        return t, pictures.shape[1:]
 
 
 def read_frames(path: Path, has_times: bool) -> tuple[ndarray, Sides | None]:
@@ -130,16 +146,20 @@ def read_frames(path: Path, has_times: bool) -> tuple[ndarray, Sides | None]:
 
     Unless `has_times`, times are not read. Raises DataError.
     """
+    if has_times:
+        return _times(path, FRAMES, f"{FRAMES}_ts", "iuf", MVSEC)
     with opened(path) as file:
-        if has_times:
-            return _times(file, FRAMES, f"{FRAMES}_ts", "iuf", MVSEC)
         sides = None
         if hdf5.member(file, FRAMES) is not None:
             sides = _array(file, FRAMES, MVSEC, 3, "u").shape[1:]
         return np.empty(0), sides
 
 
-def frame_edges(path: Path, index: int, factor: int) -> ndarray:
+def frame_edges(
+    path: Path,
+    index: int,
+    factor: int,
+) -> ndarray:
     """Edges of the frame at the end of window `index`. Raises DataError."""
     with opened(path) as file:
         frame = _array(file, FRAMES, MVSEC, 3, "u")[index + 1]
@@ -154,7 +174,12 @@ def mvsec_pieces(path: Path) -> Iterator[Events]:
     with opened(path) as file:
         events = _array(file, f"{GROUP}/events", MVSEC, 2, "f")
         is_valid = events.shape[1] == 4 and events.dtype == np.float64
-        _check(is_valid, file, f"has events {events.dtype} {events.shape}", MVSEC)
+        _check(
+            is_valid,
+            file,
+            f"has events {events.dtype} {events.shape}",
+            MVSEC,
+        )
         polarities: set[float] = set()
         for at in range(0, len(events), PIECE):
             x, y, t, p = events[at : at + PIECE].T
@@ -192,7 +217,12 @@ def dsec_pieces(path: Path) -> Iterator[Events]:
         offset = 0
         if hdf5.member(file, "t_offset") is not None:
             offset = int(_array(file, "t_offset", DSEC, 0, "iu")[()])
-        _check(0 <= offset < MAX_TIME, file, f"has a t_offset of {offset}", DSEC)
+        _check(
+            0 <= offset < MAX_TIME,
+            file,
+            f"has a t_offset of {offset}",
+            DSEC,
+        )
 
         for at in range(0, lengths.pop(), PIECE):
             part = {}
@@ -201,25 +231,29 @@ def dsec_pieces(path: Path) -> Iterator[Events]:
                 low, high = _LIMITS[name]
                 least, most = values.min(), values.max()
                 problem = f"has events/{name} from {least} to {most} after event {at}"
-                _check(low <= least and most <= high, file, problem, DSEC)
+                _check(
+                    low <= least and most <= high,
+                    file,
+                    problem,
+                    DSEC,
+                )
                 part[name] = values
             part["t"] += offset
             part["p"] = np.where(part["p"] > 0, 1, -1)
             yield Events(**part)
 
 
-def mask_path(path: Path) -> Path:
-    """Path of the mask file for the recording at `path`."""
-    return path.with_name(f"{path.stem}_masks.h5")
-
-
 def read_mask_times(path: Path) -> tuple[ndarray, Sides]:
     """The times of the masks in a file, and their height and width. Raises DataError."""
-    with opened(path) as file:
-        return _times(file, "masks", "t", "iu", MASKS)
+    return _times(path, "masks", "t", "iu", MASKS)
 
 
-def read_mask(path: Path, first: int, index: int, factor: int) -> ndarray:
+def read_mask(
+    path: Path,
+    first: int,
+    index: int,
+    factor: int,
+) -> ndarray:
     """The mask at the end of window `index`, downsampled; window 0 ends at mask `first`.
 
     Raises DataError.
@@ -229,5 +263,10 @@ def read_mask(path: Path, first: int, index: int, factor: int) -> ndarray:
         mask = _array(file, "masks", MASKS, 3, "u")[number]
         values = set(np.unique(mask).tolist())
         problem = f"has {sorted(values)} in mask {number}"
-        _check(values <= {0, 1, IGNORED}, file, problem, f"0, 1, {IGNORED}")
+        _check(
+            values <= {0, 1, IGNORED},
+            file,
+            problem,
+            f"0, 1, {IGNORED}",
+        )
     return downsample_mask(mask, factor)

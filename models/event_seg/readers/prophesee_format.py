@@ -151,7 +151,11 @@ class Encoding(NamedTuple):
     """Decode words after a state; gives the events and the new state."""
 
 
-def unwrap(counts: ndarray, bits: int, before: int) -> ndarray:
+def unwrap(
+    counts: ndarray,
+    bits: int,
+    before: int,
+) -> ndarray:
     """Unwrap counters of `bits` bits into a monotonic count, int64.
 
     `before`: last unwrapped count of the previous words, or -1. A step back of more than half the
@@ -165,19 +169,33 @@ def unwrap(counts: ndarray, bits: int, before: int) -> ndarray:
     return counts + (rounds + is_wrap.cumsum()) * span
 
 
-def _latest(values: ndarray, is_set: ndarray, before: int) -> ndarray:
+def _latest(
+    values: ndarray,
+    is_set: ndarray,
+    before: int,
+) -> ndarray:
     """For each word the value of the last word up to it that `is_set`; `before`: of none."""
     return np.concatenate(([before], values[is_set]))[is_set.cumsum()]
 
 
-def _highs(load: ndarray, is_high: ndarray, bits: int, before: int) -> ndarray:
+def _highs(
+    load: ndarray,
+    is_high: ndarray,
+    bits: int,
+    before: int,
+) -> ndarray:
     """The upper bits of time of each word, unwrapped; `before`: those before the first one."""
     highs = np.empty(len(load), np.int64)
     highs[is_high] = unwrap(load[is_high], bits, before)
     return _latest(highs, is_high, before)
 
 
-def _events(t: ndarray, x: ndarray, y: ndarray, bit: ndarray) -> Events:
+def _events(
+    t: ndarray,
+    x: ndarray,
+    y: ndarray,
+    bit: ndarray,
+) -> Events:
     return Events(
         t,
         x.astype(np.int32),
@@ -198,7 +216,7 @@ def decode_evt2(words: ndarray, state: State) -> tuple[Events, State]:
     high = _highs(heads & 0x0FFFFFFF, kind == 0x8, 28, state[0])
     at = np.flatnonzero((kind <= 0x1) & (high >= 0))
     offset: ndarray | int = 0
-    if "mask" in words.dtype.names:
+    if len(words.dtype) > 1:  # of EVT 2.1
         index, offset = _bits(words["mask"][at], 32)
         at = at[index]
     head = heads[at]
@@ -238,7 +256,11 @@ def decode_evt3(words: ndarray, state: State) -> tuple[Events, State]:
     return _events(times[word], starts[word] + bit, rows[word], signs[word]), tuple(map(int, end))
 
 
-def _times(kind: ndarray, load: ndarray, before: int) -> ndarray:
+def _times(
+    kind: ndarray,
+    load: ndarray,
+    before: int,
+) -> ndarray:
     """The time of each word; `before`: that of the previous one, or -1."""
     is_high = kind == 0x8
     high_before = before >> 12  # -1 >> 12 is -1

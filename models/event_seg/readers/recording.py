@@ -69,7 +69,12 @@ class Events:
     def __getitem__(self, chosen: slice | ndarray) -> Events:
         return Events(*(column[chosen] for column in vars(self).values()))
 
-    def downsampled(self, factor: int, height: int, width: int) -> Events:
+    def downsampled(
+        self,
+        factor: int,
+        height: int,
+        width: int,
+    ) -> Events:
         """Events on a grid `factor` times coarser, without those outside the grid."""
         x = self.x // factor
         y = self.y // factor
@@ -119,7 +124,11 @@ class EventRecording:
         return state
 
 
-def cached(path: Path, pieces: Callable[[], Iterator[Events]], time: type) -> Mapping[str, ndarray]:
+def cached(
+    path: Path,
+    pieces: Callable[[], Iterator[Events]],
+    time: type,
+) -> Mapping[str, ndarray]:
     """The arrays t, x, y and p of a file, and its extent, mapped from the cache.
 
     The first call decodes the file by `pieces`. Reads and writes the disk. Raises DataError for
@@ -169,7 +178,11 @@ def spans(ends: ndarray) -> ndarray:
     return np.stack((ends[:-1], ends[1:]), axis=1)
 
 
-def check_ascending(t: ndarray, where: str, what: str = "timestamps") -> None:
+def check_ascending(
+    t: ndarray,
+    where: str,
+    what: str = "timestamps",
+) -> None:
     """Raises DataError if `t` is not finite or not ascending; `where` names the location."""
     is_wrong = ~np.isfinite(t)
     is_wrong[1:] |= t[1:] < t[:-1]
