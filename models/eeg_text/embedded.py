@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -103,11 +104,14 @@ CACHED_BYTES = 2**27
 """A larger set is not cached; simulating a recording takes about 2 ms."""
 
 
+@dataclass
 class Readers:
     """Values that all recordings of a recipe share, drawn once."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        recipe = self.recipe
         self.sentences = recipe.texts()
         self.words = sorted({*" ".join(recipe.slots.values()).split()})
         rng = np.random.default_rng(SEED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import chain
@@ -40,33 +41,33 @@ MARGIN_S = 6.0
 """Read on both sides of a segment and removed after filtering: 0.5 Hz filters ring for seconds."""
 
 
+@dataclass
 class Cutter:
-    """Cuts continuous recordings into segments; collects notes, bad records and unused channels."""
+    """Cuts continuous recordings into segments; collects notes, bad records and unused channels.
 
-    def __init__(
-        self,
-        files: Sequence[Path],
-        data: Data,
-        use: Use,
-        channel_map: Mapping[str, str] | None,
-        bad_records: BadRecords,
-    ) -> None:
-        """`files`: all that will be cut. Reads data.channels and data.texts; raises DataError."""
-        self.channel_map = channel_map
-        if data.channels is not None and channel_map is None:
+    Reads data.channels and data.texts; raises DataError.
+    """
+
+    files: Sequence[Path]
+    """All that will be cut."""
+    data: Data
+    use: Use
+    channel_map: Mapping[str, str] | None
+    bad_records: BadRecords
+
+    def __post_init__(self) -> None:
+        data = self.data
+        if data.channels is not None and self.channel_map is None:
             self.channel_map = channels.load_channel_map(data.channels)
-        self.has_many = len({bids.subject(file) or file for file in files}) >= MANY
+        self.has_many = len({bids.subject(file) or file for file in self.files}) >= MANY
         """Whether all windows of a subject are one group."""
-        self.use = use
-        self.data = data
         self.samples = data.seq_len
-        self.bad_records = bad_records
-        self.notes: list[str] = []
-        self.dropped: set[str] = set()
+        self.notes = list[str]()
+        self.dropped = set[str]()
         self.columns = declared_columns(data.columns)
         self.texts: dict[str, str] | None = None
-        if use == "text" and data.texts is not None:
-            self.texts = tables.pairs(data.texts, "data.texts", self.columns, bad_records)
+        if self.use == "text" and data.texts is not None:
+            self.texts = tables.pairs(data.texts, "data.texts", self.columns, self.bad_records)
 
     def read(self, path: Path) -> list[Item]:
         """Sentences if their times are known, otherwise windows; without bad ones.
