@@ -21,10 +21,6 @@ class GlobalEncoder:
     heads: int
     hidden: int
 
-    @property
-    def tokens(self) -> int:
-        return (self.pixels // self.patch) ** 2
-
 
 SWIN_PATCH = 4
 """Pixels of a patch before the first stage of the local encoder."""
@@ -48,16 +44,6 @@ class LocalEncoder:
     def output_width(self) -> int:
         """Width of the last stage."""
         return self.width * 2 ** (len(self.depths) - 1)
-
-    @property
-    def patch(self) -> int:
-        """Height and width in pixels of the part of a page behind one output token."""
-        return SWIN_PATCH * 2 ** (len(self.depths) - 1)
-
-    @property
-    def tokens(self) -> int:
-        height, width = self.pixels
-        return (height // self.patch) * (width // self.patch)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,12 +12,12 @@ from torch.nn import Module
 from gearshift.models.doc_translation.vocabulary import Vocabulary
 
 
+@dataclass
 class DecoderCache:
     """Keys and values of the decoder for the tokens so far, so that none is computed twice."""
 
-    def __init__(self) -> None:
-        self.state: Any = None
-        """A cache of transformers, which builds it in the first pass."""
+    state: Any = None
+    """A cache of transformers, which builds it in the first pass."""
 
     def select(self, rows: Tensor) -> None:
         """Keep `rows` of the batch, int64 [batch], in this order; a row may appear repeatedly."""
@@ -29,14 +30,16 @@ class DecoderCache:
         self.state = tuple(layers)
 
 
+@dataclass
 class _Finished:
     """The best finished hypothesis of each page, and how many it has, up to `beams`."""
 
-    def __init__(self, tokens: Tensor, beams: int) -> None:
-        """`tokens` [page, count], of a page without any."""
-        self.tokens = tokens
-        self.beams = beams
-        self.scores = torch.full(tokens.shape[:1], -torch.inf, device=tokens.device)
+    tokens: Tensor
+    """[page, count]; at first those of a page without any."""
+    beams: int
+
+    def __post_init__(self) -> None:
+        self.scores = torch.full_like(self.tokens[:, 0], -torch.inf, dtype=torch.float32)
         self.count = torch.zeros_like(self.scores, dtype=torch.int64)
 
     @property

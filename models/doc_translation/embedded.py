@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple, TypeVar
@@ -180,14 +181,16 @@ class Text(NamedTuple):
     target: str
 
 
+@dataclass
 class Author:
     """Generates documents; equal generators give equal documents."""
 
-    def __init__(self, rng: Generator) -> None:
-        self.rng = rng
+    rng: Generator
+
+    def __post_init__(self) -> None:
         total = sum(COUNTS.values())
-        read = _distinct(rng, total, _SOURCE, fewest=1)
-        written = _distinct(rng, total, _TARGET, fewest=2)
+        read = _distinct(self.rng, total, _SOURCE, fewest=1)
+        written = _distinct(self.rng, total, _TARGET, fewest=2)
         words = map(TranslatedWord, read, written)
         self.words = {kind: list(islice(words, count)) for kind, count in COUNTS.items()}
         self.used: set[str] = set()

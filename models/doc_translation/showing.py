@@ -13,8 +13,7 @@ from PIL import Image
 from torch.nn import Module
 
 from gearshift.models.base import Picture, Prediction, Predictions
-from gearshift.models.common import data_files
-from gearshift.models.common.data_files import existing_path, unknown_format
+from gearshift.models.common.data_files import existing_path, known_files
 from gearshift.models.common.family import evaluating, printable
 from gearshift.models.common.pictures import count_pages, open_picture
 from gearshift.models.common.predictions import (
@@ -95,9 +94,9 @@ def _name(sample: Mapping[str, Any]) -> str:
     return f"{page} of {document}"
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file has the suffix of an image."""
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+def recognize(path: Path) -> str | None:
+    """IMAGES for a file with the suffix of one; None for others."""
+    return IMAGES if path.suffix.lower() in SUFFIXES and path.is_file() else None
 
 
 def read(path: Path) -> list[Page]:
@@ -107,16 +106,13 @@ def read(path: Path) -> list[Page]:
     """
     with input_errors():
         source = existing_path(str(path), IMAGES)
-        folder = source if source.is_dir() else source.parent
         pages = []
-        for file in filter(is_image, data_files.files(source)):
-            title = file.relative_to(folder).with_suffix("").as_posix()
+        for file_name, (file, _) in known_files(source, recognize, (IMAGES,)).items():
+            title = Path(file_name).with_suffix("").as_posix()
             count = count_pages(file)
             for n in range(count):
                 name = f"{title} page {n + 1}" if count > 1 else title
                 pages.append(Page(title, name, partial(open_picture, file, page=n), ""))
-        if not pages:
-            raise unknown_format(path, (IMAGES,))
         return pages
 
 

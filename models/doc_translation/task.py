@@ -256,7 +256,7 @@ class DocTranslationTask(FamilyTask):
     def predict(self, model: Module, path: Any) -> Iterator[Prediction]:
         write = showing.features if self.stage == ENCODER else showing.translations
         yield from write(self, model, showing.read(path))
-        yield from passed_over(path, filter(showing.is_image, files(path)))
+        yield from passed_over(path, filter(showing.recognize, files(path)))
 
     def example(self) -> Sequence[Any]:
         pixels = self.size.whole.pixels

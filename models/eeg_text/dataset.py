@@ -110,20 +110,18 @@ def standardize(eeg: ndarray, samples: int) -> ndarray:
     return np.clip(scaled, -LARGEST, LARGEST).astype(np.float32)
 
 
+@dataclass
 class SegmentSamples:
     """EEG segments of the items of one split, by index."""
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        numbers: Sequence[int],
-        rules: SampleRules,
-    ) -> None:
-        """`items`: of all splits; `numbers`: those of this split."""
-        self.numbers = list(numbers)
-        self.rules = rules
-        self.items = [items[n] for n in numbers]
-        self.random_others = random_others([item.group for item in self.items], rules.seed)
+    items: Sequence[Item]
+    numbers: Sequence[int]
+    """Those of `items` among the items of all splits."""
+    rules: SampleRules
+
+    def __post_init__(self) -> None:
+        groups = [item.group for item in self.items]
+        self.random_others = random_others(groups, self.rules.seed)
         self._last = -1
         """The item whose EEG is kept."""
 
@@ -157,19 +155,16 @@ class SegmentSamples:
         return standardize(phase_randomised(eeg, rng), self.rules.most)
 
 
+@dataclass
 class MaskedSamples(SegmentSamples):
     """Windows of EEG with masked spans, by index: all windows of all segments."""
 
-    def __init__(
-        self,
-        *segments: Any,
-        share: float,
-        is_training: bool,
-    ) -> None:
-        """`segments` as SegmentSamples. If `is_training`, each epoch masks other spans."""
-        super().__init__(*segments)
-        self.share = share
-        self.is_training = is_training
+    share: float
+    is_training: bool
+    """Whether each epoch masks other spans."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._windows: list[tuple[int, int]] = []
         """Segment and window of each sample."""
         for segment, item in enumerate(self.items):
@@ -210,20 +205,20 @@ class MaskedSamples(SegmentSamples):
         }
 
 
+@dataclass
 class TextSamples(SegmentSamples):
     """EEG with the sentence that was read; in evaluation, with noise, other EEG and candidates."""
 
+    texts: SentenceTexts
+    word_dropout: float
     features: CachedFeatures | None = None
     """Cached ones of the inputs, numbered as in `encoder_input`."""
 
-    def __init__(self, *segments: Any, texts: SentenceTexts, word_dropout: float) -> None:
-        """`segments` as SegmentSamples."""
-        super().__init__(*segments)
-        self.texts = texts
-        self.word_dropout = word_dropout
-        is_evaluated = self.items[0].group in texts.candidates
-        self.inputs = (1 + is_evaluated) * len(self)
+    @property
+    def inputs(self) -> int:
         """The number of encoder inputs: EEG, and in evaluation also noise for each."""
+        is_evaluated = self.items[0].group in self.texts.candidates
+        return (1 + is_evaluated) * len(self)
 
     def encoder_input(self, number: int) -> ndarray:
         """Encoder input `number`: first the EEG of all samples, then the noise of all samples."""

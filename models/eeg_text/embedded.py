@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -69,11 +70,9 @@ class Recipe(NamedTuple):
         rng = np.random.default_rng(SEED)
         sentences: dict[Words, None] = {}
         while len(sentences) < self.sentences:
-            form = self.forms[rng.integers(len(self.forms))]
             words = []
-            for slot in form.split():
-                choices = self.slots[slot].split()
-                words.append(choices[rng.integers(len(choices))])
+            for slot in rng.choice(self.forms).split():
+                words.append(rng.choice(self.slots[slot].split()))
             sentences[tuple(words)] = None
         return list(sentences)
 
@@ -105,23 +104,25 @@ CACHED_BYTES = 2**27
 """A larger set is not cached; simulating a recording takes about 2 ms."""
 
 
+@dataclass
 class Readers:
     """Values that all recordings of a recipe share, drawn once."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        recipe = self.recipe
         self.sentences = recipe.texts()
         self.words = sorted({*" ".join(recipe.slots.values()).split()})
         rng = np.random.default_rng(SEED)
-        shape = (len(self.words), len(INDICES) * CODES)
-        self._codes = rng.standard_normal(shape, dtype=np.float32)
+        self._codes = _normal(rng, len(self.words), len(INDICES) * CODES)
         mixings = np.stack([_mixing(rng) for _ in range(recipe.subjects)])
         # The mixing matrices of readers are similar, so that one reader can learn from another.
         common = np.sqrt(recipe.similarity) * _mixing(rng)
         mixed = common + np.sqrt(1 - recipe.similarity) * mixings
         self._mixing_of = mixed.astype(np.float32)
-        self._sources = rng.standard_normal((SOURCES, CHANNELS), dtype=np.float32)
-        self._sources /= np.sqrt(SOURCES)
+        self._sources = _normal(rng, SOURCES, CHANNELS)
+        self._sources /= np.sqrt(SOURCES)  # in place: it stays float32
 
     def __len__(self) -> int:
         return self.recipe.subjects * self.recipe.sentences
@@ -138,7 +139,7 @@ class Readers:
         rng = np.random.default_rng([SEED, index])
         # Waves of common sources, and a little noise of each channel.
         background = _background(rng, samples) @ self._sources
-        background += 0.3 * rng.standard_normal((samples, CHANNELS), dtype=np.float32)
+        background += 0.3 * _normal(rng, samples, CHANNELS)
         count = len(words)
         onsets = np.arange(count) * recipe.word_s + rng.uniform(-0.02, 0.02, count)
         time = np.arange(samples)[:, None] / RATE_HZ
@@ -151,12 +152,15 @@ class Readers:
         return (background + evoked + _blinks(rng, samples)) * NOISE_UV
 
 
+def _normal(rng: Generator, *shape: int) -> ndarray:
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
 def _mixing(rng: Generator) -> ndarray:
     """The matrix from the codes of all regions to channels; each region reaches its own."""
     mixing = np.zeros((len(INDICES), CODES, CHANNELS), dtype=np.float32)
     for of_region, channels in zip(mixing, INDICES.values(), strict=True):
-        shape = (CODES, len(channels))
-        of_region[:, channels] = rng.standard_normal(shape, dtype=np.float32)
+        of_region[:, channels] = _normal(rng, CODES, len(channels))
     return mixing.reshape(-1, CHANNELS) / np.float32(np.sqrt(CODES))
 
 
@@ -166,7 +170,7 @@ def _background(rng: Generator, samples: int) -> ndarray:
     amplitude = np.zeros(len(frequency), dtype=np.float32)
     amplitude[1:] = 1 / np.sqrt(frequency[1:])
     amplitude += 0.35 * np.exp(-((frequency - 10) ** 2) / 2)
-    real, imaginary = rng.standard_normal((2, SOURCES, len(frequency)), dtype=np.float32)
+    real, imaginary = _normal(rng, 2, SOURCES, len(frequency))
     spectrum = (real + 1j * imaginary) * amplitude
     waves = np.fft.irfft(spectrum, n=samples).astype(np.float32)
     return (waves / waves.std(axis=1, keepdims=True)).T
@@ -195,15 +199,7 @@ def _cached(path: str) -> ndarray | None:
     shape = (len(readers), recipe.samples, CHANNELS)
     if 2 * math.prod(shape) > CACHED_BYTES:
         return None
-    made_from = {
-        "subjects": recipe.subjects,
-        "sentences": recipe.sentences,
-        "samples": recipe.samples,
-        "snr_db": recipe.snr_db,
-        "similarity": recipe.similarity,
-        "version": 1,
-        "seed": SEED,
-    }
+    made_from = {**recipe._asdict(), "version": 1, "seed": SEED}
 
     def make() -> Arrays:
         eeg = np.empty(shape, dtype=np.float16)  # precision about 0.001 µV
@@ -239,8 +235,4 @@ def read(path: str) -> Recordings:
             load=partial(load, path, number),
         )
         items.append(item)
-    return Recordings(
-        path,
-        items,
-        {"format": "simulated", "unit": "microvolts, simulated"},
-    )
+    return Recordings(path, items, {"format": "simulated", "unit": "microvolts, simulated"})

@@ -81,13 +81,10 @@ def split_items(
     readers: Groups = {name: [] for name in SPLITS}
     if by == "subject+sentence":
         rule.refuse_fold("both readers and sentences are groups", "--set data.split=sentence")
-        earlier = None
+        earlier: dict[str, SplitName] | None = None
         if rule.earlier is not None:
             # The run folder keeps readers beside sentences, with a prefix.
-            earlier = {}
-            for group, name in rule.earlier.items():
-                if group.startswith(_READER):
-                    earlier[group.removeprefix(_READER)] = name
+            earlier = {name.removeprefix(_READER): side for name, side in rule.earlier.items()}
         of_readers = replace(rule, fraction=1.0, earlier=earlier)
         readers = split_groups((item.subject for item in items), of_readers, "readers")
 

@@ -95,15 +95,15 @@ class EegTask(FamilyTask):
     """What both uses of the encoder have in common; EegTask(…) is the task of the stage.
 
     Each has `use`, what recordings are read for; `fit_texts`, which checks and fits what depends on
-    texts, and completes what TrainedOnEeg tells of them; `samples_of`, the samples of the items of
-    a split, by number; and `answer`, what the model makes of a recording.
+    texts, and completes what TrainedOnEeg tells of them; `samples_of`, the samples of a split by
+    what SegmentSamples has; and `answer`, what the model makes of a recording.
     """
 
     saved_files = (FACTS_FILE, TOKENIZER_FILE)
     """In stage encoder no tokenizer."""
     use: Use
     fit_texts: Callable[[TrainedOnEeg], TrainedOnEeg]
-    samples_of: Callable[[SplitName, Sequence[int]], Any]
+    samples_of: Callable[..., Any]
     answer: Callable[..., Prediction]
     recordings: Recordings
     rules: SampleRules
@@ -146,7 +146,9 @@ class EegTask(FamilyTask):
         trained = TrainedOnEeg(self.size, names, self.recordings.channel_map)
         self.trained = self.fit_texts(trained)
         save_facts(self.trained, self.context.folder)
-        self.splits = {name: self.samples_of(name, numbers[name]) for name in SPLITS}
+        for name in SPLITS:
+            of_split = [items[number] for number in numbers[name]]
+            self.splits[name] = self.samples_of(name, of_split, numbers[name], self.rules)
 
     def setup_without_data(self) -> None:
         self.encoder = None  # the initial weights are among the trained ones
@@ -204,14 +206,8 @@ class MaskedEegTask(EegTask):
         check_share(self.model_settings.mask_share, tokens)
         return trained
 
-    def samples_of(self, split: SplitName, numbers: Sequence[int]) -> MaskedSamples:
-        return MaskedSamples(
-            self.recordings.items,
-            numbers,
-            self.rules,
-            share=self.model_settings.mask_share,
-            is_training=split == "train",
-        )
+    def samples_of(self, split: SplitName, *segments: Any) -> MaskedSamples:
+        return MaskedSamples(*segments, self.model_settings.mask_share, split == "train")
 
     def network(self) -> MaskedEeg:
         return MaskedEeg(self.size, self.samples, self.dropout)
@@ -306,16 +302,10 @@ class EegTextTask(EegTask):
             is_pretrained=self.folder is not None,
         )
 
-    def samples_of(self, split: SplitName, numbers: Sequence[int]) -> TextSamples:
+    def samples_of(self, split: SplitName, *segments: Any) -> TextSamples:
         # The setting is read only where it has an effect.
         word_dropout = self.model_settings.word_dropout if split == "train" else 0.0
-        return TextSamples(
-            self.recordings.items,
-            numbers,
-            self.rules,
-            texts=self.texts,
-            word_dropout=word_dropout,
-        )
+        return TextSamples(*segments, self.texts, word_dropout)
 
     def setup_without_data(self) -> None:
         super().setup_without_data()
@@ -323,14 +313,11 @@ class EegTextTask(EegTask):
         self.folder = None
         self.tokenizer = SentenceByteTokenizer()
         if not self.trained.is_bytes:
-            assert self.context.folder is not None, "the facts were loaded from it"
-            path = self.context.folder / TOKENIZER_FILE
-            self.tokenizer = BartTokenizer(
-                subwords.load_tokenizer(path, str(path)),
-                str(path),
-                self.size.vocabulary,
-                self.trained.is_pretrained,
-            )
+            folder: Any = self.context.folder
+            name = str(folder / TOKENIZER_FILE)
+            inner = subwords.load_tokenizer(Path(name), name)
+            is_pretrained = self.trained.is_pretrained
+            self.tokenizer = BartTokenizer(inner, name, self.size.vocabulary, is_pretrained)
 
     def network(self) -> EegText:
         """`model.start` provides all weights, `model.pretrained` those of the text decoder."""

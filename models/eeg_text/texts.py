@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,9 @@ class BartTokenizer(SubwordTokenizer):
         super().__init__(inner, [[PAD], [START], [END], [HIDDEN]], where)
         self.name = name
         self.hidden = self.specials[3]
-        self._before: list[int] = []
-        """Tokens between the start and the sentence."""
+        # Between the start and the sentence.
+        self._before = [self.start] if is_pretrained else []
         if is_pretrained:
-            self._before = [self.start]
             self.start = self.end
         if self.size > limit:
             raise DataError(
@@ -95,10 +95,8 @@ def build_tokenizer(
         return SentenceByteTokenizer()
     if name == "bpe":
         specials = (START, PAD, END, HIDDEN)
-        inner = subwords.load_or_fit(
-            folder,
-            lambda: subwords.train_byte_bpe(texts, limit, specials),
-        )
+        fit = partial(subwords.train_byte_bpe, texts, limit, specials)
+        inner = subwords.load_or_fit(folder, fit)
     else:
         path = Path(name).expanduser()
         if path.is_dir():
@@ -135,7 +133,7 @@ class SentenceTexts:
         """Mean number of tokens per sentence, including the end token."""
         self.steps = max(len(self.tokens[key]) for key in splits["train"]) - 1
         """Tokens to generate: those of the longest training sentence, including the end token."""
-        evaluated = [splits[name] for name in ("val", "test") if splits.get(name)]
+        evaluated = (splits["val"], splits["test"])
         self.candidate_count = min(CANDIDATES, *map(len, evaluated))
         self.num_evaluated = max(map(len, evaluated))
         """Sentences of the larger of the evaluated splits."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords, listed
@@ -44,12 +43,7 @@ def load_channel_map(path: str) -> dict[str, str]:
     Reads the disk. Raises DataError for an unknown electrode or region.
     """
     bad_records = BadRecords()
-    targets = tables.pairs(
-        Path(path).expanduser(),
-        "data.channels",
-        {},
-        bad_records,
-    )
+    targets = tables.pairs(path, "data.channels", {}, bad_records)
     bad_records.finish("stop", len(targets))
     for name, target in targets.items():
         if target not in INDICES and electrode(target) is None:
@@ -64,12 +58,14 @@ def load_channel_map(path: str) -> dict[str, str]:
 
 def _eeg(recording: Recording) -> dict[int, str]:
     """The names of the channels of EEG in volts, by number. Raises DataError if all are others."""
-    eeg = {}
+    eeg = []
+    in_volts = {}
     for number, channel in enumerate(recording.channels):
         if channel.kind == "eeg" and not channel.is_bad:
-            eeg[number] = channel
-    in_volts = {number: channel.name for number, channel in eeg.items() if not channel.problem}
-    recording.check(list(in_volts or eeg))
+            eeg.append(number)
+            if not channel.problem:
+                in_volts[number] = channel.name
+    recording.check([*in_volts] or eeg)
     return in_volts
 
 
@@ -89,19 +85,15 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
     pick_of_slot: dict[int, int] = {}
     """The channel of each electrode."""
     for pick, name in names.items():
-        target = name
-        if channel_map is not None:
-            target = channel_map.get(name.upper(), "")
-        # A region stands for its next free electrode.
-        slot = electrode(target)
+        target = name if channel_map is None else channel_map.get(name.upper(), "")
+        slots = []
         if channel_map is not None and target in INDICES:
-            slots = [n for n in INDICES[target] if n not in pick_of_slot]
-        elif slot is not None:
-            slots = [SLOTS.index(slot)]
-        else:
-            slots = []
-        if slots:
-            pick_of_slot.setdefault(slots[0], pick)
+            # A region stands for its next free electrode.
+            slots = [slot for slot in INDICES[target] if slot not in pick_of_slot]
+        elif label := electrode(target):
+            slots = [SLOTS.index(label)]
+        for slot in slots[:1]:
+            pick_of_slot.setdefault(slot, pick)
     used = set(pick_of_slot.values())
     dropped = [name for pick, name in enumerate(recording.names) if pick not in used]
     if len(pick_of_slot) < least:
@@ -112,15 +104,12 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
             allowed=ALLOWED,
             hint="map them:  --set data.channels=FILE",
         )
-    recording.check(list(pick_of_slot.values()))
+    picks = list(pick_of_slot.values())
+    recording.check(picks)
     if recording.rate_hz < LOWEST_RATE_HZ:
         raise DataError(
             f"'{file}' is sampled at {recording.rate_hz:g} Hz",
             where=str(recording.path),
             allowed=f"at least {LOWEST_RATE_HZ} Hz, for EEG up to 50 Hz",
         )
-    return ChannelPicks(
-        list(pick_of_slot.values()),
-        tuple(pick_of_slot),
-        dropped,
-    )
+    return ChannelPicks(picks, tuple(pick_of_slot), dropped)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import chain
 from math import inf
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -40,100 +41,82 @@ MARGIN_S = 6.0
 """Read on both sides of a segment and removed after filtering: 0.5 Hz filters ring for seconds."""
 
 
-class Cut(NamedTuple):
-    """A segment of a recording."""
-
-    text: str | None
-    group: str
-    """As that of an Item."""
-    start_s: float
-    samples: int
-    """At 500 Hz."""
-    where: str
-    within_s: tuple[float, float]
-    """The seconds in which it is filtered, without EEG of other groups."""
-
-
+@dataclass
 class Cutter:
-    """Cuts continuous recordings into segments; collects notes, bad records and unused channels."""
+    """Cuts continuous recordings into segments; collects notes, bad records and unused channels.
 
-    def __init__(
-        self,
-        files: Sequence[Path],
-        data: Data,
-        use: Use,
-        channel_map: Mapping[str, str] | None,
-        bad_records: BadRecords,
-    ) -> None:
-        """`files`: all that will be cut. Reads data.channels and data.texts; raises DataError."""
-        self.channel_map = channel_map
-        if data.channels is not None and channel_map is None:
+    Reads data.channels and data.texts; raises DataError.
+    """
+
+    files: Sequence[Path]
+    """All that will be cut."""
+    data: Data
+    use: Use
+    channel_map: Mapping[str, str] | None
+    bad_records: BadRecords
+
+    def __post_init__(self) -> None:
+        data = self.data
+        if data.channels is not None and self.channel_map is None:
             self.channel_map = channels.load_channel_map(data.channels)
-        self.has_many = len({bids.subject(file) or file for file in files}) >= MANY
+        self.has_many = len({bids.subject(file) or file for file in self.files}) >= MANY
         """Whether all windows of a subject are one group."""
-        self.use = use
         self.samples = data.seq_len
-        self.line_hz = data.line_hz
-        self.unit = data.unit
-        self.bad_records = bad_records
-        self.notes: list[str] = []
-        self.dropped: set[str] = set()
+        self.notes = list[str]()
+        self.dropped = set[str]()
         self.columns = declared_columns(data.columns)
         self.texts: dict[str, str] | None = None
-        if use == "text" and data.texts is not None:
-            path = Path(data.texts).expanduser()
-            self.texts = tables.pairs(
-                path,
-                "data.texts",
-                self.columns,
-                bad_records,
-            )
+        if self.use == "text" and data.texts is not None:
+            self.texts = tables.pairs(data.texts, "data.texts", self.columns, self.bad_records)
 
     def read(self, path: Path) -> list[Item]:
         """Sentences if their times are known, otherwise windows; without bad ones.
 
         Raises DataError.
         """
-        recording = open_recording(path, self.unit)
+        recording = open_recording(path, self.data.unit)
         electrodes = channels.place(recording, self.channel_map)
         notes = list(recording.notes)
         readings = self._readings(recording, notes)
-        cuts = self._windows(recording)
-        if readings is not None:
-            cuts = self._sentences(recording, readings)
-        items = []
-        for cut in cuts:
-            piece = recording.piece(cut.start_s, cut.start_s + cut.samples / RATE_HZ)
-            assert piece is not None, "windows and sentences are cut from pieces"
-            begin, end = cut.within_s
-            load = partial(
-                read_segment,
-                path,
-                electrodes,
-                cut.start_s,
-                cut.samples,
-                (max(begin, piece.start_s), min(end, piece.end_s)),
-                self.line_hz,
-                self.unit,
-            )
-            item = Item(
-                cut.text,
-                bids.subject(path) or path.stem,
-                cut.group,
-                cut.samples,
-                cut.where,
-                load,
-                electrodes.slots,
-                cut.start_s,
-            )
-            items.append(item)
+        cut = partial(self._item, recording, electrodes)
+        if readings is None:
+            items = list(self._windows(recording, cut))
+        else:
+            items = list(self._sentences(recording, readings, cut))
         if path.suffix.lower() not in edf.SUFFIXES:  # which has integers
             check_values(recording, electrodes.picks)
         self.notes += notes
         self.dropped.update(electrodes.dropped)
         return items
 
-    def _windows(self, recording: Recording) -> Iterator[Cut]:
+    def _item(
+        self,
+        recording: Recording,
+        electrodes: ChannelPicks,
+        text: str | None,
+        group: str,
+        start_s: float,
+        samples: int,
+        where: str,
+        within_s: tuple[float, float] = (-inf, inf),
+    ) -> Item:
+        """A segment, of `samples` at 500 Hz; it is filtered `within_s`, without other groups."""
+        path = recording.path
+        piece: Any = recording.piece(start_s, start_s + samples / RATE_HZ)
+        load = partial(
+            read_segment,
+            path,
+            electrodes,
+            start_s,
+            samples,
+            (max(within_s[0], piece.start_s), min(within_s[1], piece.end_s)),
+            self.data.line_hz,
+            self.data.unit,
+        )
+        reader = bids.subject(path) or path.stem
+        return Item(text, reader, group, samples, where, load, electrodes.slots, start_s)
+
+    def _windows(self, recording: Recording, cut: Callable[..., Item]) -> Iterator[Item]:
         """Windows between gaps; to train, whole ones, of which one is left out between two blocks.
 
         To predict, the last window before a gap or the end may be shorter.
@@ -153,29 +136,13 @@ class Cutter:
             where = f"{name}, {start_s:.1f} s"
             block, position = divmod(number, BLOCK + 1)
             if self.has_many or self.use == "predict":
-                yield Cut(
-                    None,
-                    subject,
-                    start_s,
-                    samples,
-                    where,
-                    (-inf, inf),
-                )
+                yield cut(None, subject, start_s, samples, where)
             elif position < BLOCK:
-                of_block = windows[number - position :][:BLOCK]
+                starts_s = [start_s for start_s, _ in windows[number - position :][:BLOCK]]
                 # With what is left out on both sides of the block.
-                first_s, _ = of_block[0]
-                last_s, _ = of_block[-1]
-                within_s = (first_s - length_s, last_s + 2 * length_s)
+                within_s = (starts_s[0] - length_s, starts_s[-1] + 2 * length_s)
                 group = f"{name}, block {block + 1}"
-                yield Cut(
-                    None,
-                    group,
-                    start_s,
-                    samples,
-                    where,
-                    within_s,
-                )
+                yield cut(None, group, start_s, samples, where, within_s)
 
     def _readings(self, recording: Recording, notes: list[str]) -> list[Event] | None:
         """The sentences that were read, as names of events; None: no event and no table names any.
@@ -189,20 +156,12 @@ class Cutter:
         table = next(beside, None)
         if texts is None and table is not None:
             needed = COLUMNS[:2] if self.use == "predict" else COLUMNS
-            return bids.read_events(
-                table,
-                self.bad_records,
-                notes,
-                needed[2:],
-                self.columns,
-                needed,
-            )
+            read = partial(bids.read_events, table, self.bad_records, notes)
+            return read(needed[2:], self.columns, needed)
 
         # Then the events of BIDS, and with data.texts those in the recording.
         sources = []
-        of_bids = None
-        if self.use != "encoder":
-            of_bids = bids.events_path(path)
+        of_bids = None if self.use == "encoder" else bids.events_path(path)
         if of_bids is not None:
             events = bids.read_events(
                 of_bids,
@@ -235,30 +194,22 @@ class Cutter:
             "--set data.texts=FILE",
         )
 
-    def _timed(
-        self,
-        event: Event,
-        onsets: Sequence[float],
-        text: str,
-        name: str,
-    ) -> Event:
+    def _timed(self, event: Event, onsets: Sequence[float], text: str, name: str) -> Event:
         """The sentence of an event; one without a duration lasts until the next of `onsets`.
 
         The last of them is infinite.
         """
         onset = event.onset_s
-        lasts = event.duration_s
-        if not lasts:
-            following = onsets[bisect_right(onsets, onset)]
-            lasts = min(self.samples / RATE_HZ, following - onset)
-        return Event(
-            onset,
-            lasts,
-            text,
-            f"{name}, event {event.name} at {onset:.2f} s",
-        )
+        following = onsets[bisect_right(onsets, onset)]
+        lasts = event.duration_s or min(self.samples / RATE_HZ, following - onset)
+        return Event(onset, lasts, text, f"{name}, event {event.name} at {onset:.2f} s")
 
-    def _sentences(self, recording: Recording, readings: list[Event]) -> Iterator[Cut]:
+    def _sentences(
+        self,
+        recording: Recording,
+        readings: list[Event],
+        cut: Callable[..., Item],
+    ) -> Iterator[Item]:
         # No filter may see the sentence before or after: it may be in another split.
         onsets = [reading.onset_s for reading in readings]
         last = -inf
@@ -285,14 +236,7 @@ class Cutter:
                     f"{recording.end_s:g} s of the recording",
                 )
             else:
-                yield Cut(
-                    reading.name,
-                    group,
-                    start,
-                    samples,
-                    reading.where,
-                    within_s,
-                )
+                yield cut(reading.name, group, start, samples, reading.where, within_s)
 
 
 def read_segment(
@@ -316,46 +260,25 @@ def read_segment(
     begin_s, end_s = within
     first = round(max(start_s - MARGIN_S, begin_s) * rate)
     last = round(min(start_s + samples / RATE_HZ + MARGIN_S, end_s) * rate)
-    values = _filtered(
-        recording.read(electrodes.picks, first, last),
-        rate,
-        line_hz,
-    )
+    values = _filtered(recording.read(electrodes.picks, first, last), rate, line_hz)
     ratio = Fraction(RATE_HZ / rate).limit_denominator(1000)
     values = resample_poly(values, ratio.numerator, ratio.denominator, axis=1)
     skipped = round((start_s - first / rate) * RATE_HZ)
     cut = values[:, max(0, skipped) :][:, :samples].T
     eeg = np.zeros((samples, CHANNELS), dtype=np.float32)
     # Of rounding, at an end, a value may be missing.
-    eeg[:, electrodes.slots] = np.pad(
-        cut,
-        ((0, samples - len(cut)), (0, 0)),
-        mode="edge",
-    )
+    eeg[:, electrodes.slots] = np.pad(cut, ((0, samples - len(cut)), (0, 0)), mode="edge")
     return eeg
 
 
 def _filtered(eeg: ndarray, rate: float, line_hz: int) -> ndarray:
     from scipy.signal import butter, filtfilt, iirnotch, sosfiltfilt
 
-    band = butter(
-        4,
-        [LOW_HZ, HIGH_HZ],
-        btype="bandpass",
-        fs=rate,
-        output="sos",
-    )
+    band = butter(4, [LOW_HZ, HIGH_HZ], btype="bandpass", fs=rate, output="sos")
     pad = min(eeg.shape[1] - 1, int(3 * rate))
-    eeg = sosfiltfilt(band, eeg, axis=1, padlen=pad)
+    eeg = sosfiltfilt(band, eeg, padlen=pad)
     if line_hz < 0.95 * rate / 2:
-        numerator, denominator = iirnotch(line_hz, 30, fs=rate)
-        eeg = filtfilt(
-            numerator,
-            denominator,
-            eeg,
-            axis=1,
-            padlen=pad,
-        )
+        eeg = filtfilt(*iirnotch(line_hz, 30, fs=rate), eeg, padlen=pad)
     return eeg
 
 

@@ -54,13 +54,7 @@ def read(
     missing = Counter[str]()
     cutter: Any = None
     if others:
-        cutter = continuous.Cutter(
-            others,
-            data,
-            use,
-            channel_map,
-            bad_records,
-        )
+        cutter = continuous.Cutter(others, data, use, channel_map, bad_records)
     items: list[Item] = []
     for file in [*of_zuco, *others]:
         try:
@@ -85,14 +79,10 @@ def read(
     if use == "text":
         _check_texts(items, source)
 
-    units = []
-    if of_zuco:
-        units.append(zuco.UNIT)
-    if others:
-        units.append(continuous.UNIT)
+    units = {zuco.UNIT: of_zuco, continuous.UNIT: others}
     facts: dict[str, Any] = {
         "format": "; ".join(dict.fromkeys(forms.values())),
-        "unit": "; ".join(units),
+        "unit": "; ".join(unit for unit, paths in units.items() if paths),
         "bad": skipped,
         "without_eeg": dict(sorted(missing.items())),
         "notes": few(cutter.notes) if cutter else [],

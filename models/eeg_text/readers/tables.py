@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import existing_path
 from gearshift.models.common.data_reports import BadRecords
-from gearshift.models.common.table import Table, is_table, renamed
+from gearshift.models.common.table import Table, is_table, renamed, text_of
 from gearshift.models.common.text_file import TextFile, parse_json
 from gearshift.models.eeg_text.config import EVENT, TEXT
 
 
 def pairs(
-    path: Path,
+    name: str,
     key: str,
     declared: Mapping[str, str],
     bad_records: BadRecords,
 ) -> dict[str, str]:
     """A JSON object of texts, or two columns of a table.
 
-    The columns are event and text, by their names or as `declared`, or the only ones. `key` names
-    the setting. Reads the disk; raises DataError, also where a name has two texts.
+    The columns are event and text, by their names or as `declared`, or the only ones. `name` is the
+    value of the setting `key`. Reads the disk; raises DataError, also where a name has two texts.
     """
     allowed = 'a JSON object {"name": "..."} or a CSV of two columns, each name once'
-    path = existing_path(str(path), allowed, key)
+    path = existing_path(name, allowed, key)
     texts: dict[str, str] = {}
     try:
-        rows: list[Any]
         if is_table(path):
             table = Table(TextFile(path))
             header = renamed(table.header, declared)
@@ -41,8 +38,7 @@ def pairs(
                 raise ValueError(f"of {names} none are {EVENT} and {TEXT}")
             rows = []
             for _, cells in table.rows(bad_records):
-                pair = [cells[number] for number in columns]
-                rows.append(tuple("" if cell is None else str(cell).strip() for cell in pair))
+                rows.append(tuple(text_of(cells[number]) for number in columns))
         else:
             # Objects as pairs, so that a name that stands twice is seen; a list has no tuples.
             rows = list(parse_json("".join(TextFile(path).chunks()), list))

@@ -57,9 +57,7 @@ def read(
 def subject(path: Path) -> str:
     """The reader of a file, YAC of resultsYAC_NR.mat; empty for another name."""
     match = re.match(r"results([0-9A-Za-z]+)_", path.name)
-    if match:
-        return match[1]
-    return ""
+    return match[1] if match else ""
 
 
 def sentence_arrays(path: Path) -> Mapping[str, ndarray]:
@@ -106,16 +104,10 @@ def _matlab5_sentences(path: Path) -> Iterator[tuple[str, ndarray]]:
     from scipy.io import loadmat
 
     matlab.check(path)
-    content = loadmat(
-        path,
-        variable_names=[_GROUP],
-        struct_as_record=False,
-        squeeze_me=True,
-    )
+    options = {"struct_as_record": False, "squeeze_me": True}
+    content = loadmat(path, variable_names=[_GROUP], **options)
     for entry in np.atleast_1d(content[_GROUP]):
-        text = str(getattr(entry, "content", ""))
-        values = np.asarray(getattr(entry, "rawData", np.nan))
-        yield text, values if values.dtype.kind in "fiu" else _NOTHING
+        yield str(getattr(entry, "content", "")), np.asarray(getattr(entry, "rawData", np.nan))
 
 
 def _hdf5_sentences(path: Path) -> Iterator[tuple[str, ndarray]]:
@@ -129,10 +121,7 @@ def _hdf5_sentences(path: Path) -> Iterator[tuple[str, ndarray]]:
             raise ValueError(f"it has no {_GROUP}/rawData")
         for field in filter(None, (eeg, texts)):
             _check_array(field)
-        if eeg.dtype == object:
-            count = int(eeg.size)
-        else:
-            count = 1
+        count = eeg.size if eeg.dtype == object else 1
         for number in range(count):
             text = ""
             if texts is not None:
@@ -148,15 +137,8 @@ def _numbers(file: Any, field: Any, number: int) -> ndarray:
     """
     entry = field
     if field.dtype == object:  # references, in a column or a row; otherwise a single sentence
-        index: Any = number
-        if field.ndim == 2:
-            if field.shape[0] > 1:
-                index = (number, 0)
-            else:
-                index = (0, number)
-        entry = file[field[index]]
-    is_empty = entry.attrs.get("MATLAB_empty", 0) or not hasattr(entry, "dtype")
-    if is_empty or entry.dtype.kind not in "fiu":
+        entry = file[field[np.unravel_index(number, field.shape)]]
+    if entry.attrs.get("MATLAB_empty", 0) or not hasattr(entry, "dtype"):
         return _NOTHING
     _check_array(entry)
     return np.asarray(entry[()])
@@ -175,7 +157,8 @@ def orient(raw: ndarray, time_first: bool) -> tuple[ndarray, str | None]:
     A scalar NaN or an empty array is missing EEG of length 0, which is no problem. The axis of
     length 105 is that of channels; if both axes have 105, `time_first` decides.
     """
-    if raw.size == 0 or (raw.size == 1 and np.isnan(raw).all()):
+    is_number = raw.dtype.kind in "fiu"
+    if not is_number or raw.size == 0 or (raw.size == 1 and np.isnan(raw).all()):
         return _NOTHING, None
     if raw.ndim != 2 or CHANNELS not in raw.shape:
         shape = " x ".join(map(str, raw.shape))
@@ -184,7 +167,6 @@ def orient(raw: ndarray, time_first: bool) -> tuple[ndarray, str | None]:
     if not peak <= MOST_UV:  # also NaN
         problem = f"rawData reaches {peak:.4g} µV, above {MOST_UV:g}, or has non-finite values"
         return _NOTHING, problem
-    is_time_first = raw.shape[1] == CHANNELS
-    if raw.shape == (CHANNELS, CHANNELS):
-        is_time_first = time_first
-    return np.asarray(raw if is_time_first else raw.T, dtype=np.float32), None
+    if raw.shape != (CHANNELS, CHANNELS):
+        time_first = raw.shape[1] == CHANNELS
+    return np.asarray(raw if time_first else raw.T, dtype=np.float32), None
