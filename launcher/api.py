@@ -290,7 +290,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
 
     if not last.has_ended or last.state == "killed":  # it has no result
         progress = last.progress
-        step = progress and progress.last
+        step = progress.last if progress else None
         result |= {
             "status": last.state,
             "steps": progress.step if progress else 0,

@@ -166,7 +166,7 @@ def run_info(
             "device": name,
             "libraries": environment.versions(),
         },
-        predicted_memory_bytes=chosen and chosen.predicted_memory_bytes,
+        predicted_memory_bytes=chosen.predicted_memory_bytes if chosen else None,
     )
 
 

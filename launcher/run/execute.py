@@ -99,7 +99,7 @@ def _fetch(plan: RunPlan, shows_progress: bool) -> None:
 
 def _run_folder(plan: RunPlan) -> RunFolder:
     """The run folder of a new run, of the one that is resumed, or of its fork. Touches the disk."""
-    source = plan.resume and plan.resume.source
+    source = plan.resume.source if plan.resume else None
     if not source or not run_folder.is_run_folder(source):
         return run_folder.create(plan.resolved, plan.out, plan.name)
     from gearshift.launcher.run_folder import checkpoint_search

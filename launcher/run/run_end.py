@@ -181,7 +181,7 @@ def exit_hung(plan: RunPlan, rank: int, reason: str) -> NoReturn:
     stack = "".join(traceback.format_stack(sys._current_frames()[main_thread]))
     text = f"error: rank {rank} on {socket.gethostname()} {reason}"
     end = build("failed", rank, text, f"stack of the main thread:\n{stack}")
-    if plan.reports is not None:
+    if plan.reports:
         end.save(plan.reports)
     else:
         print(f"{end.text}\n{end.trace}", file=sys.stderr)

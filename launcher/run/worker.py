@@ -559,7 +559,7 @@ def _unless_failed(
 
 def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
     """The storage of the run folder, locked by rank 0, and claimed if the run belongs to a job."""
-    assert job.folder is not None or world.rank, "rank 0 created it before the ranks started"
+    assert job.folder or world.rank, "rank 0 created it before the ranks started"
     # Ranks started by torchrun or srun do not know its name, which contains the time.
     name = world.broadcast(os.fsencode(job.folder.absolute()) if job.folder else b"")
     path = job.folder if job.folder and not world.rank else Path(os.fsdecode(name))

@@ -164,7 +164,7 @@ def newest_step(folder: Path) -> int | None:
     not read it. Reads the disk."""
     with suppress(CheckpointError, PermissionError):
         newest = _newest_intact(run_folder.checkpoints(folder))
-        return newest and newest.step
+        return newest.step if newest else None
     return None
 
 

@@ -156,7 +156,7 @@ class Pipeline:
     @property
     def left(self) -> list[tuple[PipelineStage, RunPlan]]:
         """The runs still to make."""
-        return [(entry, entry.start) for entry in self.entries if entry.start is not None]
+        return [(entry, entry.start) for entry in self.entries if entry.start]
 
     @property
     def plan(self) -> RunPlan:

@@ -80,13 +80,13 @@ def rerun(plan: RunPlan, checkpoint: Path | None, noun: str) -> Iterator[RunEnd]
     The run folder that it resumes is only read, for the files of the task; its ranks see the
     `checkpoint` alone. Uses a folder in TMPDIR. Raises SettingsError, RerunFailed about the `noun`.
     """
-    assert plan.resume is not None
+    assert plan.resume
     resume = plan.resume
     resolved = plan.resolved
     with temporary_folder(_PREFIX) as home:
         source = home / "source"
         (source / run_folder.CHECKPOINTS).mkdir(parents=True)
-        if checkpoint is not None:
+        if checkpoint:
             # Ranks repair the folder around a checkpoint; here they find only this link.
             link = source / run_folder.CHECKPOINTS / manifest.step_folder(resume.step or 0)
             link.symlink_to(checkpoint.resolve(), target_is_directory=True)

@@ -252,7 +252,7 @@ class SavedModel:
             model = task.build()
         names: tuple[str, ...] = ("",)
         base = task.base_folder() if isinstance(task, HasBaseWeights) else None
-        if base is not None:
+        if base:
             stored = set(InitialWeights(self.path, "the checkpoint").tensors)
             frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
             if frozen and not frozen & stored:  # a checkpoint of adapters
