@@ -67,8 +67,7 @@ def _predict_files(command_line: CommandLine, predictor: Predictor, sampling: Sa
     results = []
     folder = predict.ResultFolder(out)
     for prediction in predict.of_prepared([path], predictor.task, predictor.load(), sampling):
-        names = folder.write(prediction)
-        results.append(Result(prediction.name, prediction.text, names))
+        results.append(Result(prediction.name, prediction.text, folder.write(prediction)))
         if not command_line.as_json and prediction.text:
             predict.print_text(prediction.text)
     count = sum(len(result.files) for result in results)

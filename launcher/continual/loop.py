@@ -330,9 +330,11 @@ class ContinualLoop:
             return None
         outcome = end.outcome or {}
         if outcome.get("status") == "completed":
-            step = int(outcome["steps"])
             trained = replace(
-                experience, state="trained", end_step=step, forgetting=outcome.get("experience")
+                experience,
+                state="trained",
+                end_step=int(outcome["steps"]),
+                forgetting=outcome.get("experience"),
             )
             self._save(self._ledger.updated(trained))
             # What was asked to be resumed is done: from here on the newest checkpoint is.

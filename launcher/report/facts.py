@@ -185,8 +185,7 @@ def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
             columns[key] = values
     if not columns:
         return []
-    names = [run.name for run in runs]
-    return [("run", *columns), *zip(names, *columns.values(), strict=True)]
+    return [("run", *columns), *zip([run.name for run in runs], *columns.values(), strict=True)]
 
 
 def _plain_value(setting: Facts) -> str:

@@ -108,8 +108,9 @@ def _run_folder(plan: RunPlan) -> RunFolder:
         checkpoint_search.check_existing(source, f"the run in {source}")
         checkpoint_search.remove_exports_left(plan.destination)
         return RunFolder(plan.destination, is_resumed=True)
-    copy = partial(checkpoint_search.copy_run, source)
-    return run_folder.create(plan.resolved, plan.out, plan.name, copy)
+    return run_folder.create(
+        plan.resolved, plan.out, plan.name, partial(checkpoint_search.copy_run, source)
+    )
 
 
 def train_ranks(plan: RunPlan, show: Show) -> RunEnd:

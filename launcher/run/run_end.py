@@ -97,8 +97,9 @@ class RunEnd:
 
     def save(self, folder: Path) -> None:
         """Write the end to `folder` for the supervisor, atomically. Touches the disk."""
-        skipped = {"cause", "outcome"}
-        content = TypeAdapter(RunEnd).dump_python(self, mode="json", exclude=skipped, fallback=str)
+        content = TypeAdapter(RunEnd).dump_python(
+            self, mode="json", exclude={"cause", "outcome"}, fallback=str
+        )
         content["outcome"] = self.outcome  # pydantic would write a metric that is NaN as null
         atomic_write(folder / f"rank-{self.rank}.json", encode_bytes(content))
 

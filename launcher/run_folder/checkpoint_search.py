@@ -346,8 +346,9 @@ def restore_state(
         if world.rank == 0:
             retention.set_aside(storage, point.step - 1, {point.step, *point.damaged})
         world.wait_for_all()
-        message = f"{error}; it was renamed, and the one before it is used"
-        raise CheckpointSetAside(message) from error
+        raise CheckpointSetAside(
+            f"{error}; it was renamed, and the one before it is used"
+        ) from error
 
 
 def check_existing(folder: Path, where: str) -> None:

@@ -145,8 +145,12 @@ class Pipeline:
     def of(cls, plan: RunPlan) -> Pipeline:
         """The pipeline of a single run."""
         folder = plan.destination
-        entry = PipelineStage("", "", folder, plan)
-        return cls(folder, [entry], line=plan.line, nothing_left=plan.nothing_left)
+        return cls(
+            folder,
+            [PipelineStage("", "", folder, plan)],
+            line=plan.line,
+            nothing_left=plan.nothing_left,
+        )
 
     @property
     def is_staged(self) -> bool:

@@ -68,8 +68,9 @@ def resolved_as(model: SavedModel, manifest_of_run: Manifest, args: CliArgs) -> 
     except SettingsError as error:
         errors = []
         for each in error.diagnostics:  # this command takes no settings
-            hint = "--data PATH" if each.key == "data.path" else None
-            errors.append(replace(each, fix=None, hint=hint))
+            errors.append(
+                replace(each, fix=None, hint="--data PATH" if each.key == "data.path" else None)
+            )
         raise SettingsError(errors) from error
 
 

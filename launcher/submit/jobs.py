@@ -264,8 +264,9 @@ def _of_array(lines: Mapping[int, str], path: Path, array: str) -> dict[int, str
             last = int(match[2] or first)
             indices = range(first, last + 1, int(match[3] or 1))
         if not indices:
-            allowed = "a range: 1-8, 1-30:10, 1,4,7 or 1-8%2"
-            raise SettingsError([invalid(ARRAY.flag, array, allowed)])
+            raise SettingsError(
+                [invalid(ARRAY.flag, array, "a range: 1-8, 1-30:10, 1,4,7 or 1-8%2")]
+            )
         for number in indices:
             if number not in lines:
                 raise SettingsError.of(
