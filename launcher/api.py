@@ -106,8 +106,9 @@ class Run:
         and RunError if it is damaged.
         """
         with _errors("Run.model"):
-            folder = self._require_folder("model")
-            saved = saved_model.open_model(folder, _name(checkpoint), "model")
+            saved = saved_model.open_model(
+                self._require_folder("model"), _name(checkpoint), "model"
+            )
             return saved.load(saved.task("cpu"))
 
     def resume(
@@ -190,8 +191,9 @@ class Run:
             folder = self._require_folder("predict")
             predictor = predict.open_predictor(folder, _name(checkpoint))
             task = predictor.task
-            family = predictor.saved.family
-            prepared = predict.prepare(list(map(str, texts)), task, family, folder, values)
+            prepared = predict.prepare(
+                list(map(str, texts)), task, predictor.saved.family, folder, values
+            )
             return list(predict.of_prepared(prepared, task, predictor.load(), sampling))
 
     def export(
@@ -257,8 +259,7 @@ def train(arguments: Facts, call: str = "train") -> Run:
         stages = ready.folders
         result = ready.nothing_left
         if result is not None:
-            folder = Path(result["folder"]) if ready.is_rank_0 else None
-            return _run_of(result, folder, stages)
+            return _run_of(result, Path(result["folder"]) if ready.is_rank_0 else None, stages)
 
         if ready.plan.starts_processes:
             custom_task.check_importable(ready.plan.resolved.settings.model.family, f"{call}()")
@@ -290,7 +291,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
 
     if not last.has_ended or last.state == "killed":  # it has no result
         progress = last.progress
-        step = progress and progress.last
+        step = progress.last if progress else None
         result |= {
             "status": last.state,
             "steps": progress.step if progress else 0,

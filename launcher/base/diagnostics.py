@@ -108,6 +108,17 @@ def unknown(
     )
 
 
+def invalid(flag: str, text: str, allowed: str) -> Diagnostic:
+    """The error about the value of an option."""
+    return Diagnostic(
+        f"{flag} '{text}' is invalid",
+        key=flag,
+        value=text,
+        where=f"command line: {flag} {text}",
+        allowed=allowed,
+    )
+
+
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
     """The diagnostics for JSON: one object each, with the arguments of the fix as a list."""
     objects = []

@@ -123,7 +123,7 @@ class Signals:
     def answer(self, number: int) -> Answer:
         """What the signal `number` does now."""
         phase = self.phase
-        if self._job is not None and phase is not ProcessPhase.TRAINS:
+        if self._job and phase is not ProcessPhase.TRAINS:
             phase = self._job
         if phase is ProcessPhase.ENDS and number == signal.SIGINT:
             return Answer.RAISE

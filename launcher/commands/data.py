@@ -80,14 +80,14 @@ def inspect_matches(
     Raises SettingsError if several can, or none; then with the errors of each that has a fix, or
     else of all.
     """
-    usable = {}
+    usable = []
     diagnostics = []
     # Formats of several families may match: reading tells which can use the data.
     for family, format in matches:
         try:
             resolved = _resolved(replace(args, model=args.model or family), path)
             findings = data_check.inspect(path, format, resolved)
-            usable[family] = f"{family}: {format}"
+            usable.append((family, f"{family}: {format}"))
         except SettingsError as error:
             prefix = f"as {family} (--model {family}): " if len(matches) > 1 else ""
             for each in error.diagnostics:
@@ -100,8 +100,8 @@ def inspect_matches(
             f"'{path}' can be read by several families",
             value=path,
             where=origin,
-            allowed="\n           ".join(usable.values()),
-            fix=f"--model {next(iter(usable))}",
+            allowed="\n           ".join(text for _, text in usable),
+            fix=f"--model {usable[0][0]}",
         )
     return findings
 
@@ -155,7 +155,7 @@ def _fetch(command_line: CommandLine) -> int:
     """Download the declared files; gives the exit code. Raises SettingsError, FetchError."""
     args = command_line.args
     options = {**args.options, "download.fetch": ("data fetch", "true")}
-    if command_line.out is not None:
+    if command_line.out:
         options["download.folder"] = ("--out", str(command_line.out))
     resolved = resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
     from gearshift.launcher.download.fetch import fetch  # with requests, which takes time to import

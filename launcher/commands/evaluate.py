@@ -26,9 +26,9 @@ def main(command_line: CommandLine) -> int:
         facts = evaluate.evaluate(model, resolved, split, ", ".join(sources) or None)
     except (RerunFailed, CheckpointError) as error:
         return output.show_failure(command_line, error, {})
-    assert model.folder is not None, "it was found in its run"
+    assert model.folder, "it was found in its run"
     saved = evaluate.record(model.folder, facts)
-    if saved is not None:
+    if saved:
         from gearshift.launcher.report import report
 
         report.refresh(model.folder)

@@ -39,8 +39,7 @@ def main(command_line: CommandLine) -> int:
     runs = pipeline.runs_of(ready) or [("", "", prepare(args, out))]
     if SCHEMA.flag in command_line.flags:
         _, _, plan = runs[0]
-        family = plan.resolved.settings.model.family
-        schema = settings_class(family).model_json_schema()
+        schema = settings_class(plan.resolved.settings.model.family).model_json_schema()
         schema["patternProperties"] = {r"\.": {}}  # files may have dotted keys beside sections
         print(json.dumps(schema, indent=2))
         return exit_codes.DONE

@@ -57,7 +57,7 @@ def main(command_line: CommandLine) -> int:
         run_folder.write_new(path, text)
     model = f"{module}:{class_name}"
     command = f"{PROGRAM} --model {model}"
-    if command_line.out is not None and folder.resolve() != Path.cwd():
+    if command_line.out and folder.resolve() != Path.cwd():
         command += f" --set {shlex.quote(f'{TASK_FOLDER}={folder}')}"
     return output.show(
         command_line,

@@ -62,13 +62,12 @@ def _predict_files(command_line: CommandLine, predictor: Predictor, sampling: Sa
     predict.check_numbers(command_line.values, family)
     path = predict.files(command_line.values.get(INPUT), family, command_line.argument)
     out = command_line.out or predictor.default_folder
-    if command_line.out is not None:
+    if command_line.out:
         run_folder.check_free(out, command_line.out)
     results = []
     folder = predict.ResultFolder(out)
     for prediction in predict.of_prepared([path], predictor.task, predictor.load(), sampling):
-        names = folder.write(prediction)
-        results.append(Result(prediction.name, prediction.text, names))
+        results.append(Result(prediction.name, prediction.text, folder.write(prediction)))
         if not command_line.as_json and prediction.text:
             predict.print_text(prediction.text)
     count = sum(len(result.files) for result in results)
@@ -85,7 +84,7 @@ def _generate(
     out = command_line.out
     argument = command_line.values.get(INPUT)
     if argument is None and sys.stdin is not None and sys.stdin.isatty():
-        if as_json or out is not None:
+        if as_json or out:
             flag = JSON.flag if as_json else "--out"
             raise SettingsError.of(
                 f"{flag} requires {INPUT}, or a prompt on stdin",
@@ -101,7 +100,7 @@ def _generate(
 
     run = command_line.argument
     prompts = [_from_stdin(run)] if argument is None else predict.prompts(argument, task)
-    if out is not None:
+    if out:
         run_folder.check_free(out, out)
     elif argument is not None and predict.exists(argument):
         out = predictor.default_folder

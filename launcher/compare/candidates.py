@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from gearshift.launcher.base import disk
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, invalid
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.compare import study as studies
 from gearshift.launcher.compare.study import Study
@@ -228,20 +228,13 @@ def decide(command_line: CommandLine) -> PlannedComparison:
 def _options(command_line: CommandLine, errors: list[Diagnostic]) -> Json:
     """The values of the options of a comparison by flag; those that are invalid join `errors`."""
     values = {}
-    for flag in _OPTIONS.keys() & command_line.values.keys():
+    for flag in [flag for flag in _OPTIONS if flag in command_line.values]:
         parse, allowed = _OPTIONS[flag]
         text = command_line.values[flag]
         try:
             values[flag] = parse(text)
         except ValueError:
-            errors.append(
-                Diagnostic(
-                    f"{flag} '{text}' is invalid",
-                    value=text,
-                    where=f"the command line: {flag} {text}",
-                    allowed=allowed,
-                )
-            )
+            errors.append(invalid(flag, text, allowed))
     for flags in _EXCLUSIVE:
         both = [flag for flag in flags if flag in command_line.values]
         if len(both) > 1:

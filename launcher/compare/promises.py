@@ -60,8 +60,9 @@ def check(
             # That a metric is never reached breaks the promise only if mode default reaches it.
             base_reached = base is not None and base.time_to_metric_s is not None
             if name == TO_METRIC and row.never_reached and base_reached:
-                why = "never reached, unlike mode default"
-                result = PromiseResult(name, bounds, None, False, why)
+                result = PromiseResult(
+                    name, bounds, None, False, "never reached, unlike mode default"
+                )
         elif name == QUALITY and study and row.study and base and base.study:
             # The interval over all rounds decides.
             result = PromiseResult(name, bounds, *decide(study, bounds, row.study, base.study))
@@ -92,8 +93,9 @@ def _planned(name: str, bounds: Facts, peaks: tuple[float, float] | None) -> Pro
     peak, base_peak = peaks
     if not name.endswith(BYTES):
         peak = peak / base_peak
-    kept = _is_within(peak, bounds)
-    return PromiseResult(name, bounds, peak, kept, f"planned on {CARD}", planned=True)
+    return PromiseResult(
+        name, bounds, peak, _is_within(peak, bounds), f"planned on {CARD}", planned=True
+    )
 
 
 def _measure(

@@ -193,7 +193,7 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
     promised = [("mode", "promise", "promised", "measured", "")]
     for row in rows:
         study = row.study
-        mean = study and study.goal_difference
+        mean = study.goal_difference if study else None
         if study and mean:
             verdict = "larger than the noise" if mean.is_larger_than_noise else "not larger"
             pair = f"{row.name} − {study.reference}"

@@ -388,7 +388,7 @@ def figures(
             less_is_better = best["direction"] == "min"
             # The other metrics of the evaluation with the best value go with it.
             by_step = {each["step"]: each["metrics"] for each in run.evaluations}
-            metrics = {**by_step.get(best["step"], metrics), goal: best["value"]}
+            metrics = {**(by_step.get(best["step"]) or metrics), goal: best["value"]}
         for metric, value in metrics.items():
             by_round = values[metric]
             if isfinite(float(value)):

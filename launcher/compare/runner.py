@@ -70,8 +70,9 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
     peaks: dict[str, Peaks] = {}
     load = os.getloadavg()[0]
     if load >= 1:
-        text = f"other programs use about {load:.1f} cores: times and ratios are unreliable"
-        warnings.append(text)
+        warnings.append(
+            f"other programs use about {load:.1f} cores: times and ratios are unreliable"
+        )
     turns = list(comparison.turns)
 
     def end(number: int, frame: object) -> None:

@@ -224,7 +224,7 @@ class ContinualLoop:
 
     def __init__(self, plan: RunPlan, train: Callable[[RunPlan], RunEnd], clock: Clock) -> None:
         """`train` runs the ranks to their end."""
-        assert plan.folder is not None, "the run folder exists"
+        assert plan.folder, "the run folder exists"
         self._plan = plan
         self._train = train
         self._clock = clock
@@ -247,7 +247,7 @@ class ContinualLoop:
             try:
                 self._save(self._first_ledger())
                 while True:
-                    while self._ledger.unfinished is not None:
+                    while self._ledger.unfinished:
                         end = self._train_experience(self._ledger.unfinished)
                         if end:
                             return end
@@ -332,9 +332,11 @@ class ContinualLoop:
             return None
         outcome = end.outcome or {}
         if outcome.get("status") == "completed":
-            step = int(outcome["steps"])
             trained = replace(
-                experience, state="trained", end_step=step, forgetting=outcome.get("experience")
+                experience,
+                state="trained",
+                end_step=int(outcome["steps"]),
+                forgetting=outcome.get("experience"),
             )
             self._save(self._ledger.updated(trained))
             # What was asked to be resumed is done: from here on the newest checkpoint is.
@@ -428,7 +430,7 @@ class ContinualLoop:
 
     def _stopped(self, reason: str, code: int = exit_codes.DONE) -> RunEnd:
         """The end of a run outside of its ranks; also in result.json and the events."""
-        status = "stopped" if code or self._ledger.unfinished is not None else "completed"
+        status = "stopped" if code or self._ledger.unfinished else "completed"
         facts = {"status": status, "reason": reason, "exit_code": code}
         self._note(f"stopped: {reason}", "stopped", facts)
         self._update_result({"status": status})

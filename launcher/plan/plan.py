@@ -234,8 +234,12 @@ def open_planner(
     fetch_data(resolved.values, may_download=False)
     with hidden_gpus(), temporary_folder("gearshift-plan-") as folder:
         with _settings_errors(resolved):
-            task = task_with_data(resolved.settings, folder)
-            planner = Planner(task, resolved.settings, described, process_bytes)
+            planner = Planner(
+                task_with_data(resolved.settings, folder),
+                resolved.settings,
+                described,
+                process_bytes,
+            )
         with planner:
             yield planner
 
@@ -368,8 +372,7 @@ class Planner:
         is_cpu = target.device == "cpu"
         accumulation = resolved.batching.accumulation
         if engine.ds_config is not None:
-            layout = options.ds_config["zero_optimization"]
-            placed = zero(trace, target.ranks, accumulation, layout)
+            placed = zero(trace, target.ranks, accumulation, options.ds_config["zero_optimization"])
         elif engine.is_traced:
             placed = as_traced(
                 trace, target.ranks, offloads=engine.placement.offloads, on_cpu=is_cpu
@@ -419,8 +422,7 @@ class Planner:
             except UNTRACED_ERRORS as error:  # a step that depends on values is measured
                 obstacle = untraced(error)
                 self._check_memory(obstacle)
-                real = replace(subject, is_fake=False)
-                traced = self._trace(engine, real, target, options)
+                traced = self._trace(engine, replace(subject, is_fake=False), target, options)
             self._traces[key] = (*traced, obstacle)
         return self._traces[key]
 
@@ -451,8 +453,9 @@ class Planner:
             )
             if rounds:
                 norms_in_fp32(model)
-                weights = dict(model.named_parameters())
-                round_weights(weights, DTYPES[options.precision], keeps=False)
+                round_weights(
+                    dict(model.named_parameters()), DTYPES[options.precision], keeps=False
+                )
 
         info = RankInfo()
         name = by_processes(1)
@@ -465,8 +468,7 @@ class Planner:
                 from torch.testing._internal.distributed.fake_pg import FakeStore
 
                 store = FakeStore()
-                size = target.ranks
-                dist.init_process_group("fake", rank=0, world_size=size, store=store)
+                dist.init_process_group("fake", rank=0, world_size=target.ranks, store=store)
                 stack.callback(dist.destroy_process_group)
             built = build_engine(name, ProcessWorld(info, _CPU, 0.0), options)
             return trace_step(subject, built, change, repeats=not engine.is_traced), checkpoints[0]

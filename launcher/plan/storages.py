@@ -259,9 +259,9 @@ class Storages(TorchDispatchMode):
 
     def _change(self, address: int, life: _Life | None) -> None:
         before = self._now.pop(address, None)
-        if before is not None:
+        if before:
             self._record(before, -1)
-        if life is not None:
+        if life:
             self._now[address] = life
             self._record(life, 1)
 

@@ -7,6 +7,7 @@ import shlex
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from gearshift.launcher.run import affinity
 from gearshift.models.base import DataError, Picture, SamplePart
 from gearshift.models.catalog import FAMILIES, is_custom
 from gearshift.models.common.data_files import check_kind, conversion
-from gearshift.training.callbacks.base import Facts
+from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.storage import atomic_write
 
 DEFAULT_FOLDER = Path("data-check")
@@ -99,21 +100,20 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
     precise. Raises SettingsError if none matches; `origin` is the command that names the path.
     """
 
-    names = list(FAMILIES) if family is None else [family]
-    formats = {
-        name: None if is_custom(name) else import_module(FAMILIES[name].formats) for name in names
+    refused = partial(SettingsError.of, value=path, where=origin)
+    formats: Json = {
+        name: None if is_custom(name) else import_module(FAMILIES[name].formats)
+        for name in ([family] if family else FAMILIES)
     }
     if path.startswith(EMBEDDED):
         owners = {}
-        for name in names:
-            owners.update(dict.fromkeys(_embedded(name, formats[name]), name))
+        for name, module in formats.items():
+            owners.update(dict.fromkeys(_embedded(name, module), name))
         if path in owners:
             return [(owners[path], None)]
         nearest = nearest_match(path, owners)
-        raise SettingsError.of(
+        raise refused(
             f"unknown embedded data '{path}'",
-            value=path,
-            where=origin,
             allowed=", ".join(owners) or "a file or a folder",
             did_you_mean=nearest,
             fix=nearest,
@@ -124,10 +124,8 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
     try:
         if not location.exists():
             nearest = nearest_file(path)
-            raise SettingsError.of(
+            raise refused(
                 f"file or folder '{path}' does not exist",
-                value=path,
-                where=origin,
                 did_you_mean=nearest,
                 fix=nearest and shlex.quote(nearest),
                 replaces=(path,),
@@ -137,30 +135,23 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
         matches = []
         for name, module in formats.items():
             match = module and module.recognize(location)
-            if match is not None or family is not None:
+            if match is not None or family:
                 matches.append((name, match))
     except DataError as error:
-        raise SettingsError.of(
+        raise refused(
             error.message,
-            value=path,
-            where=origin,
             allowed=error.allowed,
             fix=error.fix or None,
             hint=error.hint or None,
         ) from error
     except OSError as error:
-        raise SettingsError.of(
-            f"'{error.filename or path}' cannot be read: {error.strerror or error}",
-            value=path,
-            where=origin,
-        ) from error
+        problem = f"'{error.filename or path}' cannot be read: {error.strerror or error}"
+        raise refused(problem) from error
     if matches:
         return matches
     lines = [f"{name}: {'; '.join(module.FORMATS)}" for name, module in formats.items()]
-    raise SettingsError.of(
+    raise refused(
         f"unknown data format: '{path}'",
-        value=path,
-        where=origin,
         allowed="\n           ".join(lines),
         hint=conversion(location) or None,
     )
@@ -179,11 +170,7 @@ def render(findings: Findings) -> bytes:
     """The page: tables and pictures in one file, without scripts or links to the network."""
     groups = findings.overlapping_groups
     state = "bad" if groups else "good"
-    if groups is None:
-        state = "quiet"
-    line = f"read by {findings.model}"
-    if findings.format:
-        line = f"{findings.format}; {line}"
+    line = "; ".join(filter(None, [findings.format, f"read by {findings.model}"]))
     return page.render(
         _TEMPLATE,
         title=f"Data: {findings.path}",
@@ -192,7 +179,7 @@ def render(findings: Findings) -> bytes:
         facts=page.fact_rows(findings.facts),
         parts_of_sample=sample_rows(findings),
         sample=page.fact_rows(findings.sample),
-        state=state,
+        state="quiet" if groups is None else state,
         overlap=overlap(findings),
         pictures=[(b64encode(each.png).decode(), each.caption) for each in findings.pictures],
     )
@@ -213,9 +200,7 @@ def sample_rows(findings: Findings) -> list[tuple[str, str]]:
     """Name and text of each part of the sample, up to SHOWN characters of each."""
     rows = []
     for part in findings.text:
-        text = part.text
-        if len(text) > SHOWN:
-            text = f"{text[:SHOWN]}…"
+        text = part.text if len(part.text) <= SHOWN else f"{part.text[:SHOWN]}…"
         rows.append(("learned" if part.in_loss else "given", text))
     return rows
 

@@ -55,14 +55,23 @@ def title(run: RunRecord) -> str:
         run.result.get(name) or _setting(run, name) for name in ("model", "mode", "engine")
     )
     stage = run.result.get("stage")
-    return ", ".join(filter(None, [model, stage and f"stage {stage}", mode, engine]))
+    parts = [
+        model,
+        stage and f"stage {stage}",
+        mode,
+        engine,
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def figures(run: RunRecord) -> dict[str, str]:
     """The numbers that are looked for first; a dash for what is unknown."""
     result = run.result
     peaks = result.get("peak_memory_bytes") or {}
-    memory = [f"{side} {size(peaks[side])}" for side in ("device", "host") if peaks.get(side)]
+    memory = []
+    for side in ("device", "host"):
+        if peaks.get(side):
+            memory.append(f"{side} {size(peaks[side])}")
     return {
         "steps": f"{run.steps:,}",
         "time": known(result.get("wall_s"), duration),
@@ -131,7 +140,8 @@ def _findings_of(run: RunRecord) -> list[Row]:
     else:
         return rows
     seen = f"{status} at step {run.steps:,}"
-    return [*rows, (seen, run.result.get("reason") or "", next_command)]
+    reason = run.result.get("reason") or ""
+    return [*rows, (seen, reason, next_command)]
 
 
 def settings(run: RunRecord) -> tuple[Sequence[Row], Sequence[Row]]:
@@ -175,8 +185,7 @@ def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
             columns[key] = values
     if not columns:
         return []
-    names = [run.name for run in runs]
-    return [("run", *columns), *zip(names, *columns.values(), strict=True)]
+    return [("run", *columns), *zip([run.name for run in runs], *columns.values(), strict=True)]
 
 
 def _plain_value(setting: Facts) -> str:
@@ -202,8 +211,10 @@ def machine(run: RunRecord) -> Sequence[Row]:
         facts["memory"] = size(facts["memory_bytes"])
     facts["processes"] = run.result.get("world_size")
 
-    names = ("host", "system", "cores", "memory", "gpus", "device", "processes")
-    rows = [(key, str(facts[key])) for key in names if facts.get(key) is not None]
+    rows = []
+    for key in ("host", "system", "cores", "memory", "gpus", "device", "processes"):
+        if facts.get(key) is not None:
+            rows.append((key, str(facts[key])))
     for key, value in (run.result.get("machine") or {}).items():
         rows.append((f"highest {key.replace('_', ' ')}", plain(value)))
     return rows
@@ -213,7 +224,11 @@ def texts(run: RunRecord, kind: str) -> list[tuple[str, str, bool]]:
     """Of the events of a `kind`, when training was, the text, and whether a metric is at chance."""
     every = [event["facts"] for event in run.events if event["kind"] == kind]
     return [
-        (str(facts.get("when", "")), page.cut(facts.get("text", "")), bool(facts.get("at_chance")))
+        (
+            str(facts.get("when", "")),
+            page.cut(facts.get("text", "")),
+            bool(facts.get("at_chance")),
+        )
         for facts in every
     ]
 
@@ -226,9 +241,15 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
     # Without a checkpoint there is nothing to resume or to replay.
     names = ("resume", "verify", "report") if run.checkpoints else ("report",)
     return [
-        ("repeat", program_line("--config", Path(path, run_folder.SETTINGS))),
+        (
+            "repeat",
+            program_line("--config", Path(path, run_folder.SETTINGS)),
+        ),
         *[(name, program_line(name, path)) for name in names],
-        ("compare with mode default", program_line("compare", "--model", model, "--modes", mode)),
+        (
+            "compare with mode default",
+            program_line("compare", "--model", model, "--modes", mode),
+        ),
     ]
 
 
@@ -246,8 +267,15 @@ def evaluations(run: RunRecord) -> Sequence[Row]:
     rows = []
     test = run.result.get("test")
     if test:
-        step = f"step {test['step']:,}"
-        rows.append(("end of the run", step, "test", _OWN_DATA, _metrics(test)))
+        rows.append(
+            (
+                "end of the run",
+                f"step {test['step']:,}",
+                "test",
+                _OWN_DATA,
+                _metrics(test),
+            )
+        )
     # Only `evaluate` writes this file, and another version of it may have written a line.
     for line in RunReader(run.folder).lines(run_folder.EVALUATIONS):
         with suppress(*OF_ANOTHER_VERSION):
@@ -293,14 +321,19 @@ def _real(value: Any) -> str:
 
 
 def _metrics(facts: Facts) -> str:
-    return ", ".join(f"{name} {_real(value)}" for name, value in facts["metrics"].items())
+    texts = []
+    for name, value in facts["metrics"].items():
+        texts.append(f"{name} {_real(value)}")
+    return ", ".join(texts)
 
 
 def listed_events(run: RunRecord) -> tuple[int, Sequence[Row]]:
     """How many events a report shows; step, time and text of those in its list."""
     events = shown_events(run)
-    listed = page.thinned(events, MOST_EVENTS)
-    return len(events), [(str(each["step"]), each["time"], event_text(each)) for each in listed]
+    rows = []
+    for event in page.thinned(events, MOST_EVENTS):
+        rows.append((str(event["step"]), event["time"], event_text(event)))
+    return len(events), rows
 
 
 def shown_events(run: RunRecord) -> list[Facts]:
@@ -327,7 +360,8 @@ def event_text(event: Facts) -> str:
                 steps = f"step {facts['first_step'] + 1:,}, for {duration(facts['time_s'])}"
             return f"started: {steps}"
         if kind == "stopped":
-            return ": ".join(filter(None, [str(facts["status"]), str(facts["reason"] or "")]))
+            reason = facts["reason"]
+            return f"{facts['status']}: {reason}" if reason else str(facts["status"])
         line = console_text.describe(kind, facts)
         if line is not None:
             label, text = line

@@ -145,11 +145,9 @@ def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> Json:
     for name, points, color, dashed in lines:
         while len(points) > most:
             points = halved(points)
-        style = ""
+        style = "dotted" if color >= COLORS else ""
         if dashed:
             style = "dashed"
-        elif color >= COLORS:
-            style = "dotted"
         curves.append(
             {
                 "name": name,
@@ -210,8 +208,4 @@ def known(value: Any, text_of: Callable[[Any], str] = str) -> str:
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """The rows of a table as lines for a terminal."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = map(str.ljust, row, widths)
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -13,7 +13,7 @@ from gearshift.launcher.report.page import PlotLine, Unit, plot
 from gearshift.launcher.report.run_record import Columns, RunRecord
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import InvalidRecord
-from gearshift.training.callbacks.base import Facts, Json
+from gearshift.training.callbacks.base import Json
 from gearshift.training.logging.metrics import OF_PART, append_event
 from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
 
@@ -166,10 +166,9 @@ def as_json(runs: Sequence[RunRecord], out: Path) -> Json:
 def _curves(runs: Sequence[RunRecord]) -> Json:
     """All curves of `runs`, over steps, as JSON; events are those of all runs."""
     plots = [plot(title, unit, lines) for title, unit, lines in _plots(runs) if lines]
-    marks = []
+    marks: list[Json] = []
     for run in runs:
-        prefix = f"{run.name}: " if len(runs) > 1 else ""
-        marks += _marks(run, prefix)
+        marks += _marks(run, f"{run.name}: " if len(runs) > 1 else "")
     return page.as_json("step", plots, marks)
 
 
@@ -193,13 +192,8 @@ def _plots(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine
             times[key] = _label(key)
         if key.endswith(_PERCENT):
             percents[key] = _label(key)
-    loss_metrics = {}
-    metrics = []
-    for name in dict.fromkeys(chain.from_iterable(evaluations)):
-        if "loss" in name:
-            loss_metrics[name] = name
-        else:
-            metrics.append(name)
+    names = dict.fromkeys(chain.from_iterable(evaluations))
+    loss_metrics = {name: name for name in names if "loss" in name}
 
     lines = _lines(runs, train, losses)
     lines += _lines(runs, evaluations, loss_metrics, below=len(lines))
@@ -207,7 +201,8 @@ def _plots(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine
 
     # The metric that decides which checkpoint is best comes first.
     best = [run.result["best"]["metric"] for run in runs if run.result.get("best")]
-    for name in sorted(metrics, key=lambda name: name not in best):
+    others = [name for name in names if name not in loss_metrics]
+    for name in sorted(others, key=lambda name: name not in best):
         yield name, "number", _lines(runs, evaluations, {name: name})
 
     yield "Learning rate", "number", _lines(runs, train, rates)
@@ -237,16 +232,12 @@ def _lines(
     for at, run in enumerate(runs):
         for number, (key, name) in enumerate(names.items(), start=below):
             points = columns[at].get(key)
-            if not points:
-                continue
             # Of one run each line has its color; of several, each run.
-            if len(runs) == 1:
+            line_name = f"{run.name}, {name}" if below or len(names) > 1 else run.name
+            if points and len(runs) == 1:
                 lines.append(PlotLine(name, points, color=number))
-            elif below or len(names) > 1:
-                full_name = f"{run.name}, {name}"
-                lines.append(PlotLine(full_name, points, color=at, dashed=below > 0))
-            else:
-                lines.append(PlotLine(run.name, points, color=at))
+            elif points:
+                lines.append(PlotLine(line_name, points, color=at, dashed=below > 0))
     return lines
 
 
@@ -270,11 +261,10 @@ def _peaks(run: RunRecord, side: str) -> Iterator[PlotLine]:
 
 def _marks(run: RunRecord, prefix: str) -> list[Json]:
     """The events on the step axis, by row; `prefix` stands before each text."""
-    by_row: dict[str, list[Facts]] = {row: [] for row in _ROWS}
-    for event in facts.shown_events(run):
-        by_row[_ROW_OF.get(event["kind"], "other")].append(event)
+    shown = facts.shown_events(run)
     marks = []
-    for color, (row, events) in enumerate(by_row.items()):
+    for color, row in enumerate(_ROWS):
+        events = [event for event in shown if _ROW_OF.get(event["kind"], "other") == row]
         # Each row by itself, else a rare kind is lost among the frequent ones.
         for event in page.thinned(events, facts.MOST_EVENTS):
             text = f"{prefix}{facts.event_text(event)}"[:300]

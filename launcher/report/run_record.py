@@ -96,8 +96,15 @@ class RunRecord:
         for folder, checkpoint in self.checkpoints.items():
             bytes_ = sum(file.bytes for file in checkpoint.files)
             score = known(checkpoint.score, lambda score: f"{score.metric} {score.value:.6g}")
-            names = ", ".join(link for link, name in links.items() if name == folder)
-            rows.append((f"{checkpoint.step:,}", size(bytes_), score, names))
+            names = [link for link, name in links.items() if name == folder]
+            rows.append(
+                (
+                    f"{checkpoint.step:,}",
+                    size(bytes_),
+                    score,
+                    ", ".join(names),
+                )
+            )
         return rows
 
     @property
@@ -147,7 +154,16 @@ def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
         return None
     # Until it ends, its steps are those of its stages.
     result = reader.result() or {"steps": sum(run.steps for run in stages)}
-    return RunRecord(folder, folder.absolute().name, {}, result, {}, {}, [], {})
+    return RunRecord(
+        folder,
+        folder.absolute().name,
+        settings={},
+        result=result,
+        train={},
+        evaluations={},
+        events=[],
+        checkpoints={},
+    )
 
 
 def read(folder: Path, name: str) -> RunRecord:
@@ -233,8 +249,11 @@ def samples(run: RunRecord, room: int) -> Json | None:
     InvalidRecord for a damaged file.
     """
     reader = RunReader(run.folder, redacts=True)
-    contents = {when: reader.object(f"{SAMPLES}/{when}.json") for when in (BEFORE, AFTER)}
-    by_time = {when: content for when, content in contents.items() if content}
+    by_time = {}
+    for when in (BEFORE, AFTER):
+        content = reader.object(f"{SAMPLES}/{when}.json")
+        if content:
+            by_time[when] = content
     with suppress(*OF_ANOTHER_VERSION):
         return _samples(run.folder / SAMPLES, by_time, room)
     return None
@@ -268,12 +287,18 @@ def _samples(folder: Path, by_time: dict[str, Json], room: int) -> Json:
                 left_out += 1
                 continue
             room -= len(text)
-            shown = {"when": f"{when} training", "png": text, "caption": picture["caption"]}
+            shown = {
+                "when": f"{when} training",
+                "png": text,
+                "caption": str(picture["caption"]),
+            }
             card["pictures"].insert(0, shown)
     if picture_cards is not cards:
         cards = [card for card in picture_cards if card["pictures"]] + cards
 
-    times = [f"{when} training, at step {int(of['step']):,}" for when, of in by_time.items()]
+    times = []
+    for when, content in by_time.items():
+        times.append(f"{when} training, at step {int(content['step']):,}")
     return {"when": ", and ".join(times), "cards": cards, "left_out": left_out}
 
 

@@ -20,7 +20,7 @@ from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
 from gearshift.launcher.run_folder.followed_lines import FollowedLines
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import SLURM_FOLDER
-from gearshift.training.callbacks.base import Facts, StepMetrics
+from gearshift.training.callbacks.base import Facts, Json, StepMetrics
 from gearshift.training.logging.console_reporter import Progress
 from gearshift.training.logging.console_text import WARNING, describe, render_best, render_row
 from gearshift.training.logging.encoding import printable, real
@@ -243,7 +243,7 @@ def as_json(snapshot: Snapshot) -> Facts:
 
 def step_metrics(line: Facts) -> StepMetrics:
     """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
-    values = {
+    values: Json = {
         field.name: line.get(KEYS.get(field.name, field.name)) for field in fields(StepMetrics)
     }
     # NaN and infinities are strings in metrics.jsonl: training/logging/encoding.py.
@@ -251,5 +251,4 @@ def step_metrics(line: Facts) -> StepMetrics:
     values["grad_norm"] = float(line["grad_norm"])
     values["parts"] = {name: float(value) for name, value in line.get("parts", {}).items()}
     lrs = {key.removeprefix(OF_PART): lr for key, lr in line.items() if key.startswith(OF_PART)}
-    values["lrs"] = lrs
-    return StepMetrics(**values)
+    return StepMetrics(**{**values, "lrs": lrs})

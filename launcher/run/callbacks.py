@@ -166,7 +166,7 @@ def run_info(
             "device": name,
             "libraries": environment.versions(),
         },
-        predicted_memory_bytes=chosen and chosen.predicted_memory_bytes,
+        predicted_memory_bytes=chosen.predicted_memory_bytes if chosen else None,
     )
 
 
@@ -235,8 +235,9 @@ class SamplesWriter(Callback):
             }
             storage.atomic_write(f"{SAMPLES}/{when}.json", encode_bytes(content, indent=2) + b"\n")
         except (OSError, DataError) as error:  # DataError: a custom task drew no PNG
-            text = f"samples were not written: {error}"
-            self._emit("warning", {"text": text, "subject": SAMPLES})
+            self._emit(
+                "warning", {"text": f"samples were not written: {error}", "subject": SAMPLES}
+            )
             return False
         return True
 

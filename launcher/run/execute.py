@@ -99,7 +99,7 @@ def _fetch(plan: RunPlan, shows_progress: bool) -> None:
 
 def _run_folder(plan: RunPlan) -> RunFolder:
     """The run folder of a new run, of the one that is resumed, or of its fork. Touches the disk."""
-    source = plan.resume and plan.resume.source
+    source = plan.resume.source if plan.resume else None
     if not source or not run_folder.is_run_folder(source):
         return run_folder.create(plan.resolved, plan.out, plan.name)
     from gearshift.launcher.run_folder import checkpoint_search
@@ -108,8 +108,9 @@ def _run_folder(plan: RunPlan) -> RunFolder:
         checkpoint_search.check_existing(source, f"the run in {source}")
         checkpoint_search.remove_exports_left(plan.destination)
         return RunFolder(plan.destination, is_resumed=True)
-    copy = partial(checkpoint_search.copy_run, source)
-    return run_folder.create(plan.resolved, plan.out, plan.name, copy)
+    return run_folder.create(
+        plan.resolved, plan.out, plan.name, partial(checkpoint_search.copy_run, source)
+    )
 
 
 def train_ranks(plan: RunPlan, show: Show) -> RunEnd:

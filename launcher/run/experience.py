@@ -129,8 +129,9 @@ def load_experience(
         folder = experiences.task_folder(spec.run, number)
         is_new = number == spec.number
         task_context = replace(context, folder=folder, earlier_splits=dict(known))
-        data = experiences.data_folder(spec.run, number)
-        view: Any = TrackedSettings(data_settings(settings, data))
+        view: Any = TrackedSettings(
+            data_settings(settings, experiences.data_folder(spec.run, number))
+        )
         task: Task = build(view.model, view.data, task_context)
         # Errors of rank_0_first itself, such as a lost rank, are not those of files.
         world.rank_0_first(partial(_read, task.setup, is_new))
@@ -155,8 +156,7 @@ def data_settings(settings: Any, folder: Path) -> Any:
     changes = {"path": str(folder)}
     if hasattr(settings.data, "on_bad"):
         changes["on_bad"] = "skip"  # the run is unattended
-    data = settings.data.model_copy(update=changes)
-    return settings.model_copy(update={"data": data})
+    return settings.model_copy(update={"data": settings.data.model_copy(update=changes)})
 
 
 def _read(read: Callable[[], None], is_new: bool) -> None:

@@ -54,8 +54,9 @@ class JobGeneration:
         newest = newest_step(self.run)
         has_saved = bool(started) and newest is not None and newest > started[0]["from_step"]
         if args.resume is None or has_saved:
-            option = "the next generation"
-            return replace(args, resume=AUTO, resume_option=option, reset=(), force=True)
+            return replace(
+                args, resume=AUTO, resume_option="the next generation", reset=(), force=True
+            )
         here = self.run.resolve()
         other = Path(args.resume).resolve()
         is_own = args.resume == AUTO or args.resume.isdigit() or here in (other, *other.parents)

@@ -113,7 +113,7 @@ def prepare_run_at(
     # Other ranks may look when rank 0 has created the folder already.
     is_rank_0 = launched is None or launched.rank == 0
     if out and is_rank_0 and (decision or args.resume is None):
-        resume = decision and decision.resume
+        resume = decision.resume if decision else None
         is_own = resume and resume.source.resolve() == out.resolve()
         if not is_own or not run_folder.is_run_folder(out):  # else it contains the resumed run
             diagnostics += run_folder.writing_errors(out, f"--out {out}")
@@ -156,7 +156,7 @@ def _decide(
     args: CliArgs, out: Path | None, here: Machine, launched: RankEnvironment | None
 ) -> RunPlan:
     """A new run, or one from a checkpoint. Raises SettingsError."""
-    world_size = launched and launched.world_size
+    world_size = launched.world_size if launched else None
     if args.resume is None and not args.reset:  # an ordinary start does not need the other rules
         return RunPlan(resolve(args, here, world_size))
     from gearshift.launcher.run_folder.resume_rules import decide
@@ -171,9 +171,10 @@ def _with_fastest_engine(
     from gearshift.launcher.plan import auto
     from gearshift.launcher.plan.target import Described
 
-    size = launched and launched.world_size
-    nodes = launched.world_size // launched.local_size if launched else 1
-    return auto.decide_engine(args, out, Described(here, nodes), size)
+    if not launched:
+        return auto.decide_engine(args, out, Described(here, 1), None)
+    nodes = launched.world_size // launched.local_size
+    return auto.decide_engine(args, out, Described(here, nodes), launched.world_size)
 
 
 def _allow_open_files(needed: int) -> None:
@@ -221,7 +222,7 @@ def first_line(ready: RunPlan) -> str:
     chosen = ready.resolved.chosen
     run = f"{model_name(settings.model)}, mode {settings.mode}, engine {settings.engine.name}"
     line = f"{run} on {processes_of(ready)}; run folder {ready.destination}"
-    return "\n".join(filter(None, [ready.line, chosen and chosen.line, line]))
+    return "\n".join(filter(None, [ready.line, chosen.line if chosen else None, line]))
 
 
 def processes_of(ready: RunPlan) -> str:

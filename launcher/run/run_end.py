@@ -97,8 +97,9 @@ class RunEnd:
 
     def save(self, folder: Path) -> None:
         """Write the end to `folder` for the supervisor, atomically. Touches the disk."""
-        skipped = {"cause", "outcome"}
-        content = TypeAdapter(RunEnd).dump_python(self, mode="json", exclude=skipped, fallback=str)
+        content = TypeAdapter(RunEnd).dump_python(
+            self, mode="json", exclude={"cause", "outcome"}, fallback=str
+        )
         content["outcome"] = self.outcome  # pydantic would write a metric that is NaN as null
         atomic_write(folder / f"rank-{self.rank}.json", encode_bytes(content))
 
@@ -181,7 +182,7 @@ def exit_hung(plan: RunPlan, rank: int, reason: str) -> NoReturn:
     stack = "".join(traceback.format_stack(sys._current_frames()[main_thread]))
     text = f"error: rank {rank} on {socket.gethostname()} {reason}"
     end = build("failed", rank, text, f"stack of the main thread:\n{stack}")
-    if plan.reports is not None:
+    if plan.reports:
         end.save(plan.reports)
     else:
         print(f"{end.text}\n{end.trace}", file=sys.stderr)

@@ -27,8 +27,7 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
     """The end of a rank by `error`, without secrets of the environment."""
     if isinstance(error, KeyboardInterrupt):
         text = "interrupted before anything was saved"
-        code = exit_codes.INTERRUPTED
-        return build("stopped", rank, text, exit_code=code, cause=error)
+        return build("stopped", rank, text, exit_code=exit_codes.INTERRUPTED, cause=error)
     if isinstance(error, Stopped):
         text = f"stopped by {error.signal_name} before anything was saved; run again"
         return build("stopped", rank, text, cause=error)

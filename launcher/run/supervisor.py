@@ -98,8 +98,9 @@ class RankProcesses:
         try:
             for rank in range(nproc):
                 variables = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if nproc > 1 else {}
-                is_shown = console and rank == 0
-                self.processes.append(self._process(rank, shared | variables, is_shown))
+                self.processes.append(
+                    self._process(rank, shared | variables, console and rank == 0)
+                )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         with self._lock:
@@ -236,8 +237,9 @@ def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> Ru
     if code == -signal.SIGKILL:
         status += " (often because the machine was out of memory)"
     text = FAULTS["dead_rank"].seen.format(rank=rank, host=socket.gethostname(), status=status)
-    fault = recognized(output) or "dead_rank"
-    return run_end.build("killed", rank, f"error: {text}", output, fault=fault)
+    return run_end.build(
+        "killed", rank, f"error: {text}", output, fault=recognized(output) or "dead_rank"
+    )
 
 
 def stacks_file(folder: Path, rank: int) -> Path:
@@ -261,8 +263,12 @@ def _watch(ranks: RankProcesses) -> RunEnd:
         elif is_over:
             return ranks.ends[0]
         time.sleep(_POLL_S)
-    text = "ended at once; earlier checkpoints are kept"
-    return run_end.build("stopped", 0, text, exit_code=exit_codes.INTERRUPTED)
+    return run_end.build(
+        "stopped",
+        0,
+        "ended at once; earlier checkpoints are kept",
+        exit_code=exit_codes.INTERRUPTED,
+    )
 
 
 def _frozen(ranks: RankProcesses) -> RunEnd | None:

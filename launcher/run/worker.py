@@ -287,8 +287,7 @@ def _train(rank: Rank) -> Outcome:
         replayed,
     )
     # Everything that reads settings is built by now.
-    prints = world.rank == 0
-    check.check_before_training(job.resolved, train_plan, _tracked(settings), prints)
+    check.check_before_training(job.resolved, train_plan, _tracked(settings), world.rank == 0)
     if world.rank == 0:
         _prepare_folder(rank, train_plan)
     world.wait_for_all()
@@ -476,8 +475,9 @@ def _build_model(
         from gearshift.engines import deferred_init
 
         model, initial = deferred_init.build(make, world)
-    engine_name = job.resolved.settings.engine.name
-    check_parameters(model, task.blocks(model), engine_name, world.size, tensor_file.DTYPES)
+    check_parameters(
+        model, task.blocks(model), job.resolved.settings.engine.name, world.size, tensor_file.DTYPES
+    )
     base = None
     if isinstance(task, HasBaseWeights) and task.base_folder() is not None:
         from gearshift.training.checkpoint import base_weights
@@ -539,8 +539,11 @@ def _settings(job: RunPlan) -> Settings:
 def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> World:
     if settings.train.deterministic:
         before = torch.are_deterministic_algorithms_enabled()
-        only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
-        cleanup.callback(torch.use_deterministic_algorithms, before, warn_only=only_warns)
+        cleanup.callback(
+            torch.use_deterministic_algorithms,
+            before,
+            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
         cudnn = torch.backends.cudnn
         for name in ("deterministic", "benchmark"):
             cleanup.callback(setattr, cudnn, name, getattr(cudnn, name))
@@ -589,7 +592,7 @@ def _unless_failed(
 
 def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
     """The storage of the run folder, locked by rank 0, and claimed if the run belongs to a job."""
-    assert job.folder is not None or world.rank, "rank 0 created it before the ranks started"
+    assert job.folder or world.rank, "rank 0 created it before the ranks started"
     # Ranks started by torchrun or srun do not know its name, which contains the time.
     name = world.broadcast(os.fsencode(job.folder.absolute()) if job.folder else b"")
     path = job.folder if job.folder and not world.rank else Path(os.fsdecode(name))

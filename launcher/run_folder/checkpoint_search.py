@@ -164,7 +164,7 @@ def newest_step(folder: Path) -> int | None:
     not read it. Reads the disk."""
     with suppress(CheckpointError, PermissionError):
         newest = _newest_intact(run_folder.checkpoints(folder))
-        return newest and newest.step
+        return newest.step if newest else None
     return None
 
 
@@ -346,8 +346,9 @@ def restore_state(
         if world.rank == 0:
             retention.set_aside(storage, point.step - 1, {point.step, *point.damaged})
         world.wait_for_all()
-        message = f"{error}; it was renamed, and the one before it is used"
-        raise CheckpointSetAside(message) from error
+        raise CheckpointSetAside(
+            f"{error}; it was renamed, and the one before it is used"
+        ) from error
 
 
 def check_existing(folder: Path, where: str) -> None:

@@ -105,7 +105,7 @@ _LEDGER = TypeAdapter(Ledger)
 def load(run: Path) -> Ledger | None:
     """The ledger of a run folder; None if it has none. Raises InvalidRecord. Reads the disk."""
     content = RunReader(run).object(EXPERIENCES, _LEDGER)
-    return content and _LEDGER.validate_python(content)
+    return _LEDGER.validate_python(content) if content else None
 
 
 def data_folder(run: Path, number: int) -> Path:

@@ -89,8 +89,9 @@ def claim(run: Path, generation: Generation) -> None:
     for _ in range(2):  # the first line may only complete one that a kill cut off
         if generation in claimed(run):
             return
-        job = environment.variables().get("SLURM_JOB_ID")
-        _append(run, _CLAIMED, generation, {"slurm_job": job})
+        _append(
+            run, _CLAIMED, generation, {"slurm_job": environment.variables().get("SLURM_JOB_ID")}
+        )
 
 
 class FencedOff(OSError):

@@ -154,8 +154,9 @@ def _resumed(
     if not is_left:  # the new length changes nothing: it needs no --reset
         changes = [change for change in changes if change.key not in LENGTH]
     if checkpoint:
-        name = f"{folder} until step {checkpoint.step}"
-        diagnostics += errors_of(changes, args.reset, resolved, name)
+        diagnostics += errors_of(
+            changes, args.reset, resolved, f"{folder} until step {checkpoint.step}"
+        )
     elif run.is_completed and (args.reset or is_left):
         diagnostics.append(
             Diagnostic(
@@ -176,8 +177,9 @@ def _resumed(
         line = f"nothing to do: {folder} was completed at step {steps}"
         if checkpoint:
             line += f"; to train longer: {_longer(folder, steps, resolved)}"
-        left = {"folder": str(folder), **result, "reason": "nothing to do"}
-        return RunPlan(resolved, request, line, left)
+        return RunPlan(
+            resolved, request, line, {"folder": str(folder), **result, "reason": "nothing to do"}
+        )
     if not checkpoint:
         line = f"{folder} has no checkpoint yet; restarting from the beginning"
         return RunPlan(resolved, request, line)
@@ -285,8 +287,9 @@ def _has_same_rates(before: Facts, now: Facts, checkpoint: SavedCheckpoint) -> b
         total = train_plan.total_steps(epochs, max_steps, per_epoch, starts.data)
         steps = warmup_steps(warmup, cap, per_epoch, max(1, total - starts.schedule))
         if name == "wsd":
-            share = settings["schedule.decay"]
-            decay = train_plan.decay_start(share, total, per_epoch, starts.schedule)
+            decay = train_plan.decay_start(
+                settings["schedule.decay"], total, per_epoch, starts.schedule
+            )
             if checkpoint.step > max(starts.schedule + steps, decay):
                 return False
         warmups.add(steps)

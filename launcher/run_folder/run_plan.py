@@ -152,8 +152,12 @@ class Pipeline:
     def of(cls, plan: RunPlan) -> Pipeline:
         """The pipeline of a single run."""
         folder = plan.destination
-        entry = PipelineStage("", "", folder, plan)
-        return cls(folder, [entry], line=plan.line, nothing_left=plan.nothing_left)
+        return cls(
+            folder,
+            [PipelineStage("", "", folder, plan)],
+            line=plan.line,
+            nothing_left=plan.nothing_left,
+        )
 
     @property
     def is_staged(self) -> bool:
@@ -163,7 +167,7 @@ class Pipeline:
     @property
     def left(self) -> list[tuple[PipelineStage, RunPlan]]:
         """The runs still to make."""
-        return [(entry, entry.start) for entry in self.entries if entry.start is not None]
+        return [(entry, entry.start) for entry in self.entries if entry.start]
 
     @property
     def plan(self) -> RunPlan:

@@ -160,7 +160,7 @@ def dcp(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: Pa
     """Write the state of the model as torch.distributed.checkpoint reads it. Disk access."""
     from torch.distributed import checkpoint as format_of_torch
 
-    assert task is not None
+    assert task
     state = model.load(task).state_dict()
     with storage_errors(folder):
         format_of_torch.save(state, checkpoint_id=folder)
@@ -202,7 +202,7 @@ def invalid_format(format_name: str | None) -> list[Diagnostic]:
 def _metrics(model: SavedModel) -> Facts | None:
     """The metrics of the evaluation at the step of the model; None: there is none."""
     metrics = None
-    if model.folder is not None:
+    if model.folder:
         for line in RunReader(model.folder).metrics():
             if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
                 metrics = line["metrics"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gearshift.launcher.base import signals
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
+from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted, invalid
 from gearshift.launcher.base.signals import handling
 from gearshift.launcher.config.command_line import INPUT
 from gearshift.launcher.config.custom_task import class_location
@@ -68,15 +68,7 @@ def sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
             if is_valid(number):
                 fields[flag.removeprefix("--").replace("-", "_")] = number
                 continue
-        diagnostics.append(
-            Diagnostic(
-                f"{flag} '{text}' is not valid",
-                key=flag,
-                value=text,
-                where=f"command line: {flag} {text}",
-                allowed=allowed,
-            )
-        )
+        diagnostics.append(invalid(flag, text, allowed))
     return Sampling(**fields), diagnostics
 
 

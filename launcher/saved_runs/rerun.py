@@ -68,8 +68,9 @@ def resolved_as(model: SavedModel, manifest_of_run: Manifest, args: CliArgs) -> 
     except SettingsError as error:
         errors = []
         for each in error.diagnostics:  # this command takes no settings
-            hint = "--data PATH" if each.key == "data.path" else None
-            errors.append(replace(each, fix=None, hint=hint))
+            errors.append(
+                replace(each, fix=None, hint="--data PATH" if each.key == "data.path" else None)
+            )
         raise SettingsError(errors) from error
 
 
@@ -83,13 +84,13 @@ def rerun(
     `checkpoint` alone. `threads`: of each rank; None: as in a new run. Uses a folder in TMPDIR.
     Raises SettingsError, RerunFailed about the `noun`.
     """
-    assert plan.resume is not None
+    assert plan.resume
     resume = plan.resume
     resolved = plan.resolved
     with temporary_folder(_PREFIX) as home:
         source = home / "source"
         (source / run_folder.CHECKPOINTS).mkdir(parents=True)
-        if checkpoint is not None:
+        if checkpoint:
             # Ranks repair the folder around a checkpoint; here they find only this link.
             link = source / run_folder.CHECKPOINTS / manifest.step_folder(resume.step or 0)
             link.symlink_to(checkpoint.resolve(), target_is_directory=True)

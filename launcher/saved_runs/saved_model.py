@@ -231,8 +231,9 @@ class SavedModel:
                 allowed="a checkpoint of the same version",
             ) from None
         seed = settings["train"]["seed"]
-        share = settings["eval"]["share"]
-        return build(model, data, Context(seed, share, self.folder, torch.device(device)))
+        return build(
+            model, data, Context(seed, settings["eval"]["share"], self.folder, torch.device(device))
+        )
 
     def load(self, task: Task) -> Module:
         """The trained model of `task` on its CPU, in evaluation mode; prepares the task for it.
@@ -252,15 +253,16 @@ class SavedModel:
             model = task.build()
         names: tuple[str, ...] = ("",)
         base = task.base_folder() if isinstance(task, HasBaseWeights) else None
-        if base is not None:
+        if base:
             stored = set(InitialWeights(self.path, "the checkpoint").tensors)
             frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
             if frozen and not frozen & stored:  # a checkpoint of adapters
                 self.check_base(base, str(self.path))
                 names = tuple(stored)
         # Of a checkpoint they were verified as it was opened; an export has no checksums.
-        kind = "weights of this model"
-        load_weights("the checkpoint", model, self.path, kind, names, is_verified=True)
+        load_weights(
+            "the checkpoint", model, self.path, "weights of this model", names, is_verified=True
+        )
         return model.eval()
 
 
@@ -342,8 +344,7 @@ def open_model(
         return _open_export(path, command, moved_folders(sets))
     for stage in RunReader(path).stages().values():
         argument = str(stage)  # at last that of the last one
-    run = find_saved(argument, command, sets)
-    model, _ = open_checkpoint(run, name)
+    model, _ = open_checkpoint(find_saved(argument, command, sets), name)
     if model.base or model.has_moved:  # other tasks do not read it again
         model.check_pretrained()
     return model

@@ -72,7 +72,7 @@ def _in_a_pass(subject: Subject, step: int) -> set[str]:
         task.set_progress(plan.epoch(step), plan.epoch(plan.total_steps))
     model = task.build().train()  # with values: a model may compute its probabilities
     with cleared_caches():
-        if storages.mode is not None:
+        if storages.mode:
             _without_values(model, storages.mode)
         batch = copied(subject.micro_batch.batch, storages)
         draws = _Draws()

@@ -56,7 +56,7 @@ def train_stages(
     except (KeyboardInterrupt, Stopped) as error:
         end = replace(run_error.of_error(error, 0), text="stopped between two stages")
         show(end)
-    assert end is not None, "a pipeline with nothing left is not trained"
+    assert end, "a pipeline with nothing left is not trained"
     # From here on it is the end of the pipeline, not of its last stage.
     end = replace(end, folder=None, wants_report=False)
     has_trained = any(run_folder.has_trained(stage.folder) for stage in pipeline.entries)

@@ -240,8 +240,7 @@ def _find(args: CliArgs, out: Path | None) -> Path | None:
 def _settings(folders: Mapping[str, Path]) -> Facts:
     """The settings of the first stage; none: they cannot be read, which preparing it reports."""
     with suppress(SettingsError):
-        first = next(iter(folders.values()))
-        return read_values(first / run_folder.SETTINGS)
+        return read_values(next(iter(folders.values())) / run_folder.SETTINGS)
     return {}
 
 

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from gearshift.launcher.base import environment
-from gearshift.launcher.base.diagnostics import Diagnostic
+from gearshift.launcher.base.diagnostics import Diagnostic, invalid
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.submit.options import ARRAY, SBATCH, SWEEP
 from gearshift.slurm import sbatch
@@ -82,7 +82,7 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     header = {"nodes": "1", **sbatch.header(environ)}
     header |= {name: text for name, text in options.items() if text}
     array = header.pop("array", None)
-    if array is not None and SWEEP.flag not in command_line.values:
+    if array and SWEEP.flag not in command_line.values:
         message = f"{ARRAY.flag} chooses lines of {SWEEP.flag}, which is missing"
         where = f"command line: {ARRAY.flag} {array}"
         allowed = f"with  {SWEEP.flag} FILE"
@@ -117,20 +117,11 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
 
     nodes = range(1, 2)
     match = _NODES.fullmatch(header["nodes"] or "")
-    if match is not None:
+    if match:
         first = int(match[1])
         last = int(match[2] or first)
         nodes = range(first, max(first, last) + 1)
-    return Allocation(
-        header=header,
-        passthrough=passthrough,
-        nodes=nodes,
-        ranks=ranks,
-        gpus=gpus,
-        cpus=cpus,
-        is_torchrun=is_torchrun,
-        array=array,
-    )
+    return Allocation(header, passthrough, nodes, ranks, gpus, cpus, is_torchrun, array)
 
 
 def _values(command_line: CommandLine, diagnostics: list[Diagnostic]) -> dict[str, str]:
@@ -139,32 +130,21 @@ def _values(command_line: CommandLine, diagnostics: list[Diagnostic]) -> dict[st
     for flag, text in command_line.values.items():
         allowed, pattern = _FORMATS.get(flag, ("text on one line", _LINE))
         match = pattern.fullmatch(text)
-        is_valid = match is not None
-        if match is not None and pattern is _NODES and match[2] is not None:
-            is_valid = int(match[1]) <= int(match[2])
-        if is_valid:
+        if match and pattern is _NODES and match[2]:
+            match = match if int(match[1]) <= int(match[2]) else None
+        if match:
             values[flag] = text
             continue
-        diagnostics.append(
-            Diagnostic(
-                f"invalid {flag} {text!r}",
-                key=flag,
-                value=text,
-                where=f"command line: {flag} {text}",
-                allowed=allowed,
-            )
-        )
+        diagnostics.append(invalid(flag, text, allowed))
     return values
 
 
 def _site(diagnostics: list[Diagnostic]) -> Mapping[str, str]:
     """The environment after the site file; without the variables of a job that we run in."""
     environ = environment.variables()
-    outside = dict(environ)
-    if "SLURM_JOB_ID" in environ:
-        outside = sbatch.environment(environ)
+    outside = sbatch.environment(environ) if "SLURM_JOB_ID" in environ else dict(environ)
     path = sbatch.find_site_file(environ, FOLDER)
-    if path is None:
+    if not path:
         return outside
     try:
         return {sbatch.SITE_VARIABLE: str(path), **sbatch.read_site_file(path, outside)}
@@ -186,7 +166,7 @@ def _site(diagnostics: list[Diagnostic]) -> Mapping[str, str]:
 def _gpus(header: Mapping[str, str | None], passthrough: Sequence[str]) -> int:
     """GPUs per node, if they are requested per node."""
     match = _GPUS.fullmatch(header.get("gpus-per-node") or "")
-    if match is not None:
+    if match:
         return int(match[1])
     requests = [header.get("gres") or ""]
     for argument, following in zip_longest(passthrough, passthrough[1:], fillvalue=""):
@@ -194,9 +174,5 @@ def _gpus(header: Mapping[str, str | None], passthrough: Sequence[str]) -> int:
         if name == "--gres":
             # `--gres gpu:2` may be two arguments.
             requests.append(value if equals else following)
-    gpus = 0
-    for request in requests:
-        match = _GPUS_OF_GRES.search(request)
-        if match is not None:
-            gpus = max(gpus, int(match[1] or 1))
-    return gpus
+    matches = filter(None, map(_GPUS_OF_GRES.search, requests))
+    return max((int(match[1] or 1) for match in matches), default=0)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base import disk, environment
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, plain
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, invalid, plain
 from gearshift.launcher.config import machine, presets
 from gearshift.launcher.config.command_line import RUN, CommandLine
 from gearshift.launcher.config.errors import about_value
@@ -186,7 +186,7 @@ def _sweep(
     except SettingsError as error:
         raise SettingsError([*errors, *error.diagnostics]) from error
     folder = None
-    if command_line.out is not None:
+    if command_line.out:
         folder = command_line.out.absolute()
         slurm = folder / SLURM_FOLDER
         # Only an earlier array, and nothing else, may have written to it.
@@ -255,25 +255,26 @@ def _lines(path: Path) -> dict[int, str]:
 
 def _of_array(lines: Mapping[int, str], path: Path, array: str) -> dict[int, str]:
     """Those of the `lines` that --array chooses, such as `1-7:2,9%2`."""
-    where = f"{ARRAY.flag} {array}"
-    numbers = array.partition("%")[0]
     elements = {}
-    for part in numbers.split(","):
+    for part in array.partition("%")[0].split(","):
         match = _PART.fullmatch(part)
         indices = range(0)
-        if match is not None:
+        if match:
             first = int(match[1])
             last = int(match[2] or first)
             indices = range(first, last + 1, int(match[3] or 1))
         if not indices:
-            allowed = "a range: 1-8, 1-30:10, 1,4,7 or 1-8%2"
-            message = f"invalid {ARRAY.flag} {numbers!r}"
-            raise SettingsError.of(message, value=numbers, where=where, allowed=allowed)
+            raise SettingsError(
+                [invalid(ARRAY.flag, array, "a range: 1-8, 1-30:10, 1,4,7 or 1-8%2")]
+            )
         for number in indices:
             if number not in lines:
-                message = f"{path} has no line for element {number}"
-                allowed = f"lines {_ranges(lines)}"
-                raise SettingsError.of(message, value=number, where=where, allowed=allowed)
+                raise SettingsError.of(
+                    f"{path} has no line for element {number}",
+                    value=number,
+                    where=f"{ARRAY.flag} {array}",
+                    allowed=f"lines {_ranges(lines)}",
+                )
             elements[number] = lines[number]
     return dict(sorted(elements.items()))
 
@@ -460,7 +461,7 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
             # All are tested before anything is written.
             for job in submission.jobs:
                 sbatch.test(job.text, requested.passthrough, environment.variables())
-            if submission.stages is not None:
+            if submission.stages:
                 undo.callback(execute.make(submission.stages).discard)
             for job in submission.jobs:
                 _make_folder(job.script.with_name("log"), undo)
