@@ -64,7 +64,7 @@ class Unequal(CustomTask):
                 part.forward = repeated(part.forward, int(os.environ.get(TIMES, 1)))
         return model
 
-    def blocks(self, model: Any) -> Sequence[Module]:
+    def blocks(self, model: Any) -> list[Module]:
         """The layers of the transformer."""
         return list(model.model.layers)
 

@@ -139,7 +139,7 @@ FAST, EQUAL, TURNED = (30.0, 10.0), (10.0, 10.0), (10.0, 30.0)
         ([EQUAL] * 60, [], []),
         # Later it takes four blocks in a row, after a line that compiles.
         ([FAST] * 5 + [TURNED] * 17, [], [(5, [24, 8]), (22, [8, 24])]),
-        ([FAST] * 12 + [TURNED] * 9 + [FAST] * 30, [], [(5, [24, 8])]),
+        ([FAST] * 12 + ([TURNED] * 9 + [FAST] * 9) * 4, [], [(5, [24, 8])]),
         ([EQUAL] * 17, [(0, [24, 8])], [(0, [24, 8]), (17, [16, 16])]),
     ],
 )
