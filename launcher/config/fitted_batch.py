@@ -54,7 +54,9 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
     notes = list(resolved.notes)
     changes: dict[str, float | None] = {LEAST: None}
     if _may_shrink(resolved) and new < old:
-        what = "training samples" if used == samples else "samples of the run"
+        what = "training samples"
+        if used < samples:
+            what = "samples of the run"
         few = f"{used:,} {what} are {used // old} steps of {old}, and {LEAST} is {least}"
         note = f"{GLOBAL}: {new} instead of {old}: {few}"
         if _LR not in keys.user:

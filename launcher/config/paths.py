@@ -47,11 +47,9 @@ def kept_values(values: Values) -> dict[str, Any]:
         texts[_DOWNLOADS] = str(feature_checks.declared_targets(values)[0].folder)
     for key, value in texts.items():
         if isinstance(value, list):
-            texts[key] = [
-                _absolute(text) if _is_path(key, values, text) else text for text in value
-            ]
-        elif _is_path(key, values, value):
-            texts[key] = _absolute(value)
+            texts[key] = [_path_of(key, values, text) or text for text in value]
+        else:
+            texts[key] = _path_of(key, values, value) or value
     return texts
 
 
@@ -66,9 +64,11 @@ def is_same(key: str, old: object, new: object, values: Values) -> bool:
     head, *parts = str(new).removeprefix(HUB).split(":")
     if str(new).startswith(HUB) and str(old).startswith(f"{HUB}{head}@"):
         return set(parts) <= {*str(old).split(":")}
-    if not _is_path(key, values, old) or not _is_path(key, values, new):
+    first = _path_of(key, values, old)
+    second = _path_of(key, values, new)
+    if first is None or second is None:
         return old == new
-    return os.path.realpath(_absolute(old)) == os.path.realpath(_absolute(new))
+    return os.path.realpath(first) == os.path.realpath(second)
 
 
 def has_moved(key: str, old: object, new: object, values: Values) -> bool:
@@ -78,12 +78,11 @@ def has_moved(key: str, old: object, new: object, values: Values) -> bool:
     for before, now in zip(as_list(old), as_list(new), strict=True):
         if isinstance(old, list) and is_same(key, before, now, values):
             continue
-        are_paths = _is_path(key, values, before) and _is_path(key, values, now)
-        if not are_paths:
+        first = _path_of(key, values, before)
+        second = _path_of(key, values, now)
+        if first is None or second is None:
             return False
-        is_gone = not os.path.exists(_absolute(before))
-        is_there = os.path.exists(_absolute(now))
-        if not is_gone or not is_there:
+        if os.path.exists(first) or not os.path.exists(second):
             return False
     return True
 
@@ -107,26 +106,32 @@ def data_paths(settings: Settings) -> dict[str, Path]:
     data: Any = getattr(settings, "data", None)  # of the family
     files = {}
     for key in PATHS:
-        texts = []
-        if key.startswith(_DATA):
-            texts = as_list(getattr(data, key.removeprefix(_DATA), None))
+        if not key.startswith(_DATA):
+            continue
+        texts = as_list(getattr(data, key.removeprefix(_DATA), None))
         for number, text in enumerate(texts):
-            name = f"{key}[{number}]" if texts[1:] else key
-            if isinstance(text, str) and os.path.exists(_absolute(text)):
-                files[name] = Path(_absolute(text))
+            name = key
+            if len(texts) > 1:
+                name = f"{key}[{number}]"
+            path = Path(_absolute(text))
+            if isinstance(text, str) and path.exists():
+                files[name] = path
     return files
 
 
-def _is_path(key: str, values: Values, value: object) -> bool:
-    """Whether a value of a setting is a path."""
+def _path_of(key: str, values: Values, value: object) -> str | None:
+    """A value of a setting as an absolute path; None: it is no path."""
     if not isinstance(value, str) or not value or value.startswith((EMBEDDED, HUB)):
-        return False
+        return None
+    path = _absolute(value)
     family = values["model.family"].value
-    if not is_custom(family) or not key.startswith(("model.", _DATA)):
-        return key in PATHS and value not in PATHS[key]
-    # Only these are known of a custom task, and its data may have a name that is no path.
-    known = (TASK_FOLDER, "data.path", *(stage.loads for stage in config_of(family).stages))
-    return key in known and os.path.exists(_absolute(value))
+    if is_custom(family) and key.startswith(("model.", _DATA)):
+        # Only these are known of a custom task, and its data may have a name that is no path.
+        known = (TASK_FOLDER, "data.path", *(stage.loads for stage in config_of(family).stages))
+        is_path = key in known and os.path.exists(path)
+    else:
+        is_path = key in PATHS and value not in PATHS[key]
+    return path if is_path else None
 
 
 def _absolute(path: object) -> str:

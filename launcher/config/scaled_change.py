@@ -35,10 +35,13 @@ def apply_change(change: Any, default: Any, sizes: Sequence[str]) -> tuple[Any, 
             value = bound(value, change[word])
             texts.append(f"{BOUNDS[word]} {change[word]}")
     if "smaller_of" in change:
-        smaller = sizes[: sizes.index(value)]
-        value = next((name for name in change["smaller_of"] if name in smaller), value)
-        is_smaller = value != default
-        texts.append(f"smaller than {plain(default)}" if is_smaller else "no smaller size")
+        text = "no smaller size"
+        for name in change["smaller_of"]:
+            if name in sizes[: sizes.index(value)]:
+                text = f"smaller than {plain(default)}"
+                value = name
+                break
+        texts.append(text)
     return value, ", ".join(texts)
 
 

@@ -83,7 +83,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
     # A mode of the user's own is above the one that it names.
     mode: dict[str, Setting] = {}
     if args.mode_file is not None:
-        mode = _read_file(MODE_LAYER, args.mode_file, COMMAND_LINE, "--mode", wrong)
+        mode = _read_file(MODE_LAYER, args.mode_file, COMMAND_LINE, wrong)
     for key in MODEL_CHOICES:
         if key in mode:
             diagnostic = errors().about(
@@ -97,7 +97,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
             del mode[key]
     layers: list[Values] = [mode]
     for position, path in enumerate(args.configs):
-        layers.append(_read_file(FILES_LAYER, path, position, "--config", wrong))
+        layers.append(_read_file(FILES_LAYER, path, position, wrong))
 
     entries = [*_options(args, wrong)]
     for text in args.sets:
@@ -121,14 +121,14 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
 
 
 def _read_file(
-    layer: str, path: Path, position: int, option: str, wrong: list[Diagnostic]
+    layer: str, path: Path, position: int, wrong: list[Diagnostic]
 ) -> dict[str, Setting]:
     """The settings of a file of the user; its errors are added to `wrong`."""
     try:
         if layer == FILES_LAYER:
             lines = presets.config_lines(path)
         else:
-            lines = read_lines(path, option)
+            lines = read_lines(path, "--mode")
         settings = layer_of(layer, lines, position)
     except SettingsError as error:
         wrong += [replace(diagnostic, order=(position, 0)) for diagnostic in error.diagnostics]
