@@ -175,7 +175,8 @@ def save_split(
         present = set().union(*splits.values())
         saved["earlier"] = {group: side for group, side in rule.earlier.items() if group in present}
     saved["counts"] = {name: len(groups) for name, groups in splits.items()}
-    saved |= dict(splits)
+    for name, groups in splits.items():
+        saved[name] = groups
     atomic_write(folder / SPLIT_FILE, json.dumps(saved, indent=1))
 
 

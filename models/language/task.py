@@ -541,7 +541,7 @@ def read(
 ) -> Corpus:
     """Read the corpus at `data.path`; see read_corpus. Raises DataError."""
     if not path.startswith("embedded:"):
-        from gearshift.models.language.readers.files import read_corpus  # with all formats
+        from gearshift.models.language.readers.file_corpus import read_corpus  # with all formats
 
         return read_corpus(Path(path).expanduser(), answers, on_bad, columns)
     if path == "embedded:python":

@@ -9,7 +9,7 @@ from gearshift.models.common.recordings.files import open_recording
 from gearshift.models.event_seg.formats import EVT2
 from gearshift.models.event_seg.readers.files import open_recording as open_events
 from gearshift.models.language import encoded
-from gearshift.models.language.readers import files
+from gearshift.models.language.readers import file_corpus
 from tests.models.eeg_text.readers import writers
 from tests.models.event_seg.writers import HEADERS, random_events, write_raw
 from tests.models.language.in_memory import TOKENIZER
@@ -33,7 +33,7 @@ def darker(data):
 
 
 def tokens(path):
-    found = encoded.encode(files.read_corpus(path, None, "stop"), TOKENIZER)
+    found = encoded.encode(file_corpus.read_corpus(path, None, "stop"), TOKENIZER)
     return found.read(0, len(found)).tolist()
 
 
@@ -62,7 +62,7 @@ CACHED = {
 
 @pytest.mark.parametrize("name", CACHED)
 def test_a_replaced_file_is_read_again(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(files, "SMALL", 0)
+    monkeypatch.setattr(file_corpus, "SMALL", 0)
     monkeypatch.setattr(encoded, "SMALL", 0)
     write, read, change = CACHED[name]
     path = tmp_path / name

@@ -7,7 +7,7 @@ import transformers
 
 from gearshift.models.language import subword_tokenizers as bpe
 from gearshift.models.language.hugging_face import write_tokenizer
-from gearshift.models.language.readers.files import read_corpus
+from gearshift.models.language.readers.file_corpus import read_corpus
 from gearshift.models.language.readers.records import Turn, exchanges
 from gearshift.models.language.subword_tokenizers import load
 from gearshift.models.language.tokenizer import ByteTokenizer

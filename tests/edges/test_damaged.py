@@ -27,7 +27,7 @@ from gearshift.models.eeg_text.config import Data as EegData
 from gearshift.models.eeg_text.readers import files as eeg_files
 from gearshift.models.event_seg.dataset import find_recordings
 from gearshift.models.event_seg.formats import recognize
-from gearshift.models.language.readers.files import read_corpus
+from gearshift.models.language.readers.file_corpus import read_corpus
 from tests.edges.edf_files import Signal, write_edf
 from tests.models.abr.conftest import HEAD
 from tests.models.eeg_text.readers import writers

@@ -14,7 +14,7 @@ from gearshift.models.eeg_text.config import Data
 from gearshift.models.eeg_text.readers import files
 from gearshift.models.event_seg.formats import recognize
 from gearshift.models.event_seg.readers.files import open_recording
-from gearshift.models.language.readers.files import read_corpus
+from gearshift.models.language.readers.file_corpus import read_corpus
 from tests.edges.edf_files import Signal, write_edf
 from tests.models.errors import error_of
 from tests.models.event_seg.writers import random_events, write_dsec

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from gearshift.engines.base import Shape, kind_shape
-from gearshift.training.agreement import attempt
 from gearshift.training.checkpoint import manifest, tensor_file
 from gearshift.training.checkpoint.manifest import (
     CheckpointError,
@@ -27,9 +26,6 @@ from gearshift.training.checkpoint.tensor_file import BUFFER, WEIGHT, as_bytes, 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gearshift.engines.base import World
-
-T = TypeVar("T")
 _AT_ONCE = 2**20  # Elements that are read together: 4 MiB of fp32
 
 
@@ -235,29 +231,6 @@ def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
     if verify:
         manifest.check_files(folder, written.files)
     return Checkpoint(folder, written, verify)
-
-
-def on_all_ranks(world: World, action: Callable[[], T], worse: type[CheckpointError]) -> T:
-    """The result of `action`; if it fails on a rank, all raise CheckpointError. Collective.
-
-    Or `worse`, if a rank raises that.
-    """
-    is_worse = False
-
-    def note_worse() -> T:
-        nonlocal is_worse
-        try:
-            return action()
-        except worse:
-            is_worse = True
-            raise
-
-    result, error = attempt(world, note_worse, CheckpointError, OSError)
-    if error is None:
-        return result
-    if world.agree(int(is_worse)):
-        raise worse(error)
-    raise CheckpointError(error)
 
 
 def write_weights(

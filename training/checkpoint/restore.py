@@ -17,7 +17,7 @@ from gearshift.training.checkpoint.manifest import (
     CheckpointError,
     check_files,
 )
-from gearshift.training.checkpoint.reader import on_all_ranks
+from gearshift.training.checkpoint.resume_point import on_all_ranks
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
 if TYPE_CHECKING:

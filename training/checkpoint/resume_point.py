@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearshift.models.base import DataError
+from gearshift.training.agreement import attempt
 from gearshift.training.callbacks.base import Emit, Facts
 from gearshift.training.checkpoint import manifest, retention, tensor_file
 from gearshift.training.checkpoint.manifest import (
@@ -16,13 +17,14 @@ from gearshift.training.checkpoint.manifest import (
     CheckpointFile,
     CheckpointUnreadable,
 )
-from gearshift.training.checkpoint.reader import Checkpoint, on_all_ranks
+from gearshift.training.checkpoint.reader import Checkpoint
 from gearshift.training.train_plan import Fit, StartSteps
 
 if TYPE_CHECKING:
     from gearshift.engines.base import World
 
 
+T = TypeVar("T")
 _SHOWN = 3  # Changed files that are named
 _DATA = {
     "samples": "{1} training samples instead of {0}",
@@ -176,6 +178,29 @@ def _verified(folder: Path, world: World, verify: bool) -> Checkpoint:
         return Checkpoint(folder, written, verify)
 
     return on_all_ranks(world, verified, CheckpointUnreadable)
+
+
+def on_all_ranks(world: World, action: Callable[[], T], worse: type[CheckpointError]) -> T:
+    """The result of `action`; if it fails on a rank, all raise CheckpointError. Collective.
+
+    Or `worse`, if a rank raises that.
+    """
+    is_worse = False
+
+    def note_worse() -> T:
+        nonlocal is_worse
+        try:
+            return action()
+        except worse:
+            is_worse = True
+            raise
+
+    result, error = attempt(world, note_worse, CheckpointError, OSError)
+    if error is None:
+        return result
+    if world.agree(int(is_worse)):
+        raise worse(error)
+    raise CheckpointError(error)
 
 
 def _heads(folder: Path, file: CheckpointFile) -> CheckpointFile:

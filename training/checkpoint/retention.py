@@ -149,8 +149,8 @@ def set_aside(storage: Storage, after_step: int, damaged: Collection[int] = ()) 
         folder = run / CHECKPOINTS / manifest.step_folder(step)
         kind = "damaged" if step in damaged else "superseded"
         name = f"{kind}-{folder.name}"
-        names = chain([name], (f"{name}-{number}" for number in count(2)))
-        folder.rename(next(path for path in map(folder.with_name, names) if not path.exists()))
+        free = chain([name], (f"{name}-{number}" for number in count(2)))
+        folder.rename(next(path for path in map(folder.with_name, free) if not path.exists()))
         sync(folder.parent)
 
 

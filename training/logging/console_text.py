@@ -117,7 +117,8 @@ def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None)
     text = f"{length} in {duration(outcome.wall_s)}"
     if outcome.reason not in ("", FINISHED.reason):  # which the steps tell
         text += f"; {outcome.reason}"
-    rows = [("finished" if outcome.status == "completed" else outcome.status, text)]
+    label: str = "finished" if outcome.status == "completed" else outcome.status
+    rows = [(label, text)]
     best = outcome.best
     if best is not None:
         rows.append(("best", render_best(best)))

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, compress, islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from gearshift.models.common import array_file
 from gearshift.models.common.data_reports import BadRecords, MissingPackage, OnBad
 from gearshift.models.common.split import SPLITS
 from gearshift.models.language.readers.records import Record, normalized
+
+if TYPE_CHECKING:
+    from gearshift.models.language.readers.files import FileSource
 
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
@@ -54,7 +58,7 @@ class RecordSource:
 class Corpus:
     """Texts or exchanges without duplicates. Each pass reads from disk."""
 
-    def __init__(self, source: RecordSource, index: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, source: FileSource | RecordSource, index: Mapping[str, np.ndarray]) -> None:
         """`index`: the arrays of `scan`, of all that was read; `kept` is without duplicates."""
         self.source = source
         self._kept = index["kept"]
@@ -150,7 +154,7 @@ def from_records(name: str, records: Sequence[Record]) -> Corpus:
     return Corpus(source, scan(source, "stop"))
 
 
-def scan(source: RecordSource, on_bad: OnBad) -> array_file.Arrays:
+def scan(source: FileSource | RecordSource, on_bad: OnBad) -> array_file.Arrays:
     """Arrays of the index of all records. Raises DataError."""
     bad_records = BadRecords()
     bad_parts: list[int] = []

@@ -6,19 +6,16 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from gearshift.models.base import DataError
-from gearshift.models.common import cache, data_files
+from gearshift.models.common import data_files
 from gearshift.models.common.data_files import identity, unreadable_file
-from gearshift.models.common.data_reports import BadRecords, OnBad
-from gearshift.models.common.split import SPLITS
+from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.table import Meanings
 from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.readers import plain_text, rows
 from gearshift.models.language.readers.columns import contents
-from gearshift.models.language.readers.corpus import SMALL, VERSION, Corpus, RecordSource, scan
 from gearshift.models.language.readers.records import Record, exchanges
 from gearshift.models.language.readers.rows import file_kind, suffix_of
 
@@ -36,11 +33,13 @@ SUFFIXES = rows.SUFFIXES | {
     ".html", ".xml", ".css", ".toml", ".yaml", ".yml",
 }  # fmt: skip
 
+_FEWEST = 3
+"""Files for a split by file."""
 _ABOUT = re.compile(r"(readme|licen[cs]e|notice|citation)\b", re.IGNORECASE)
 """Names of files about the rows beside them."""
 
 
-class FileSource(RecordSource):
+class FileSource:
     """Files under a path, one part each; or line N of `answers` answers line N of the path."""
 
     def __init__(self, path: Path, answers: Path | None, columns: Meanings) -> None:
@@ -81,7 +80,7 @@ class FileSource(RecordSource):
             return
         if file_kind(file.path) != "text":
             yield from self._records_of(file, bad_records)
-        elif self.parts < len(SPLITS):
+        elif self.parts < _FEWEST:
             yield from plain_text.read_documents(file)
         else:
             yield from plain_text.read_whole(file)
@@ -112,25 +111,6 @@ class FileSource(RecordSource):
                 raise unreadable_file(file, error) from None
             digest.update(os.fsencode(file) + f"\0{file_identity}\0".encode())
         return digest.hexdigest()
-
-
-def read_corpus(
-    path: Path,
-    answers: Path | None,
-    on_bad: OnBad,
-    columns: Meanings | None = None,
-) -> Corpus:
-    """Read the corpus under `path`; line N of `answers` answers line N of `path`.
-
-    `columns`: declared ones, see form_of. Reads the files once, or their cached index. Raises
-    DataError.
-    """
-    source = FileSource(path, answers, columns or {})
-    make = partial(scan, source, on_bad)
-    if source.size <= SMALL:
-        return Corpus(source, make())
-    made_from = {"version": VERSION, "files": source.stamp, "on_bad": on_bad}
-    return Corpus(source, cache.arrays("language-index", made_from, make))
 
 
 def _find_files(path: Path) -> tuple[list[Path], int]:

@@ -3,7 +3,7 @@
 import pytest
 
 from gearshift.models.base import DataError
-from gearshift.models.language.readers.files import read_corpus
+from gearshift.models.language.readers.file_corpus import read_corpus
 
 
 def read(path, on_bad="stop", answers=None):

@@ -9,7 +9,7 @@ import shlex
 import pytest
 
 from gearshift.models.common.config import declared_columns
-from gearshift.models.language.readers.files import read_corpus
+from gearshift.models.language.readers.file_corpus import read_corpus
 from tests.models.errors import error_of
 
 ASKED = "user a", "assistant b"

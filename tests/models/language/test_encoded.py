@@ -8,7 +8,7 @@ from gearshift.models.base import DataError
 from gearshift.models.common.data_files import CACHE_VARIABLE, cache_folder, identity
 from gearshift.models.language.encoded import encode
 from gearshift.models.language.readers.corpus import SMALL
-from gearshift.models.language.readers.files import read_corpus
+from gearshift.models.language.readers.file_corpus import read_corpus
 from tests.models.errors import error_of
 from tests.models.language.in_memory import TOKENIZER
 
