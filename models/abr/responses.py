@@ -222,14 +222,18 @@ def fit(
     power = np.square(responses.signal[train], dtype=np.float64).mean()
     means, scales = zip(*map(_moments, even_facts(responses.static[train]).T), strict=True)
     target = responses.target[train]
-    # In their order in Statistics.
-    regressions = [_moments(responses.labels[name][train]) for name in LABELS[1:]]
+    latency, amplitude, threshold = [
+        _moments(responses.labels[name][train]) for name in ("latency", "amplitude", "threshold")
+    ]
+    counts = np.bincount(target[target >= 0], minlength=CLASSES)
     return Statistics(
         float(np.sqrt(power)) or 1.0,
         means,
         scales,
-        *regressions,
-        class_weights(np.bincount(target[target >= 0], minlength=CLASSES)),
+        latency,
+        amplitude,
+        threshold,
+        class_weights(counts),
     )
 
 
