@@ -186,8 +186,7 @@ def resample(
     3 kHz, the highest frequency of a response. A coarser trace is treated as a step function.
     """
     whole = np.concatenate(([0.0], np.cumsum(trace, dtype=np.float64)))
-    edges = np.linspace(0.0, samples, POINTS + 1)
-    area = np.interp(edges, np.arange(len(whole)), whole)
+    area = np.interp(np.linspace(0.0, samples, POINTS + 1), np.arange(len(whole)), whole)
     return (np.diff(area) * (POINTS / samples)).astype(np.float32)
 
 

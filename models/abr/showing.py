@@ -171,8 +171,7 @@ def _draw_levels(
     levels = np.nan_to_num(responses.static[index, 1], nan=-np.inf)
     rows = []
     for n in np.argsort(-levels, kind="stable")[:MAX_TRACES]:
-        signal = responses.signal[index[n]]
-        rows.append(_trace(responses, index[n], signal, predicted, n))
+        rows.append(_trace(responses, index[n], responses.signal[index[n]], predicted, n))
     return _draw(rows, responses.origin.window_ms)
 
 
@@ -240,8 +239,11 @@ def predict(
             )
             continue
         lines, table = _table(responses, index, predicted)
-        files = {".csv": table, ".png": _draw_levels(responses, index, predicted)}
-        yield Prediction(name, "\n".join([group, *lines]), files)
+        yield Prediction(
+            name,
+            "\n".join([group, *lines]),
+            {".csv": table, ".png": _draw_levels(responses, index, predicted)},
+        )
 
     notes = [f"left out: {reason} {n}" for reason, n in responses.reading.left_out.items()]
     notes += few(responses.reading.notes)
@@ -291,8 +293,9 @@ def _table(
         where = responses.where[response]
         patient = responses.patient[response].removeprefix("patient ")
         level = _text(responses.static[response, 1])
-        signal = map(_text, predicted["signal"][row])
-        writer.writerow([where, patient, level, *cells.values(), *signal])
+        writer.writerow(
+            [where, patient, level, *cells.values(), *map(_text, predicted["signal"][row])]
+        )
 
         # For the terminal, what is unknown is left out, and so is the signal.
         summary = ", ".join(f"{heading} {cell}" for heading, cell in cells.items() if cell)

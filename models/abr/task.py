@@ -238,8 +238,7 @@ class AbrTask(FamilyTask):
             )
         yield from showing.predict(self, model, records)
         # Tables of events were read with their recordings.
-        events = filter(None, map(bids.events_path, used))
-        yield from passed_over(path, [*used, *events])
+        yield from passed_over(path, [*used, *filter(None, map(bids.events_path, used))])
 
     def onnx_model(self, model: Any) -> tuple[Module, Mapping[str, Tensor]]:
         """From signals in µV and facts to the outputs; of an encoder, to its features."""
