@@ -280,6 +280,5 @@ def responses(
     signal += muscle * np.exp(-(away**2)) * pink_noise(np.ones(kind.shape), rng)
 
     # The ratio of two variances; without a response, of noise: about 1.
-    power = np.square(signal).mean(1, keepdims=True)
-    fmp = power / noise**2 * rng.f(5, 250, kind.shape)
+    fmp = np.square(signal).mean(1, keepdims=True) / noise**2 * rng.f(5, 250, kind.shape)
     return latency[4], height, fmp, signal

@@ -72,8 +72,7 @@ class TermSums:
             loss = F.binary_cross_entropy_with_logits(output, target, reduction="none")
         elif term == "threshold":
             # A threshold below 0 dB counts as 0: log1p is undefined below -1.
-            true = torch.log1p(target.clamp(min=0))
-            loss = (torch.log1p(output) - true) ** 2
+            loss = (torch.log1p(output) - torch.log1p(target.clamp(min=0))) ** 2
         else:
             loss = distance(output, target, reduction="none")
         return (loss * known).sum()

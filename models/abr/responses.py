@@ -186,8 +186,7 @@ def resample(
     3 kHz, the highest frequency of a response. A coarser trace is treated as a step function.
     """
     whole = np.concatenate(([0.0], np.cumsum(trace, dtype=np.float64)))
-    edges = np.linspace(0.0, samples, POINTS + 1)
-    area = np.interp(edges, np.arange(len(whole)), whole)
+    area = np.interp(np.linspace(0.0, samples, POINTS + 1), np.arange(len(whole)), whole)
     return (np.diff(area) * (POINTS / samples)).astype(np.float32)
 
 
@@ -222,14 +221,18 @@ def fit(
     power = np.square(responses.signal[train], dtype=np.float64).mean()
     means, scales = zip(*map(_moments, even_facts(responses.static[train]).T), strict=True)
     target = responses.target[train]
-    # In their order in Statistics.
-    regressions = [_moments(responses.labels[name][train]) for name in LABELS[1:]]
+    latency, amplitude, threshold = [
+        _moments(responses.labels[name][train]) for name in ("latency", "amplitude", "threshold")
+    ]
+    counts = np.bincount(target[target >= 0], minlength=CLASSES)
     return Statistics(
         float(np.sqrt(power)) or 1.0,
         means,
         scales,
-        *regressions,
-        class_weights(np.bincount(target[target >= 0], minlength=CLASSES)),
+        latency,
+        amplitude,
+        threshold,
+        class_weights(counts),
     )
 
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,11 @@ from torch.nn import Module
 
 from gearshift.models.abr.config import CLASS_NAMES, POINTS
 from gearshift.models.abr.dataset import scaled_facts, scaled_signal
-from gearshift.models.abr.responses import Numbers, ResponseOrigin, Responses
-from gearshift.models.base import DataError, Picture, Prediction, Predictions
+from gearshift.models.abr.responses import Numbers, Responses
+from gearshift.models.base import Picture, Prediction, Predictions
 from gearshift.models.common.data_reports import few
 from gearshift.models.common.family import ENCODER, spread_positions
-from gearshift.models.common.predictions import (
-    OPTION,
-    DistinctNames,
-    features_file,
-    few_samples,
-    placed,
-)
+from gearshift.models.common.predictions import DistinctNames, features_file, few_samples, placed
 from gearshift.models.common.traces import INK, MARK, TraceRow, draw_traces
 
 SHOWN = 4
@@ -71,17 +64,6 @@ class TrainedOnResponses:
     """The outputs that were trained."""
     species: str
     window_ms: float
-
-    def check(self, origin: ResponseOrigin, path: Path) -> None:
-        """Raise DataError unless responses of `origin` are of the kind in training."""
-        if (origin.species, origin.window_ms) != (self.species, self.window_ms):
-            kind = f"{self.species} responses of {self.window_ms:g} ms"
-            raise DataError(
-                f"'{path}' has {origin.species} responses of {origin.window_ms:g} ms, "
-                f"and the model was trained on {kind}",
-                where=OPTION,
-                allowed=kind,
-            )
 
 
 def estimates(task: Any, outputs: Mapping[str, torch.Tensor]) -> Estimates:
@@ -189,8 +171,7 @@ def _draw_levels(
     levels = np.nan_to_num(responses.static[index, 1], nan=-np.inf)
     rows = []
     for n in np.argsort(-levels, kind="stable")[:MAX_TRACES]:
-        signal = responses.signal[index[n]]
-        rows.append(_trace(responses, index[n], signal, predicted, n))
+        rows.append(_trace(responses, index[n], responses.signal[index[n]], predicted, n))
     return _draw(rows, responses.origin.window_ms)
 
 
@@ -258,8 +239,11 @@ def predict(
             )
             continue
         lines, table = _table(responses, index, predicted)
-        files = {".csv": table, ".png": _draw_levels(responses, index, predicted)}
-        yield Prediction(name, "\n".join([group, *lines]), files)
+        yield Prediction(
+            name,
+            "\n".join([group, *lines]),
+            {".csv": table, ".png": _draw_levels(responses, index, predicted)},
+        )
 
     notes = [f"left out: {reason} {n}" for reason, n in responses.reading.left_out.items()]
     notes += few(responses.reading.notes)
@@ -309,8 +293,9 @@ def _table(
         where = responses.where[response]
         patient = responses.patient[response].removeprefix("patient ")
         level = _text(responses.static[response, 1])
-        signal = map(_text, predicted["signal"][row])
-        writer.writerow([where, patient, level, *cells.values(), *signal])
+        writer.writerow(
+            [where, patient, level, *cells.values(), *map(_text, predicted["signal"][row])]
+        )
 
         # For the terminal, what is unknown is left out, and so is the signal.
         summary = ", ".join(f"{heading} {cell}" for heading, cell in cells.items() if cell)

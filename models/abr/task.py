@@ -48,7 +48,7 @@ from gearshift.models.common.family import (
     load_facts,
     save_facts,
 )
-from gearshift.models.common.predictions import input_errors, passed_over
+from gearshift.models.common.predictions import OPTION, input_errors, passed_over
 from gearshift.models.common.recordings import bids
 from gearshift.models.common.split import SPLITS
 
@@ -228,11 +228,17 @@ class AbrTask(FamilyTask):
                 has_labels=False,
             )
             used = [file for file in files(path) if of_file(file)]
-        self.trained.check(records.origin, path)
+        origin = records.origin
+        trained = self.trained
+        if (origin.species, origin.window_ms) != (trained.species, trained.window_ms):
+            raise DataError(
+                f"'{path}' has {origin.species} responses of {origin.window_ms:g} ms",
+                where=OPTION,
+                allowed=f"{trained.species} responses of {trained.window_ms:g} ms, as in training",
+            )
         yield from showing.predict(self, model, records)
         # Tables of events were read with their recordings.
-        events = filter(None, map(bids.events_path, used))
-        yield from passed_over(path, [*used, *events])
+        yield from passed_over(path, [*used, *filter(None, map(bids.events_path, used))])
 
     def onnx_model(self, model: Any) -> tuple[Module, Mapping[str, Tensor]]:
         """From signals in µV and facts to the outputs; of an encoder, to its features."""

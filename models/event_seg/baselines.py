@@ -44,8 +44,7 @@ def threshold_on_events(
     sums: dict[str, Tensor] = {"loss": torch.zeros(())}
     for batch in held_out:
         foreground = mass(batch["events"], bins, side)
-        background = torch.full_like(foreground, threshold)
-        maps = torch.stack((background, foreground), 1)
+        maps = torch.stack((torch.full_like(foreground, threshold), foreground), 1)
         for key, count in overlap(maps, batch["mask"]).items():
             sums[key] = sums.get(key, 0) + count
     all_scores = scores(sums)

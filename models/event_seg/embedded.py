@@ -39,8 +39,9 @@ class Camera:
         self._rng = rng
         self._before = np.log(brightness.ravel())
         self._level = self._before.copy()
-        thresholds = rng.normal(THRESHOLD, DEVIATION, brightness.size)
-        self._threshold = np.clip(thresholds, 0.1, 0.3).astype(np.float32)
+        self._threshold = np.clip(
+            rng.normal(THRESHOLD, DEVIATION, brightness.size), 0.1, 0.3
+        ).astype(np.float32)
         self._fired_at = np.full(brightness.size, -np.inf, np.float32)
 
     def observe(

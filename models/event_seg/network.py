@@ -49,8 +49,9 @@ class _TransposedConvolution(nn.ConvTranspose2d):
     """As _Convolution, with the weight stored as [in, height, width, out]; doubles the sides."""
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        weight = self.weight.permute(0, 3, 1, 2)
-        return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
+        return F.conv_transpose2d(
+            x, self.weight.permute(0, 3, 1, 2), self.bias, stride=2, padding=1
+        )
 
 
 def _up(ins: int, outs: int) -> nn.ConvTranspose2d:

@@ -82,11 +82,10 @@ class EventSegTask(FamilyTask):
         self.recordings, self._read_facts = dataset.read(self.data_settings, self.size.sensor)
         self.groups, of_split, self._method = split_recordings(self.recordings, self.rule)
         self.save_split(self.groups)
-        control = self.data_settings.control
         rules = WindowRules(
             self.downsample,
             self.size.crop,
-            control,
+            self.data_settings.control,
             self.rule.seed,
         )
         for number, name in enumerate(SPLITS):

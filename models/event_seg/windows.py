@@ -214,9 +214,8 @@ def voxelize(
         part = events[begin:end]
         share = (part.t - first) / length - early
         late_mass = share.astype(np.float32) * part.p
-        early_mass = part.p - late_mass
         cell = part.y.astype(np.intp) * width + part.x
-        grid[early] += np.bincount(cell, early_mass, cells)
+        grid[early] += np.bincount(cell, part.p - late_mass, cells)
         grid[early + 1] += np.bincount(cell, late_mass, cells)
     return grid.reshape(shape)
 

@@ -61,8 +61,11 @@ def read(
         kinds = _stimuli(recording, reading)
         reading.notes += recording.notes
         if not kinds:
-            fix = "name its stimuli in  NAME_events.tsv  of BIDS beside it"
-            reading.bad_records.add(name, "no annotation that could be a stimulus", fix)
+            reading.bad_records.add(
+                name,
+                "no annotation that could be a stimulus",
+                "name its stimuli in  NAME_events.tsv  of BIDS beside it",
+            )
         group = bids.subject(path) or name
         every = np.unique(np.concatenate([*kinds.values(), []]))
         for kind, onsets in kinds.items():
@@ -76,8 +79,11 @@ def read(
                 where = f"{name}, '{kind}', response {count}"
                 yield ResponseRow(group, where, points, {**known, "fmp": quality})
             if not count:
-                problem = f"'{kind}' has fewer than data.sweeps sweeps within data.reject_uv"
-                reading.bad_records.add(name, problem, "average fewer, or accept larger ones")
+                reading.bad_records.add(
+                    name,
+                    f"'{kind}' has fewer than data.sweeps sweeps within data.reject_uv",
+                    "average fewer, or accept larger ones",
+                )
     except MissingPackage:
         raise  # no fault of this file
     except DataError as error:

@@ -262,11 +262,10 @@ def read_mask(
     with opened(path) as file:
         mask = _array(file, "masks", MASKS, 3, "u")[number]
         values = set(np.unique(mask).tolist())
-        problem = f"has {sorted(values)} in mask {number}"
         _check(
             values <= {0, 1, IGNORED},
             file,
-            problem,
+            f"has {sorted(values)} in mask {number}",
             f"0, 1, {IGNORED}",
         )
     return downsample_mask(mask, factor)

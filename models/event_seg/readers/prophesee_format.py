@@ -216,7 +216,7 @@ def decode_evt2(words: ndarray, state: State) -> tuple[Events, State]:
     high = _highs(heads & 0x0FFFFFFF, kind == 0x8, 28, state[0])
     at = np.flatnonzero((kind <= 0x1) & (high >= 0))
     offset: ndarray | int = 0
-    if len(words.dtype) > 1:  # of EVT 2.1
+    if words.itemsize == 8:  # of EVT 2.1
         index, offset = _bits(words["mask"][at], 32)
         at = at[index]
     head = heads[at]

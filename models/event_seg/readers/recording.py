@@ -187,5 +187,8 @@ def check_ascending(
     is_wrong = ~np.isfinite(t)
     is_wrong[1:] |= t[1:] < t[:-1]
     if is_wrong.any():
-        problem = f"{what} are not finite or not sorted at {t[is_wrong][0]}"
-        raise DataError(problem, where=where, allowed="numbers, in ascending order")
+        raise DataError(
+            f"{what} are not finite or not sorted at {t[is_wrong][0]}",
+            where=where,
+            allowed="numbers, in ascending order",
+        )
