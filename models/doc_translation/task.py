@@ -91,8 +91,6 @@ class DocTranslationTask(FamilyTask):
             decoder_layers=model.decoder_layers or size.decoder_layers,
             queries=model.queries or size.queries,
         )
-        self.dropout = model.dropout
-        self.path = data.path
         self.control = data.control
         self.pretrained = None if model.pretrained is None else folder_of(model.pretrained)
         self.length = data.seq_len or size.positions
@@ -108,8 +106,8 @@ class DocTranslationTask(FamilyTask):
         self._reports: dict[str, Coverage] = {}
 
     def read(self) -> Sequence[Page]:
-        path = local_path(self.path)
         data = self.data_settings
+        path = local_path(data.path)
         if path in embedded.READERS:
             self.collection = embedded.READERS[path]()
         elif path.startswith("embedded:"):
@@ -175,7 +173,7 @@ class DocTranslationTask(FamilyTask):
 
     def network(self) -> DocTranslator:
         """The encoders of `model.encoder` replace those of `model.pretrained`."""
-        model = DocTranslator(self.size, self.dropout)
+        model = DocTranslator(self.size, self.model_settings.dropout)
         restrict_blocks(layers(model), self.context.attention)
         if self.pretrained is not None:
             self._reports = pretrained.load(

@@ -250,10 +250,12 @@ class TextSamples(SegmentSamples):
         if sentence in texts.candidates:
             noise = self._input(len(self) + index)
             other = self._input(int(self.random_others[index]))
-            sample["compared"] = (eeg, noise, other)
-            sample["text"] = texts.text[sentence]
-            sample["number"] = texts.number[sentence]
-            sample["candidates"] = texts.candidates[sentence]
+            sample |= {
+                "compared": (eeg, noise, other),
+                "text": texts.text[sentence],
+                "number": texts.number[sentence],
+                "candidates": texts.candidates[sentence],
+            }
         return sample
 
 
@@ -291,11 +293,14 @@ def encoder_inputs(
     every: list[ndarray] = []
     lengths = []
     for of_segment, eeg in zip(pool, inputs, strict=True):
-        tokens: list[int] = []  # numbered over all windows of the batch
         windows = cut_windows(eeg, samples)
-        for number, window in enumerate(windows, start=len(every)):
-            first = number * size
-            tokens += range(first, first + num_tokens(len(window)))
+        # Numbered over all windows of the batch.
+        tokens = np.concatenate(
+            [
+                number * size + np.arange(num_tokens(len(window)))
+                for number, window in enumerate(windows, start=len(every))
+            ]
+        )
         # A row is one token of the segment: as many consecutive tokens as there are windows.
         rows = -(-len(tokens) // len(windows))
         of_segment[:rows, : len(windows)].flat[: len(tokens)] = tokens
@@ -321,11 +326,13 @@ def collate_masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
     mask_target [batch, time / 4], recorded [batch, 105], units: masked values.
     """
     columns = columns_of(samples)
-    batch: dict[str, Any] = {"meta": {"subject": columns["subject"]}}
-    for name in ("eeg", "seen"):
-        batch |= _padded(columns[name], length, name)
-    batch["mask_target"] = padded(columns["hidden"], length=length // TOKEN_SAMPLES)
-    batch["recorded"] = torch.from_numpy(np.stack(columns["recorded"]))
+    batch = {
+        "meta": {"subject": columns["subject"]},
+        **_padded(columns["eeg"], length, "eeg"),
+        **_padded(columns["seen"], length, "seen"),
+        "mask_target": padded(columns["hidden"], length=length // TOKEN_SAMPLES),
+        "recorded": torch.from_numpy(np.stack(columns["recorded"])),
+    }
     batch["units"] = int(masked_values(batch).sum())
     return batch
 
@@ -353,18 +360,22 @@ def collate_text(
     candidate, text]; number [batch], the index of the sentence; text, the sentences.
     """
     columns = columns_of(samples)
-    batch: dict[str, Any] = encoder_inputs(columns["eeg"], rules)
-    batch["text_ids"] = padded(columns["inputs"], pad)
-    batch["labels"] = padded(columns["labels"], IGNORE)
-    batch["units"] = sum(map(len, columns["labels"]))
-    batch["meta"] = {name: columns[name] for name in ("sentence", "subject")}
+    batch = {
+        **encoder_inputs(columns["eeg"], rules),
+        "text_ids": padded(columns["inputs"], pad),
+        "labels": padded(columns["labels"], IGNORE),
+        "units": sum(map(len, columns["labels"])),
+        "meta": {name: columns[name] for name in ("sentence", "subject")},
+    }
     if "candidates" in columns:
         # The EEG of all samples, then the noise of all, then the other EEG.
         compared = chain.from_iterable(zip(*columns["compared"], strict=True))
-        batch |= encoder_inputs(list(compared), rules, "compared")
-        batch["candidates"] = torch.from_numpy(np.stack(columns["candidates"]))
-        batch["number"] = torch.tensor(columns["number"])
-        batch["text"] = columns["text"]
+        batch |= {
+            **encoder_inputs(list(compared), rules, "compared"),
+            "candidates": torch.from_numpy(np.stack(columns["candidates"])),
+            "number": torch.tensor(columns["number"]),
+            "text": columns["text"],
+        }
     return batch
 
 

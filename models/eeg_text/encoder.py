@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Conv1d, LayerNorm, Linear, Module, ModuleDict, ModuleList, Parameter
+from torch.nn import Buffer, Conv1d, LayerNorm, Linear, Module, ModuleDict, ModuleList, Parameter
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -108,9 +108,6 @@ class Region(Module):
     Multi-View Transformer, 2024.
     """
 
-    channels: Tensor
-    positions: Tensor
-
     def __init__(
         self,
         channels: tuple[int, ...],
@@ -120,16 +117,8 @@ class Region(Module):
     ) -> None:
         """`channels`: the indices of its channels among the 105."""
         super().__init__()
-        self.register_buffer(
-            "channels",
-            torch.tensor(channels),
-            persistent=False,
-        )
-        self.register_buffer(
-            "positions",
-            sinusoids(tokens, size.width),
-            persistent=False,
-        )
+        self.channels = Buffer(torch.tensor(channels), persistent=False)
+        self.positions = Buffer(sinusoids(tokens, size.width), persistent=False)
         self.cnn = RegionCnn(len(channels), size.width, dropout)
         self.layers = _layers(
             size.layers,
@@ -204,23 +193,20 @@ class MaskedBatchNorm(Module):
     Running statistics are those of torch's BatchNorm1d, with the unbiased variance.
     """
 
-    running_mean: Tensor
-    running_var: Tensor
-
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = Parameter(torch.ones(channels))
         self.bias = Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
+        self.running_mean = Buffer(torch.zeros(channels))
+        self.running_var = Buffer(torch.ones(channels))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`x` [batch, channel, time]; `valid` [batch, time], bool. The result is 0 at padding."""
         keep = valid[:, None]
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float()
-            mean = self.running_mean
-            var = self.running_var
+            mean: Tensor = self.running_mean
+            var: Tensor = self.running_var
             if self.training:
                 mean, var = self._statistics(wide, keep)
             scale = self.weight.float() * torch.rsqrt(var.float() + EPSILON)

@@ -247,10 +247,8 @@ def sentences_file(
     texts: list[str] = []
     for batch in _batches(task, recordings.items):
         texts += sentences(model, batch, task.tokenizer, task.trained.steps)
-    lines = [title]
     segments = []
     for item, text in zip(recordings.items, texts, strict=True):
-        lines.append(f"  {item.where}: {text}")
         segment = {
             "segment": item.where,
             "start_s": item.start_s,
@@ -258,6 +256,7 @@ def sentences_file(
             "text": text,
         }
         segments.append(segment)
+    lines = [title, *("  {segment}: {text}".format_map(segment) for segment in segments)]
     content = {"recording": title, "segments": segments}
     file = json.dumps(content, indent=1, ensure_ascii=False).encode()
     return Prediction(title, "\n".join(lines), {".json": file})

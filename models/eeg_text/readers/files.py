@@ -92,8 +92,10 @@ def read(
     if cutter is None:
         return Recordings(str(source), items, facts)
     counts = [len(item.channels) for item in items if item.start_s is not None]
-    facts["channels"] = max(counts, default=0)
-    facts["channels_dropped"] = few(sorted(cutter.dropped))
+    facts |= {
+        "channels": max(counts, default=0),
+        "channels_dropped": few(sorted(cutter.dropped)),
+    }
     return Recordings(str(source), items, facts, cutter.channel_map)
 
 
