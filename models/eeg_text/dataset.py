@@ -38,11 +38,19 @@ def phase_randomised(eeg: ndarray, rng: Generator) -> ndarray:
     method of surrogate data, 1992.
     """
     spectrum = np.abs(np.fft.rfft(eeg, axis=0)).astype(np.float32)
-    phases = rng.uniform(0, 2 * math.pi, spectrum.shape).astype(np.float32)
+    phases = rng.uniform(
+        0,
+        2 * math.pi,
+        spectrum.shape,
+    ).astype(np.float32)
     phases[0] = 0
     if len(eeg) % 2 == 0:
         phases[-1] = 0  # the highest frequency has no phase
-    noise = np.fft.irfft(spectrum * np.exp(1j * phases), n=len(eeg), axis=0)
+    noise = np.fft.irfft(
+        spectrum * np.exp(1j * phases),
+        n=len(eeg),
+        axis=0,
+    )
     return noise.astype(np.float32)
 
 
@@ -106,8 +114,16 @@ def standardize(eeg: ndarray, samples: int) -> ndarray:
     cut = eeg[start : start + samples]
     mean = cut.mean(axis=0, dtype=np.float64)
     deviation = cut.std(axis=0, dtype=np.float64)
-    scaled = (cut - mean) / np.where(deviation > _FLAT_UV, deviation, np.inf)
-    return np.clip(scaled, -LARGEST, LARGEST).astype(np.float32)
+    scaled = (cut - mean) / np.where(
+        deviation > _FLAT_UV,
+        deviation,
+        np.inf,
+    )
+    return np.clip(
+        scaled,
+        -LARGEST,
+        LARGEST,
+    ).astype(np.float32)
 
 
 @dataclass
@@ -147,7 +163,11 @@ class SegmentSamples:
         if not self.rules.is_noise:
             return self.recorded_eeg(index)
         other = int(self.random_others[index])
-        return self.noise(self.recorded_eeg(other), 1, self.numbers[other])
+        return self.noise(
+            self.recorded_eeg(other),
+            1,
+            self.numbers[other],
+        )
 
     def noise(self, eeg: ndarray, *seeds: int) -> ndarray:
         """Noise with the spectrum of `eeg`; the same for the same `seeds`."""
@@ -180,12 +200,20 @@ class MaskedSamples(SegmentSamples):
     def input_eeg(self, index: int) -> ndarray:
         return self._cut(index, super().input_eeg)
 
-    def _cut(self, index: int, read: Callable[[int], ndarray]) -> ndarray:
+    def _cut(
+        self,
+        index: int,
+        read: Callable[[int], ndarray],
+    ) -> ndarray:
         segment, window = self._windows[index]
         windows = cut_windows(read(segment), self.rules.samples)
         return windows[window % len(windows)]  # noise has the length of another segment
 
-    def sample(self, index: int, draws: Draws) -> dict[str, Any]:
+    def sample(
+        self,
+        index: int,
+        draws: Draws,
+    ) -> dict[str, Any]:
         """See models/base.py: Split.
 
         In a noise control the encoder gets noise and must predict the recorded EEG.
@@ -199,7 +227,11 @@ class MaskedSamples(SegmentSamples):
         return {
             "eeg": target,
             "seen": self.input_eeg(index),
-            "hidden": draw_spans(rng, num_tokens(len(target)), self.share),
+            "hidden": draw_spans(
+                rng,
+                num_tokens(len(target)),
+                self.share,
+            ),
             "recorded": np.isin(np.arange(CHANNELS), item.channels),
             "subject": item.subject,
         }
@@ -225,12 +257,20 @@ class TextSamples(SegmentSamples):
         if number < len(self):
             return self.input_eeg(number)
         index = number - len(self)
-        return self.noise(self.input_eeg(index), 2, index)
+        return self.noise(
+            self.input_eeg(index),
+            2,
+            index,
+        )
 
     def _input(self, number: int) -> ndarray | Mapping[str, ndarray]:
         return self.encoder_input(number) if self.features is None else self.features[number]
 
-    def sample(self, index: int, draws: Draws) -> dict[str, Any]:
+    def sample(
+        self,
+        index: int,
+        draws: Draws,
+    ) -> dict[str, Any]:
         texts = self.texts
         sentence = self.items[index].group
         tokens = texts.tokens[sentence]
@@ -238,7 +278,11 @@ class TextSamples(SegmentSamples):
         if self.word_dropout:
             visible = draws.rng().random(len(inputs)) >= self.word_dropout
             visible[0] = True  # the start token
-            inputs = np.where(visible, inputs, texts.tokenizer.hidden)
+            inputs = np.where(
+                visible,
+                inputs,
+                texts.tokenizer.hidden,
+            )
         eeg = self._input(index)
         sample: dict[str, Any] = {
             "eeg": eeg,
@@ -287,12 +331,20 @@ def encoder_inputs(
             f"{name}_mask": _first(map(int, features["samples"]), samples),
         }
     if rules.windows == 1:
-        return _padded(inputs, samples, name)
+        return _padded(
+            inputs,
+            samples,
+            name,
+        )
     size = samples // TOKEN_SAMPLES
     pool = np.full((len(inputs), size, rules.windows), -1)
     every: list[ndarray] = []
     lengths = []
-    for of_segment, eeg in zip(pool, inputs, strict=True):
+    for of_segment, eeg in zip(
+        pool,
+        inputs,
+        strict=True,
+    ):
         windows = cut_windows(eeg, samples)
         # Numbered over all windows of the batch.
         tokens = np.concatenate(
@@ -314,7 +366,11 @@ def encoder_inputs(
     }
 
 
-def _padded(arrays: Sequence[ndarray], samples: int, name: str) -> dict[str, Any]:
+def _padded(
+    arrays: Sequence[ndarray],
+    samples: int,
+    name: str,
+) -> dict[str, Any]:
     return {
         name: padded(arrays, length=samples),
         f"{name}_mask": _first(map(len, arrays), samples),
@@ -328,8 +384,16 @@ def collate_masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
     columns = columns_of(samples)
     batch = {
         "meta": {"subject": columns["subject"]},
-        **_padded(columns["eeg"], length, "eeg"),
-        **_padded(columns["seen"], length, "seen"),
+        **_padded(
+            columns["eeg"],
+            length,
+            "eeg",
+        ),
+        **_padded(
+            columns["seen"],
+            length,
+            "seen",
+        ),
         "mask_target": padded(columns["hidden"], length=length // TOKEN_SAMPLES),
         "recorded": torch.from_numpy(np.stack(columns["recorded"])),
     }
@@ -371,7 +435,11 @@ def collate_text(
         # The EEG of all samples, then the noise of all, then the other EEG.
         compared = chain.from_iterable(zip(*columns["compared"], strict=True))
         batch |= {
-            **encoder_inputs(list(compared), rules, "compared"),
+            **encoder_inputs(
+                list(compared),
+                rules,
+                "compared",
+            ),
             "candidates": torch.from_numpy(np.stack(columns["candidates"])),
             "number": torch.tensor(columns["number"]),
             "text": columns["text"],
@@ -382,7 +450,11 @@ def collate_text(
 class TextInputs:
     """See models/base.py: EncoderInputs."""
 
-    def __init__(self, samples: TextSamples, path: str) -> None:
+    def __init__(
+        self,
+        samples: TextSamples,
+        path: str,
+    ) -> None:
         """`path`: of the data. Reads the identities of files, not their contents."""
         self._samples = samples
         source = Path(path).expanduser()

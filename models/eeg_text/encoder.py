@@ -34,7 +34,13 @@ class SelfAttention(Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`x` [batch, token, width]; `valid` [batch, token], bool, at least one True per row."""
         heads = self.in_proj(x).unflatten(2, (3, self.heads, -1))
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        query, key, value = heads.permute(
+            2,
+            0,
+            3,
+            1,
+            4,
+        )
         mixed = F.scaled_dot_product_attention(
             query,
             key,
@@ -74,7 +80,12 @@ class TransformerLayer(Module):
         """As SelfAttention.forward."""
         if self.recomputes and x.requires_grad:
             # Inside forward, so that the hooks of an engine around the layer stay outside.
-            return checkpoint(self._forward, x, valid, use_reentrant=False)
+            return checkpoint(
+                self._forward,
+                x,
+                valid,
+                use_reentrant=False,
+            )
         return self._forward(x, valid)
 
     def _forward(self, x: Tensor, valid: Tensor) -> Tensor:
@@ -91,7 +102,15 @@ def _layers(
     hidden: int,
     dropout: float,
 ) -> ModuleList:
-    return ModuleList(TransformerLayer(width, heads, hidden, dropout) for _ in range(count))
+    return ModuleList(
+        TransformerLayer(
+            width,
+            heads,
+            hidden,
+            dropout,
+        )
+        for _ in range(count)
+    )
 
 
 def sinusoids(tokens: int, width: int) -> Tensor:
@@ -142,12 +161,22 @@ class Region(Module):
 class Encoder(Module):
     """Ten regional encoders, joined by a global transformer."""
 
-    def __init__(self, size: Size, tokens: int, dropout: float) -> None:
+    def __init__(
+        self,
+        size: Size,
+        tokens: int,
+        dropout: float,
+    ) -> None:
         """`tokens`: the most tokens of a sample."""
         super().__init__()
         self.regions = ModuleDict()
         for name, channels in INDICES.items():
-            self.regions[name] = Region(channels, size, tokens, dropout)
+            self.regions[name] = Region(
+                channels,
+                size,
+                tokens,
+                dropout,
+            )
         wide = len(INDICES) * size.width
         self.layers = _layers(
             size.global_layers,
@@ -231,7 +260,12 @@ class RegionCnn(Module):
 
     compiles_parts = True
 
-    def __init__(self, channels: int, width: int, dropout: float) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.first = Conv1d(
             channels,

@@ -115,7 +115,12 @@ class EegTask(FamilyTask):
             of_stage = MaskedEegTask if settings[0].stage == ENCODER else EegTextTask
         return super().__new__(of_stage)
 
-    def __init__(self, model: Model, data: Data, context: Context) -> None:
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        context: Context,
+    ) -> None:
         """Read the settings; touches no file. Raises DataError for conflicting settings."""
         super().__init__(model, data, context)
         check_kernel(context.attention, context.device)
@@ -138,7 +143,12 @@ class EegTask(FamilyTask):
         longest = max(item.samples for item in items)
         windows = min(data.windows, math.ceil(longest / self.samples))
         is_noise = self.control == "noise"
-        self.rules = SampleRules(self.samples, windows, self.rule.seed, is_noise)
+        self.rules = SampleRules(
+            self.samples,
+            windows,
+            self.rule.seed,
+            is_noise,
+        )
 
         recorded = set().union(*(item.channels for item in items))
         names = tuple(SLOTS[channel] for channel in sorted(recorded))
@@ -212,7 +222,13 @@ class MaskedEegTask(EegTask):
         numbers: Sequence[int],
     ) -> MaskedSamples:
         share = self.model_settings.mask_share
-        return MaskedSamples(items, numbers, self.rules, share, split == "train")
+        return MaskedSamples(
+            items,
+            numbers,
+            self.rules,
+            share,
+            split == "train",
+        )
 
     def network(self) -> MaskedEeg:
         return MaskedEeg(self.size, self.samples, self.model_settings.dropout)
@@ -263,7 +279,12 @@ class EegTextTask(EegTask):
     has_features = False
     """Whether samples have cached features."""
 
-    def __init__(self, model: Model, data: Data, context: Context) -> None:
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        context: Context,
+    ) -> None:
         super().__init__(model, data, context)
         self.start = path_of(model.start)
         self.trains_top = self.is_frozen and model.unfreeze == "top"
@@ -315,7 +336,13 @@ class EegTextTask(EegTask):
     ) -> TextSamples:
         # The setting is read only where it has an effect.
         word_dropout = self.model_settings.word_dropout if split == "train" else 0.0
-        return TextSamples(items, numbers, self.rules, self.texts, word_dropout)
+        return TextSamples(
+            items,
+            numbers,
+            self.rules,
+            self.texts,
+            word_dropout,
+        )
 
     def setup_without_data(self) -> None:
         super().setup_without_data()
@@ -327,7 +354,12 @@ class EegTextTask(EegTask):
             name = str(folder / TOKENIZER_FILE)
             inner = subwords.load_tokenizer(Path(name), name)
             is_pretrained = self.trained.is_pretrained
-            self.tokenizer = BartTokenizer(inner, name, self.size.vocabulary, is_pretrained)
+            self.tokenizer = BartTokenizer(
+                inner,
+                name,
+                self.size.vocabulary,
+                is_pretrained,
+            )
 
     def network(self) -> EegText:
         """`model.start` provides all weights, `model.pretrained` those of the text decoder."""
@@ -339,7 +371,12 @@ class EegTextTask(EegTask):
             self.trained.is_pretrained,
         )
         if self.start is not None:
-            summary = initial_weights.load("model.start", model, self.start, _START)
+            summary = initial_weights.load(
+                "model.start",
+                model,
+                self.start,
+                _START,
+            )
             self.loaded["start"] = summary
         elif self.folder is not None:
             self.loaded["pretrained"] = pretrained.load(model.decoder, self.folder)
