@@ -66,8 +66,22 @@ class Size:
 
 SIZES = {
     "tiny": Size(
-        GlobalEncoder(pixels=64, patch=16, width=64, layers=2, heads=4, hidden=128),
-        LocalEncoder((96, 64), width=16, depths=(2, 2), heads=(2, 4), window=4, ratio=2),
+        GlobalEncoder(
+            pixels=64,
+            patch=16,
+            width=64,
+            layers=2,
+            heads=4,
+            hidden=128,
+        ),
+        LocalEncoder(
+            (96, 64),
+            width=16,
+            depths=(2, 2),
+            heads=(2, 4),
+            window=4,
+            ratio=2,
+        ),
         width=64,
         heads=4,
         query_hidden=128,
@@ -79,7 +93,14 @@ SIZES = {
         parameters=338_877,
     ),
     "full": Size(
-        GlobalEncoder(pixels=224, patch=16, width=768, layers=12, heads=12, hidden=3072),
+        GlobalEncoder(
+            pixels=224,
+            patch=16,
+            width=768,
+            layers=12,
+            heads=12,
+            hidden=3072,
+        ),
         LocalEncoder(
             (896, 672),
             width=128,

@@ -39,19 +39,32 @@ class _Finished:
     beams: int
 
     def __post_init__(self) -> None:
-        self.scores = torch.full_like(self.tokens[:, 0], -torch.inf, dtype=torch.float32)
+        self.scores = torch.full_like(
+            self.tokens[:, 0],
+            -torch.inf,
+            dtype=torch.float32,
+        )
         self.count = torch.zeros_like(self.scores, dtype=torch.int64)
 
     @property
     def is_page_done(self) -> Tensor:
         return self.count >= self.beams
 
-    def add(self, tokens: Tensor, scores: Tensor, is_end: Tensor) -> None:
+    def add(
+        self,
+        tokens: Tensor,
+        scores: Tensor,
+        is_end: Tensor,
+    ) -> None:
         """Those of `tokens` [page, hypothesis, count] that `is_end` [page, hypothesis] marks."""
         is_new = is_end & scores.isfinite() & ~self.is_page_done[:, None]
         scores, which = scores.masked_fill(~is_new, -torch.inf).max(1)
         best = tokens.take_along_dim(which[:, None, None], dim=1).squeeze(1)
-        self.tokens = torch.where((scores > self.scores)[:, None], best, self.tokens)
+        self.tokens = torch.where(
+            (scores > self.scores)[:, None],
+            best,
+            self.tokens,
+        )
         self.scores = torch.maximum(scores, self.scores)
         self.count += is_new.sum(1)
 
@@ -81,18 +94,38 @@ def beam_search(
     device = memory.device
     memory = memory.repeat_interleave(beams, dim=0)
     page = torch.arange(pages, device=device)[:, None]
-    tokens = torch.full((pages, beams, count), vocabulary.pad, device=device)
+    tokens = torch.full(
+        (pages, beams, count),
+        vocabulary.pad,
+        device=device,
+    )
     finished = _Finished(tokens[:, 0], beams)
     # At the start all hypotheses of a page are equal, and one counts.
-    sums = torch.full((pages, beams), -torch.inf, device=device)
+    sums = torch.full(
+        (pages, beams),
+        -torch.inf,
+        device=device,
+    )
     sums[:, 0] = 0.0
-    last = torch.full((pages * beams, 1), vocabulary.start, device=device)
+    last = torch.full(
+        (pages * beams, 1),
+        vocabulary.start,
+        device=device,
+    )
     cache = DecoderCache()
     # The cache grows with each token: a compiler would see another shape each time.
     with torch.compiler.set_stance("force_eager"):
         for at in range(count):
-            logits = model(memory=memory, decoder_ids=last, cache=cache)
-            logits = logits.view(pages, beams, -1)
+            logits = model(
+                memory=memory,
+                decoder_ids=last,
+                cache=cache,
+            )
+            logits = logits.view(
+                pages,
+                beams,
+                -1,
+            )
             entries = logits.shape[-1]
             candidates = sums[..., None] + logits.float().log_softmax(-1)
             # The best first. At most one candidate per beam is an end: enough others are left.
@@ -102,8 +135,11 @@ def beam_search(
             extended = tokens[page, sources]
             extended[:, :, at] = next_tokens
             is_end = next_tokens == vocabulary.end
-            best = (extended[:, :beams], totals[:, :beams] / (at + 1), is_end[:, :beams])
-            finished.add(*best)
+            finished.add(
+                extended[:, :beams],
+                totals[:, :beams] / (at + 1),
+                is_end[:, :beams],
+            )
 
             # The best others continue.
             others = is_end.int().argsort(dim=1, stable=True)[:, :beams]
@@ -114,7 +150,11 @@ def beam_search(
             if beams > 1:
                 cache.select((page * beams + sources.gather(1, others)).flatten())
             last = tokens[:, :, at].reshape(-1, 1)
-    finished.add(tokens[:, :1], sums[:, :1] / count, torch.ones_like(page, dtype=torch.bool))
+    finished.add(
+        tokens[:, :1],
+        sums[:, :1] / count,
+        torch.ones_like(page, dtype=torch.bool),
+    )
     return finished.tokens
 
 

@@ -92,7 +92,11 @@ def read_cards() -> Collection:
     pair = (len(ADJECTIVES), len(NOUNS))
     shape = (len(SUFFIXES), len(NOUNS), *pair, *pair)
     # Without replacement: no card is in two splits.
-    numbers = rng.choice(int(np.prod(shape)), size=COUNT, replace=False)
+    numbers = rng.choice(
+        int(np.prod(shape)),
+        size=COUNT,
+        replace=False,
+    )
     words = np.stack(np.unravel_index(numbers, shape), axis=1)
     made_from = {
         "version": CARDS_VERSION,
@@ -100,7 +104,15 @@ def read_cards() -> Collection:
         "count": COUNT,
         "words": [word.read for word in _WORDS],
     }
-    arrays = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))
+    arrays = cache.arrays(
+        "doc-translation-cards",
+        made_from,
+        partial(
+            _draw,
+            words,
+            rng,
+        ),
+    )
     cards = []
     for i, pixels in enumerate(arrays["cards"]):
         source, text = card_texts(*words[i].tolist())
@@ -121,7 +133,11 @@ def card_texts(kind: int, heading: int, *pairs: int) -> tuple[str, str]:
     By kind of heading, heading, and two pairs of adjective and noun.
     """
     lines = [_marked("# ", _alike(NOUNS[heading])), _alike(TranslatedWord("", ""))]
-    for adjective, noun in zip(pairs[::2], pairs[1::2], strict=True):
+    for adjective, noun in zip(
+        pairs[::2],
+        pairs[1::2],
+        strict=True,
+    ):
         lines.append(phrase(NOUNS[noun], ADJECTIVES[adjective]))
     texts = _joined("\n", lines)
     return texts[0], texts[1 + kind]
@@ -135,28 +151,62 @@ def _draw(words: ndarray, rng: Generator) -> array_file.Arrays:
     nouns = np.stack([_word(noun.read) for noun in NOUNS])
     adjectives = np.stack([_word(adjective.read) for adjective in ADJECTIVES])
     kind, heading, *pairs = words.T
-    cards = np.full((len(words), HEIGHT, WIDTH), 255, dtype=np.uint8)
+    cards = np.full(
+        (len(words), HEIGHT, WIDTH),
+        255,
+        dtype=np.uint8,
+    )
     title, *lines = (cards[:, top : top + _CELL_HEIGHT] for top in ROWS)
     for number, left in enumerate(CARD_HEADINGS):
         is_kind = kind == number
         title[is_kind, :, left : left + _CELL_WIDTH] = nouns[heading[is_kind]]
-    for line, adjective, noun in zip(lines, pairs[::2], pairs[1::2], strict=True):
+    for line, adjective, noun in zip(
+        lines,
+        pairs[::2],
+        pairs[1::2],
+        strict=True,
+    ):
         line[..., 1 : 1 + _CELL_WIDTH] = adjectives[adjective]
         line[..., -_CELL_WIDTH:] = nouns[noun]
 
-    faint = rng.integers(0, 30, (len(words), 1, 1))  # some cards are paler
-    for card, paler in zip(cards, faint, strict=True):  # noise takes 8 bytes a pixel
-        speckle = rng.integers(0, 12, card.shape)
+    faint = rng.integers(
+        0,
+        30,
+        (len(words), 1, 1),
+    )  # some cards are paler
+    for card, paler in zip(
+        cards,
+        faint,
+        strict=True,
+    ):  # noise takes 8 bytes a pixel
+        speckle = rng.integers(
+            0,
+            12,
+            card.shape,
+        )
         ink = (card < 128) * paler
-        card[:] = np.clip(card.astype(np.int16) + ink - speckle, 0, 255)
+        card[:] = np.clip(
+            card.astype(np.int16) + ink - speckle,
+            0,
+            255,
+        )
     cards[:, (0, -1)] = cards[:, :, (0, -1)] = 0
     return {"cards": cards}
 
 
 def _word(text: str) -> ndarray:
     """Rendered word, uint8 [cell height, cell width]."""
-    cell = Image.new("L", (_CELL_WIDTH, _CELL_HEIGHT), 255)
-    ImageDraw.Draw(cell).text((1, 2), text, font=font(_LETTERS), fill=0)
+    cell = Image.new(
+        "L",
+        (_CELL_WIDTH, _CELL_HEIGHT),
+        255,
+    )
+    ImageDraw.Draw(cell).text(
+        (1, 2),
+        text,
+        font=font(_LETTERS),
+        fill=0,
+    )
     return np.asarray(cell)
 
 
@@ -189,9 +239,23 @@ class Author:
 
     def __post_init__(self) -> None:
         total = sum(COUNTS.values())
-        read = _distinct(self.rng, total, _SOURCE, fewest=1)
-        written = _distinct(self.rng, total, _TARGET, fewest=2)
-        words = map(TranslatedWord, read, written)
+        read = _distinct(
+            self.rng,
+            total,
+            _SOURCE,
+            fewest=1,
+        )
+        written = _distinct(
+            self.rng,
+            total,
+            _TARGET,
+            fewest=2,
+        )
+        words = map(
+            TranslatedWord,
+            read,
+            written,
+        )
         self.words = {kind: list(islice(words, count)) for kind, count in COUNTS.items()}
         self.used: set[str] = set()
         self.shared = [self._new() for _ in range(SHARED)]
@@ -200,9 +264,21 @@ class Author:
         """Two to four pages with one kind of heading."""
         kind = int(self.rng.integers(len(HEADINGS)))
         pages = self.rng.integers(2, 5)
-        return [self._page(number, kind, is_first=page == 0) for page in range(pages)]
+        return [
+            self._page(
+                number,
+                kind,
+                is_first=page == 0,
+            )
+            for page in range(pages)
+        ]
 
-    def _page(self, number: int, kind: int, is_first: bool) -> Text:
+    def _page(
+        self,
+        number: int,
+        kind: int,
+        is_first: bool,
+    ) -> Text:
         blocks = []
         texts = []
         style = HEADINGS[kind]
@@ -221,9 +297,18 @@ class Author:
             texts.append(paragraphs)
             self._extra(blocks, texts)
         markdown = _joined("\n\n", texts)
-        return Text(number, blocks, markdown[0], markdown[1 + kind])
+        return Text(
+            number,
+            blocks,
+            markdown[0],
+            markdown[1 + kind],
+        )
 
-    def _extra(self, blocks: list[PageBlock], texts: list[Sentence]) -> None:
+    def _extra(
+        self,
+        blocks: list[PageBlock],
+        texts: list[Sentence],
+    ) -> None:
         """Add a list, a table, a formula, or nothing."""
         choice = self.rng.integers(5)
         if choice == 0:
@@ -242,7 +327,11 @@ class Author:
             blocks.append(PageBlock("table", table))
             texts.append(tuple(rf"\begin{{tabular}}{{ll}} {x} \end{{tabular}}" for x in bodies))
         if choice == 2:
-            a, b = self.rng.integers(2, 50, 2).tolist()
+            a, b = self.rng.integers(
+                2,
+                50,
+                2,
+            ).tolist()
             blocks.append(PageBlock("formula", f"{a} x + {b} = {a * b}"))
             texts.append((rf"\[{a}x+{b}={a * b}\]",) * (1 + len(SUFFIXES)))
 
@@ -289,7 +378,11 @@ def read_pages() -> Collection:
     author = Author(np.random.default_rng(SEED))
     texts = list(chain.from_iterable(map(author.document, range(DOCUMENTS))))
     made_from = {"version": PAGES_VERSION, "seed": SEED, "documents": DOCUMENTS}
-    arrays = cache.arrays("doc-translation-pages", made_from, partial(_scans, texts))
+    arrays = cache.arrays(
+        "doc-translation-pages",
+        made_from,
+        partial(_scans, texts),
+    )
     scans = np.split(arrays["png"], arrays["ends"][:-1])
     pages = []
     for i, text in enumerate(texts):
@@ -315,7 +408,11 @@ def _scans(texts: Sequence[Text]) -> array_file.Arrays:
     ends = []
     for text in texts:
         png = io.BytesIO()
-        scan(text, rng).save(png, "png", compress_level=3)
+        scan(text, rng).save(
+            png,
+            "png",
+            compress_level=3,
+        )
         pngs.write(png.getbuffer())
         ends.append(pngs.tell())
     return {"png": np.frombuffer(pngs.getvalue(), dtype=np.uint8), "ends": np.array(ends)}
@@ -324,14 +421,33 @@ def _scans(texts: Sequence[Text]) -> array_file.Arrays:
 def scan(text: Text, rng: Generator) -> Image.Image:
     """Render a page with random margins and columns, slightly rotated, blurred and speckled."""
     columns = int(rng.integers(1, 3))
-    page = draw(text.blocks, int(rng.integers(32, 72)), columns)
+    page = draw(
+        text.blocks,
+        int(rng.integers(32, 72)),
+        columns,
+    )
     angle = rng.uniform(-1, 1)
-    page = page.rotate(angle, resample=Image.Resampling.BILINEAR, fillcolor=255)
+    page = page.rotate(
+        angle,
+        resample=Image.Resampling.BILINEAR,
+        fillcolor=255,
+    )
     page = page.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.8)))
     dots = np.array(page).ravel()
     # Sparse and grey, so that cropping does not take speckle for ink.
-    at = rng.integers(0, dots.size, dots.size // 500)
-    dots[at] = np.minimum(dots[at], rng.integers(205, 250, len(at)))
+    at = rng.integers(
+        0,
+        dots.size,
+        dots.size // 500,
+    )
+    dots[at] = np.minimum(
+        dots[at],
+        rng.integers(
+            205,
+            250,
+            len(at),
+        ),
+    )
     return Image.fromarray(dots.reshape(page.height, page.width))
 
 

@@ -29,8 +29,9 @@ def without_margins(image: Image.Image) -> Image.Image:
     if contrast == 0:
         return image
     # Stretch the contrast first, so that faded ink on grey paper counts as ink.
-    is_ink = (grey - low) / contrast * WHITE < INK
-    return image.crop(Image.fromarray(is_ink).getbbox())
+    stretched = (grey - low) / contrast * WHITE
+    ink = Image.fromarray(stretched < INK)
+    return image.crop(ink.getbbox())
 
 
 def local_view(image: Image.Image, height: int, width: int) -> ndarray:
@@ -42,23 +43,35 @@ def local_view(image: Image.Image, height: int, width: int) -> ndarray:
     pixels = _scaled(inner, inner_width, inner_height)
     above = (height - inner_height) // 2
     left = (width - inner_width) // 2
-    view = np.full((len(pixels), height, width), WHITE, np.uint8)
-    view[:, above : above + inner_height, left : left + inner_width] = pixels
+    shape = (len(pixels), height, width)
+    view = np.full(shape, WHITE, np.uint8)
+    page = view[:, above:, left:]
+    page[:, :inner_height, :inner_width] = pixels
     return view
 
 
 def _scaled(image: Image.Image, width: int, height: int) -> ndarray:
     """uint8 [channel, height, width], of 1 or 3 channels."""
-    image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    mode = "RGB"
+    if image.mode in ("1", "L", "LA"):
+        mode = "L"
+    image = image.convert(mode)
     # Pillow averages over all source pixels when it shrinks, which preserves thin strokes.
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
+    image = image.resize(
+        (width, height),
+        Image.Resampling.BILINEAR,
+    )
+    pixels = np.atleast_3d(np.asarray(image))
+    return pixels.transpose(2, 0, 1)
 
 
 def views(image: Image.Image, size: Size) -> Views:
     """The inputs of the encoders: the whole page as a square, and it without margins."""
     side = size.whole.pixels
-    return _scaled(image, side, side), local_view(image, *size.local.pixels)
+    height, width = size.local.pixels
+    whole = _scaled(image, side, side)
+    local = local_view(image, height, width)
+    return whole, local
 
 
 def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
@@ -67,21 +80,28 @@ def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
     (x/255 - 0.5) / 0.5, and normalized as for ImageNet.
     """
     whole, local = map(_colored, zip(*views, strict=True))
-    return whole / 127.5 - 1, _by_imagenet(local / 255)
+    page_global = whole / 127.5 - 1
+    page_local = _by_imagenet(local / 255)
+    return page_global, page_local
 
 
 def _colored(pictures: Sequence[ndarray]) -> Tensor:
     """Pictures of 1 or 3 channels as a batch of 3, float32."""
-    colored = [np.broadcast_to(pixels, (3, *pixels.shape[1:])) for pixels in pictures]
+    colored = []
+    for pixels in pictures:
+        shape = (3, *pixels.shape[1:])
+        colored.append(np.broadcast_to(pixels, shape))
     return torch.from_numpy(np.stack(colored)).float()
 
 
 def blank(page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
     """White pages in the shape of `batches`."""
-    return torch.ones_like(page_global), _by_imagenet(torch.ones_like(page_local))
+    local = torch.ones_like(page_local)
+    return torch.ones_like(page_global), _by_imagenet(local)
 
 
 def _by_imagenet(share: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=share.device)
     deviation = torch.tensor(IMAGENET_DEVIATION, device=share.device)
-    return (share - mean[:, None, None]) / deviation[:, None, None]
+    centered = share - mean.view(3, 1, 1)
+    return centered / deviation.view(3, 1, 1)

@@ -186,7 +186,13 @@ class TranslationMetric(Sums):
         return sums
 
     def _written(self, model: Module, memory: Tensor) -> list[str]:
-        tokens = beam_search(model, memory, self.count, self.vocabulary, self.beams)
+        tokens = beam_search(
+            model,
+            memory,
+            self.count,
+            self.vocabulary,
+            self.beams,
+        )
         return texts(tokens, self.vocabulary)
 
     def _metrics(self, sums: Mapping[str, Tensor]) -> Scores:

@@ -162,7 +162,12 @@ class QueryTransformer(Module):
         width = size.width
         self.entry_norm = LayerNorm(width, eps=EPSILON)
         self.self_attention = ResidualAttention(width, width, size.heads)
-        self.cross_attention = ResidualAttention(width, image_width, size.heads, GAIN)
+        self.cross_attention = ResidualAttention(
+            width,
+            image_width,
+            size.heads,
+            GAIN,
+        )
         self.widen = Linear(width, size.query_hidden)
         self.narrow = Linear(size.query_hidden, width)
         self.norm = LayerNorm(width, eps=EPSILON)
@@ -247,13 +252,25 @@ class DocTranslator(HasFrozenParts):
             return self._chunk_loss(hidden, labels)
         sums = []
         for x, y in zip(hidden.split(self.rows), labels.split(self.rows), strict=True):
-            sums.append(checkpoint(self._chunk_loss, x, y, use_reentrant=False))
+            sums.append(
+                checkpoint(
+                    self._chunk_loss,
+                    x,
+                    y,
+                    use_reentrant=False,
+                )
+            )
         return torch.stack(sums).sum()
 
     def _encode(self, page_global: Tensor | None, page_local: Tensor | None) -> Tensor:
         whole = self.global_encoder(page_global).last_hidden_state
         local = self.local_encoder(page_local).last_hidden_state
-        queries = self.queries[:, None].expand(-1, local.shape[0], -1, -1)
+        queries = self.queries[:, None].expand(
+            -1,
+            local.shape[0],
+            -1,
+            -1,
+        )
         whole = self.global_gather(queries[0], self.expand(whole))
         local = self.local_gather(queries[1], local)
         share = torch.sigmoid(self.gate(torch.cat((local, whole), dim=-1)))
@@ -261,7 +278,12 @@ class DocTranslator(HasFrozenParts):
 
     def _chunk_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         logits = self.decoder.cls(hidden).float()
-        return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+        return F.cross_entropy(
+            logits,
+            labels,
+            ignore_index=IGNORE,
+            reduction="sum",
+        )
 
 
 def layers(model: Module) -> list[Module]:

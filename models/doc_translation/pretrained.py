@@ -67,7 +67,12 @@ def load(
         reports[name] = coverage
         counts = ", ".join(f"{count} {what}" for what, count in coverage.counts.items())
         share = len(coverage.matched) / (len(coverage.matched) + len(coverage.random))
-        log.info("pretrained %s: %s (%.0f %%)", name, counts, 100 * share)
+        log.info(
+            "pretrained %s: %s (%.0f %%)",
+            name,
+            counts,
+            100 * share,
+        )
         if share < MIN_FILLED and name not in partial:
             raise DataError(
                 f"'{folder / name}' fills {share:.0%} of the part '{name}'; "

@@ -47,14 +47,25 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return default
 
 
-def draw(blocks: Sequence[PageBlock], margin: int, columns: int) -> Image.Image:
+def draw(
+    blocks: Sequence[PageBlock],
+    margin: int,
+    columns: int,
+) -> Image.Image:
     """A grey page of `blocks` in the largest letters that fit."""
     width = (WIDTH - 2 * margin - (columns - 1) * GAP) // columns
     for base in LETTERS:
         column = 0
         y = float(margin)
         placed = []
-        for line in chain.from_iterable(_lines(block, base, width) for block in blocks):
+        for line in chain.from_iterable(
+            _lines(
+                block,
+                base,
+                width,
+            )
+            for block in blocks
+        ):
             if y + line.height > HEIGHT - margin:  # the column is full
                 column += 1
                 y = float(margin)
@@ -63,17 +74,34 @@ def draw(blocks: Sequence[PageBlock], margin: int, columns: int) -> Image.Image:
         if column < columns:
             break
 
-    page = Image.new("L", (WIDTH, HEIGHT), 255)
+    page = Image.new(
+        "L",
+        (WIDTH, HEIGHT),
+        255,
+    )
     pen = ImageDraw.Draw(page)
     for line, x, y in placed:
-        pen.text((x + line.left, y), line.text, font=font(line.size), fill=0)
+        pen.text(
+            (x + line.left, y),
+            line.text,
+            font=font(line.size),
+            fill=0,
+        )
         if line.is_ruled:
             rule = y + line.size * 1.2
-            pen.line((x, rule, x + width, rule), fill=0, width=2)
+            pen.line(
+                (x, rule, x + width, rule),
+                fill=0,
+                width=2,
+            )
     return page
 
 
-def _lines(block: PageBlock, base: int, width: int) -> list[_Line]:
+def _lines(
+    block: PageBlock,
+    base: int,
+    width: int,
+) -> list[_Line]:
     """Lines of a block; the last one includes the gap to the next block."""
     size = round(base * _SCALE.get(block.kind, 1.0))
     height = size * LEADING
@@ -83,15 +111,33 @@ def _lines(block: PageBlock, base: int, width: int) -> list[_Line]:
             cells = row.split("|")
             for n, cell in enumerate(cells):
                 # All cells of a row but the last one leave the pen where it is.
-                lines.append(_Line(cell.strip(), size, width / len(cells) * n, 0.0))
+                lines.append(
+                    _Line(
+                        cell.strip(),
+                        size,
+                        width / len(cells) * n,
+                        0.0,
+                    )
+                )
             lines[-1] = lines[-1]._replace(height=height, is_ruled=True)
     else:
         left = base * 1.2 if block.kind == "bullet" else 0.0
         face = font(size)
-        for text in _wrapped(block.text, face, width - left):
+        for text in _wrapped(
+            block.text,
+            face,
+            width - left,
+        ):
             if block.kind in ("title", "centered", "formula"):
                 left = (width - face.getlength(text)) / 2
-            lines.append(_Line(text, size, left, height))
+            lines.append(
+                _Line(
+                    text,
+                    size,
+                    left,
+                    height,
+                )
+            )
     # The gap to the next block.
     last = lines[-1]
     lines[-1] = last._replace(
@@ -99,11 +145,23 @@ def _lines(block: PageBlock, base: int, width: int) -> list[_Line]:
         is_ruled=last.is_ruled or block.kind == "ruled",
     )
     if block.kind == "bullet":
-        lines.insert(0, _Line("-", size, base * 0.3, 0.0))
+        lines.insert(
+            0,
+            _Line(
+                "-",
+                size,
+                base * 0.3,
+                0.0,
+            ),
+        )
     return lines
 
 
-def _wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
+def _wrapped(
+    text: str,
+    face: ImageFont.FreeTypeFont,
+    width: float,
+) -> Iterator[str]:
     """Wrap `text` to lines of at most `width`."""
     line, *others = text.split(" ")
     for word in others:

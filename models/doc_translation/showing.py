@@ -38,17 +38,35 @@ IMAGES = f"images ({', '.join(SUFFIXES)})"
 Samples = Sequence[Mapping[str, Any]]
 
 
-def _written(task: Any, model: Module, samples: Samples, count: int) -> list[str]:
+def _written(
+    task: Any,
+    model: Module,
+    samples: Samples,
+    count: int,
+) -> list[str]:
     batch = placed(task.collate(samples), task.context.device)
     memory = model(batch["page_global"], batch["page_local"])
-    return texts(beam_search(model, memory, count, task.vocabulary), task.vocabulary)
+    return texts(
+        beam_search(
+            model,
+            memory,
+            count,
+            task.vocabulary,
+        ),
+        task.vocabulary,
+    )
 
 
 def preview(task: Any, model: Module) -> str:
     """Reference translation of the first page, "│" and the generated one. Collective."""
     (sample,) = few_samples(task.data("val"), 1)
     with evaluating(model):
-        (written,) = _written(task, model, [sample], task.count)
+        (written,) = _written(
+            task,
+            model,
+            [sample],
+            task.count,
+        )
     return f"{printable(sample['reference'])}│{printable(written)}"
 
 
@@ -59,9 +77,21 @@ def pictures(task: Any) -> list[Picture]:
 
 
 def _picture(sample: Mapping[str, Any], name: str) -> Picture:
-    pixels = np.ascontiguousarray(sample["views"][1].transpose(1, 2, 0).squeeze())
+    pixels = np.ascontiguousarray(
+        sample["views"][1]
+        .transpose(
+            1,
+            2,
+            0,
+        )
+        .squeeze()
+    )
     caption = f"{_name(sample)}, input of the local encoder"
-    return Picture(name, caption, png(Image.fromarray(pixels).resize(_SIZE)))
+    return Picture(
+        name,
+        caption,
+        png(Image.fromarray(pixels).resize(_SIZE)),
+    )
 
 
 def predictions(task: Any, model: Module) -> Predictions:
@@ -72,10 +102,19 @@ def predictions(task: Any, model: Module) -> Predictions:
     count = min(task.count, TOKENS)
     bleu = bleu_of(task.collection.language)
     samples = few_samples(task.data("val"), SHOWN)
-    translations = _written(task, model, samples, count)
+    translations = _written(
+        task,
+        model,
+        samples,
+        count,
+    )
     rows = []
     shown = []
-    for sample, written in zip(samples, translations, strict=True):
+    for sample, written in zip(
+        samples,
+        translations,
+        strict=True,
+    ):
         reference = task.vocabulary.decode(sample["labels"][:count].tolist())
         cells = (
             _name(sample),
@@ -86,7 +125,11 @@ def predictions(task: Any, model: Module) -> Predictions:
         )
         rows.append(cells)
         shown.append(_picture(sample, f"page_{len(rows)}"))
-    return Predictions(("page", "reference", "translation", "bleu", "steds"), rows, shown)
+    return Predictions(
+        ("page", "reference", "translation", "bleu", "steds"),
+        rows,
+        shown,
+    )
 
 
 def _name(sample: Mapping[str, Any]) -> str:
@@ -107,17 +150,36 @@ def read(path: Path) -> list[Page]:
     with input_errors():
         source = existing_path(str(path), IMAGES)
         pages = []
-        for file_name, (file, _) in known_files(source, recognize, (IMAGES,)).items():
+        for file_name, (file, _) in known_files(
+            source,
+            recognize,
+            (IMAGES,),
+        ).items():
             title = Path(file_name).with_suffix("").as_posix()
             count = count_pages(file)
             for n in range(count):
                 name = f"{title} page {n + 1}" if count > 1 else title
-                pages.append(Page(title, name, partial(open_picture, file, page=n), ""))
+                pages.append(
+                    Page(
+                        title,
+                        name,
+                        partial(
+                            open_picture,
+                            file,
+                            page=n,
+                        ),
+                        "",
+                    )
+                )
         return pages
 
 
 @torch.no_grad()
-def features(task: Any, model: Any, pages: Sequence[Page]) -> Iterator[Prediction]:
+def features(
+    task: Any,
+    model: Any,
+    pages: Sequence[Page],
+) -> Iterator[Prediction]:
     """The features of each page by the local encoder, and those by the global one beside them.
 
     Disk access.
@@ -138,15 +200,30 @@ def features(task: Any, model: Any, pages: Sequence[Page]) -> Iterator[Predictio
 
 
 @torch.no_grad()
-def translations(task: Any, model: Module, pages: Sequence[Page]) -> Iterator[Prediction]:
+def translations(
+    task: Any,
+    model: Module,
+    pages: Sequence[Page],
+) -> Iterator[Prediction]:
     """The translation of each page, as text and as a Markdown file. Disk access."""
     names = DistinctNames()
     vocabulary = task.vocabulary
     for page in pages:
         memory = model(*_views(task, page))
-        tokens = beam_search(model, memory, task.count, vocabulary, task.beams, stops_early=True)
+        tokens = beam_search(
+            model,
+            memory,
+            task.count,
+            vocabulary,
+            task.beams,
+            stops_early=True,
+        )
         (text,) = texts(tokens, vocabulary)
-        yield Prediction(names.of(page.name), printable(text), {".md": f"{text}\n".encode()})
+        yield Prediction(
+            names.of(page.name),
+            printable(text),
+            {".md": f"{text}\n".encode()},
+        )
 
 
 def _views(task: Any, page: Page) -> list[torch.Tensor]:

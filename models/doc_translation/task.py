@@ -81,7 +81,12 @@ class DocTranslationTask(FamilyTask):
     vocabulary: Vocabulary
     collection: Collection
 
-    def __init__(self, model: Model, data: Data, context: Context) -> None:
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        context: Context,
+    ) -> None:
         """Read the settings without disk access. Raises DataError for invalid sizes."""
         super().__init__(model, data, context)
         check_kernel(context.attention, context.device)
@@ -91,8 +96,6 @@ class DocTranslationTask(FamilyTask):
             decoder_layers=model.decoder_layers or size.decoder_layers,
             queries=model.queries or size.queries,
         )
-        self.dropout = model.dropout
-        self.path = data.path
         self.control = data.control
         self.pretrained = None if model.pretrained is None else folder_of(model.pretrained)
         self.length = data.seq_len or size.positions
@@ -108,8 +111,8 @@ class DocTranslationTask(FamilyTask):
         self._reports: dict[str, Coverage] = {}
 
     def read(self) -> Sequence[Page]:
-        path = local_path(self.path)
         data = self.data_settings
+        path = local_path(data.path)
         if path in embedded.READERS:
             self.collection = embedded.READERS[path]()
         elif path.startswith("embedded:"):
@@ -118,7 +121,12 @@ class DocTranslationTask(FamilyTask):
             source = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
             if formats.recognize(source) is None:
                 raise unknown_format(source, formats.FORMATS)
-            self.collection = dota.read(source, data.target, data.split, data.on_bad)
+            self.collection = dota.read(
+                source,
+                data.target,
+                data.split,
+                data.on_bad,
+            )
         return self.collection.pages
 
     def groups_of(self, records: Sequence[Page]) -> Sequence[str]:
@@ -175,7 +183,7 @@ class DocTranslationTask(FamilyTask):
 
     def network(self) -> DocTranslator:
         """The encoders of `model.encoder` replace those of `model.pretrained`."""
-        model = DocTranslator(self.size, self.dropout)
+        model = DocTranslator(self.size, self.model_settings.dropout)
         restrict_blocks(layers(model), self.context.attention)
         if self.pretrained is not None:
             self._reports = pretrained.load(
@@ -187,7 +195,12 @@ class DocTranslationTask(FamilyTask):
             )
         return model
 
-    def sample(self, number: int, given: int, draws: Draws) -> dict[str, Any]:
+    def sample(
+        self,
+        number: int,
+        given: int,
+        draws: Draws,
+    ) -> dict[str, Any]:
         """`views`, uint8 [channel, height, width], tokens int64 [time], and texts of one page."""
         page = self.records[number]
         text = page.target()
@@ -237,7 +250,13 @@ class DocTranslationTask(FamilyTask):
 
     def _metric(self, beams: int = 1, against_blank: bool = False) -> TranslationMetric:
         language = self.collection.language
-        return TranslationMetric(self.vocabulary, language, self.count, beams, against_blank)
+        return TranslationMetric(
+            self.vocabulary,
+            language,
+            self.count,
+            beams,
+            against_blank,
+        )
 
     def blocks(self, model: Module) -> list[Module]:
         return layers(model)
@@ -247,7 +266,12 @@ class DocTranslationTask(FamilyTask):
         from gearshift.models.doc_translation.baselines import baselines
 
         pages = {page.name: page for page in self.records}
-        return baselines(train, held_out, pages, bleu_of(self.collection.language))
+        return baselines(
+            train,
+            held_out,
+            pages,
+            bleu_of(self.collection.language),
+        )
 
     preview = showing.preview
     pictures = showing.pictures
@@ -262,7 +286,12 @@ class DocTranslationTask(FamilyTask):
         pixels = self.size.whole.pixels
         time = round(float(np.minimum(self._token_counts(), self.length).mean()))
         return (
-            torch.zeros(1, 3, pixels, pixels),
+            torch.zeros(
+                1,
+                3,
+                pixels,
+                pixels,
+            ),
             torch.zeros(1, 3, *self.size.local.pixels),
             None,
             torch.zeros(1, time, dtype=torch.int64),

@@ -38,7 +38,14 @@ def constant_sentence(
     metrics = {
         "val_rouge1": _mean_rouge1(best, read),
         "val_rouge1_gain": 0.0,  # what does not depend on the EEG gains nothing
-        **error_scores(bleu, error_counts(bleu, [best] * len(read), read)),
+        **error_scores(
+            bleu,
+            error_counts(
+                bleu,
+                [best] * len(read),
+                read,
+            ),
+        ),
     }
     return [Baseline("one sentence for all EEG", metrics)]
 

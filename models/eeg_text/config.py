@@ -46,9 +46,51 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(16, 1, 2, 32, 1, 64, 64, 1, 4, 128, 272, 64, 316_248),
-    "lite": Size(128, 2, 4, 512, 3, HEAD_HIDDEN, 768, 6, 12, 1536, 50265, 1026, 145_653_184),
-    "full": Size(256, 4, 4, 1024, 3, HEAD_HIDDEN, 768, 6, 12, 1536, 50265, 1026, 352_138_112),
+    "tiny": Size(
+        16,
+        1,
+        2,
+        32,
+        1,
+        64,
+        64,
+        1,
+        4,
+        128,
+        272,
+        64,
+        316_248,
+    ),
+    "lite": Size(
+        128,
+        2,
+        4,
+        512,
+        3,
+        HEAD_HIDDEN,
+        768,
+        6,
+        12,
+        1536,
+        50265,
+        1026,
+        145_653_184,
+    ),
+    "full": Size(
+        256,
+        4,
+        4,
+        1024,
+        3,
+        HEAD_HIDDEN,
+        768,
+        6,
+        12,
+        1536,
+        50265,
+        1026,
+        352_138_112,
+    ),
 }
 
 
@@ -130,7 +172,12 @@ class Data(DataSection):
     """EEG samples at 500 Hz in a window; longer segments have several windows."""
     windows: int = Field(default=16, ge=1, le=10**5)
     """Maximum windows per segment; longer segments are cropped to the windows in their center."""
-    text_len: int = Field(default=128, ge=4, le=65536, json_schema_extra=_TEXT)
+    text_len: int = Field(
+        default=128,
+        ge=4,
+        le=65536,
+        json_schema_extra=_TEXT,
+    )
     """Maximum tokens per sentence, with the end token; longer sentences are truncated."""
     split: Literal["sentence", "subject+sentence"] = "sentence"
     """Unit of the split: sentences only, or readers too."""

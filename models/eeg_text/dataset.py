@@ -38,11 +38,19 @@ def phase_randomised(eeg: ndarray, rng: Generator) -> ndarray:
     method of surrogate data, 1992.
     """
     spectrum = np.abs(np.fft.rfft(eeg, axis=0)).astype(np.float32)
-    phases = rng.uniform(0, 2 * math.pi, spectrum.shape).astype(np.float32)
+    phases = rng.uniform(
+        0,
+        2 * math.pi,
+        spectrum.shape,
+    ).astype(np.float32)
     phases[0] = 0
     if len(eeg) % 2 == 0:
         phases[-1] = 0  # the highest frequency has no phase
-    noise = np.fft.irfft(spectrum * np.exp(1j * phases), n=len(eeg), axis=0)
+    noise = np.fft.irfft(
+        spectrum * np.exp(1j * phases),
+        n=len(eeg),
+        axis=0,
+    )
     return noise.astype(np.float32)
 
 
@@ -106,8 +114,16 @@ def standardize(eeg: ndarray, samples: int) -> ndarray:
     cut = eeg[start : start + samples]
     mean = cut.mean(axis=0, dtype=np.float64)
     deviation = cut.std(axis=0, dtype=np.float64)
-    scaled = (cut - mean) / np.where(deviation > _FLAT_UV, deviation, np.inf)
-    return np.clip(scaled, -LARGEST, LARGEST).astype(np.float32)
+    scaled = (cut - mean) / np.where(
+        deviation > _FLAT_UV,
+        deviation,
+        np.inf,
+    )
+    return np.clip(
+        scaled,
+        -LARGEST,
+        LARGEST,
+    ).astype(np.float32)
 
 
 @dataclass
@@ -147,7 +163,11 @@ class SegmentSamples:
         if not self.rules.is_noise:
             return self.recorded_eeg(index)
         other = int(self.random_others[index])
-        return self.noise(self.recorded_eeg(other), 1, self.numbers[other])
+        return self.noise(
+            self.recorded_eeg(other),
+            1,
+            self.numbers[other],
+        )
 
     def noise(self, eeg: ndarray, *seeds: int) -> ndarray:
         """Noise with the spectrum of `eeg`; the same for the same `seeds`."""
@@ -180,12 +200,20 @@ class MaskedSamples(SegmentSamples):
     def input_eeg(self, index: int) -> ndarray:
         return self._cut(index, super().input_eeg)
 
-    def _cut(self, index: int, read: Callable[[int], ndarray]) -> ndarray:
+    def _cut(
+        self,
+        index: int,
+        read: Callable[[int], ndarray],
+    ) -> ndarray:
         segment, window = self._windows[index]
         windows = cut_windows(read(segment), self.rules.samples)
         return windows[window % len(windows)]  # noise has the length of another segment
 
-    def sample(self, index: int, draws: Draws) -> dict[str, Any]:
+    def sample(
+        self,
+        index: int,
+        draws: Draws,
+    ) -> dict[str, Any]:
         """See models/base.py: Split.
 
         In a noise control the encoder gets noise and must predict the recorded EEG.
@@ -199,7 +227,11 @@ class MaskedSamples(SegmentSamples):
         return {
             "eeg": target,
             "seen": self.input_eeg(index),
-            "hidden": draw_spans(rng, num_tokens(len(target)), self.share),
+            "hidden": draw_spans(
+                rng,
+                num_tokens(len(target)),
+                self.share,
+            ),
             "recorded": np.isin(np.arange(CHANNELS), item.channels),
             "subject": item.subject,
         }
@@ -225,12 +257,20 @@ class TextSamples(SegmentSamples):
         if number < len(self):
             return self.input_eeg(number)
         index = number - len(self)
-        return self.noise(self.input_eeg(index), 2, index)
+        return self.noise(
+            self.input_eeg(index),
+            2,
+            index,
+        )
 
     def _input(self, number: int) -> ndarray | Mapping[str, ndarray]:
         return self.encoder_input(number) if self.features is None else self.features[number]
 
-    def sample(self, index: int, draws: Draws) -> dict[str, Any]:
+    def sample(
+        self,
+        index: int,
+        draws: Draws,
+    ) -> dict[str, Any]:
         texts = self.texts
         sentence = self.items[index].group
         tokens = texts.tokens[sentence]
@@ -238,7 +278,11 @@ class TextSamples(SegmentSamples):
         if self.word_dropout:
             visible = draws.rng().random(len(inputs)) >= self.word_dropout
             visible[0] = True  # the start token
-            inputs = np.where(visible, inputs, texts.tokenizer.hidden)
+            inputs = np.where(
+                visible,
+                inputs,
+                texts.tokenizer.hidden,
+            )
         eeg = self._input(index)
         sample: dict[str, Any] = {
             "eeg": eeg,
@@ -250,10 +294,12 @@ class TextSamples(SegmentSamples):
         if sentence in texts.candidates:
             noise = self._input(len(self) + index)
             other = self._input(int(self.random_others[index]))
-            sample["compared"] = (eeg, noise, other)
-            sample["text"] = texts.text[sentence]
-            sample["number"] = texts.number[sentence]
-            sample["candidates"] = texts.candidates[sentence]
+            sample |= {
+                "compared": (eeg, noise, other),
+                "text": texts.text[sentence],
+                "number": texts.number[sentence],
+                "candidates": texts.candidates[sentence],
+            }
         return sample
 
 
@@ -285,17 +331,28 @@ def encoder_inputs(
             f"{name}_mask": _first(map(int, features["samples"]), samples),
         }
     if rules.windows == 1:
-        return _padded(inputs, samples, name)
+        return _padded(
+            inputs,
+            samples,
+            name,
+        )
     size = samples // TOKEN_SAMPLES
     pool = np.full((len(inputs), size, rules.windows), -1)
     every: list[ndarray] = []
     lengths = []
-    for of_segment, eeg in zip(pool, inputs, strict=True):
-        tokens: list[int] = []  # numbered over all windows of the batch
+    for of_segment, eeg in zip(
+        pool,
+        inputs,
+        strict=True,
+    ):
         windows = cut_windows(eeg, samples)
-        for number, window in enumerate(windows, start=len(every)):
-            first = number * size
-            tokens += range(first, first + num_tokens(len(window)))
+        # Numbered over all windows of the batch.
+        tokens = np.concatenate(
+            [
+                number * size + np.arange(num_tokens(len(window)))
+                for number, window in enumerate(windows, start=len(every))
+            ]
+        )
         # A row is one token of the segment: as many consecutive tokens as there are windows.
         rows = -(-len(tokens) // len(windows))
         of_segment[:rows, : len(windows)].flat[: len(tokens)] = tokens
@@ -309,7 +366,11 @@ def encoder_inputs(
     }
 
 
-def _padded(arrays: Sequence[ndarray], samples: int, name: str) -> dict[str, Any]:
+def _padded(
+    arrays: Sequence[ndarray],
+    samples: int,
+    name: str,
+) -> dict[str, Any]:
     return {
         name: padded(arrays, length=samples),
         f"{name}_mask": _first(map(len, arrays), samples),
@@ -321,11 +382,21 @@ def collate_masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
     mask_target [batch, time / 4], recorded [batch, 105], units: masked values.
     """
     columns = columns_of(samples)
-    batch: dict[str, Any] = {"meta": {"subject": columns["subject"]}}
-    for name in ("eeg", "seen"):
-        batch |= _padded(columns[name], length, name)
-    batch["mask_target"] = padded(columns["hidden"], length=length // TOKEN_SAMPLES)
-    batch["recorded"] = torch.from_numpy(np.stack(columns["recorded"]))
+    batch = {
+        "meta": {"subject": columns["subject"]},
+        **_padded(
+            columns["eeg"],
+            length,
+            "eeg",
+        ),
+        **_padded(
+            columns["seen"],
+            length,
+            "seen",
+        ),
+        "mask_target": padded(columns["hidden"], length=length // TOKEN_SAMPLES),
+        "recorded": torch.from_numpy(np.stack(columns["recorded"])),
+    }
     batch["units"] = int(masked_values(batch).sum())
     return batch
 
@@ -353,25 +424,37 @@ def collate_text(
     candidate, text]; number [batch], the index of the sentence; text, the sentences.
     """
     columns = columns_of(samples)
-    batch: dict[str, Any] = encoder_inputs(columns["eeg"], rules)
-    batch["text_ids"] = padded(columns["inputs"], pad)
-    batch["labels"] = padded(columns["labels"], IGNORE)
-    batch["units"] = sum(map(len, columns["labels"]))
-    batch["meta"] = {name: columns[name] for name in ("sentence", "subject")}
+    batch = {
+        **encoder_inputs(columns["eeg"], rules),
+        "text_ids": padded(columns["inputs"], pad),
+        "labels": padded(columns["labels"], IGNORE),
+        "units": sum(map(len, columns["labels"])),
+        "meta": {name: columns[name] for name in ("sentence", "subject")},
+    }
     if "candidates" in columns:
         # The EEG of all samples, then the noise of all, then the other EEG.
         compared = chain.from_iterable(zip(*columns["compared"], strict=True))
-        batch |= encoder_inputs(list(compared), rules, "compared")
-        batch["candidates"] = torch.from_numpy(np.stack(columns["candidates"]))
-        batch["number"] = torch.tensor(columns["number"])
-        batch["text"] = columns["text"]
+        batch |= {
+            **encoder_inputs(
+                list(compared),
+                rules,
+                "compared",
+            ),
+            "candidates": torch.from_numpy(np.stack(columns["candidates"])),
+            "number": torch.tensor(columns["number"]),
+            "text": columns["text"],
+        }
     return batch
 
 
 class TextInputs:
     """See models/base.py: EncoderInputs."""
 
-    def __init__(self, samples: TextSamples, path: str) -> None:
+    def __init__(
+        self,
+        samples: TextSamples,
+        path: str,
+    ) -> None:
         """`path`: of the data. Reads the identities of files, not their contents."""
         self._samples = samples
         source = Path(path).expanduser()

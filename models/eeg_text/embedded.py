@@ -170,7 +170,12 @@ def _background(rng: Generator, samples: int) -> ndarray:
     amplitude = np.zeros(len(frequency), dtype=np.float32)
     amplitude[1:] = 1 / np.sqrt(frequency[1:])
     amplitude += 0.35 * np.exp(-((frequency - 10) ** 2) / 2)
-    real, imaginary = _normal(rng, 2, SOURCES, len(frequency))
+    real, imaginary = _normal(
+        rng,
+        2,
+        SOURCES,
+        len(frequency),
+    )
     spectrum = (real + 1j * imaginary) * amplitude
     waves = np.fft.irfft(spectrum, n=samples).astype(np.float32)
     return (waves / waves.std(axis=1, keepdims=True)).T

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Conv1d, LayerNorm, Linear, Module, ModuleDict, ModuleList, Parameter
+from torch.nn import Buffer, Conv1d, LayerNorm, Linear, Module, ModuleDict, ModuleList, Parameter
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -34,7 +34,13 @@ class SelfAttention(Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`x` [batch, token, width]; `valid` [batch, token], bool, at least one True per row."""
         heads = self.in_proj(x).unflatten(2, (3, self.heads, -1))
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        query, key, value = heads.permute(
+            2,
+            0,
+            3,
+            1,
+            4,
+        )
         mixed = F.scaled_dot_product_attention(
             query,
             key,
@@ -74,7 +80,12 @@ class TransformerLayer(Module):
         """As SelfAttention.forward."""
         if self.recomputes and x.requires_grad:
             # Inside forward, so that the hooks of an engine around the layer stay outside.
-            return checkpoint(self._forward, x, valid, use_reentrant=False)
+            return checkpoint(
+                self._forward,
+                x,
+                valid,
+                use_reentrant=False,
+            )
         return self._forward(x, valid)
 
     def _forward(self, x: Tensor, valid: Tensor) -> Tensor:
@@ -91,7 +102,15 @@ def _layers(
     hidden: int,
     dropout: float,
 ) -> ModuleList:
-    return ModuleList(TransformerLayer(width, heads, hidden, dropout) for _ in range(count))
+    return ModuleList(
+        TransformerLayer(
+            width,
+            heads,
+            hidden,
+            dropout,
+        )
+        for _ in range(count)
+    )
 
 
 def sinusoids(tokens: int, width: int) -> Tensor:
@@ -108,9 +127,6 @@ class Region(Module):
     Multi-View Transformer, 2024.
     """
 
-    channels: Tensor
-    positions: Tensor
-
     def __init__(
         self,
         channels: tuple[int, ...],
@@ -120,16 +136,8 @@ class Region(Module):
     ) -> None:
         """`channels`: the indices of its channels among the 105."""
         super().__init__()
-        self.register_buffer(
-            "channels",
-            torch.tensor(channels),
-            persistent=False,
-        )
-        self.register_buffer(
-            "positions",
-            sinusoids(tokens, size.width),
-            persistent=False,
-        )
+        self.channels = Buffer(torch.tensor(channels), persistent=False)
+        self.positions = Buffer(sinusoids(tokens, size.width), persistent=False)
         self.cnn = RegionCnn(len(channels), size.width, dropout)
         self.layers = _layers(
             size.layers,
@@ -153,12 +161,22 @@ class Region(Module):
 class Encoder(Module):
     """Ten regional encoders, joined by a global transformer."""
 
-    def __init__(self, size: Size, tokens: int, dropout: float) -> None:
+    def __init__(
+        self,
+        size: Size,
+        tokens: int,
+        dropout: float,
+    ) -> None:
         """`tokens`: the most tokens of a sample."""
         super().__init__()
         self.regions = ModuleDict()
         for name, channels in INDICES.items():
-            self.regions[name] = Region(channels, size, tokens, dropout)
+            self.regions[name] = Region(
+                channels,
+                size,
+                tokens,
+                dropout,
+            )
         wide = len(INDICES) * size.width
         self.layers = _layers(
             size.global_layers,
@@ -204,23 +222,20 @@ class MaskedBatchNorm(Module):
     Running statistics are those of torch's BatchNorm1d, with the unbiased variance.
     """
 
-    running_mean: Tensor
-    running_var: Tensor
-
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = Parameter(torch.ones(channels))
         self.bias = Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
+        self.running_mean = Buffer(torch.zeros(channels))
+        self.running_var = Buffer(torch.ones(channels))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`x` [batch, channel, time]; `valid` [batch, time], bool. The result is 0 at padding."""
         keep = valid[:, None]
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float()
-            mean = self.running_mean
-            var = self.running_var
+            mean: Tensor = self.running_mean
+            var: Tensor = self.running_var
             if self.training:
                 mean, var = self._statistics(wide, keep)
             scale = self.weight.float() * torch.rsqrt(var.float() + EPSILON)
@@ -245,7 +260,12 @@ class RegionCnn(Module):
 
     compiles_parts = True
 
-    def __init__(self, channels: int, width: int, dropout: float) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.first = Conv1d(
             channels,

@@ -18,7 +18,11 @@ LONGEST = 8
 """Positions of a span."""
 
 
-def draw_spans(rng: Generator, length: int, share: float) -> ndarray:
+def draw_spans(
+    rng: Generator,
+    length: int,
+    share: float,
+) -> ndarray:
     """The mask of hidden positions, bool [length]: spans that cover `share` of them, rounded.
 
     A span has SHORTEST to LONGEST positions; at least one visible position lies between two spans.
@@ -32,9 +36,19 @@ def draw_spans(rng: Generator, length: int, share: float) -> ndarray:
     if not lengths:
         return hidden
     # All arrangements of spans and visible positions are equally likely.
-    before = np.sort(rng.choice(visible + 1, len(lengths), replace=False))
+    before = np.sort(
+        rng.choice(
+            visible + 1,
+            len(lengths),
+            replace=False,
+        )
+    )
     ends = before + np.cumsum(lengths)
-    for end, count in zip(ends, lengths, strict=True):
+    for end, count in zip(
+        ends,
+        lengths,
+        strict=True,
+    ):
         hidden[end - count : end] = True
     return hidden
 
@@ -72,11 +86,31 @@ def interpolate(series: Tensor, known: Tensor) -> Tensor:
     """
     length = known.shape[1]
     time = torch.arange(length, device=series.device).expand_as(known)
-    before = torch.where(known, time, -1).cummax(1).values
-    backwards = torch.where(known, time, length).flip(1)
+    before = (
+        torch.where(
+            known,
+            time,
+            -1,
+        )
+        .cummax(1)
+        .values
+    )
+    backwards = torch.where(
+        known,
+        time,
+        length,
+    ).flip(1)
     after = backwards.cummin(1).values.flip(1)
-    left = torch.where(before < 0, after, before).clamp(max=length - 1)
-    right = torch.where(after == length, before, after).clamp(min=0)
+    left = torch.where(
+        before < 0,
+        after,
+        before,
+    ).clamp(max=length - 1)
+    right = torch.where(
+        after == length,
+        before,
+        after,
+    ).clamp(min=0)
     span = (right - left).clamp(min=1)
     weight = ((time - left).to(series.dtype) / span)[:, :, None]
 

@@ -34,7 +34,14 @@ def text_metric(texts: SentenceTexts) -> Sums:
     Generation is free-running: no token of the true sentence is given.
     """
     bleu = Bleu("none", "none")
-    return Sums(partial(_text_sums, texts, bleu), partial(text_scores, bleu))
+    return Sums(
+        partial(
+            _text_sums,
+            texts,
+            bleu,
+        ),
+        partial(text_scores, bleu),
+    )
 
 
 def _text_sums(
@@ -51,12 +58,28 @@ def _text_sums(
     """
     tokenizer = texts.tokenizer
     candidates = batch["candidates"]
-    memory, valid = encode_inputs(model, batch, "compared")
-    nats = _nats(model, memory, valid, candidates, tokenizer.pad)
+    memory, valid = encode_inputs(
+        model,
+        batch,
+        "compared",
+    )
+    nats = _nats(
+        model,
+        memory,
+        valid,
+        candidates,
+        tokenizer.pad,
+    )
     # Strictly better than all others: a tie must not favor the first candidate.
     is_best = (nats[:, :1] < nats[:, 1:]).all(1)
     retrieved = is_best.view(len(INPUTS), -1).cpu().numpy()
-    tokens = generate(model, memory, valid, texts.steps, tokenizer)
+    tokens = generate(
+        model,
+        memory,
+        valid,
+        texts.steps,
+        tokenizer,
+    )
     generated = [words(tokenizer.decode(row)) for row in tokens.cpu().tolist()]
     read = [words(text) for text in batch["text"]]
     count = len(read)
@@ -65,11 +88,29 @@ def _text_sums(
     columns = [np.ones(count)]  # of `by_sentence`: samples, then two for each input
     for i in range(len(INPUTS)):
         of_input = generated[i * count : (i + 1) * count]
-        overall.append(error_counts(bleu, of_input, read))
-        rouge = np.array(list(map(rouge1, of_input, read)))
+        overall.append(
+            error_counts(
+                bleu,
+                of_input,
+                read,
+            )
+        )
+        rouge = np.array(
+            list(
+                map(
+                    rouge1,
+                    of_input,
+                    read,
+                )
+            )
+        )
         columns += [rouge, retrieved[i]]
     by_sentence = np.zeros((texts.num_evaluated, len(columns)))
-    np.add.at(by_sentence, batch["number"].cpu().numpy(), np.stack(columns, axis=1))
+    np.add.at(
+        by_sentence,
+        batch["number"].cpu().numpy(),
+        np.stack(columns, axis=1),
+    )
     return {
         "nats": nats[:count, 0].sum(),
         "tokens": (candidates[:, 0, 1:] != tokenizer.pad).sum(),
@@ -87,8 +128,17 @@ def _nats(
 ) -> Tensor:
     """The surprise of the model at each candidate, [input × batch, candidate]."""
     columns = []
-    for tokens in candidates.repeat(len(INPUTS), 1, 1).unbind(1):
-        logits = model(None, valid, tokens[:, :-1], memory=memory)
+    for tokens in candidates.repeat(
+        len(INPUTS),
+        1,
+        1,
+    ).unbind(1):
+        logits = model(
+            None,
+            valid,
+            tokens[:, :-1],
+            memory=memory,
+        )
         nats = F.cross_entropy(
             logits.float().transpose(1, 2),
             tokens[:, 1:],
@@ -99,13 +149,30 @@ def _nats(
     return torch.stack(columns, dim=1)
 
 
-def error_counts(bleu: Bleu, written: Sequence[Words], read: Sequence[Words]) -> list[float]:
+def error_counts(
+    bleu: Bleu,
+    written: Sequence[Words],
+    read: Sequence[Words],
+) -> list[float]:
     """The counts of BLEU, and the number of word errors."""
     counts = bleu.counts(map(" ".join, written), map(" ".join, read))
-    return [*counts, sum(map(word_errors, written, read))]
+    return [
+        *counts,
+        sum(
+            map(
+                word_errors,
+                written,
+                read,
+            )
+        ),
+    ]
 
 
-def error_scores(bleu: Bleu, counts: Sequence[float], end: str = "") -> dict[str, float]:
+def error_scores(
+    bleu: Bleu,
+    counts: Sequence[float],
+    end: str = "",
+) -> dict[str, float]:
     """The metrics of summed `error_counts`, each name with `end`."""
     *of_bleu, errors = counts
     metrics = {}
@@ -129,7 +196,11 @@ def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
     for i, name in enumerate(INPUTS):
         end = "" if name == "eeg" else f"_{name}"
         metrics[f"val_rouge1{end}"], metrics[f"val_retrieval{end}"] = by_input[i]
-        metrics |= error_scores(bleu, overall[i], end)
+        metrics |= error_scores(
+            bleu,
+            overall[i],
+            end,
+        )
     return metrics | gain(sentences)
 
 
@@ -166,12 +237,23 @@ def masked_sums(guess: Tensor, batch: Batch) -> dict[str, Tensor]:
     """The sums of a prediction of all values, and of the interpolation of what the encoder sees."""
     hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
     lines = interpolate(batch["seen"], batch["seen_mask"] & ~hidden)
-    return {"masked": masked_counts(batch["eeg"], guess, lines, masked_values(batch))}
+    return {
+        "masked": masked_counts(
+            batch["eeg"],
+            guess,
+            lines,
+            masked_values(batch),
+        )
+    }
 
 
 def predict_masked(model: Module, batch: Batch) -> Tensor:
     """Predictions of all samples [batch, time, 105]."""
-    guess: Tensor = model(batch["seen"], batch["seen_mask"], batch["mask_target"])
+    guess: Tensor = model(
+        batch["seen"],
+        batch["seen_mask"],
+        batch["mask_target"],
+    )
     return guess.float()
 
 
@@ -189,7 +271,11 @@ def encode_inputs(
     memory = batch.get(f"{name}_memory")
     if memory is None:
         windows = batch.get(f"{name}_windows", valid)
-        memory = model(batch[name], windows, pool=batch.get(f"{name}_pool"))
+        memory = model(
+            batch[name],
+            windows,
+            pool=batch.get(f"{name}_pool"),
+        )
     return memory, valid
 
 
@@ -207,11 +293,20 @@ def generate(
     model is compiled once. Collective if the model is sharded.
     """
     shape = (len(memory), steps + 1)
-    ids = torch.full(shape, tokenizer.pad, device=memory.device)
+    ids = torch.full(
+        shape,
+        tokenizer.pad,
+        device=memory.device,
+    )
     ids[:, 0] = tokenizer.start
     for step in range(steps):
         # The tokens after this step have no effect: attention is causal.
-        logits = model(None, valid, ids[:, :-1], memory=memory)
+        logits = model(
+            None,
+            valid,
+            ids[:, :-1],
+            memory=memory,
+        )
         ids[:, step + 1] = logits[:, step].float().argmax(-1)
     return ids[:, 1:]
 
@@ -231,5 +326,9 @@ def word_errors(written: Words, read: Words) -> int:
         for j, true in enumerate(read, start=1):
             replaced = before + (word != true)
             before = row[j]
-            row[j] = min(before + 1, row[j - 1] + 1, replaced)
+            row[j] = min(
+                before + 1,
+                row[j - 1] + 1,
+                replaced,
+            )
     return row[-1]

@@ -66,7 +66,12 @@ class TextDecoder(Module):
         self.output.weight = self.text.embed_tokens.weight
         self.register_buffer("bias", torch.zeros(1, size.vocabulary) if is_pretrained else None)
 
-    def forward(self, memory: Tensor, valid: Tensor, ids: Tensor) -> Tensor:
+    def forward(
+        self,
+        memory: Tensor,
+        valid: Tensor,
+        ids: Tensor,
+    ) -> Tensor:
         """Logits [batch, text, vocabulary].
 
         Attends to `memory` [batch, token, width] where `valid` [batch, token], bool, is True;
@@ -96,7 +101,12 @@ class EegText(HasFrozenParts):
         """`samples`: the most EEG samples; `pad`: the padding token."""
         super().__init__()
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout)
-        self.decoder = TextDecoder(size, pad, dropout, is_pretrained)
+        self.decoder = TextDecoder(
+            size,
+            pad,
+            dropout,
+            is_pretrained,
+        )
 
     def forward(
         self,
@@ -151,13 +161,23 @@ class MaskedHead(Module):
 class MaskedEeg(HasFrozenParts):
     """Encoder and masked head, for pre-training without text."""
 
-    def __init__(self, size: Size, samples: int, dropout: float) -> None:
+    def __init__(
+        self,
+        size: Size,
+        samples: int,
+        dropout: float,
+    ) -> None:
         """As EegText."""
         super().__init__()
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout)
         self.head = MaskedHead(size)
 
-    def forward(self, eeg: Tensor, valid: Tensor, hidden: Tensor) -> Tensor:
+    def forward(
+        self,
+        eeg: Tensor,
+        valid: Tensor,
+        hidden: Tensor,
+    ) -> Tensor:
         """Predictions of all samples [batch, time, 105] from the visible ones.
 
         `hidden` [batch, time / 4], bool: tokens whose samples are 0 for the encoder.

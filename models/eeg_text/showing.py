@@ -70,7 +70,17 @@ def sentences(
     Collective if the model is sharded.
     """
     memory, valid = encode_inputs(model, batch, name)
-    tokens = generate(model, memory, valid, steps, tokenizer).cpu().tolist()
+    tokens = (
+        generate(
+            model,
+            memory,
+            valid,
+            steps,
+            tokenizer,
+        )
+        .cpu()
+        .tolist()
+    )
     return [printable(tokenizer.decode(row)) for row in tokens]
 
 
@@ -85,7 +95,12 @@ def preview(task: Any, model: Module) -> str:
     """For a few samples, the sentence that was read and the generated one. Collective."""
     batch, _ = _few(task)
     with evaluating(model):
-        generated = sentences(model, batch, task.tokenizer, task.texts.steps)
+        generated = sentences(
+            model,
+            batch,
+            task.tokenizer,
+            task.texts.steps,
+        )
     lines = []
     for read, text in zip(batch["text"], generated, strict=True):
         lines += [f"read       {printable(read)}", f"generated  {text}"]
@@ -96,7 +111,13 @@ def text_predictions(task: Any, model: Module) -> Predictions:
     """Sentences generated for a few samples, and for noise beside them. Collective."""
     split = task.data("val")
     batch, positions = _few(task)
-    texts = sentences(model, batch, task.tokenizer, task.texts.steps, "compared")
+    texts = sentences(
+        model,
+        batch,
+        task.tokenizer,
+        task.texts.steps,
+        "compared",
+    )
     rows = []
     pictures = []
     for n, position in enumerate(positions):
@@ -162,7 +183,15 @@ def pictures(task: Any) -> list[Picture]:
     for index in spread_positions(len(samples), SHOWN):
         item = samples.item(index)
         title = item.text or item.group
-        pictures.append(draw_eeg(f"eeg-{index}", item, samples.input_eeg(index), title, title))
+        pictures.append(
+            draw_eeg(
+                f"eeg-{index}",
+                item,
+                samples.input_eeg(index),
+                title,
+                title,
+            )
+        )
     return pictures
 
 
@@ -193,7 +222,13 @@ def draw_eeg(
     return Picture(
         name,
         f"{item.where}, reader {item.subject}: {caption}",
-        draw_traces(rows, ticks, ROW, ROW / 6, title),
+        draw_traces(
+            rows,
+            ticks,
+            ROW,
+            ROW / 6,
+            title,
+        ),
     )
 
 
@@ -215,7 +250,12 @@ def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:
         title = Path(name).with_suffix("").as_posix()
         with input_errors():
             settings = task.data_settings
-            recordings = files.read(str(file), settings, "predict", trained.channel_map)
+            recordings = files.read(
+                str(file),
+                settings,
+                "predict",
+                trained.channel_map,
+            )
             for item in recordings.items:
                 trained.check(item, file)
             prediction = task.answer(model, recordings, title)
@@ -231,7 +271,12 @@ def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:
 def _batches(task: Any, items: Sequence[Item]) -> Iterator[Batch]:
     """The EEG of `items`, read as it is needed."""
     data = task.data_settings
-    rules = SampleRules(data.seq_len, data.windows, task.context.seed, is_noise=False)
+    rules = SampleRules(
+        data.seq_len,
+        data.windows,
+        task.context.seed,
+        is_noise=False,
+    )
     for first in range(0, len(items), BATCH):
         segments = [standardize(item.load(), rules.most) for item in items[first : first + BATCH]]
         yield placed(encoder_inputs(segments, rules), task.context.device)
@@ -246,11 +291,14 @@ def sentences_file(
     """The sentence of each item: as lines, and as JSON with times."""
     texts: list[str] = []
     for batch in _batches(task, recordings.items):
-        texts += sentences(model, batch, task.tokenizer, task.trained.steps)
-    lines = [title]
+        texts += sentences(
+            model,
+            batch,
+            task.tokenizer,
+            task.trained.steps,
+        )
     segments = []
     for item, text in zip(recordings.items, texts, strict=True):
-        lines.append(f"  {item.where}: {text}")
         segment = {
             "segment": item.where,
             "start_s": item.start_s,
@@ -258,6 +306,7 @@ def sentences_file(
             "text": text,
         }
         segments.append(segment)
+    lines = [title, *("  {segment}: {text}".format_map(segment) for segment in segments)]
     content = {"recording": title, "segments": segments}
     file = json.dumps(content, indent=1, ensure_ascii=False).encode()
     return Prediction(title, "\n".join(lines), {".json": file})

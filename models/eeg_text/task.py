@@ -96,7 +96,7 @@ class EegTask(FamilyTask):
 
     Each has `use`, what recordings are read for; `fit_texts`, which checks and fits what depends on
     texts, and completes what TrainedOnEeg tells of them; `samples_of`, the samples of a split by
-    what SegmentSamples has; and `answer`, what the model makes of a recording.
+    its items and their numbers; and `answer`, what the model makes of a recording.
     """
 
     saved_files = (FACTS_FILE, TOKENIZER_FILE)
@@ -115,12 +115,16 @@ class EegTask(FamilyTask):
             of_stage = MaskedEegTask if settings[0].stage == ENCODER else EegTextTask
         return super().__new__(of_stage)
 
-    def __init__(self, model: Model, data: Data, context: Context) -> None:
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        context: Context,
+    ) -> None:
         """Read the settings; touches no file. Raises DataError for conflicting settings."""
         super().__init__(model, data, context)
         check_kernel(context.attention, context.device)
         self.size = SIZES[model.size]
-        self.dropout = model.dropout
         self.samples = data.seq_len
         self.path = data.path
         self.control = data.control
@@ -139,7 +143,12 @@ class EegTask(FamilyTask):
         longest = max(item.samples for item in items)
         windows = min(data.windows, math.ceil(longest / self.samples))
         is_noise = self.control == "noise"
-        self.rules = SampleRules(self.samples, windows, self.rule.seed, is_noise)
+        self.rules = SampleRules(
+            self.samples,
+            windows,
+            self.rule.seed,
+            is_noise,
+        )
 
         recorded = set().union(*(item.channels for item in items))
         names = tuple(SLOTS[channel] for channel in sorted(recorded))
@@ -148,7 +157,7 @@ class EegTask(FamilyTask):
         save_facts(self.trained, self.context.folder)
         for name in SPLITS:
             of_split = [items[number] for number in numbers[name]]
-            self.splits[name] = self.samples_of(name, of_split, numbers[name], self.rules)
+            self.splits[name] = self.samples_of(name, of_split, numbers[name])
 
     def setup_without_data(self) -> None:
         self.encoder = None  # the initial weights are among the trained ones
@@ -206,11 +215,23 @@ class MaskedEegTask(EegTask):
         check_share(self.model_settings.mask_share, tokens)
         return trained
 
-    def samples_of(self, split: SplitName, *segments: Any) -> MaskedSamples:
-        return MaskedSamples(*segments, self.model_settings.mask_share, split == "train")
+    def samples_of(
+        self,
+        split: SplitName,
+        items: Sequence[Item],
+        numbers: Sequence[int],
+    ) -> MaskedSamples:
+        share = self.model_settings.mask_share
+        return MaskedSamples(
+            items,
+            numbers,
+            self.rules,
+            share,
+            split == "train",
+        )
 
     def network(self) -> MaskedEeg:
-        return MaskedEeg(self.size, self.samples, self.dropout)
+        return MaskedEeg(self.size, self.samples, self.model_settings.dropout)
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         return dataset.collate_masked(samples, self.samples)
@@ -258,7 +279,12 @@ class EegTextTask(EegTask):
     has_features = False
     """Whether samples have cached features."""
 
-    def __init__(self, model: Model, data: Data, context: Context) -> None:
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        context: Context,
+    ) -> None:
         super().__init__(model, data, context)
         self.start = path_of(model.start)
         self.trains_top = self.is_frozen and model.unfreeze == "top"
@@ -302,10 +328,21 @@ class EegTextTask(EegTask):
             is_pretrained=self.folder is not None,
         )
 
-    def samples_of(self, split: SplitName, *segments: Any) -> TextSamples:
+    def samples_of(
+        self,
+        split: SplitName,
+        items: Sequence[Item],
+        numbers: Sequence[int],
+    ) -> TextSamples:
         # The setting is read only where it has an effect.
         word_dropout = self.model_settings.word_dropout if split == "train" else 0.0
-        return TextSamples(*segments, self.texts, word_dropout)
+        return TextSamples(
+            items,
+            numbers,
+            self.rules,
+            self.texts,
+            word_dropout,
+        )
 
     def setup_without_data(self) -> None:
         super().setup_without_data()
@@ -317,7 +354,12 @@ class EegTextTask(EegTask):
             name = str(folder / TOKENIZER_FILE)
             inner = subwords.load_tokenizer(Path(name), name)
             is_pretrained = self.trained.is_pretrained
-            self.tokenizer = BartTokenizer(inner, name, self.size.vocabulary, is_pretrained)
+            self.tokenizer = BartTokenizer(
+                inner,
+                name,
+                self.size.vocabulary,
+                is_pretrained,
+            )
 
     def network(self) -> EegText:
         """`model.start` provides all weights, `model.pretrained` those of the text decoder."""
@@ -325,11 +367,16 @@ class EegTextTask(EegTask):
             self.size,
             self.samples,
             self.tokenizer.pad,
-            self.dropout,
+            self.model_settings.dropout,
             self.trained.is_pretrained,
         )
         if self.start is not None:
-            summary = initial_weights.load("model.start", model, self.start, _START)
+            summary = initial_weights.load(
+                "model.start",
+                model,
+                self.start,
+                _START,
+            )
             self.loaded["start"] = summary
         elif self.folder is not None:
             self.loaded["pretrained"] = pretrained.load(model.decoder, self.folder)
@@ -398,14 +445,14 @@ class EegTextTask(EegTask):
         return super().frozen_parts()
 
     def example(self) -> Sequence[Any]:
-        tokens = self.samples // TOKEN_SAMPLES
         ids = torch.zeros(1, round(self.texts.mean_length), dtype=torch.int64)
+        tokens = self.samples // TOKEN_SAMPLES
         if self.has_features:
             _, valid = self._windows(1)
             return None, valid, ids, torch.zeros(1, tokens, self.size.width)
         counts = [self.rules.count(item.samples) for item in self.recordings.items]
         windows = round(sum(counts) / len(counts))
-        pool = torch.arange(windows * tokens).view(windows, tokens).T[None]
+        pool = torch.arange(windows * tokens).view(1, windows, tokens).mT
         return *self._windows(windows), ids, None, pool
 
     def facts(self) -> Mapping[str, Any]:
@@ -421,11 +468,11 @@ class EegTextTask(EegTask):
             facts["feature_cache"] = "kept"
         if self.control == "noise":
             chance = 1 / texts.candidate_count
-            error = math.sqrt(chance * (1 - chance) / len(self.groups["val"]))
+            margin = 3 * math.sqrt(chance * (1 - chance) / len(self.groups["val"]))
             facts["control"] = {
                 "val_retrieval": {
-                    "min": max(0.0, chance - 3 * error),
-                    "max": chance + 3 * error,
+                    "min": max(0.0, chance - margin),
+                    "max": chance + margin,
                     "chance": chance,
                 },
                 # The worse of two comparisons counts: a gain by chance is below 0, not above.

@@ -95,7 +95,12 @@ def build_tokenizer(
         return SentenceByteTokenizer()
     if name == "bpe":
         specials = (START, PAD, END, HIDDEN)
-        fit = partial(subwords.train_byte_bpe, texts, limit, specials)
+        fit = partial(
+            subwords.train_byte_bpe,
+            texts,
+            limit,
+            specials,
+        )
         inner = subwords.load_or_fit(folder, fit)
     else:
         path = Path(name).expanduser()

@@ -34,7 +34,12 @@ Names = dict[str, list[SplitName]]
 """The splits of each page."""
 
 
-def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
+def read(
+    root: Path,
+    language: str,
+    split: Split,
+    on_bad: OnBad,
+) -> Collection:
     """Read the pages of the split file that have an image and, in `language`, a text.
 
     Pages without one of them, or without an entry in the split file, are skipped and listed. An

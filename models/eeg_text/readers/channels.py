@@ -43,7 +43,12 @@ def load_channel_map(path: str) -> dict[str, str]:
     Reads the disk. Raises DataError for an unknown electrode or region.
     """
     bad_records = BadRecords()
-    targets = tables.pairs(path, "data.channels", {}, bad_records)
+    targets = tables.pairs(
+        path,
+        "data.channels",
+        {},
+        bad_records,
+    )
     bad_records.finish("stop", len(targets))
     for name, target in targets.items():
         if target not in INDICES and electrode(target) is None:
@@ -51,7 +56,12 @@ def load_channel_map(path: str) -> dict[str, str]:
                 f"channel '{name}' is mapped to unknown '{target}'",
                 where=f"data.channels, {path}",
                 allowed=ALLOWED,
-                did_you_mean=get_close_matches(target, [*INDICES, *SLOTS], n=1, cutoff=0.0)[0],
+                did_you_mean=get_close_matches(
+                    target,
+                    [*INDICES, *SLOTS],
+                    n=1,
+                    cutoff=0.0,
+                )[0],
             )
     return {name.upper(): target for name, target in targets.items()}
 

@@ -67,7 +67,12 @@ class Cutter:
         self.columns = declared_columns(data.columns)
         self.texts: dict[str, str] | None = None
         if self.use == "text" and data.texts is not None:
-            self.texts = tables.pairs(data.texts, "data.texts", self.columns, self.bad_records)
+            self.texts = tables.pairs(
+                data.texts,
+                "data.texts",
+                self.columns,
+                self.bad_records,
+            )
 
     def read(self, path: Path) -> list[Item]:
         """Sentences if their times are known, otherwise windows; without bad ones.
@@ -78,11 +83,21 @@ class Cutter:
         electrodes = channels.place(recording, self.channel_map)
         notes = list(recording.notes)
         readings = self._readings(recording, notes)
-        cut = partial(self._item, recording, electrodes)
+        cut = partial(
+            self._item,
+            recording,
+            electrodes,
+        )
         if readings is None:
             items = list(self._windows(recording, cut))
         else:
-            items = list(self._sentences(recording, readings, cut))
+            items = list(
+                self._sentences(
+                    recording,
+                    readings,
+                    cut,
+                )
+            )
         if path.suffix.lower() not in edf.SUFFIXES:  # which has integers
             check_values(recording, electrodes.picks)
         self.notes += notes
@@ -114,9 +129,22 @@ class Cutter:
             self.data.unit,
         )
         reader = bids.subject(path) or path.stem
-        return Item(text, reader, group, samples, where, load, electrodes.slots, start_s)
+        return Item(
+            text,
+            reader,
+            group,
+            samples,
+            where,
+            load,
+            electrodes.slots,
+            start_s,
+        )
 
-    def _windows(self, recording: Recording, cut: Callable[..., Item]) -> Iterator[Item]:
+    def _windows(
+        self,
+        recording: Recording,
+        cut: Callable[..., Item],
+    ) -> Iterator[Item]:
         """Windows between gaps; to train, whole ones, of which one is left out between two blocks.
 
         To predict, the last window before a gap or the end may be shorter.
@@ -127,7 +155,11 @@ class Cutter:
         windows = []
         for piece in recording.pieces:
             total = int(piece.seconds * RATE_HZ + 1e-6)
-            for first in range(0, total - shortest + 1, self.samples):
+            for first in range(
+                0,
+                total - shortest + 1,
+                self.samples,
+            ):
                 samples = min(self.samples, total - first)
                 windows.append((piece.start_s + first / RATE_HZ, samples))
 
@@ -136,15 +168,32 @@ class Cutter:
             where = f"{name}, {start_s:.1f} s"
             block, position = divmod(number, BLOCK + 1)
             if self.has_many or self.use == "predict":
-                yield cut(None, subject, start_s, samples, where)
+                yield cut(
+                    None,
+                    subject,
+                    start_s,
+                    samples,
+                    where,
+                )
             elif position < BLOCK:
                 starts_s = [start_s for start_s, _ in windows[number - position :][:BLOCK]]
                 # With what is left out on both sides of the block.
                 within_s = (starts_s[0] - length_s, starts_s[-1] + 2 * length_s)
                 group = f"{name}, block {block + 1}"
-                yield cut(None, group, start_s, samples, where, within_s)
+                yield cut(
+                    None,
+                    group,
+                    start_s,
+                    samples,
+                    where,
+                    within_s,
+                )
 
-    def _readings(self, recording: Recording, notes: list[str]) -> list[Event] | None:
+    def _readings(
+        self,
+        recording: Recording,
+        notes: list[str],
+    ) -> list[Event] | None:
         """The sentences that were read, as names of events; None: no event and no table names any.
 
         Raises DataError for events without any.
@@ -156,8 +205,17 @@ class Cutter:
         table = next(beside, None)
         if texts is None and table is not None:
             needed = COLUMNS[:2] if self.use == "predict" else COLUMNS
-            read = partial(bids.read_events, table, self.bad_records, notes)
-            return read(needed[2:], self.columns, needed)
+            read = partial(
+                bids.read_events,
+                table,
+                self.bad_records,
+                notes,
+            )
+            return read(
+                needed[2:],
+                self.columns,
+                needed,
+            )
 
         # Then the events of BIDS, and with data.texts those in the recording.
         sources = []
@@ -184,7 +242,15 @@ class Cutter:
             known = [event for event in events if event.name in texts]
             if known:
                 onsets = [*sorted({event.onset_s for event in events}), inf]
-                return [self._timed(event, onsets, texts[event.name], path.name) for event in known]
+                return [
+                    self._timed(
+                        event,
+                        onsets,
+                        texts[event.name],
+                        path.name,
+                    )
+                    for event in known
+                ]
         names = sorted({event.name for event in chain(*sources)} - {""})
         raise DataError(
             f"no event of '{path.name}' names a sentence",
@@ -194,7 +260,13 @@ class Cutter:
             "--set data.texts=FILE",
         )
 
-    def _timed(self, event: Event, onsets: Sequence[float], text: str, name: str) -> Event:
+    def _timed(
+        self,
+        event: Event,
+        onsets: Sequence[float],
+        text: str,
+        name: str,
+    ) -> Event:
         """The sentence of an event; one without a duration lasts until the next of `onsets`.
 
         The last of them is infinite.
@@ -202,7 +274,12 @@ class Cutter:
         onset = event.onset_s
         following = onsets[bisect_right(onsets, onset)]
         lasts = event.duration_s or min(self.samples / RATE_HZ, following - onset)
-        return Event(onset, lasts, text, f"{name}, event {event.name} at {onset:.2f} s")
+        return Event(
+            onset,
+            lasts,
+            text,
+            f"{name}, event {event.name} at {onset:.2f} s",
+        )
 
     def _sentences(
         self,
@@ -213,7 +290,11 @@ class Cutter:
         # No filter may see the sentence before or after: it may be in another split.
         onsets = [reading.onset_s for reading in readings]
         last = -inf
-        for reading, following in zip(readings, [*onsets[1:], inf], strict=True):
+        for reading, following in zip(
+            readings,
+            [*onsets[1:], inf],
+            strict=True,
+        ):
             start = reading.onset_s
             end = start + reading.duration_s
             within_s = (min(start, last), max(end, following))
@@ -236,7 +317,14 @@ class Cutter:
                     f"{recording.end_s:g} s of the recording",
                 )
             else:
-                yield cut(reading.name, group, start, samples, reading.where, within_s)
+                yield cut(
+                    reading.name,
+                    group,
+                    start,
+                    samples,
+                    reading.where,
+                    within_s,
+                )
 
 
 def read_segment(
@@ -260,32 +348,77 @@ def read_segment(
     begin_s, end_s = within
     first = round(max(start_s - MARGIN_S, begin_s) * rate)
     last = round(min(start_s + samples / RATE_HZ + MARGIN_S, end_s) * rate)
-    values = _filtered(recording.read(electrodes.picks, first, last), rate, line_hz)
+    values = _filtered(
+        recording.read(
+            electrodes.picks,
+            first,
+            last,
+        ),
+        rate,
+        line_hz,
+    )
     ratio = Fraction(RATE_HZ / rate).limit_denominator(1000)
-    values = resample_poly(values, ratio.numerator, ratio.denominator, axis=1)
+    values = resample_poly(
+        values,
+        ratio.numerator,
+        ratio.denominator,
+        axis=1,
+    )
     skipped = round((start_s - first / rate) * RATE_HZ)
     cut = values[:, max(0, skipped) :][:, :samples].T
     eeg = np.zeros((samples, CHANNELS), dtype=np.float32)
     # Of rounding, at an end, a value may be missing.
-    eeg[:, electrodes.slots] = np.pad(cut, ((0, samples - len(cut)), (0, 0)), mode="edge")
+    eeg[:, electrodes.slots] = np.pad(
+        cut,
+        ((0, samples - len(cut)), (0, 0)),
+        mode="edge",
+    )
     return eeg
 
 
-def _filtered(eeg: ndarray, rate: float, line_hz: int) -> ndarray:
+def _filtered(
+    eeg: ndarray,
+    rate: float,
+    line_hz: int,
+) -> ndarray:
     from scipy.signal import butter, filtfilt, iirnotch, sosfiltfilt
 
-    band = butter(4, [LOW_HZ, HIGH_HZ], btype="bandpass", fs=rate, output="sos")
+    band = butter(
+        4,
+        [LOW_HZ, HIGH_HZ],
+        btype="bandpass",
+        fs=rate,
+        output="sos",
+    )
     pad = min(eeg.shape[1] - 1, int(3 * rate))
-    eeg = sosfiltfilt(band, eeg, padlen=pad)
+    eeg = sosfiltfilt(
+        band,
+        eeg,
+        padlen=pad,
+    )
     if line_hz < 0.95 * rate / 2:
-        eeg = filtfilt(*iirnotch(line_hz, 30, fs=rate), eeg, padlen=pad)
+        eeg = filtfilt(
+            *iirnotch(
+                line_hz,
+                30,
+                fs=rate,
+            ),
+            eeg,
+            padlen=pad,
+        )
     return eeg
 
 
 def check_values(recording: Recording, picks: Sequence[int]) -> None:
     """Raise DataError for a value that is not finite, or above 1 V; reads a minute at a time."""
     for first, end in recording.parts():
-        values = np.abs(recording.read(picks, first, end))
+        values = np.abs(
+            recording.read(
+                picks,
+                first,
+                end,
+            )
+        )
         bad = np.flatnonzero(~(values <= MOST_UV).all(axis=0))  # also where NaN
         if len(bad):
             at = (first + int(bad[0])) / recording.rate_hz

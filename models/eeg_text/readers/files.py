@@ -54,12 +54,23 @@ def read(
     missing = Counter[str]()
     cutter: Any = None
     if others:
-        cutter = continuous.Cutter(others, data, use, channel_map, bad_records)
+        cutter = continuous.Cutter(
+            others,
+            data,
+            use,
+            channel_map,
+            bad_records,
+        )
     items: list[Item] = []
     for file in [*of_zuco, *others]:
         try:
             if forms[file] == formats.ZUCO:
-                items += zuco.read(file, use, bad_records, missing)
+                items += zuco.read(
+                    file,
+                    use,
+                    bad_records,
+                    missing,
+                )
             else:
                 items += cutter.read(file)
         except MissingPackage:
@@ -92,9 +103,16 @@ def read(
     if cutter is None:
         return Recordings(str(source), items, facts)
     counts = [len(item.channels) for item in items if item.start_s is not None]
-    facts["channels"] = max(counts, default=0)
-    facts["channels_dropped"] = few(sorted(cutter.dropped))
-    return Recordings(str(source), items, facts, cutter.channel_map)
+    facts |= {
+        "channels": max(counts, default=0),
+        "channels_dropped": few(sorted(cutter.dropped)),
+    }
+    return Recordings(
+        str(source),
+        items,
+        facts,
+        cutter.channel_map,
+    )
 
 
 def _check_texts(items: Sequence[Item], source: Path) -> None:

@@ -38,7 +38,11 @@ def read(
     arrays = sentence_arrays(file)
     reader = subject(file) or file.stem
     lengths = np.diff(arrays["offsets"]).tolist()
-    sentences = zip(json.loads(bytes(arrays["texts"])), lengths, strict=True)
+    sentences = zip(
+        json.loads(bytes(arrays["texts"])),
+        lengths,
+        strict=True,
+    )
     for number, ((text, problem), samples) in enumerate(sentences):
         where = f"{file.name}, sentence {number + 1}"
         group = normalized(text)
@@ -49,8 +53,21 @@ def read(
         elif not samples:
             missing[reader] += 1
         else:
-            load = partial(read_eeg, file, number)
-            items.append(Item(text, reader, group, samples, where, load))
+            load = partial(
+                read_eeg,
+                file,
+                number,
+            )
+            items.append(
+                Item(
+                    text,
+                    reader,
+                    group,
+                    samples,
+                    where,
+                    load,
+                )
+            )
     return items
 
 
@@ -90,7 +107,11 @@ def sentence_arrays(path: Path) -> Mapping[str, ndarray]:
         }
 
     made_from = {"version": 2, "path": str(path.resolve()), "file": identity(path)}
-    return cache.arrays("zuco", made_from, make)
+    return cache.arrays(
+        "zuco",
+        made_from,
+        make,
+    )
 
 
 def read_eeg(path: Path, number: int) -> ndarray:
@@ -105,9 +126,28 @@ def _matlab5_sentences(path: Path) -> Iterator[tuple[str, ndarray]]:
 
     matlab.check(path)
     options = {"struct_as_record": False, "squeeze_me": True}
-    content = loadmat(path, variable_names=[_GROUP], **options)
+    content = loadmat(
+        path,
+        variable_names=[_GROUP],
+        **options,
+    )
     for entry in np.atleast_1d(content[_GROUP]):
-        yield str(getattr(entry, "content", "")), np.asarray(getattr(entry, "rawData", np.nan))
+        yield (
+            str(
+                getattr(
+                    entry,
+                    "content",
+                    "",
+                )
+            ),
+            np.asarray(
+                getattr(
+                    entry,
+                    "rawData",
+                    np.nan,
+                )
+            ),
+        )
 
 
 def _hdf5_sentences(path: Path) -> Iterator[tuple[str, ndarray]]:
@@ -125,12 +165,31 @@ def _hdf5_sentences(path: Path) -> Iterator[tuple[str, ndarray]]:
         for number in range(count):
             text = ""
             if texts is not None:
-                units = _numbers(file, texts, number).ravel().astype("<u2")
+                units = (
+                    _numbers(
+                        file,
+                        texts,
+                        number,
+                    )
+                    .ravel()
+                    .astype("<u2")
+                )
                 text = units.tobytes().decode("utf-16-le", errors="replace")
-            yield text, _numbers(file, eeg, number)
+            yield (
+                text,
+                _numbers(
+                    file,
+                    eeg,
+                    number,
+                ),
+            )
 
 
-def _numbers(file: Any, field: Any, number: int) -> ndarray:
+def _numbers(
+    file: Any,
+    field: Any,
+    number: int,
+) -> ndarray:
     """What a field has for a sentence; empty where MATLAB stored the shape of an empty array.
 
     Raises ValueError as `_check_array`.
