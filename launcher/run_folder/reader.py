@@ -107,16 +107,9 @@ class _Origin(_Record):
     replaced: list[Json] = []
 
 
-class _Operator(_Record):
-    calls: _Count
-    self_cpu_s: _Seconds
-    self_device_s: _Seconds
-
-
 class _Profile(_Record):
     first_step: _Count
     steps: _Count
-    operators: list[_Operator] = []
 
 
 class _TrainLine(_Record):
