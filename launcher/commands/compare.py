@@ -38,12 +38,9 @@ def main(command_line: CommandLine) -> int:
         print("interrupted before the first run was complete; nothing was written", file=sys.stderr)
         return outcome.code
     content = report.write(comparison, outcome)
-    if not command_line.as_json:
-        content = printable(report.text(comparison, outcome))
-    print(content)
-    if outcome.code is not None:
-        return outcome.code
-    return exit_codes.DONE if outcome.is_sound else exit_codes.FAILURE
+    print(content if command_line.as_json else printable(report.text(comparison, outcome)))
+    code = exit_codes.DONE if outcome.is_sound else exit_codes.FAILURE
+    return code if outcome.code is None else outcome.code
 
 
 def _show_runs(command_line: CommandLine, comparison: PlannedComparison) -> int:

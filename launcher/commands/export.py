@@ -28,7 +28,7 @@ def main(command_line: CommandLine) -> int:
     lines = [f"exported step {facts['step']} to {facts['folder']}"]
     if facts["weights"] == "ema":
         lines.append("  weights  EMA (train.ema), as in evaluation")
-    if facts["metrics"] is not None:
+    if facts["metrics"]:
         numbers = [
             f"{name} {real(value)}"
             for name, value in facts["metrics"].items()

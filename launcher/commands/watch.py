@@ -72,9 +72,7 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
                 snapshots = [run.snapshot() for run in runs]
                 last = screen(snapshots)
                 output.draw(last)
-                ended += 1
-                if not all(snapshot.has_ended for snapshot in snapshots):
-                    ended = 0
+                ended = ended + 1 if all(each.has_ended for each in snapshots) else 0
                 next_look = time.monotonic() + _REFRESH_S
                 while not interrupts and time.monotonic() < next_look:
                     time.sleep(_REFRESH_S / 20)
@@ -88,7 +86,5 @@ def _print(runs: Sequence[WatchedRun], as_json: bool) -> None:
 
     for run in runs:
         snapshot = run.snapshot()
-        if as_json:
-            print(encode(watched_run.as_json(snapshot)))
-        else:
-            print(printable(watched_run.plain(snapshot)))
+        text = printable(watched_run.plain(snapshot))
+        print(encode(watched_run.as_json(snapshot)) if as_json else text)

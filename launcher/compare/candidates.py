@@ -271,7 +271,7 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) 
 
     every = 1
     if resolved.device != "cpu":  # a GPU waits for each logged line
-        every = 10 if steps is None else max(1, min(10, steps // 5))
+        every = max(1, min(10, (steps or 50) // 5))
     # What the comparison adds gives way to what the user set.
     sets = list(args.sets)
     for key, value in (("log.every", every), ("train.preview", "false")):

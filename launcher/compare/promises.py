@@ -58,7 +58,7 @@ def check(
         elif isinstance(measurement, str):
             result = PromiseResult(name, bounds, None, None, measurement)
             # That a metric is never reached breaks the promise only if mode default reaches it.
-            base_reached = base is not None and base.time_to_metric_s is not None
+            base_reached = base and base.time_to_metric_s is not None
             if name == TO_METRIC and row.never_reached and base_reached:
                 result = PromiseResult(
                     name, bounds, None, False, "never reached, unlike mode default"
@@ -114,16 +114,11 @@ def _measure(
         base_source = _scored_on(base)
         if source != base_source:
             return f"it is scored on {source}, mode default on {base_source}"
-    if measure == QUALITY:
-        if min(value, base_value) < 0:
-            return "no ratio is possible"
-        if row.metric is not None and row.metric.get("direction") == "min":
-            return _ratio(base_value, value)
-    return _ratio(value, base_value)
-
-
-def _ratio(value: float, base_value: float) -> float | str:
-    return value / base_value if base_value else "no ratio is possible"
+    if measure == QUALITY and row.metric and row.metric.get("direction") == "min":
+        value, base_value = base_value, value
+    if not base_value or (measure == QUALITY and min(value, base_value) < 0):
+        return "no ratio is possible"
+    return value / base_value
 
 
 def _scored_on(row: ComparisonRow) -> str:

@@ -44,12 +44,8 @@ class Study:
     @property
     def title(self) -> str:
         """`5 folds × 2 seeds`; empty: repeats."""
-        parts = []
-        if self.folds:
-            parts.append(counted(self.folds, "group" if self.by_group else "fold"))
-        if self.seeds:
-            parts.append(counted(self.seeds, "seed"))
-        return " × ".join(parts)
+        counts = {"group" if self.by_group else "fold": self.folds, "seed": self.seeds}
+        return " × ".join(counted(count, noun) for noun, count in counts.items() if count)
 
     def mean(self, values: Mapping[str, float]) -> Estimate | None:
         """Of values by round over folds, each the mean of its seeds, or over seeds.
@@ -60,10 +56,8 @@ class Study:
         for name in self.rounds:
             if name in values:
                 units[name.partition("-")[0]].append(values[name])
-        if not units:
-            return None
-        means = [fmean(seeds) for seeds in units.values()]
-        return estimate(means, 1 / self.folds if self.folds else 0.0)
+        means = list(map(fmean, units.values()))
+        return estimate(means, 1 / self.folds if self.folds else 0.0) if means else None
 
 
 def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Study:
@@ -157,9 +151,7 @@ class Estimate:
     @property
     def is_larger_than_noise(self) -> bool:
         """Whether the interval excludes 0."""
-        if self.interval is None:
-            return False
-        low, high = self.interval
+        low, high = self.interval or (0, 0)
         return low > 0 or high < 0
 
 
@@ -251,7 +243,7 @@ def decide(
         why = "they validate on different groups of the data"
     elif 0 in (sum(values), sum(base_values)) or min(values + base_values) < 0:
         why = "no ratio is possible"
-    if why is not None:
+    if why:
         return None, None, why
     if row.less_is_better:
         values, base_values = base_values, values
@@ -274,8 +266,6 @@ def decide(
         is_inside = is_inside and low >= 0
         is_outside = is_outside or high < 0
     ratio = sum(values) / sum(base_values)
-    if is_outside:
-        return ratio, False, None
-    if is_inside:
-        return ratio, True, None
+    if is_outside or is_inside:
+        return ratio, not is_outside, None
     return ratio, None, "not decided" if len(names) > 1 else "not decided: use --seeds 3"

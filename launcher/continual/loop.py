@@ -67,8 +67,7 @@ def train_continually(plan: RunPlan, show: execute.Show) -> RunEnd:
 
     def train(plan: RunPlan) -> RunEnd:
         def show_once(end: RunEnd) -> None:
-            is_first = plan.experience is None or not plan.experience.number
-            if is_first or end.kind != "invalid input":
+            if not plan.number or end.kind != "invalid input":
                 shown.append(end)
                 show(end)
 
@@ -148,11 +147,9 @@ class Arrivals:
                 self._note(f"{name} changed after it was trained on: ignored")
 
         # Files of a postponed experience are tried again, but not without any other.
-        fresh = dict(complete)
-        if ledger.postponed:
-            for name, file in ledger.postponed.files.items():
-                if fresh.get(name) == file.stamp:
-                    del fresh[name]
+        tried = ledger.postponed.files if ledger.postponed else {}
+        stamps = {name: file.stamp for name, file in tried.items()}
+        fresh = {name: stamp for name, stamp in complete.items() if stamp != stamps.get(name)}
         if not self._is_ready(growing, fresh, now, self._min_files):
             return {}
         files: dict[str, FileRecord] = {}
@@ -388,9 +385,8 @@ class ContinualLoop:
             since = clock.now()
             self._note(f"waiting for new files in {source}", "waiting_for_data", {"folder": source})
             while True:
-                quiet_at = math.inf
-                if quiet_s is not None:
-                    quiet_at = max(since, self._arrivals.changed_at or since) + quiet_s
+                quiet_since = max(since, self._arrivals.changed_at or since)
+                quiet_at = math.inf if quiet_s is None else quiet_since + quiet_s
                 # Signals first: they must be answered within seconds, whatever has arrived.
                 if signal.SIGINT in clock.signals:
                     return self._stopped("Ctrl-C", exit_codes.INTERRUPTED)

@@ -220,9 +220,7 @@ def _full_weights(step: _Step) -> _Share:
     numel = sum(parts)
     part = FP32_BYTES * numel
 
-    in_device = part
-    if offloads and is_fp32:
-        in_device = 0
+    in_device = 0 if offloads and is_fp32 else part
     is_later = _passes(step.moments.phase) > 1
     if layout["stage"] == 1 and several:  # gradients stay whole until the last micro-batch
         whole = step.moments.held[:, Kind.GRADIENTS] * FP32_BYTES // size
@@ -232,12 +230,8 @@ def _full_weights(step: _Step) -> _Share:
     else:
         gradients = in_device * (is_later | step.is_averaged)
 
-    in_bucket = size
-    if layout["stage"] == 1:
-        in_bucket = FP32_BYTES
-    buckets = 1
-    if layout.get("overlap_comm"):
-        buckets = 2
+    in_bucket = FP32_BYTES if layout["stage"] == 1 else size
+    buckets = 2 if layout.get("overlap_comm") else 1
     if not layout["contiguous_gradients"]:
         buckets = 0
     # The bucket is copied, and in 16 bits that copy is then copied to fp32.
@@ -289,9 +283,7 @@ def _sharded_weights(step: _Step) -> _Share:
     ahead = min(others, soon + fetched + most)
     arriving = min(ahead, most) * (step.moments.phase == Phase.FORWARD)
 
-    buffers: Any = 0
-    if ranks > 1:
-        buffers = size * (ahead + arriving)
+    buffers = size * (ahead + arriving) * (ranks > 1)
     always = 0
     if layout["contiguous_gradients"]:
         always = FP32_BYTES * layout["reduce_bucket_size"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -121,9 +122,7 @@ def trace_step(
     """
     task = subject.task
     plan = subject.train_plan
-    traced = min(MICRO_BATCHES, plan.accumulation)
-    if repeats:
-        traced = 1
+    traced = 1 if repeats else min(MICRO_BATCHES, plan.accumulation)
     storages = Storages(subject.is_fake)
     with cleared_caches(), storages.resizes():
         model = build(task, storages)
@@ -181,10 +180,7 @@ def _label_state(engine: Engine, module: Module, storages: Storages) -> int:
     slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
     storages.label(slots, Kind.OPTIMIZER)
     storages.label([*module.parameters(), *module.buffers()], Kind.WEIGHTS)
-    slot_bytes = 0
-    for slot in slots:
-        slot_bytes += sum(part.nbytes for part in stored(slot))
-    return slot_bytes
+    return sum(part.nbytes for part in chain.from_iterable(map(stored, slots)))
 
 
 def _micro_batches(subject: Subject, storages: Storages) -> list[MicroBatch]:
@@ -365,10 +361,8 @@ def _offload_recorded(storages: Storages) -> Iterator[None]:
 
 def untraced(error: BaseException) -> str:
     """The operation that raised `error`, and the innermost line of the task that called it."""
-    operation = type(error).__name__
-    function = getattr(error, "func", None) or next(iter(error.args), None)
-    if function is not None:
-        operation = str(function).strip().split("\n")[0]
+    function = getattr(error, "func", None) or next(iter(error.args), type(error).__name__)
+    operation = str(function).strip().split("\n")[0]
     where = ""
     for frame in traceback.extract_tb(error.__traceback__):
         is_library = "site-packages" in frame.filename or frame.filename.startswith("<")

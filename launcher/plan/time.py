@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 
 from gearshift.engines.catalog import Placement
@@ -88,7 +88,7 @@ def by_data_sheet(
     """
     peak = gpu.peaks.get(precision)
     if peak is None:
-        return Seconds(None, None, None, f"none: the data sheet of {gpu.name} has no {precision}")
+        return replace(UNKNOWN, basis=f"none: the data sheet of {gpu.name} has no {precision}")
     size = "1.3B" if parameters > _LARGE else "124M"
     share = SHARES[size, "host" if placement.offloads else placement.weights]
     computing = work.flops / peak / share
@@ -109,9 +109,8 @@ def by_data_sheet(
     forward = work.flops / plan.global_batch * target.ranks / 3 / peak / share
     evaluation = val_samples / target.ranks * forward
     end = plan.end_step
-    evaluations = plan.evaluations(0, end)
-    if not plan.evaluates_at(end):  # the end of a run evaluates
-        evaluations += 1
+    # The end of a run evaluates.
+    evaluations = plan.evaluations(0, end) + (not plan.evaluates_at(end))
     basis = (
         f"data sheet of {gpu.name}, {limit}{missing}; the share of the peak is that of PyTorch "
         f"with {size} parameters on an H200, of a matrix product"

@@ -281,9 +281,9 @@ def _finish(plan: RunPlan, folder: RunFolder, end: RunEnd) -> RunEnd:
 
         if not generations.is_latest(folder.path, plan.generation):
             return end  # a later generation of the job writes to it now
-    outcome = end.outcome or {"status": ""}
+    outcome = end.outcome or {}
     # Also at a signal before the first step.
-    did_nothing = end.did_nothing or (outcome["status"] == "stopped" and not outcome["steps"])
+    did_nothing = end.did_nothing or (outcome.get("status") == "stopped" and not outcome["steps"])
     if did_nothing and folder.discard():
         return end
     if folder.is_resumed and did_nothing:  # do not write to the log either

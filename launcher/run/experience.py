@@ -45,10 +45,8 @@ def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
     Raises StorageError, and SettingsError if the steps belong to more than one experience.
     """
     ledger = experiences.load(run) or Ledger()
-    earlier = []
-    for experience in ledger.experiences:
-        if experience.state != "postponed" and experience.start_step < upto:
-            earlier.append(experience)
+    kept = [each for each in ledger.experiences if each.state != "postponed"]
+    earlier = [each for each in kept if each.start_step < upto]
     if not earlier:
         return None
     first = earlier[-1].start_step
@@ -106,7 +104,7 @@ def is_left(resume: ResumeRequest) -> bool:
     Reads the disk. Raises SettingsError if the list of experiences cannot be read.
     """
     ledger = experiences.load(resume.source)
-    return ledger is not None and (ledger.unfinished is not None or resume.step is not None)
+    return bool(ledger and (ledger.unfinished or resume.step is not None))
 
 
 def load_experience(

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from gearshift.launcher.base.diagnostics import from_here, plain, program_line
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
+from gearshift.training.callbacks.base import Facts, Json
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,7 @@ FAULTS: Mapping[str, Fault] = TypeAdapter(dict[str, Fault]).validate_json(
 )
 
 
-def advice(
-    name: str, values: Mapping[str, object], commands: Mapping[str, str]
-) -> tuple[str, dict[str, object]]:
+def advice(name: str, values: Facts, commands: Mapping[str, str]) -> tuple[str, Json]:
     """The event about a symptom, by its kind and facts, with the likely cause and the fix.
 
     `values` fill what was seen; or they have the text `seen`, and `is_end` where it ends the run.
@@ -47,13 +46,8 @@ def advice(
     fault = FAULTS[name]
     symptom = str(values.get("seen") or fault.seen.format(**values))
     fix = fault.fix.format(**{**values, **commands})
-    facts: dict[str, object] = {
-        "fault": name,
-        "seen": symptom,
-        "cause": fault.cause,
-        "fix": fix,
-    }
-    if fault.hint is not None:
+    facts: Json = {"fault": name, "seen": symptom, "cause": fault.cause, "fix": fix}
+    if fault.hint:
         facts["hint"] = fault.hint
     if fault.warns:
         text = f"{symptom}: {fault.cause}; fix:  {fix}"
@@ -79,9 +73,9 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     lower = plain(float(f"{settings.optim.lr / 10:.3g}"))
     higher = plain(float(f"{settings.optim.lr * 10:.3g}"))
     longer = ""
-    if settings.train.max_steps is not None:
+    if settings.train.max_steps:
         longer = f"--max-steps {2 * settings.train.max_steps}"
-    elif settings.train.epochs is not None:
+    elif settings.train.epochs:
         longer = f"--set train.epochs={2 * settings.train.epochs:g}"
     nonfinite = f"{again} --lr {lower}"
     if settings.train.on_nonfinite == "stop":  # take more of them

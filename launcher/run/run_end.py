@@ -155,13 +155,14 @@ def explained(end: RunEnd, resolved: Resolved, folder: Path) -> RunEnd:
         return replace(end, text=end.text.replace(label, f"{label}{retry} "))
 
     name = end.fault or (faults.recognized(end.text) if end.kind == "failed" else None)
-    if name is None:
+    if not name:
         return end
     fault = faults.FAULTS[name]
     fix = fault.fix.format(**faults.commands(resolved, folder))
-    lines = [end.text, f"  {'cause':<12}  {fault.cause}", f"  {'fix':<12}  {fix}"]
-    if fault.hint is not None:
-        lines.append(f"  {'hint':<12}  {fault.hint}")
+    lines = [end.text]
+    for label, text in (("cause", fault.cause), ("fix", fix), ("hint", fault.hint)):
+        if text:
+            lines.append(f"  {label:<12}  {text}")
     return replace(end, text="\n".join(lines))
 
 

@@ -553,9 +553,7 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
     if settings.memory.return_freed:
         return_freed()
     always_group = find(resolved.settings.engine.name).always_group
-    device: str = settings.device
-    if device == "auto":
-        device = resolved.device
+    device = resolved.device if settings.device == "auto" else settings.device
     world = open_world(device, settings.engine.timeout_s, always_group, consistency_facts(resolved))
     cleanup.push(partial(_unless_failed, world, world.close))
     threads = settings.engine.threads

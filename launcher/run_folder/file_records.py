@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,23 +43,20 @@ class FileRecord:
 
 def stamp_of(path: Path) -> FileRecord | None:
     """The identity of a file; None if it does not exist or is not a file. Reads the disk."""
-    try:
+    with suppress(OSError):
         size, mtime_ns, ctime_ns, inode = identity(path)
         return FileRecord(size, mtime_ns, "", ctime_ns, inode) if path.is_file() else None
-    except OSError:
-        return None
+    return None
 
 
 def record_files(folder: Path, stamps: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
     """Records of the files in `stamps`, without those that changed meanwhile. Reads the disk."""
     records = {}
     for name, stamp in stamps.items():
-        try:
+        with suppress(OSError):
             digest = digest_of(folder / name, stamp.size)
-        except OSError:
-            continue
-        if stamp_of(folder / name) == stamp:
-            records[name] = replace(stamp, digest=digest)
+            if stamp_of(folder / name) == stamp:
+                records[name] = replace(stamp, digest=digest)
     return records
 
 

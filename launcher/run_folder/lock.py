@@ -106,11 +106,10 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
 
 def _is_locked(file: int) -> bool:
     """Lock an open file; False: another process holds the lock."""
-    with suppress(OSError):  # for example a network file system without locks
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # for example a network file system without locks
+        return not isinstance(error, BlockingIOError)
     return True
 
 

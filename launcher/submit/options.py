@@ -77,7 +77,7 @@ MODE_FLAGS = ("--mode", *(flag for flag, option in BY_FLAG.items() if option.mod
 
 def run_arguments(argv: Sequence[str], without: Collection[str] = ()) -> list[str]:
     """The options of a run in the arguments of `submit`, with their values, except `without`."""
-    of_submit = list(takewhile(lambda text: text != "--", argv))
+    of_submit = list(takewhile("--".__ne__, argv))
     arguments: list[str] = []
     for _, words, _ in split_options(_COMMAND, of_submit):
         flag = words[0].partition("=")[0]
