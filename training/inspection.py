@@ -138,21 +138,19 @@ class Preview:
 
     def samples(self, when: str, step: int) -> None:
         """Report samples with the weights of `step`: a text for the console, and predictions."""
-        if not self._is_on:
-            return
-        text = self.text()
-        predictions = self._predict(step)
+        text, predictions = self.make(step)
         if text is not None:
             self._callbacks.event("preview", {"when": when, "text": text})
         if predictions is not None:
             self._callbacks.sampled(predictions, when, step)
 
-    def text(self) -> str | None:
-        """The text of `samples` now, which reports nothing; None: there is none."""
+    def make(self, step: int) -> tuple[str | None, Predictions | None]:
+        """What `samples` reports; nothing if they are off."""
         if not self._is_on:
-            return None
+            return None, None
         with self._averaged():
-            return preview_text(self._task, self._module, self._interruption)
+            text = preview_text(self._task, self._module, self._interruption)
+        return text, self._predict(step)
 
     def predictions(self, step: int) -> None:
         if not self._is_tracked or self.shown_at == step:

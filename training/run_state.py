@@ -400,7 +400,7 @@ class TrainingRun:
         """Measure what evaluations, saves and the end of the run take. Raises Interrupted."""
         budget.needs_costs = False
         began = time.perf_counter()
-        self._preview.text()
+        self._preview.make(self.step)
         samples_s = time.perf_counter() - began
         batches = self._held_out.parts[0].batches
         with self.updater.averaged(self._engine):
