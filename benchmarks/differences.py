@@ -11,13 +11,13 @@ key and what differs first are as planted. Exits 1 if one is not.
 from __future__ import annotations
 
 import argparse
+import io
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from benchmarks.figures import command, machine, markdown, save_rows
+from gearshift.launcher.__main__ import main as launch
 from gearshift.training.checkpoint import manifest
 
-ROOT = Path(__file__).parents[1]
+sys.dont_write_bytecode = True  # two sources within a second may be of one size
 SMALL = "small:Small"
 LANGUAGE = "language:tiny"
 _STEPS = 8
@@ -314,18 +315,21 @@ class Row:
     problems: Sequence[str] = field(default_factory=list)
 
 
-def _call(folder: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command. Raises RuntimeError if its exit code is above `code`."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gearshift.launcher", *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode > code:
-        raise RuntimeError(f"{' '.join(words)}: {done.stderr[-3000:]}")
-    return done
+def _call(folder: Path, *words: str, code: int = 0) -> tuple[int, str]:
+    """Run a command in this process: its exit code, and what it prints.
+
+    Its ranks are processes of their own. Raises RuntimeError if the exit code is above `code`.
+    """
+    sys.modules.pop("small", None)  # its source may have changed
+    paths = list(sys.path)
+    printed = io.StringIO()
+    errors = io.StringIO()
+    with chdir(folder), redirect_stdout(printed), redirect_stderr(errors):
+        done = launch(list(words))
+    sys.path[:] = paths
+    if done > code:
+        raise RuntimeError(f"{' '.join(words)}: {errors.getvalue()[-3000:]}")
+    return done, printed.getvalue()
 
 
 def _train(planted: Planted, home: Path, name: str) -> None:
@@ -370,15 +374,15 @@ def measure(planted: Planted, home: Path) -> Row:
     if not (home / "a").exists():
         _train(planted, home, "a")
     _train(planted, home, "b")
-    done = _call(home, "verify", "a", "--against", "b", "--json", code=1)
-    result: dict[str, Any] = json.loads(done.stdout)
+    code, printed = _call(home, "verify", "a", "--against", "b", "--json", code=1)
+    result: dict[str, Any] = json.loads(printed)
     first = result["first_difference"]
     cause = result["cause"]
     if first is None:
-        is_right = result["identical"] and done.returncode == 0 and not planted.kind
+        is_right = result["identical"] and code == 0 and not planted.kind
         return Row(planted.name, "–", "equal, bit by bit", is_right, result["notes"])
     is_right = (
-        done.returncode == 1
+        code == 1
         and cause["kind"] == planted.kind
         and cause["key"].endswith(planted.key)
         and first["kind"] in planted.first
@@ -391,7 +395,7 @@ def measure(planted: Planted, home: Path) -> Row:
     named = cause["kind"] if key == cause["kind"] else f"{cause['kind']}: {key}"
     if result["rounding"]:
         named += ", within rounding"
-    return Row(planted.name, shown, named, is_right, [] if is_right else [done.stdout])
+    return Row(planted.name, shown, named, is_right, [] if is_right else [printed])
 
 
 def table(rows: Sequence[Row]) -> list[str]:
