@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -324,8 +325,11 @@ def _call(folder: Path, *words: str, code: int = 0) -> tuple[int, str]:
     paths = list(sys.path)
     printed = io.StringIO()
     errors = io.StringIO()
-    with chdir(folder), redirect_stdout(printed), redirect_stderr(errors):
+    before = Path.cwd()
+    os.chdir(folder)
+    with redirect_stdout(printed), redirect_stderr(errors):
         done = launch(list(words))
+    os.chdir(before)
     sys.path[:] = paths
     if done > code:
         raise RuntimeError(f"{' '.join(words)}: {errors.getvalue()[-3000:]}")
@@ -422,10 +426,11 @@ def main() -> int:
             except RuntimeError as error:
                 row = Row(planted.name, "–", "–", False, [str(error)])
             rows.append(row)
+            if options.json:
+                facts = machine(("torch",))
+                save_rows(options.json, command("differences", sys.argv[1:]), facts, rows)
             print("right" if row.is_right else "WRONG", row.planted, *row.problems, flush=True)
     print("\n".join(table(rows)))
-    if options.json:
-        save_rows(options.json, command("differences", sys.argv[1:]), machine(("torch",)), rows)
     return 0 if all(row.is_right for row in rows) else 1
 
 
