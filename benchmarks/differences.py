@@ -357,12 +357,12 @@ def _train(planted: Planted, home: Path, name: str) -> None:
         (home / file).write_text(text)
     data = "values.json" if planted.model == SMALL else "requests.jsonl"
     words = ["--model", planted.model, "--max-steps", str(_STEPS), "--out", name]
-    words += ["--data", (is_second and planted.data) or data, *planted.both]
+    words += ["--data", (is_second and planted.data) or data]
+    typed = [*planted.both, *(planted.options if is_second else planted.base)]
     for setting in _SETTINGS:
-        key = setting.partition("=")[0]
-        if not any(f"{key}=" in word for word in (*planted.both, *planted.options)):
+        if setting.partition("=")[0] not in {word.partition("=")[0] for word in typed}:
             words += _set(setting)
-    words += planted.options if is_second else planted.base
+    words += typed
     if is_second and planted.resumes_at is not None:
         words += _set(f"stop.after={planted.resumes_at}")
     _call(home, *words)
