@@ -11,13 +11,14 @@ key and what differs first are as planted. Exits 1 if one is not.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from benchmarks.figures import command, machine, markdown, save_rows
+from gearshift.launcher.__main__ import main as launch
 from gearshift.training.checkpoint import manifest
 
-ROOT = Path(__file__).parents[1]
+sys.dont_write_bytecode = True  # two sources within a second may be of one size
 SMALL = "small:Small"
 LANGUAGE = "language:tiny"
 _STEPS = 8
@@ -314,18 +316,24 @@ class Row:
     problems: Sequence[str] = field(default_factory=list)
 
 
-def _call(folder: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command. Raises RuntimeError if its exit code is above `code`."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gearshift.launcher", *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode > code:
-        raise RuntimeError(f"{' '.join(words)}: {done.stderr[-3000:]}")
-    return done
+def _call(folder: Path, *words: str, code: int = 0) -> tuple[int, str]:
+    """Run a command in this process: its exit code, and what it prints.
+
+    Its ranks are processes of their own. Raises RuntimeError if the exit code is above `code`.
+    """
+    sys.modules.pop("small", None)  # its source may have changed
+    paths = list(sys.path)
+    printed = io.StringIO()
+    errors = io.StringIO()
+    before = Path.cwd()
+    os.chdir(folder)
+    with redirect_stdout(printed), redirect_stderr(errors):
+        done = launch(list(words))
+    os.chdir(before)
+    sys.path[:] = paths
+    if done > code:
+        raise RuntimeError(f"{' '.join(words)}: {errors.getvalue()[-3000:]}")
+    return done, printed.getvalue()
 
 
 def _train(planted: Planted, home: Path, name: str) -> None:
@@ -349,12 +357,12 @@ def _train(planted: Planted, home: Path, name: str) -> None:
         (home / file).write_text(text)
     data = "values.json" if planted.model == SMALL else "requests.jsonl"
     words = ["--model", planted.model, "--max-steps", str(_STEPS), "--out", name]
-    words += ["--data", (is_second and planted.data) or data, *planted.both]
+    words += ["--data", (is_second and planted.data) or data]
+    typed = [*planted.both, *(planted.options if is_second else planted.base)]
     for setting in _SETTINGS:
-        key = setting.partition("=")[0]
-        if not any(f"{key}=" in word for word in (*planted.both, *planted.options)):
+        if setting.partition("=")[0] not in {word.partition("=")[0] for word in typed}:
             words += _set(setting)
-    words += planted.options if is_second else planted.base
+    words += typed
     if is_second and planted.resumes_at is not None:
         words += _set(f"stop.after={planted.resumes_at}")
     _call(home, *words)
@@ -370,15 +378,15 @@ def measure(planted: Planted, home: Path) -> Row:
     if not (home / "a").exists():
         _train(planted, home, "a")
     _train(planted, home, "b")
-    done = _call(home, "verify", "a", "--against", "b", "--json", code=1)
-    result: dict[str, Any] = json.loads(done.stdout)
+    code, printed = _call(home, "verify", "a", "--against", "b", "--json", code=1)
+    result: dict[str, Any] = json.loads(printed)
     first = result["first_difference"]
     cause = result["cause"]
     if first is None:
-        is_right = result["identical"] and done.returncode == 0 and not planted.kind
+        is_right = result["identical"] and code == 0 and not planted.kind
         return Row(planted.name, "–", "equal, bit by bit", is_right, result["notes"])
     is_right = (
-        done.returncode == 1
+        code == 1
         and cause["kind"] == planted.kind
         and cause["key"].endswith(planted.key)
         and first["kind"] in planted.first
@@ -391,7 +399,7 @@ def measure(planted: Planted, home: Path) -> Row:
     named = cause["kind"] if key == cause["kind"] else f"{cause['kind']}: {key}"
     if result["rounding"]:
         named += ", within rounding"
-    return Row(planted.name, shown, named, is_right, [] if is_right else [done.stdout])
+    return Row(planted.name, shown, named, is_right, [] if is_right else [printed])
 
 
 def table(rows: Sequence[Row]) -> list[str]:
@@ -418,10 +426,11 @@ def main() -> int:
             except RuntimeError as error:
                 row = Row(planted.name, "–", "–", False, [str(error)])
             rows.append(row)
+            if options.json:
+                facts = machine(("torch",))
+                save_rows(options.json, command("differences", sys.argv[1:]), facts, rows)
             print("right" if row.is_right else "WRONG", row.planted, *row.problems, flush=True)
     print("\n".join(table(rows)))
-    if options.json:
-        save_rows(options.json, command("differences", sys.argv[1:]), machine(("torch",)), rows)
     return 0 if all(row.is_right for row in rows) else 1
 
 

@@ -78,6 +78,13 @@ def on_gpu(table_of: Callable[[list[Part]], list[str]]) -> list[str]:
     return _measured(lambda: table_of(rows), ("gpu",))
 
 
+def planted_causes() -> list[str]:
+    """What `verify --against` names, if the benchmark was run."""
+    if not _path("differences").exists():
+        return ["not measured"]
+    return _measured(partial(whole, differences), ("differences",))
+
+
 def whole(module: Any) -> list[str]:
     """The table of a benchmark, as it prints it."""
     return list(module.table(_rows(module)))
@@ -116,11 +123,11 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "ways to fine tune": (lambda: fits.ways(_rows(fits)), ("fits",)),
     "readers": (slowest_readers, ("data",)),
     "lora": (partial(whole, lora), ("lora",)),
-    "planted causes": (partial(whole, differences), ("differences",)),
 }
 """Each table, and the files that it shows, by the name in the page."""
 TABLES: dict[str, Callable[[], list[str]]] = {
     **{name: partial(_measured, rows, files) for name, (rows, files) in _FILES.items()},
+    "planted causes": planted_causes,
     "commands to fine tune": lambda: fits.ways_commands(_rows(fits)),
     "largest models in short": lambda: fits.table(_rows(fits), *IN_SHORT),
     **{f"gpu {table_of.__name__}": partial(on_gpu, table_of) for table_of in gpu.TABLES},

@@ -199,7 +199,8 @@ def _record(kind: str, key: str, values: Sequence[Any], sides: Sequence[Side]) -
         f"{plain(value)} in {side.folder} ({origin or kind})"
         for value, side, origin in zip(values, sides, origins, strict=True)
     ]
-    return Cause(kind, key, f"{key} is {' and '.join(texts)}", *values, origins)
+    a, b = values
+    return Cause(kind, key, f"{key} is {' and '.join(texts)}", a, b, origins)
 
 
 @dataclass(frozen=True)
@@ -228,8 +229,9 @@ class _Search:
         from gearshift.training.checkpoint import compare
 
         same_split = _SPLIT.isdisjoint(record.key for record in self.differing)
-        traces = [side.trace for side in self.sides]
-        first = trace.first_difference(*traces, self.start, same_split=same_split)
+        first = trace.first_difference(
+            self.sides[0].trace, self.sides[1].trace, self.start, same_split=same_split
+        )
         if first is None and same_split:
             return self._lost(folders)
         # Within its bound, another order of sums explains a difference.
