@@ -41,7 +41,7 @@ from gearshift.training.checkpoint import retention, tensor_file
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
 from gearshift.training.data.loader import Batches, EvaluationBatches, order_of
-from gearshift.training.data.samples import Samples, fingerprint
+from gearshift.training.data.samples import DataOrder, Samples, fingerprint
 from gearshift.training.data.workers import DataWatchdog
 from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart
 from gearshift.training.inspection import Architecture, architecture
@@ -220,35 +220,15 @@ def _train(rank: Rank) -> Outcome:
     if not job.number and isinstance(task, HasFrozenEncoder) and _caches_features(rank, task):
         rank.samples = Samples(task, task.data("train"), settings.train.seed)
     samples = rank.samples
-    batching = job.resolved.batching
+    global_batch = job.resolved.batching.global_batch
     budget_s = None
     if settings.train.time is not None and not job.experience:
         from gearshift.launcher.run import time_limit  # for runs with a budget of time
 
         budget_s, resumed = time_limit.budget(job, settings.train.time, rank.storage.path, resumed)
     replayed = [Fit(*fit) for fit in job.resume.fits] if job.resume else []
-    order = order_of(samples.split, batching.global_batch, settings.train.seed)
-    train_plan = solve(
-        settings,
-        samples=order.length,
-        global_batch=order.global_batch,
-        micro_batch=batching.micro_batch,
-        world_size=world.size,
-        units=task.units,
-        flops_per_sample=task.flops_per_sample(rank.model),
-        first_step=resumed.step if resumed else 0,
-        starts=resumed.starts if resumed else None,
-        until=job.resume.until if job.resume else None,
-        experience=job.number,
-        time_s=budget_s,
-    )
-    if world.size > 1 and settings.engine.shares != "equal":
-        from gearshift.training.shares import with_shares
-
-        measured = resumed.fact("shares", ()) if resumed else ()
-        if job.resume and train_plan.until is not None:
-            measured = job.resume.shares
-        train_plan = with_shares(train_plan, settings.engine.shares, measured)
+    order = order_of(samples.split, global_batch, settings.train.seed)
+    train_plan = _train_plan(rank, order, resumed, budget_s)
     held_out = _held_out(rank)
     info = callbacks.run_info(
         job,
@@ -302,6 +282,41 @@ def _train(rank: Rank) -> Outcome:
         if world.rank == 0 and not job.resume:
             run_folder.forget_training(rank.storage.path)
         raise
+
+
+def _train_plan(
+    rank: Rank,
+    order: DataOrder,
+    resumed: ResumePoint | None,
+    budget_s: float | None,
+) -> TrainPlan:
+    """The solved numbers of the run, with the shares of its ranks."""
+    job = rank.job
+    settings = rank.settings
+    world = rank.world
+    task = rank.tasks[0]
+    train_plan = solve(
+        settings,
+        samples=order.length,
+        global_batch=order.global_batch,
+        micro_batch=job.resolved.batching.micro_batch,
+        world_size=world.size,
+        units=task.units,
+        flops_per_sample=task.flops_per_sample(rank.model),
+        first_step=resumed.step if resumed else 0,
+        starts=resumed.starts if resumed else None,
+        until=job.resume.until if job.resume else None,
+        experience=job.number,
+        time_s=budget_s,
+    )
+    if world.size > 1 and settings.engine.shares != "equal":
+        from gearshift.training.shares import with_shares
+
+        measured = resumed.fact("shares", ()) if resumed else ()
+        if job.resume and train_plan.until is not None:
+            measured = job.resume.shares
+        train_plan = with_shares(train_plan, settings.engine.shares, measured)
+    return train_plan
 
 
 def _facts(

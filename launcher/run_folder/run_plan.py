@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gearshift.launcher.base.diagnostics import Diagnostic
@@ -29,9 +29,9 @@ class ResumeRequest:
     """Settings that differ from those of the checkpoint, one line each."""
     until: int | None = None
     """The last step of a replay; None: no replay."""
-    shares: Sequence[ShareChange] = ()
+    shares: Sequence[ShareChange] = field(default_factory=list)
     """Of a replay: the shares of the ranks that were measured."""
-    fits: Sequence[Sequence[int]] = ()
+    fits: Sequence[Sequence[int]] = field(default_factory=list)
     """Of a replay, the steps at which the run was fitted to its budget of time, and its lengths."""
 
 

@@ -32,7 +32,7 @@ def by_hand(task, steps, global_batch=8):
     losses = []
     for step in range(steps):
         epoch, indices = order.batch(step)
-        batch, units, _ = samples[epoch, indices.tolist()]
+        batch, units, *_ = samples[epoch, indices.tolist()]
         sums = task.loss(model, batch).sum
         if isinstance(sums, torch.Tensor):
             sums, units = {"": sums}, {"": units}
