@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -43,6 +43,8 @@ from gearshift.training.storage import atomic_write
 NEXT = "next"
 """Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
 _PART = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
+_MOST_COMMON = 8
+"""Times the largest world, up to which a batch that every number of nodes divides is proposed."""
 _MARK = re.compile("%[0-9]*[A-Za-z%]")
 
 
@@ -395,6 +397,13 @@ def _prepare(
     if requested.gpus:
         node = replace(node, gpus=requested.gpus, device="cuda")
     source: Literal["torchrun", "srun"] = "torchrun" if requested.is_torchrun else "srun"
+
+    def prepare_in(size: int) -> RunPlan:
+        rank_0 = None
+        if size > 1 or requested.is_torchrun:
+            rank_0 = RankEnvironment(0, size, 0, ranks, 0, "", 0, source)
+        return prepare_run_at(args, out, node, rank_0)
+
     errors = list(diagnostics)
     plan: RunPlan | None = None
     unsplit: dict[int, Diagnostic] = {}
@@ -403,11 +412,8 @@ def _prepare(
     stride = math.ceil(len(sizes) / 16)
     samples = [*sizes[:-1:stride], sizes[-1]]
     for size in samples:
-        rank_0 = None
-        if size > 1 or requested.is_torchrun:
-            rank_0 = RankEnvironment(0, size, 0, ranks, 0, "", 0, source)
         try:
-            plan = prepare_run_at(args, out, node, rank_0)
+            plan = prepare_in(size)
         except SettingsError as invalid:
             for diagnostic in invalid.diagnostics:
                 # A batch that one world cannot split may fit another.
@@ -416,15 +422,8 @@ def _prepare(
                 else:
                     errors.append(diagnostic)
     if unsplit:
-        # A batch for one size would be wrong for another: the fix chooses a number of nodes.
-        last = max(unsplit)
-        error = unsplit[last]
-        fitting = [size for size in samples if size not in unsplit]
-        if fitting:
-            error = replace(error, fix=f"--nodes {fitting[-1] // ranks}")
-        elif error.fix:
-            error = replace(error, fix=f"--nodes {last // ranks} {error.fix}")
-        errors.append(error)
+        common = math.lcm(*sizes)
+        errors.append(_unsplit(unsplit, samples, common, ranks, prepare_in))
 
     if plan:
         values = plan.resolved.values
@@ -446,6 +445,38 @@ def _prepare(
     if errors or not plan:
         raise SettingsError(distinct(errors))
     return plan
+
+
+def _unsplit(
+    unsplit: Mapping[int, Diagnostic],
+    sizes: Sequence[int],
+    common: int,
+    ranks: int,
+    prepare_in: Callable[[int], object],
+) -> Diagnostic:
+    """The error of a global batch that fits some of the `sizes` of a world only.
+
+    A fix for one size would be wrong for another: it fits their `common` multiple, or it chooses a
+    number of nodes, each with `ranks`.
+    """
+    last = max(unsplit)
+    error = unsplit[last]
+    fitting = [size for size in sizes if size not in unsplit]
+    if not fitting and len(distinct(unsplit.values())) == 1:
+        return error  # of numbers that do not fit together in any world
+    if common > _MOST_COMMON * sizes[-1]:
+        if fitting:
+            return replace(error, fix=f"--nodes {fitting[-1] // ranks}")
+        return replace(error, fix=f"--nodes {last // ranks} {error.fix}")
+    try:
+        prepare_in(common)
+    except SettingsError as raised:
+        for of_common in raised.diagnostics:
+            if of_common.key in BATCH_SETTINGS:
+                text = f"among {common} processes"
+                of_all = f"among {sizes[0]} to {sizes[-1]} processes"
+                return replace(of_common, message=of_common.message.replace(text, of_all))
+    return error
 
 
 def submit_all(submission: Submission, requested: Allocation) -> list[str]:
