@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import sys
 from functools import partial
@@ -168,6 +169,32 @@ def run_info(
         },
         predicted_memory_bytes=chosen.predicted_memory_bytes if chosen else None,
     )
+
+
+def surroundings(environment: Facts, task: Task) -> dict[str, dict[str, Any]]:
+    """By kind: packages and machine as in the `environment` of a run, threads, the task's sources.
+
+    Imports nothing; reads the sources.
+    """
+    machine = {**environment, "instructions": torch.backends.cpu.get_cpu_capability()}
+    del machine["memory_bytes"]
+    packages = {**machine.pop("libraries")}
+    sources = {}
+    home = vars(sys.modules[type(task).__module__])
+    folder = Path(home.get("__file__") or "").parent  # a notebook has none
+    for name, module in list(sys.modules.items()):
+        if module is None:  # its import is blocked
+            continue
+        # Not getattr: a lazy module would import others.
+        version = vars(module).get("__version__")
+        path = Path(vars(module).get("__file__") or "")
+        if isinstance(version, str) and "." not in name:
+            packages[name] = version
+        # Not those of an environment in that folder.
+        if path.is_relative_to(folder) and "site-packages" not in path.parts and path.is_file():
+            sources[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    threads = {"threads": torch.get_num_threads()}
+    return {"package": packages, "machine": machine, "threads": threads, "source": sources}
 
 
 def _health(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: Emit) -> Health:

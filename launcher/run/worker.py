@@ -30,7 +30,6 @@ from gearshift.launcher.config.check import TrackedSettings
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.config.schema import Settings, task_class
 from gearshift.launcher.run import callbacks, run_end
-from gearshift.launcher.run.surroundings import FACT, surroundings
 from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
@@ -260,7 +259,7 @@ def _train(rank: Rank) -> Outcome:
         listeners,
         held_out,
         writer,
-        rank.facts | {FACT: surroundings(info.environment, task)},
+        rank.facts | {run_folder.SURROUNDINGS: callbacks.surroundings(info.environment, task)},
         resumed,
         rank.peaks,
         rank.test,

@@ -53,6 +53,8 @@ BEFORE = "before"
 AFTER = "after"
 """In the folder of samples: the names of the files, and facts of the event "preview"."""
 CHECKPOINTS = "checkpoints"
+SURROUNDINGS = "surroundings"
+"""A fact of each checkpoint: packages, machine, threads and sources."""
 LINKS = ("best", "last")
 PROFILE = "profile/summary.json"
 REPORT = "report.html"

@@ -17,6 +17,7 @@ from gearshift.launcher.config.render import ORIGINS
 from gearshift.launcher.run import affinity, experience
 from gearshift.launcher.run_folder import lock
 from gearshift.launcher.run_folder.reader import RunReader
+from gearshift.launcher.run_folder.run_folder import SURROUNDINGS
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.launcher.saved_runs import saved_model, verify
 from gearshift.launcher.saved_runs.rerun import rerun, resolved_as
@@ -82,13 +83,11 @@ class Side:
 
     def records(self, step: int) -> dict[tuple[str, str], Any]:
         """By kind and key, what the checkpoint at `step` tells of how it was trained."""
-        from gearshift.launcher.run.surroundings import FACT
-
         facts = self.at(step).facts
         data = facts["data"]
         kinds = {"setting": facts["settings"], "data": {**(data["files"] or {}), **data}}
         records = {}
-        for kind, entries in {**kinds, **facts.get(FACT, {})}.items():
+        for kind, entries in {**kinds, **facts.get(SURROUNDINGS, {})}.items():
             for key, value in entries.items():
                 if not f"{kind} {key}".startswith(tuple(_TABLE["inert"])):
                     records["seed" if key.endswith("seed") else kind, key] = value

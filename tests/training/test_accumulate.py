@@ -78,7 +78,7 @@ def test_uneven_ranks_give_loss_and_weights_of_one_big_batch(
 @pytest.mark.parametrize("micro_batch", [1, 4])
 def test_what_is_computed_is_counted_beside_the_units_of_the_loss(two_ranks, micro_batch):
     samples = Samples(TwoTermsTask(), TinySplit(24), 0)
-    batch, units, computed = samples[0, list(range(len(samples)))]
+    batch, units, computed, _ = samples[0, list(range(len(samples)))]
     units = units["square"]
     assert batch["mask"].numel() == computed > units
     for found in two_ranks.run(
