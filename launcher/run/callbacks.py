@@ -171,7 +171,7 @@ def run_info(
     )
 
 
-def surroundings(environment: Facts, task: Task) -> dict[str, dict[str, Any]]:
+def surroundings(environment: Facts, task: Task) -> Facts:
     """By kind: packages and machine as in the `environment` of a run, threads, the task's sources.
 
     Imports nothing; reads the sources.
