@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from gearshift.launcher.base import disk
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, invalid
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.compare import study as studies
 from gearshift.launcher.compare.study import Study
@@ -234,7 +234,14 @@ def _options(command_line: CommandLine, errors: list[Diagnostic]) -> Json:
         try:
             values[flag] = parse(text)
         except ValueError:
-            errors.append(invalid(flag, text, allowed))
+            errors.append(
+                Diagnostic(
+                    f"{flag} '{text}' is invalid",
+                    value=text,
+                    where=f"the command line: {flag} {text}",
+                    allowed=allowed,
+                )
+            )
     for flags in _EXCLUSIVE:
         both = [flag for flag in flags if flag in command_line.values]
         if len(both) > 1:
