@@ -110,7 +110,8 @@ def _score(
         values, ranks = np.unique(guessed, return_inverse=True)
         cells = ranks.ravel() + len(values) * (true > 0)
         counts = np.bincount(cells, minlength=2 * len(values))
-        return "val_exists_auroc", auroc(*torch.from_numpy(counts).view(2, -1))
+        without, having = torch.from_numpy(counts).view(2, -1)
+        return "val_exists_auroc", auroc(without, having)
     return MEANS[term], float(np.abs(guessed[:, 0] - true).mean())
 
 

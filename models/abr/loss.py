@@ -16,7 +16,10 @@ from gearshift.models.base import Batch
 TERMS = ("signal", "exists", "latency", "amplitude", "class", "threshold")
 
 
-def labels(batch: Batch, term: str) -> tuple[Tensor, Tensor]:
+def labels(
+    batch: Batch,
+    term: str,
+) -> tuple[Tensor, Tensor]:
     """The true values of a term, and which of them are known; unknown ones are 0 and finite."""
     if term == "signal":
         return batch["signal"], torch.ones(len(batch["signal"]), dtype=torch.bool)
@@ -25,7 +28,10 @@ def labels(batch: Batch, term: str) -> tuple[Tensor, Tensor]:
     return batch[term], batch[f"{term}_mask"]
 
 
-def units(batch: Batch, terms: Collection[str]) -> dict[str, int]:
+def units(
+    batch: Batch,
+    terms: Collection[str],
+) -> dict[str, int]:
     """The number of known labels of `batch` for each term; signal counts samples."""
     return {term: int(labels(batch, term)[1].sum()) for term in terms}
 
@@ -44,7 +50,11 @@ class TermSums:
     smoothing: float
     class_weight: tuple[float, ...]
 
-    def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        outputs: Mapping[str, Tensor],
+        batch: Batch,
+    ) -> dict[str, Tensor]:
         """The sum of each term among the model's `outputs`; scalars, float32."""
         return {term: self._sum(term, output.float(), batch) for term, output in outputs.items()}
 
@@ -79,7 +89,10 @@ class TermSums:
 
 
 @lru_cache
-def _on(device: torch.device, values: tuple[float, ...]) -> Tensor:
+def _on(
+    device: torch.device,
+    values: tuple[float, ...],
+) -> Tensor:
     """`values` on `device`, copied once: the host would wait for each copy."""
     return torch.tensor(values, device=device)
 

@@ -66,7 +66,10 @@ class TrainedOnResponses:
     window_ms: float
 
 
-def estimates(task: Any, outputs: Mapping[str, torch.Tensor]) -> Estimates:
+def estimates(
+    task: Any,
+    outputs: Mapping[str, torch.Tensor],
+) -> Estimates:
     """What the `outputs` of a model say.
 
     The predicted signal in µV, and existence as a probability; latency and amplitude are NaN where
@@ -91,7 +94,10 @@ def estimates(task: Any, outputs: Mapping[str, torch.Tensor]) -> Estimates:
     return values
 
 
-def build_predictions(task: Any, model: Module) -> Predictions:
+def build_predictions(
+    task: Any,
+    model: Module,
+) -> Predictions:
     """Predictions for a few validation responses; collective."""
     split = task.data("val")
     numbers = split.numbers[spread_positions(len(split), SHOWN)]
@@ -137,14 +143,20 @@ def _cell(
     return value if isinstance(value, str) or isfinite(value) else None
 
 
-def _level(responses: Responses, response: int) -> str:
+def _level(
+    responses: Responses,
+    response: int,
+) -> str:
     level = responses.static[response, 1]
     if np.isfinite(level):
         return f"{level:g} dB"
     return ""
 
 
-def level_series(responses: Responses, index: Numbers) -> list[Picture]:
+def level_series(
+    responses: Responses,
+    index: Numbers,
+) -> list[Picture]:
     """Of the responses `index`, those of the patient with the most, and of one of another class."""
     pictures: dict[int, Picture] = {}
     for patient, _ in Counter(responses.patient[index].tolist()).most_common():
@@ -171,7 +183,15 @@ def _draw_levels(
     levels = np.nan_to_num(responses.static[index, 1], nan=-np.inf)
     rows = []
     for n in np.argsort(-levels, kind="stable")[:MAX_TRACES]:
-        rows.append(_trace(responses, index[n], responses.signal[index[n]], predicted, n))
+        rows.append(
+            _trace(
+                responses,
+                index[n],
+                responses.signal[index[n]],
+                predicted,
+                n,
+            )
+        )
     return _draw(rows, responses.origin.window_ms)
 
 
@@ -193,7 +213,10 @@ def _trace(
     return TraceRow(_level(responses, response), traces, marks)
 
 
-def _draw(rows: Sequence[TraceRow], window_ms: float) -> bytes:
+def _draw(
+    rows: Sequence[TraceRow],
+    window_ms: float,
+) -> bytes:
     """The PNG of responses on one scale."""
     values: list[NDArray] = []
     for row in rows:

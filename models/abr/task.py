@@ -182,10 +182,18 @@ class AbrTask(FamilyTask):
         """By term, the known labels of `batch`, where signal counts samples."""
         return units(batch, self.terms)
 
-    def set_progress(self, epoch: float, epochs: float) -> None:
+    def set_progress(
+        self,
+        epoch: float,
+        epochs: float,
+    ) -> None:
         self._factors = self.curriculum.factors(TERMS, epoch, epochs)
 
-    def loss(self, model: Module, batch: Batch) -> Loss:
+    def loss(
+        self,
+        model: Module,
+        batch: Batch,
+    ) -> Loss:
         """By term, the sum over its units times its weight and its curriculum factor."""
         outputs = model(batch["signal"], batch["static"])
         weighted = {}
@@ -199,7 +207,11 @@ class AbrTask(FamilyTask):
             partial(metric.scores, self.weights),
         )
 
-    def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
+    def baselines(
+        self,
+        train: Iterable[Batch],
+        held_out: Iterable[Batch],
+    ) -> list[Baseline]:
         """The mean, and small forests on the facts and on the points; none without labels."""
         # Here: a run needs it once, at its end.
         from gearshift.models.abr.baselines import baselines
@@ -219,7 +231,11 @@ class AbrTask(FamilyTask):
     def predictions(self, model: Module) -> Predictions:
         return showing.build_predictions(self, model)
 
-    def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
+    def predict(
+        self,
+        model: Module,
+        path: Path,
+    ) -> Iterator[Prediction]:
         """See showing.predict. All responses are read first. Raises DataError."""
         with input_errors():
             records = read_responses(

@@ -11,16 +11,27 @@ _TANGENT = 13573
 """Of 22.5 degrees, times 2**_SHIFT."""
 
 
-def squares(picture: ndarray, side: int) -> ndarray:
+def squares(
+    picture: ndarray,
+    side: int,
+) -> ndarray:
     """`picture` [height, width] in squares of `side`² pixels, without a remainder.
 
     Its axes are [row, y, column, x], with y and x within a square.
     """
     rows, columns = np.array(picture.shape) // side
-    return picture[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    return picture[: rows * side, : columns * side].reshape(
+        rows,
+        side,
+        columns,
+        side,
+    )
 
 
-def shrunk(frame: ndarray, factor: int) -> ndarray:
+def shrunk(
+    frame: ndarray,
+    factor: int,
+) -> ndarray:
     """The means of `factor`² pixels of `frame` uint8 [height, width], without a remainder: uint8.
 
     A half is rounded up for a factor of 2, otherwise to the even number, as `cv2.resize` does.
@@ -57,7 +68,10 @@ def canny(
     return is_edge[parts]
 
 
-def dilated(mask: ndarray, size: int) -> ndarray:
+def dilated(
+    mask: ndarray,
+    size: int,
+) -> ndarray:
     """`mask` bool [height, width], each true pixel as a square of `size` pixels: 0 or 1, uint8."""
     return ndimage.maximum_filter(mask.view(np.uint8), size, mode="constant")
 

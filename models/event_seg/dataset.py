@@ -29,7 +29,10 @@ from gearshift.models.event_seg.readers.files import open_recording
 from gearshift.models.event_seg.readers.recording import EventRecording, Sides, shape
 
 
-def read(settings: Data, sensor: Sides) -> tuple[list[EventRecording], dict[str, Any]]:
+def read(
+    settings: Data,
+    sensor: Sides,
+) -> tuple[list[EventRecording], dict[str, Any]]:
     """The chosen recordings at `data.path`, and facts of the others; `sensor`: of built-in ones.
 
     Raises DataError.

@@ -54,7 +54,10 @@ class _TransposedConvolution(nn.ConvTranspose2d):
         )
 
 
-def _up(ins: int, outs: int) -> nn.ConvTranspose2d:
+def _up(
+    ins: int,
+    outs: int,
+) -> nn.ConvTranspose2d:
     return _TransposedConvolution(ins, outs, 4, stride=2, padding=1)
 
 
@@ -144,7 +147,10 @@ class SegmentationNetwork(HasFrozenParts):
         return loss
 
 
-def _draw_weights(model: nn.Module, head: nn.Module) -> None:
+def _draw_weights(
+    model: nn.Module,
+    head: nn.Module,
+) -> None:
     """Draw the weights of all convolutions, then store them by channel; `head` has no ReLU."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:

@@ -138,13 +138,21 @@ class EventSegTask(FamilyTask):
 
     collate = staticmethod(windows.collate)
 
-    def loss(self, model: Module, batch: Batch) -> Loss:
+    def loss(
+        self,
+        model: Module,
+        batch: Batch,
+    ) -> Loss:
         return Loss(model(batch["events"], batch["mask"]), {})
 
     def metric(self) -> Sums:
         return Sums(metric.measure, metric.scores)
 
-    def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> Sequence[Baseline]:
+    def baselines(
+        self,
+        train: Iterable[Batch],
+        held_out: Iterable[Batch],
+    ) -> Sequence[Baseline]:
         from gearshift.models.event_seg.baselines import threshold_on_events
 
         return [threshold_on_events(train, held_out)]
@@ -163,7 +171,11 @@ class EventSegTask(FamilyTask):
         """Predictions for a few validation windows. Collective."""
         return showing.build_predictions(model, self.data("val"), self.context.device)
 
-    def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
+    def predict(
+        self,
+        model: Module,
+        path: Path,
+    ) -> Iterator[Prediction]:
         return showing.predict(self, model, path)
 
     def part(self, model: Any) -> Module:

@@ -72,7 +72,10 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="iso-8859-1")  # its ends of lines are \r, \n or both
 
 
-def _field(pattern: str, text: str) -> str:
+def _field(
+    pattern: str,
+    text: str,
+) -> str:
     """The first group of `pattern` in `text`; empty where it does not match."""
     return next(iter(re.findall(pattern, text)), "")
 
@@ -143,5 +146,8 @@ def _labels(
     return labels
 
 
-def _error(path: Path, problem: str) -> DataError:
+def _error(
+    path: Path,
+    problem: str,
+) -> DataError:
     return DataError(problem, where=str(path))

@@ -90,7 +90,10 @@ def read(
         reading.bad_records.add(error.where or name, error.message, error.fix or error.hint)
 
 
-def _rate(onsets: Values, every: Values) -> float:
+def _rate(
+    onsets: Values,
+    every: Values,
+) -> float:
     """The stimuli per second at `onsets`, of which `every` has those of all kinds.
 
     To the next stimulus, of any kind: in a train the names of events may alternate.
@@ -127,7 +130,10 @@ def _averages(
     reading.left_out["leftover_sweeps"] += sweeps
 
 
-def _channel(recording: Recording, setting: str | None) -> int:
+def _channel(
+    recording: Recording,
+    setting: str | None,
+) -> int:
     """The index of the channel `setting`, or of the first one of EEG.
 
     Raises DataError, also if the recording is too slow.
@@ -149,7 +155,10 @@ def _channel(recording: Recording, setting: str | None) -> int:
     raise DataError(message, where=str(recording.path), allowed=allowed, fix=fix)
 
 
-def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, Values]:
+def _stimuli(
+    recording: Recording,
+    reading: ResponseReading,
+) -> dict[str, Values]:
     """The onsets of each stimulus, in seconds by the clock, sorted.
 
     Those of the table of BIDS beside the recording come first; then its annotations and events.

@@ -141,7 +141,10 @@ def _times(
         return t, pictures.shape[1:]
 
 
-def read_frames(path: Path, has_times: bool) -> tuple[ndarray, Sides | None]:
+def read_frames(
+    path: Path,
+    has_times: bool,
+) -> tuple[ndarray, Sides | None]:
     """The times of the frames of an MVSEC file, and height and width, None without frames.
 
     Unless `has_times`, times are not read. Raises DataError.

@@ -34,14 +34,20 @@ Sides = tuple[int, int]
 """Height and width in pixels."""
 
 
-def edges(frame: ndarray, factor: int) -> ndarray:
+def edges(
+    frame: ndarray,
+    factor: int,
+) -> ndarray:
     """Edges of `frame` uint8 [height, width], after averaging `factor`² pixels: 0 or 1, uint8."""
     if factor > 1:
         frame = shrunk(frame, factor)
     return dilated(canny(frame, LOW, HIGH), DILATION)
 
 
-def downsample_mask(mask: ndarray, factor: int) -> ndarray:
+def downsample_mask(
+    mask: ndarray,
+    factor: int,
+) -> ndarray:
     """`mask` of 0, 1 and 255 with `factor`² pixels merged into one.
 
     The result is foreground if any pixel is, otherwise ignored if any pixel is.
@@ -67,7 +73,12 @@ class Events:
         return len(self.t)
 
     def __getitem__(self, chosen: slice | ndarray) -> Events:
-        return Events(*(column[chosen] for column in vars(self).values()))
+        return Events(
+            self.t[chosen],
+            self.x[chosen],
+            self.y[chosen],
+            self.p[chosen],
+        )
 
     def downsampled(
         self,
