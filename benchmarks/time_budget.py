@@ -186,7 +186,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 def cases() -> Iterator[tuple[str, str, str]]:
     """Family, schedule and machine of each run."""
-    turns = []
+    turns: list[tuple[str, str, str]] = []
     for shift in range(len(SCHEDULES)):
         schedules = [*SCHEDULES[shift:], *SCHEDULES[:shift]]
         for how in (CALM, BUSY):
