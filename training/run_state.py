@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gearshift.training.accumulate import TOKENS, total_units
@@ -40,14 +38,12 @@ from gearshift.training.checkpoint.writer import CheckpointController
 from gearshift.training.evaluation.evaluate import (
     beside_baseline,
     check_measures,
-    estimate_s,
     measure,
     measure_baselines,
     ranked_baselines,
 )
 from gearshift.training.evaluation.evaluator import Evaluator
 from gearshift.training.inspection import Preview, shapes, untrained
-from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.optim.updater import Updater
 from gearshift.training.resources.memory import synchronize
 from gearshift.training.step_metrics import (
@@ -60,8 +56,7 @@ from gearshift.training.step_metrics import (
     timing,
 )
 from gearshift.training.throttle import Throttle
-from gearshift.training.time_budget import TimeBudget, too_short
-from gearshift.training.train_plan import Fit, fitted
+from gearshift.training.train_plan import Fit
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -80,6 +75,7 @@ if TYPE_CHECKING:
     from gearshift.training.settings import TrainingSettings
     from gearshift.training.shares import Balance
     from gearshift.training.stragglers import Stragglers
+    from gearshift.training.time_budget import TimeBudget
     from gearshift.training.train_plan import TrainPlan
 
 # Flags of the loop, above those of Action
@@ -155,6 +151,8 @@ class TrainingRun:
         self._budget: TimeBudget | None = None
         self._methods: Any = None  # Baselines that were measured early
         if train_plan.time_s is not None and train_plan.until is None:
+            from gearshift.training.time_budget import TimeBudget  # for runs with such a budget
+
             self._budget = TimeBudget(train_plan.time_s, train_plan, settings)
         self._straggler_ratio = settings.log.stragglers
         self._stragglers: Stragglers | None = None
@@ -374,7 +372,16 @@ class TrainingRun:
     def _fit(self, budget: TimeBudget, world: World) -> None:
         if budget.needs_costs:
             with self._interruptible(), self.timer.paused(EVALUATION):
-                self._measure_costs(budget)
+                began = time.perf_counter()
+                self._preview.make(self.step)
+                samples_s = time.perf_counter() - began
+                batches = self._held_out.parts[0].batches
+                with self.updater.averaged(self._engine):
+                    task = self._task
+                    module = self._module
+                    budget.measure(task, module, batches, self._test, self._interruption)
+                budget.final_s += samples_s
+                self._methods = self._methods or measure_baselines(task, self._seed, world)
             if not budget.save_s and self._checkpoints.saves_last:
                 began = time.perf_counter()
                 self.save()
@@ -383,36 +390,17 @@ class TrainingRun:
                 budget.save_s = time.perf_counter() - began
         if self.is_over:
             return
-        decision = budget.decide(self._plan, self.step, self.timer.wall_s)
-        facts = json.loads(world.broadcast(encode_bytes(decision)))
-        if facts["needed_s"] > facts["time_s"] and not self._plan.fits:
-            raise too_short(facts)
+        facts = budget.agree(world, self._plan, self.step, self.timer.wall_s)
         if facts["total_steps"] != self._plan.total_steps or not self._plan.fits:
             self._take(Fit(self.step, facts["total_steps"]))
             self._callbacks.event("fitted", facts)
 
     def _take(self, fit: Fit) -> None:
+        from gearshift.training.time_budget import fitted
+
         self._plan = fitted(self._plan, self._settings, fit)
         self.updater.fit(self._plan)
         self._checkpoints.keep_steps(self._plan.keep_every, self._plan.keep_at)
-
-    def _measure_costs(self, budget: TimeBudget) -> None:
-        """Measure what evaluations, saves and the end of the run take. Raises Interrupted."""
-        budget.needs_costs = False
-        began = time.perf_counter()
-        self._preview.make(self.step)
-        samples_s = time.perf_counter() - began
-        batches = self._held_out.parts[0].batches
-        with self.updater.averaged(self._engine):
-            estimate = partial(estimate_s, self._task, self._module, batches, self._interruption)
-            budget.final_s = estimate(is_final=True) + samples_s
-            if not budget.evaluation_s:
-                budget.evaluation_s = estimate()
-        if self._test is not None:
-            both_s = budget.evaluation_s + budget.final_s
-            budget.final_s += both_s * self._test.rounds / batches.rounds
-        if self._methods is None:
-            self._methods = measure_baselines(self._task, self._seed, self._engine.world)
 
     # Evaluation and checkpoints
 

@@ -125,12 +125,6 @@ def time_s(text: str) -> float | None:
     return None if text == SLURM else float(text[:-1]) * _SECONDS[text[-1]]
 
 
-def nearest_time(text: str) -> str | None:
-    """The budget of time that was probably meant by `text`: 2h by `2 hors`; None: unknown."""
-    match = re.search(r"([0-9]+)\s*([smhd])?", text.lower())
-    return match and f"{max(1, int(match[1]))}{match[2] or 's'}"
-
-
 Duration = Annotated[int | str, AfterValidator(validate_duration)]
 """The type of a setting that is a duration."""
 Cadence = Annotated[int | str, AfterValidator(validate_cadence)]

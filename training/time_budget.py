@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import time
 from bisect import bisect_right
 from collections import deque
+from dataclasses import replace
+from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING
 
+from gearshift.models.base import HasFinalMetric
+from gearshift.training.evaluation.evaluate import measure_batches
+from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.settings import SettingError
-from gearshift.training.train_plan import with_total
+from gearshift.training.train_plan import Fit, TrainPlan, with_total
 
 if TYPE_CHECKING:
-    from gearshift.training.callbacks.base import Facts
-    from gearshift.training.settings import TrainingSettings
-    from gearshift.training.train_plan import TrainPlan
+    from torch.nn import Module
 
+    from gearshift.engines.base import World
+    from gearshift.models.base import Metric, Task
+    from gearshift.training.agreement import Interruption
+    from gearshift.training.callbacks.base import Facts
+    from gearshift.training.data.loader import EvaluationBatches
+    from gearshift.training.settings import TrainingSettings
+
+_PROBES = 5
+"""Micro-batches of each rank that tell how long an evaluation takes."""
 _WINDOW = 8
 """The time of a step is the mean over so many, once there are so many."""
 _PARTS = 8
@@ -104,6 +118,46 @@ class TimeBudget:
             "final_s": self.final_s,
         }
 
+    def measure(
+        self,
+        task: Task,
+        module: Module,
+        batches: EvaluationBatches,
+        test: EvaluationBatches | None,
+        interruption: Interruption,
+    ) -> None:
+        """Measure an evaluation of `batches`, and what the end has beside it. Collective.
+
+        Raises Interrupted.
+        """
+        self.needs_costs = False
+
+        def seconds(metric: Metric) -> float:
+            # Before the clock: workers start only once in an evaluation, and load meanwhile.
+            probes = list(islice(batches, _PROBES))
+            began = time.perf_counter()
+            measure_batches(metric, module, probes, interruption)
+            return (time.perf_counter() - began) / len(probes) * batches.rounds
+
+        if not self.evaluation_s:
+            self.evaluation_s = seconds(task.metric())
+        final = task.final_metric() if isinstance(task, HasFinalMetric) else None
+        self.final_s = 0.0 if final is None else seconds(final)
+        if test is not None:
+            both_s = self.evaluation_s + self.final_s
+            self.final_s += both_s * test.rounds / batches.rounds
+
+    def agree(self, world: World, plan: TrainPlan, step: int, used_s: float) -> Facts:
+        """What rank 0 decides. Collective.
+
+        Raises SettingError if a run that starts has no time for its end.
+        """
+        content = world.broadcast(encode_bytes(self.decide(plan, step, used_s)))
+        facts: Facts = json.loads(content)
+        if facts["needed_s"] > facts["time_s"] and not plan.fits:
+            raise too_short(facts)
+        return facts
+
     def _end_s(self, plan: TrainPlan, total: int, step: int) -> float:
         """Seconds of evaluations and saves from `step` to the end of a run of `total` steps."""
         plan = with_total(plan, self._settings, total)
@@ -137,3 +191,12 @@ def too_short(facts: Facts) -> SettingError:
         f"at least {shortest}",
         fix=f"--for {shortest}",
     )
+
+
+def fitted(plan: TrainPlan, settings: TrainingSettings, fit: Fit) -> TrainPlan:
+    """`plan` from `fit` on. A decay that has begun keeps the checkpoint before it."""
+    longer = with_total(plan, settings, fit.total_steps)
+    keep_at = longer.keep_at
+    if plan.keep_at is not None and plan.keep_at <= fit.step:
+        keep_at = plan.keep_at
+    return replace(longer, keep_at=keep_at, fits=(*plan.fits, fit))

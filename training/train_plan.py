@@ -255,12 +255,3 @@ def with_total(plan: TrainPlan, settings: TrainingSettings, total: int) -> Train
         eval_every=cadence(settings.eval.every),
         save_every=cadence(settings.save.every),
     )
-
-
-def fitted(plan: TrainPlan, settings: TrainingSettings, fit: Fit) -> TrainPlan:
-    """`plan` from `fit` on. A decay that has begun keeps the checkpoint before it."""
-    longer = with_total(plan, settings, fit.total_steps)
-    keep_at = longer.keep_at
-    if plan.keep_at is not None and plan.keep_at <= fit.step:
-        keep_at = plan.keep_at
-    return replace(longer, keep_at=keep_at, fits=(*plan.fits, fit))

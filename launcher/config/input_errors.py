@@ -56,7 +56,7 @@ from gearshift.launcher.config.schema import (
 )
 from gearshift.launcher.config.settings_file import Unreadable
 from gearshift.models.catalog import FAMILIES, stages_of
-from gearshift.training.settings import TIME_FORMS, TRACKERS, nearest_time, nested
+from gearshift.training.settings import TIME_FORMS, TRACKERS, nested
 
 # The command line.
 
@@ -367,9 +367,15 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
     if isinstance(value, list):
         return None
     if info.allowed == TIME_FORMS:
-        return nearest_time(word)
+        return _nearest_time(word)
     bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
     return None if bound is None else plain(bound)
+
+
+def _nearest_time(text: str) -> str | None:
+    """The budget of time that was probably meant by `text`: 2h by `2 hors`; None: unknown."""
+    match = re.search(r"([0-9]+)\s*([smhd])?", text.lower())
+    return match and f"{max(1, int(match[1]))}{match[2] or 's'}"
 
 
 # Calls of Python.

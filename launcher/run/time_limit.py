@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment
+from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.slurm.variables import job_seconds
 from gearshift.training.logging import resumed_lines
@@ -50,3 +52,9 @@ def budget_s(text: str, used_s: float = 0.0) -> float:
             TIME_FORMS,
         )
     return used_s + max(left_s, 0.0)
+
+
+def forget_training(folder: Path) -> None:
+    """Remove the steps and the checkpoints of the run in `folder`. Touches the disk."""
+    (folder / run_folder.METRICS).unlink(missing_ok=True)
+    shutil.rmtree(folder / run_folder.CHECKPOINTS, ignore_errors=True)

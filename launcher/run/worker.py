@@ -279,7 +279,9 @@ def _train(rank: Rank) -> Outcome:
         return train(task, rank.engine, rank.module, batches, run)
     except SettingError:  # as of a budget of time that is too short: nothing is left of the start
         if world.rank == 0 and not job.resume:
-            run_folder.forget_training(rank.storage.path)
+            from gearshift.launcher.run.time_limit import forget_training
+
+            forget_training(rank.storage.path)
         raise
 
 

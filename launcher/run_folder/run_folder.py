@@ -327,12 +327,6 @@ def has_trained(folder: Path) -> bool:
     return (folder / CHECKPOINTS).exists() or (metrics.exists() and metrics.stat().st_size > 0)
 
 
-def forget_training(folder: Path) -> None:
-    """Remove the steps and the checkpoints of the run in `folder`. Touches the disk."""
-    (folder / METRICS).unlink(missing_ok=True)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-
-
 def checkpoints(folder: Path) -> dict[int, Path]:
     """The checkpoint folders by step, the earliest first.
 

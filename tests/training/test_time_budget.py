@@ -8,8 +8,8 @@ import pytest
 from gearshift.training.callbacks.base import Action
 from gearshift.training.optim.schedule import LrSchedule
 from gearshift.training.settings import SettingError
-from gearshift.training.time_budget import TimeBudget
-from gearshift.training.train_plan import Fit, fitted, solve
+from gearshift.training.time_budget import TimeBudget, fitted
+from gearshift.training.train_plan import Fit, solve
 from tests.training.ranks import timed_run
 from tests.training.test_resume import history, same
 from tests.training.tiny import (

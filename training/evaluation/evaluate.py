@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import torch
@@ -38,8 +36,6 @@ NEW = "val_new"
 MOST_SAMPLES = 2048
 """The most samples of a split that a baseline sees, which takes seconds."""
 _BASELINE_BATCH = 16
-_PROBES = 5
-"""Micro-batches of each rank that tell how long an evaluation takes."""
 
 
 def evaluate(
@@ -52,7 +48,7 @@ def evaluate(
 
     The same on every rank, where each sample counts once. Leaves `module` in training mode.
     """
-    return _defined(_measure(task.metric(), module, batches, interruption))
+    return _defined(measure_batches(task.metric(), module, batches, interruption))
 
 
 def evaluate_final(
@@ -67,7 +63,7 @@ def evaluate_final(
     metric = task.final_metric()
     if metric is None:
         return {}
-    return _defined(_measure(metric, module, batches, interruption))
+    return _defined(measure_batches(metric, module, batches, interruption))
 
 
 def metric_names(
@@ -78,34 +74,13 @@ def metric_names(
 ) -> list[str]:
     """The names of the metrics, from one micro-batch per rank. As `evaluate`."""
     return sorted(
-        _measure(
+        measure_batches(
             task.metric(),
             module,
             [next(iter(batches))],
             interruption,
         )
     )
-
-
-def estimate_s(
-    task: Task,
-    module: Module,
-    batches: EvaluationBatches,
-    interruption: Interruption,
-    *,
-    is_final: bool = False,
-) -> float:
-    """Seconds that `evaluate` takes, or `evaluate_final`, by a few micro-batches. As `evaluate`."""
-    metric: Metric | None = task.metric()
-    if is_final:
-        metric = task.final_metric() if isinstance(task, HasFinalMetric) else None
-    if metric is None:
-        return 0.0
-    # Before the clock: workers start only once in an evaluation, and load while others compute.
-    probes = list(islice(batches, _PROBES))
-    began = time.perf_counter()
-    _measure(metric, module, probes, interruption)
-    return (time.perf_counter() - began) / len(probes) * batches.rounds
 
 
 def measure(
@@ -146,12 +121,13 @@ def check_measures(task: Task, module: Module, micro_batch: int, world: World) -
         module.train()
 
 
-def _measure(
+def measure_batches(
     metric: Metric,
     module: Module,
     batches: Iterable[tuple[MicroBatch, bool]],
     interruption: Interruption,
 ) -> Mapping[str, float | None]:
+    """The `metric` of `batches`, each with whether it counts. As `evaluate`."""
     total: Tensor | None = None
     module.eval()
     try:
