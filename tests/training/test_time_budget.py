@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from gearshift.training.callbacks.base import Action
+from gearshift.training.optim.fitted_schedule import FittedSchedule
 from gearshift.training.optim.schedule import LrSchedule
 from gearshift.training.settings import SettingError
 from gearshift.training.time_budget import TimeBudget, fitted
@@ -64,7 +65,7 @@ class Simulated:
                     if facts["total_steps"] != plan.total_steps or not plan.fits:
                         before = schedule.factor(step)
                         plan = fitted(plan, settings, Fit(step, facts["total_steps"]))
-                        schedule = LrSchedule(settings.schedule, plan, schedule)
+                        schedule = FittedSchedule(settings.schedule, plan, schedule)
                         if step < plan.total_steps - 1:
                             assert schedule.factor(step) == pytest.approx(before, abs=1e-9)
                 budget.plan_next(step, plan.total_steps)

@@ -22,11 +22,8 @@ ONE_CYCLE_START = 1 / 25
 class LrSchedule:
     """The factor of the peak learning rate for each step of a run."""
 
-    def __init__(self, settings: Settings, train_plan: TrainPlan, before: LrSchedule | None = None):
-        """`before`: the schedule up to the newest fit of the plan, which this one continues.
-
-        Raises ValueError for a bad duration in `settings`.
-        """
+    def __init__(self, settings: Settings, train_plan: TrainPlan):
+        """Raises ValueError for a bad duration in `settings`."""
         self.warnings: list[str] = []
         """Changes that were made to the settings."""
         self._name = settings.name
@@ -67,42 +64,10 @@ class LrSchedule:
         decay = decay_start(settings.decay, self._total, per_epoch)
         self._decay_start = max(self._warmup, decay)
         self._plateau: dict[str, Any] = {"level": 1.0, "best": None, "waited": 0}
-        self._fitted_at: int | None = None
-        self._place = 0.0
-        """On the curve, at the newest fit."""
-        if before is not None:
-            self._continue(before, train_plan.fits[-1].step - self._start)
 
-    def _continue(self, before: LrSchedule, step: int) -> None:
-        """Stretch or compress the rest of another curve from `step` on: the factor stays there."""
-        import numpy as np  # for runs with a budget of time
-
-        self._plateau = before._plateau
-        # A longer warm-up would leave nothing of a run that turns out to be short.
-        self._warmup = min(self._warmup, self._total // 2)
-        self._decay_start = max(self._decay_start, self._warmup)
-        self._fitted_at = step
-        place = before._place_of(step)
-        if self._name == "wsd" and before._warmup <= place <= before._decay_start:
-            # At the peak only its end counts, which is that of the new length.
-            self._place = min(max(step, self._warmup), self._decay_start)
-        else:
-            self._place = float(np.interp(place, before._knots, self._knots))
-
-    @property
-    def _knots(self) -> list[int]:
-        """The places on the curve where its parts begin and end; each part stretches by itself."""
-        if self._name == "one-cycle":
-            return [0, self._warmup - 1, self._total - 1]
-        decay = [self._decay_start] if self._name == "wsd" else []
-        return [-1, self._warmup, *decay, self._total]
-
-    def _place_of(self, step: int) -> float:
-        """The place on the curve of a step: the step itself, unless the run was fitted."""
-        last = self._total - 1
-        if self._fitted_at is None or step >= last:
-            return step
-        return last - (last - self._place) * (last - step) / (last - self._fitted_at)
+    def place_of(self, step: int) -> float:
+        """The place on the curve of a step since the start of the schedule."""
+        return step
 
     def factor(self, step: int) -> float:
         """The factor of the update after `step` updates; in [0, 1].
@@ -115,7 +80,7 @@ class LrSchedule:
         Durations, 2024, equation 1. plateau: as torch's ReduceLROnPlateau with threshold 0 and a
         patience of one less.
         """
-        place = self._place_of(step - self._start)
+        place = self.place_of(step - self._start)
         final = self._final
         steps = self._total - self._warmup
         if self._name == "one-cycle":

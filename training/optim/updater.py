@@ -199,7 +199,7 @@ class Updater:
 
     def __init__(self, settings: TrainingSettings, train_plan: TrainPlan):
         """Raises ValueError for a bad duration in the schedule."""
-        self._schedule = LrSchedule(settings.schedule, train_plan)
+        self._schedule: LrSchedule = LrSchedule(settings.schedule, train_plan)
         self._settings = settings.schedule
         self._plan = train_plan
         self._peak_lr = settings.optim.lr
@@ -221,8 +221,10 @@ class Updater:
 
     def fit(self, train_plan: TrainPlan) -> None:
         """Go on with a plan of another length, that of its newest fit."""
+        from gearshift.training.optim.fitted_schedule import FittedSchedule
+
         self._plan = train_plan
-        self._schedule = LrSchedule(self._settings, train_plan, self._schedule)
+        self._schedule = FittedSchedule(self._settings, train_plan, self._schedule)
 
     def facts(self) -> dict[str, Any]:
         return {"nonfinite": self.nonfinite.facts(), "schedule": self._schedule.facts()}
