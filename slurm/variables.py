@@ -38,20 +38,6 @@ def read_rank_environment(environ: Mapping[str, str]) -> RankEnvironment | None:
     return None
 
 
-_LEAD_S = 360.0
-"""Slurm warns job.sh 300 s before the end, and up to 60 s earlier: then the run is saved."""
-_MARGIN_S = 30.0
-"""Of another job: for what the run does after its end."""
-
-
-def job_seconds(environ: Mapping[str, str], now: float) -> float | None:
-    """What is left of the Slurm job at `now`, in seconds since the epoch; None: there is none."""
-    end = environ.get("SLURM_JOB_END_TIME", "")
-    if not re.fullmatch(r"[0-9]+", end):
-        return None
-    return int(end) - now - (_LEAD_S if environ.get(JOB_VARIABLE) else _MARGIN_S)
-
-
 def read_generation(environ: Mapping[str, str]) -> Generation | None:
     """The generation of this process; None: it was not started by a job script.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gearshift.training.accumulate import TOKENS, total_units
@@ -400,7 +401,8 @@ class TrainingRun:
 
         self._plan = fitted(self._plan, self._settings, fit)
         self.updater.fit(self._plan)
-        self._checkpoints.keep_steps(self._plan.keep_every, self._plan.keep_at)
+        writer = self._checkpoints.writer
+        writer.keep = replace(writer.keep, every=self._plan.keep_every, at=self._plan.keep_at)
 
     # Evaluation and checkpoints
 

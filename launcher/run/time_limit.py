@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +13,26 @@ from typing import TYPE_CHECKING
 from gearshift.launcher.base import environment
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
-from gearshift.slurm.variables import job_seconds
+from gearshift.slurm.environment import JOB_VARIABLE
 from gearshift.training.logging import resumed_lines
 from gearshift.training.settings import SLURM, TIME_FORMS, SettingError, time_s
 
 if TYPE_CHECKING:
     from gearshift.training.checkpoint.resume_point import ResumePoint
+
+
+_LEAD_S = 360.0
+"""Slurm warns job.sh 300 s before the end, and up to 60 s earlier: then the run is saved."""
+_MARGIN_S = 30.0
+"""Of another job: for what the run does after its end."""
+
+
+def job_seconds(environ: Mapping[str, str], now: float) -> float | None:
+    """What is left of the Slurm job at `now`, in seconds since the epoch; None: there is none."""
+    end = environ.get("SLURM_JOB_END_TIME", "")
+    if not re.fullmatch(r"[0-9]+", end):
+        return None
+    return int(end) - now - (_LEAD_S if environ.get(JOB_VARIABLE) else _MARGIN_S)
 
 
 def budget(

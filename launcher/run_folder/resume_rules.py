@@ -56,11 +56,6 @@ class SettingChange:
     rule: Rule
 
     @property
-    def is_other_budget(self) -> bool:
-        """Whether it only lengthens or shortens a budget of time."""
-        return self.key == _TIME and None not in (self.old, self.new)
-
-    @property
     def line(self) -> str:
         """`engine.name ddp → zero2`."""
         return f"{self.key} {plain(self.old)} → {plain(self.new)}"
@@ -149,7 +144,9 @@ def _resumed(
         settings = checkpoint.settings
     changes = differences(settings, resolved, checkpoint)
     if not run.is_completed:  # another budget stretches or compresses what is left
-        changes = [change for change in changes if not change.is_other_budget]
+        changes = [
+            change for change in changes if change.key != _TIME or None in (change.old, change.new)
+        ]
     is_left = _is_left(args, run, resolved, changes)
     if not is_left:  # the new length changes nothing: it needs no --reset
         changes = [change for change in changes if change.key not in LENGTH]

@@ -404,10 +404,6 @@ class CheckpointController:
         if not self._settings.async_:
             self.wait()
 
-    def keep_steps(self, every: int | None, at: int | None) -> None:
-        """Keep other checkpoints from now on, as TrainPlan.keep_every and keep_at."""
-        self.writer.keep = replace(self.writer.keep, every=every, at=at)
-
     def wait(self) -> None:
         """Wait until the last save is on disk, and report it.
 

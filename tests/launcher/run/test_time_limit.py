@@ -2,8 +2,7 @@
 
 import pytest
 
-from gearshift.launcher.run.time_limit import budget_s
-from gearshift.slurm.variables import job_seconds
+from gearshift.launcher.run.time_limit import budget_s, job_seconds
 from gearshift.training.settings import SettingError
 from tests.launcher.given import refused, resolved
 
