@@ -86,6 +86,15 @@ def total_units(num_units: Iterable[NumUnits]) -> dict[str, int]:
     return total
 
 
+def units_and_tokens(micro_batches: Sequence[MicroBatch]) -> dict[str, int]:
+    """The units of `micro_batches` by term, with their computed tokens where they have some."""
+    counts = total_units(micro_batch.num_units for micro_batch in micro_batches)
+    for micro_batch in micro_batches:
+        if micro_batch.num_tokens is not None:
+            counts[TOKENS] = counts.get(TOKENS, 0) + micro_batch.num_tokens
+    return counts
+
+
 def main_units(units: Units) -> int:
     """The units of a step: those of the first term."""
     return next(iter(units.values()))

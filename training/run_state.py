@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gearshift.training.accumulate import TOKENS, total_units
+from gearshift.training.accumulate import TOKENS, units_and_tokens
 from gearshift.training.agreement import (
     WORKER_DIED,
     Agreed,
@@ -204,11 +204,10 @@ class TrainingRun:
 
             self._stragglers = Stragglers(self._straggler_ratio, engine.world, self._callbacks)
         if self._plan.shares or self._plan.fits_shares:
-            from gearshift.training.shares import Balance, LayerTimer  # of unequal ranks only
+            from gearshift.training.shares import Balance  # of unequal ranks only
 
             self._balance = Balance(self._plan, engine.world, self._callbacks)
-            if engine.gathers_weights and self._plan.fits_shares:
-                self._metrics.computing_s = LayerTimer(module, self.timer).seconds
+            self._balance.time_layers(engine, module, self.timer, self._metrics)
         self.timer.begin_steps()
 
     @contextmanager
@@ -269,14 +268,8 @@ class TrainingRun:
 
     def rebalance(self) -> bool:
         """Give each rank the share of the next step; True: the batches must be taken again."""
-        if self._balance is None:
-            return False
-        samples = self._balance.plan.samples_by_rank(self.step)
-        if samples == self._batches.samples_by_rank:
-            return False
-        with self.timer.paused():
-            self._batches.begin(self.step, samples_by_rank=samples)
-        return True
+        balance = self._balance
+        return balance is not None and balance.begin(self.step, self._batches, self.timer)
 
     def agree_ahead(self, batches: Batches) -> None:
         """Start the agreement before the next step, so that no rank waits for others there.
@@ -304,10 +297,7 @@ class TrainingRun:
         if self._checkpoints.writer.is_settled:
             flags |= _SAVED
         self._asked_of = self._checkpoints.saved_step
-        counts = total_units(micro_batch.num_units for micro_batch in micro_batches)
-        for micro_batch in micro_batches:
-            if micro_batch.num_tokens is not None:
-                counts[TOKENS] = counts.get(TOKENS, 0) + micro_batch.num_tokens
+        counts = units_and_tokens(micro_batches)
         # Without batches, after the last step or without a worker: the same terms as other ranks.
         self._no_units = dict.fromkeys(counts, 0) or self._no_units
         self._agreement = agree_later(self._engine.world, counts or self._no_units, flags)

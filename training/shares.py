@@ -15,10 +15,10 @@ from gearshift.training.stragglers import BLOCK_S, BLOCK_STEPS, SLOW_BLOCKS
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from gearshift.engines.base import World
+    from gearshift.engines.base import Engine, World
     from gearshift.training.callbacks.base import CallbackList
     from gearshift.training.data.loader import Batches
-    from gearshift.training.step_metrics import StepTimer
+    from gearshift.training.step_metrics import RunMetrics, StepTimer
     from gearshift.training.train_plan import ShareChange, TrainPlan
 
 AUTO = "auto"
@@ -84,6 +84,22 @@ class Balance:
     def _begin_block(self) -> None:
         self._steps = 0
         self._seconds = np.zeros((3, self._world.size))
+
+    def time_layers(
+        self, engine: Engine, module: Module, timer: StepTimer, metrics: RunMetrics
+    ) -> None:
+        """Let `metrics` have the time of the layers alone, where an engine waits before each."""
+        if engine.gathers_weights and self.plan.fits_shares:
+            metrics.computing_s = LayerTimer(module, timer).seconds
+
+    def begin(self, step: int, batches: Batches, timer: StepTimer) -> bool:
+        """Let `batches` have the shares after `step` updates; whether those are others."""
+        samples = self.plan.samples_by_rank(step)
+        if samples == batches.samples_by_rank:
+            return False
+        with timer.paused():
+            batches.begin(step, samples_by_rank=samples)
+        return True
 
     def compare(self, step: int, times: np.ndarray, batches: Batches) -> None:
         """Add the `times` of all ranks since the last logged step; fit the shares of later ones.

@@ -173,9 +173,10 @@ def _lines(columns: Mapping[str, Points]) -> list[PlotLine]:
 def title(comparison: PlannedComparison) -> str:
     """Machine, limits as settings, and repeats."""
     limits = " ".join(comparison.limits) or "to completion"
-    time = comparison.candidates[0].resolved.settings.train.time
-    if time is not None:
-        limits = f"for {time}"
+    for candidate in comparison.candidates[:1]:
+        time = candidate.resolved.settings.train.time
+        if time is not None:
+            limits = f"for {time}"
     text = f"on {comparison.facts['machine']}; each run {limits}"
     if comparison.study.title:
         text += f", on {comparison.study.title}, in turns"

@@ -84,7 +84,7 @@ error: optim.clip_norm 'none' should be a valid number
   hint          in mine.yaml:9:  clip_norm: null
 error: unknown setting 'train.epoch'
   where         mine.yaml:11 train.epoch
-  allowed       13 names; see  python -m launcher explain
+  allowed       14 names; see  python -m launcher explain
   did you mean  train.epochs
   hint          in mine.yaml:11:  train.epochs: 3
 error: train.seed 1000 should be a valid integer
@@ -132,7 +132,7 @@ error: unknown mode 'Ultra_Fast'
   hint          in mine.yaml:2:  mode: ultra-fast
 error: 'engine' is a section, not a setting: it cannot be 'zero2'
   where         mine.yaml:3 engine
-  allowed       name, nproc, threads, bind_cores, timeout_s, max_restarts, hybrid_shard, offload, ds_config
+  allowed       name, nproc, threads, shares, bind_cores, timeout_s, max_restarts, hybrid_shard, offload, ds_config
   did you mean  --engine zero2
   hint          in mine.yaml:3:  engine.name: zero2
 """
