@@ -27,6 +27,8 @@ from gearshift.training.storage import read_json
 
 _PLACED = ("engine.nproc", "engine.max_restarts")
 """Settings that torchrun and srun decide."""
+_GONE = ("continual.max_hours",)
+"""Settings of earlier versions, without a value by default."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,17 @@ class Base:
         return self._layer(key) == MACHINE_LAYER and origin.startswith(BY_AUTO)
 
 
+def without_gone(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run of before, by key, without those that are gone and had no value."""
+    return {key: value for key, value in values.items() if key not in _GONE or value is not None}
+
+
 def read(folder: Path) -> Base:
     """The settings of a run folder. Reads the disk. Raises SettingsError."""
     path = folder / SETTINGS
     entries = layer_of(RESUMED_LAYER, read_lines(path))
+    kept = without_gone({key: setting.value for key, setting in entries.items()})
+    entries = {key: entries[key] for key in kept}
     family = entries["model.family"].value if "model.family" in entries else None
     if family not in FAMILIES and not is_custom(str(family)):
         raise SettingsError.of(

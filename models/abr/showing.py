@@ -83,7 +83,7 @@ def estimates(
         elif term == "class":
             x, likeliest = x.double().softmax(-1).max(-1)
             values["probability"] = x.numpy()
-            values["class"] = np.array(CLASS_NAMES)[likeliest]
+            values["class"] = np.array(CLASS_NAMES)[likeliest.numpy()]
             continue
         elif term == "exists":
             x = x.double().sigmoid()

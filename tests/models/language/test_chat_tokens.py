@@ -173,7 +173,7 @@ def test_an_overfitted_model_answers_as_its_export_does_in_transformers(
     task = ready_task(tmp_path / "run", **settings)
     torch.manual_seed(0)
     model = task.build()
-    train(task, model, steps=250, lr=5e-3)
+    train(task, model, steps=400, lr=5e-3)
     theirs = load_model(export(task, model.eval(), tmp_path / "export"))
     tokenizer = load_tokenizer(tmp_path / "export")
     task = make_task(tmp_path / "run", **settings)
