@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from gearshift.models.abr.config import CLASS_NAMES
+from gearshift.models.abr.showing import estimates
 from gearshift.models.common.predictions import few_samples
 
 
@@ -28,3 +29,13 @@ def test_a_row_shows_the_labels_and_the_outputs_of_the_model(ready_task):
         assert row["error µV"] == pytest.approx(float(error), rel=1e-4)
         known = task.records.labels["latency"][split.numbers[0]]
         assert number or (row["wave V ms"] or np.nan) == pytest.approx(float(known), nan_ok=True)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_each_response_has_its_own_estimates(ready_task, count):
+    task = ready_task()
+    model = task.build().eval()
+    batch = task.collate(few_samples(task.data("val"), count))
+    with torch.no_grad():
+        found = estimates(task, model(batch["signal"], batch["static"]))
+    assert {len(values) for values in found.values()} == {count}
