@@ -112,7 +112,7 @@ def test_the_first_line_of_a_step_is_that_of_its_first_phase(tmp_path):
     second = lines_of(
         tmp_path / "b", state, [*gradient[:4], "2"], samples[0], [3, 0, "sample", "8", "2"]
     )
-    found = first_difference(first, second, 2, same_split=False)
+    found = first_difference(first, second, 2, same_split=True)
     assert (found.step, found.kind, found.first, found.second) == (3, "sample", "9", "8")
     third = lines_of(tmp_path / "c", [*state[:4], "2"], [*gradient[:4], "2"], *samples)
     assert first_difference(first, third, 3, same_split=True).kind == "gradient"

@@ -115,6 +115,17 @@ def test_the_earlier_end_of_steps_and_time_counts():
     assert budget.decide(plan, 2, 3.0)["total_steps"] == 2 + 33
 
 
+def test_evaluations_on_the_way_leave_less_time_for_steps():
+    settings = make_settings(train={"epochs": None, "max_steps": 90}, eval={"every": 10})
+    plan = plan_of(settings)
+    budget = TimeBudget(BUDGET_S, plan, settings)
+    budget.mark(1, 1.0)
+    budget.mark(2, 2.0)
+    budget.evaluation_s = 4.0
+    # Of the 96 seconds left, six evaluations on the way take 24, and the one at the end 6.
+    assert budget.decide(plan, 2, 3.0)["total_steps"] == 2 + 66
+
+
 def test_a_budget_shorter_than_a_step_and_an_evaluation_names_the_shortest():
     with pytest.raises(SettingError) as error:
         run_tiny(one_rank(), time_s=1e-6, train={"epochs": None})
