@@ -103,9 +103,11 @@ class TrainPlan:
 
     def samples_by_rank(self, step: int) -> Sequence[int]:
         """The samples of each rank in the step after `step` updates."""
-        equal = [self.global_batch // self.world_size] * self.world_size
-        begun = [samples for begin, samples in self.shares if begin <= step]
-        return begun[-1] if begun else equal
+        samples: Sequence[int] = [self.global_batch // self.world_size] * self.world_size
+        for begin, changed in self.shares:
+            if begin <= step:
+                samples = changed
+        return samples
 
     def epoch(self, step: int) -> float:
         return (step - self.data_start) / self.steps_per_epoch

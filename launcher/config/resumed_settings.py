@@ -27,7 +27,7 @@ from gearshift.training.storage import read_json
 
 _PLACED = ("engine.nproc", "engine.max_restarts")
 """Settings that torchrun and srun decide."""
-_GONE = ("continual.max_hours",)
+_GONE = {"continual.max_hours"}
 """Settings of earlier versions, without a value by default."""
 
 
@@ -39,6 +39,14 @@ class Base:
     """The settings of settings.yaml."""
     origins: Mapping[str, Mapping[str, Any]]
     """origins.json: value, layer and overridden values by key."""
+
+    def __post_init__(self) -> None:
+        """Leave out settings that are gone and had no value."""
+        kept = dict(self.entries)
+        for key in _GONE & kept.keys():
+            if kept[key].value is None:
+                del kept[key]
+        object.__setattr__(self, "entries", kept)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -116,17 +124,10 @@ class Base:
         return self._layer(key) == MACHINE_LAYER and origin.startswith(BY_AUTO)
 
 
-def without_gone(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a run of before, by key, without those that are gone and had no value."""
-    return {key: value for key, value in values.items() if key not in _GONE or value is not None}
-
-
 def read(folder: Path) -> Base:
     """The settings of a run folder. Reads the disk. Raises SettingsError."""
     path = folder / SETTINGS
     entries = layer_of(RESUMED_LAYER, read_lines(path))
-    kept = without_gone({key: setting.value for key, setting in entries.items()})
-    entries = {key: entries[key] for key in kept}
     family = entries["model.family"].value if "model.family" in entries else None
     if family not in FAMILIES and not is_custom(str(family)):
         raise SettingsError.of(

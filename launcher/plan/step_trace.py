@@ -233,12 +233,7 @@ def equal_updates_once(storages: Storages) -> Iterator[None]:
     update = low_bit.update_parts
     known: dict[Any, tuple[int, int]] = {}
 
-    def update_parts(
-        weights: Tensor,
-        gradient: Tensor,
-        numbers: Tensor,
-        moments: Sequence[Tensor],
-    ) -> None:
+    def update_parts(weights: Tensor, gradient: Tensor, *others: Any) -> None:
         key = (len(weights), weights.dtype, gradient.dtype)
         phase = storages.phase
         if key in known:
@@ -248,7 +243,7 @@ def equal_updates_once(storages: Storages) -> Iterator[None]:
             return
         start = len(storages.changes)
         launches = storages.launches[phase]
-        update(weights, gradient, numbers, moments)
+        update(weights, gradient, *others)
         known[key] = storages.most_bytes(start), storages.launches[phase] - launches
 
     with patch.object(low_bit, "update_parts", update_parts):

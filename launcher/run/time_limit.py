@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ _MARGIN_S = 30.0
 def job_seconds(environ: Mapping[str, str], now: float) -> float | None:
     """What is left of the Slurm job at `now`, in seconds since the epoch; None: there is none."""
     end = environ.get("SLURM_JOB_END_TIME", "")
-    if not re.fullmatch(r"[0-9]+", end):
+    if not end.isdecimal():
         return None
     return int(end) - now - (_LEAD_S if environ.get(JOB_VARIABLE) else _MARGIN_S)
 

@@ -18,7 +18,7 @@ from gearshift.launcher.run import affinity, experience
 from gearshift.launcher.run_folder import lock
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_folder import SURROUNDINGS
-from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
+from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.saved_runs import saved_model, verify
 from gearshift.launcher.saved_runs.rerun import rerun, resolved_as
 from gearshift.launcher.saved_runs.saved_model import find_saved
@@ -85,7 +85,11 @@ class Side:
         """By kind and key, what the checkpoint at `step` tells of how it was trained."""
         facts = self.at(step).facts
         data = facts["data"]
-        kinds = {"setting": facts["settings"], "data": {**(data["files"] or {}), **data}}
+        kinds = {
+            "setting": facts["settings"],
+            "data": {**(data["files"] or {}), **data},
+            "measured": {key: facts[key] for key in ("fits", "shares") if facts.get(key)},
+        }
         records = {}
         for kind, entries in {**kinds, **facts.get(SURROUNDINGS, {})}.items():
             for key, value in entries.items():
@@ -105,7 +109,7 @@ class Side:
         reset, _ = verify.changes_between(self.reader, end.manifest, start, step)
         plan = RunPlan(
             resolved_as(saved_model.model_of(self._saved, end), end.manifest, self._args),
-            ResumeRequest(self.folder, step=start or None, reset=reset, until=step),
+            verify.request(self.folder, end, start or None, reset, step),
             experience=experience.spec_at(self.folder, start, step),
             trace=self.trace,
         )
@@ -228,6 +232,7 @@ class _Search:
         from gearshift.training.checkpoint import compare
 
         same_split = _SPLIT.isdisjoint(record.key for record in self.differing)
+        same_split &= a.facts["shares"] == b.facts["shares"]
         first = trace.first_difference(
             self.sides[0].trace, self.sides[1].trace, self.start, same_split=same_split
         )

@@ -12,7 +12,6 @@ from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import SettingsError, unknown
 from gearshift.launcher.config import custom_task, hub
 from gearshift.launcher.config.presets import TASK_FOLDER
-from gearshift.launcher.config.resumed_settings import without_gone
 from gearshift.launcher.config.schema import PRETRAINED, config_of, task_class
 from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
@@ -312,7 +311,7 @@ def _relocated(settings: Facts, moved: Mapping[str, str], source: Path) -> Json:
 
     `moved`: see SavedRun; `source`: the file or folder with the settings. Raises SettingsError.
     """
-    now = without_gone(settings)
+    now = dict(settings)
     if PRETRAINED in moved:
         folder = moved[PRETRAINED]
         now[PRETRAINED] = hub.fetch(folder) if folder.startswith(HUB) else folder

@@ -138,14 +138,7 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
 
     plan = RunPlan(
         resolved,
-        ResumeRequest(
-            folder,
-            step=None if replay.source is None else replay.start,
-            reset=replay.reset,
-            until=replay.end,
-            shares=[(step, samples) for step, samples in last.facts.get("shares") or ()],
-            fits=last.facts.get("fits", ()),
-        ),
+        request(folder, last, replay.start if replay.source else None, replay.reset, replay.end),
         experience=experience.spec_at(folder, replay.start, replay.end),
     )
     with rerun(plan, replay.source, "replay") as end:
@@ -226,6 +219,14 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
         Replay(run.checkpoints.get(start), start, end, reset, tuple(changes)),
         notes + changes,
     )
+
+
+def request(
+    folder: Path, last: Checkpoint, step: int | None, reset: Sequence[ResetPart], until: int
+) -> ResumeRequest:
+    """A replay from the checkpoint of `step`, or else the start, with what `last` has measured."""
+    shares = last.facts.get("shares") or ()
+    return ResumeRequest(folder, step, reset, (), until, shares, last.facts.get("fits", ()))
 
 
 def changes_between(
