@@ -111,8 +111,8 @@ _REDRAW_S = 0.25
 PREVIEW_LINES = 5
 _OF_SOURCE = "val_loss_"
 """How the loss of one of several sources of data begins."""
-_WIDTH = 100
-"""Of a longer text on the console; the log has all of it."""
+_WIDTH = 98
+"""Of a longer text on the console, beside its mark; the log has all of it."""
 _KINDS: Mapping[str, Kind] = {"resumed": "head", console_text.WARNING: "warning"}
 _NARROW = 60  # Columns below which the bar and the elapsed time are left out
 

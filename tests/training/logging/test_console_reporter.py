@@ -67,7 +67,7 @@ def test_every_output_gets_each_callback_in_order(tmp_path):
         assert [kind for kind, _ in output.written] == kinds
         long, short = (text.splitlines() for _, text in output.written[1:3])
         assert long == ["before training", "| " + "x" * 101, "| ", *["| y�"] * 6]
-        assert short[1] == "| " + "x" * 99 + "…" and short[2:] == [
+        assert short[1] == "| " + "x" * 97 + "…" and short[2:] == [
             *["| y�"] * 3,
             "| … 3 more lines in log.txt",
         ]
