@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gearshift.training.logging import console_text
 from gearshift.training.logging.console_reporter import ConsoleOutput, ConsoleReporter
 from gearshift.training.storage import StorageError
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
@@ -82,3 +83,9 @@ def test_a_full_disk_at_the_end_is_an_error_and_closes_every_output(tmp_path):
     with pytest.raises(StorageError):
         reporter.end(outcome())
     assert broken.is_closed and after.is_closed
+
+
+def test_facts_are_shown_without_exponents():
+    facts = {"mean_tokens": 11720.3, "documents": 1234567, "rate": 1e-3, "share": 0.123456}
+    text = console_text.render_facts(facts)
+    assert text == "mean tokens 11,720, documents 1,234,567, rate 0.001, share 0.1235"
