@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import default_collate
 
 from gearshift.models.abr.config import CLASS_NAMES, CLASSES
 from gearshift.models.abr.loss import TERMS
@@ -44,34 +46,30 @@ Sample = dict[str, Any]
 def scaled_signal(
     signal: Signal,
     statistics: Statistics,
-) -> Signal:
+) -> Tensor:
     """The input [..., 1, 200] of the model for signals [..., 200] in µV."""
-    return np.asarray(signal / np.float32(statistics.signal_rms), np.float32)[..., None, :]
+    return torch.from_numpy(signal / np.float32(statistics.signal_rms)).unsqueeze(-2)
 
 
 def scaled_facts(
     facts: Signal,
     statistics: Statistics,
-) -> Signal:
+) -> Tensor:
     """The input [..., 4] of the model for facts of STATIC_NAMES; the mean for an unknown one."""
     even = even_facts(facts.astype(np.float64))
-    return np.nan_to_num((even - statistics.facts_mean) / statistics.facts_scale).astype(np.float32)
+    scaled = (even - statistics.facts_mean) / statistics.facts_scale
+    return torch.from_numpy(scaled).nan_to_num().float()
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
+def collate(samples: list[Sample]) -> Batch:
     """One batch; unknown labels are 0 and masked.
 
     signal [batch, 1, 200], static [batch, 4], target [batch]; of each name in LABELS its values
     and its mask [batch].
     """
-    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
-    batch = {
-        "signal": torch.from_numpy(np.stack(columns["signal"])),
-        "static": torch.from_numpy(np.stack(columns["static"])),
-        "target": torch.tensor(columns["target"]),
-    }
+    batch = default_collate(samples)
     for name in LABELS:
-        values = torch.tensor(columns[name])
+        values = batch[name].float()
         # Unknown labels are NaN, which a mask alone would not hide: NaN times 0 is NaN.
         batch[name] = values.nan_to_num()
         batch[f"{name}_mask"] = values.isfinite()
