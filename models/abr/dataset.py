@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,11 @@ from gearshift.models.abr.responses import (
     Signal,
     Statistics,
     even_facts,
+    fit,
 )
 from gearshift.models.base import Batch, SplitName
 from gearshift.models.common.data_reports import few
+from gearshift.models.common.family import FACTS_FILE, load_facts, save_facts
 
 
 def chance_macro_f1(target: Numbers) -> float:
@@ -86,6 +90,35 @@ def known_terms(
     return tuple(term for term in TERMS if known.get(term, True))
 
 
+@dataclass(frozen=True)
+class TrainedOnResponses:
+    """What a model was trained on; saved in the run folder."""
+
+    statistics: Statistics
+    terms: tuple[str, ...]
+    """The outputs that were trained."""
+    species: str
+    window_ms: float
+
+
+def load_or_fit(
+    responses: Responses,
+    train: Numbers,
+    folder: Path | None,
+) -> TrainedOnResponses:
+    """What the run folder has saved; if there is nothing, fit it to the indices `train`."""
+    if folder is not None and (folder / FACTS_FILE).exists():
+        return load_facts(folder, TrainedOnResponses)
+    trained = TrainedOnResponses(
+        fit(responses, train),
+        known_terms(responses, train),
+        responses.origin.species,
+        responses.origin.window_ms,
+    )
+    save_facts(trained, folder)
+    return trained
+
+
 def facts(
     responses: Responses,
     terms: Collection[str],
@@ -104,7 +137,6 @@ def facts(
     facts: dict[str, Any] = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
         "unit": origin.unit,
-        "files_of_raters": dict(reading.marked),
         "classes": classes,
         "not_trained": [name for name in TERMS if name not in terms],
         "unknown": [name for name, column in columns if np.isnan(column).all()],

@@ -16,17 +16,18 @@ from gearshift.models.common.layers import Dropout, attention_kernel
 class SequenceAttention(nn.Module):
     """Attention of one sequence to another, or to itself."""
 
+    kernel = "auto"
+    """As `memory.attention`."""
+
     def __init__(
         self,
         width: int,
         heads: int,
-        kernel: str,
         bias: bool,
     ) -> None:
         """`bias`: of queries, keys and values; the output always has one."""
         super().__init__()
         self.heads = heads
-        self.kernel = kernel
         self.query = nn.Linear(width, width, bias=bias)
         self.key = nn.Linear(width, width, bias=bias)
         self.value = nn.Linear(width, width, bias=bias)
@@ -117,7 +118,7 @@ def plain_attention(
         return scores.softmax(-1) @ value
 
 
-class GeluFeedForward(nn.Module):
+class GeluFeedForward(nn.Sequential):
     """Two linear layers with GELU between, the inner one `factor` times as wide."""
 
     def __init__(
@@ -126,31 +127,36 @@ class GeluFeedForward(nn.Module):
         factor: int,
         dropout: float,
     ) -> None:
-        super().__init__()
-        self.first = nn.Linear(width, factor * width)
-        self.dropout = Dropout(dropout)
-        self.last = nn.Linear(factor * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., width] to [..., width]."""
-        return self.last(self.dropout(F.gelu(self.first(x))))
+        super().__init__(
+            nn.Linear(width, factor * width),
+            nn.GELU(),
+            Dropout(dropout),
+            nn.Linear(factor * width, width),
+        )
 
 
-class EncoderLayer(nn.Module):
-    """Self-attention and a feed-forward network, each on the norm of its input."""
+class TransformerLayer(nn.Module):
+    """Self-attention and a feed-forward network, each on the norm of its input.
+
+    In a decoder, attention to a memory is between them, and attentions have no biases.
+    """
 
     def __init__(
         self,
         width: int,
         heads: int,
         factor: int,
-        kernel: str,
         dropout: float,
+        is_decoder: bool = False,
     ) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width)
+        self.self_norm = nn.LayerNorm(width)
+        if is_decoder:
+            self.cross_norm = nn.LayerNorm(width)
         self.forward_norm = nn.LayerNorm(width)
-        self.attention = SequenceAttention(width, heads, kernel, bias=True)
+        self.self_attention = SequenceAttention(width, heads, bias=not is_decoder)
+        if is_decoder:
+            self.cross_attention = SequenceAttention(width, heads, bias=False)
         self.feed_forward = GeluFeedForward(width, factor, dropout)
         self.dropout = Dropout(dropout)
 
@@ -158,52 +164,13 @@ class EncoderLayer(nn.Module):
         self,
         x: Tensor,
         positions: Tensor | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
-        """`x` [batch, time, width]; `positions` as in Attention."""
-        normed = self.attention_norm(x)
-        x = x + self.dropout(self.attention(normed, normed, positions))
-        return x + self.dropout(self.feed_forward(self.forward_norm(x)))
-
-
-class DecoderLayer(nn.Module):
-    """Self-attention, attention to a memory, and a feed-forward network."""
-
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        kernel: str,
-        dropout: float,
-    ) -> None:
-        super().__init__()
-        self.self_norm = nn.LayerNorm(width)
-        self.cross_norm = nn.LayerNorm(width)
-        self.forward_norm = nn.LayerNorm(width)
-        self.self_attention = SequenceAttention(
-            width,
-            heads,
-            kernel,
-            bias=False,
-        )
-        self.cross_attention = SequenceAttention(
-            width,
-            heads,
-            kernel,
-            bias=False,
-        )
-        self.feed_forward = GeluFeedForward(width, 4, dropout)
-        self.dropout = Dropout(dropout)
-
-    def forward(
-        self,
-        x: Tensor,
-        memory: Tensor,
-        positions: Tensor,
-    ) -> Tensor:
-        """`x` [batch, time, width], `memory` [batch, other, width]; positions as in Attention."""
+        """`x` [batch, time, width], `memory` [batch, other, width]; positions as in attention."""
         normed = self.self_norm(x)
         x = x + self.dropout(self.self_attention(normed, normed, positions))
-        x = x + self.dropout(self.cross_attention(self.cross_norm(x), memory))
+        if memory is not None:
+            x = x + self.dropout(self.cross_attention(self.cross_norm(x), memory))
         return x + self.dropout(self.feed_forward(self.forward_norm(x)))
 
 
@@ -255,19 +222,6 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, inputs]; returns [batch, time, outputs]."""
         return self.norm(self.second(F.relu(self.first(x))) + self.residual(x))
-
-
-class Halving(nn.Module):
-    """A strided convolution, group norm over all channels of a sample, and GELU."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.convolution = TimeConv(width, width, 3, stride=2)
-        self.norm = nn.GroupNorm(1, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` [batch, time, width]; returns half of the time, rounded up."""
-        return F.gelu(self.norm(self.convolution(x).mT).mT)
 
 
 class AttentionPooling(nn.Module):
@@ -360,12 +314,7 @@ class FiLM(nn.Module):
         absent = torch.zeros(batch, 1, device=x.device) > 0
         if self.training:
             absent = torch.rand(batch, 1, device=x.device) < CONDITION_DROPOUT
-        condition = torch.where(
-            absent,
-            self.absent.to(condition.dtype),
-            condition,
-        )
-        features = self.trunk(condition)
+        features = self.trunk(torch.where(absent, self.absent, condition))
         scale = 1 + STRENGTH * self.gamma(features)
         shift = STRENGTH * self.beta(features)
         return scale[:, None] * self.norm(x) + shift[:, None]

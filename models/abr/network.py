@@ -12,14 +12,12 @@ from gearshift.models.abr.config import CLASSES, CONDITION, POINTS, STATIC, Size
 from gearshift.models.abr.layers import (
     AttentionPooling,
     ConvBlock,
-    DecoderLayer,
-    EncoderLayer,
     FiLM,
     GeluFeedForward,
-    Halving,
     SequenceAttention,
     StateSpace,
     TimeConv,
+    TransformerLayer,
     mlp,
     relative_positions,
     sinusoids,
@@ -50,7 +48,9 @@ class EncoderLevel(nn.Module):
         self.is_residual = inputs == width
         self.projection = TimeConv(inputs, width, 1, 2 if self.is_residual else 1)
         self.convolutions = nn.Sequential(ConvBlock(width, width, 3), ConvBlock(width, width, 3))
-        self.halving = Halving(width)
+        self.halving = TimeConv(width, width, 3, stride=2)
+        # Over all channels of a sample.
+        self.halving_norm = nn.GroupNorm(1, width)
         self.state_spaces = nn.Sequential(
             StateSpace(width, size.states, size.dropout),
             StateSpace(width, size.states, size.dropout),
@@ -68,6 +68,7 @@ class EncoderLevel(nn.Module):
         if not self.is_residual:
             x = projected
         x = self.halving(self.convolutions(x))
+        x = F.gelu(self.halving_norm(x.mT).mT)
         positions = sinusoids(x.shape[1], x.shape[2], x.device)
         x = x + POSITION_SCALE * positions.to(x.dtype)
         x = self.film(self.state_spaces(x), condition)
@@ -83,13 +84,12 @@ class Bottleneck(nn.Module):
         self,
         width: int,
         size: Size,
-        kernel: str,
     ) -> None:
         super().__init__()
         self.state_space = StateSpace(width, size.states, size.dropout)
         self.layers = nn.ModuleList()
         for _ in range(BOTTLENECK_LAYERS):
-            self.layers.append(EncoderLayer(width, size.heads, 4, kernel, size.dropout))
+            self.layers.append(TransformerLayer(width, size.heads, 4, size.dropout))
         self.positions = relative_positions(width)
         self.layers_norm = nn.LayerNorm(width)
         self.joined = mlp(2 * width, 2 * width, width)
@@ -119,16 +119,15 @@ class DecoderLevel(nn.Module):
         width: int,
         skip: int,
         size: Size,
-        kernel: str,
     ) -> None:
         super().__init__()
         dropout = size.dropout
         self.joined = TimeConv(inputs + skip, width, 3)
         self.joined_norm = nn.LayerNorm(width)
         self.memory = nn.Linear(width, width)
-        self.layers = nn.ModuleList(
-            DecoderLayer(width, size.heads, kernel, dropout) for _ in range(size.layers)
-        )
+        self.layers = nn.ModuleList()
+        for _ in range(size.layers):
+            self.layers.append(TransformerLayer(width, size.heads, 4, dropout, is_decoder=True))
         self.films = nn.ModuleList(FiLM(width) for _ in range(size.layers))
         self.positions = relative_positions(width)
         self.layers_norm = nn.LayerNorm(width)
@@ -156,7 +155,7 @@ class DecoderLevel(nn.Module):
         x = self.joined_norm(self.joined(torch.cat((x, skip.to(x.dtype)), dim=-1)))
         memory = self.memory(memory)
         for layer, film in zip(self.layers, self.films, strict=True):
-            x = film(layer(x, memory, self.positions), condition)
+            x = film(layer(x, self.positions, memory), condition)
         x = x + self.wide(self.layers_norm(x))
         x = x + self.narrow(self.narrow_norm(x))
         pooled = F.gelu(self.skip_projection(self.skip_pooling(skip)))
@@ -167,19 +166,15 @@ class DecoderLevel(nn.Module):
 class SignalHead(nn.Module):
     """The waveform, from one pooled vector and a convolutional residual."""
 
-    def __init__(
-        self,
-        size: Size,
-        kernel: str,
-    ) -> None:
+    def __init__(self, size: Size) -> None:
         super().__init__()
         base = size.base
-        self.layers = nn.Sequential(
-            EncoderLayer(base, 1, 2, kernel, size.dropout),
-            EncoderLayer(base, 1, 2, kernel, size.dropout),
+        self.shape = nn.Sequential(
+            TransformerLayer(base, 1, 2, size.dropout),
+            TransformerLayer(base, 1, 2, size.dropout),
+            AttentionPooling(base),
+            mlp(base, 2 * base, 2 * base, POINTS),
         )
-        self.pooling = AttentionPooling(base)
-        self.shape = mlp(base, 2 * base, 2 * base, POINTS)
         self.residual = nn.Sequential(
             TimeConv(1, 16, 7),
             nn.GELU(),
@@ -192,76 +187,51 @@ class SignalHead(nn.Module):
         """`x` [batch, time, base]; returns [batch, 1, 200]."""
         # Transposed instead of unsqueezed at the end: torch would take those strides for
         # channels-last, and DDP would copy the gradient of the first convolution.
-        shape = self.shape(self.pooling(self.layers(x)))[:, None].mT
+        shape = self.shape(x)[:, None].mT
         return (shape + self.residual(shape)).mT
 
 
 class PeakHead(nn.Module):
-    """Wave V: the logit of its existence, its latency and its amplitude.
+    """Wave V: the logit of its existence, its latency and its amplitude."""
 
-    Only those in `trained` are computed; the others keep their initial weights.
-    """
-
-    def __init__(
-        self,
-        size: Size,
-        trained: Collection[str],
-    ) -> None:
+    def __init__(self, base: int) -> None:
         super().__init__()
-        base = size.base
         half = base // 2
-        self.pooling = AttentionPooling(base)
-        self.shared = mlp(base, base, base)
+        self.shared = nn.Sequential(AttentionPooling(base), mlp(base, base, base), nn.GELU())
         self.exists = mlp(base, half, 1)
         self.latency = mlp(base, base, half, 1)
         self.amplitude = mlp(base, base, half, 1)
-        self.output_names = tuple(name for name in PEAK if name in trained)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` [batch, time, base]; returns [batch, output], in the order of `output_names`."""
-        shared = F.gelu(self.shared(self.pooling(x)))
-        return torch.cat([getattr(self, name)(shared) for name in self.output_names], dim=-1)
+        """`x` [batch, time, base]; returns [batch, 3], in the order of PEAK."""
+        shared = self.shared(x)
+        return torch.cat(
+            (self.exists(shared), self.latency(shared), self.amplitude(shared)),
+            dim=-1,
+        )
 
 
 class ClassHead(nn.Module):
     """Logits of the hearing-loss classes, divided by a trained temperature."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, base: int) -> None:
         super().__init__()
-        base = size.base
-        self.pooling = AttentionPooling(base)
-        self.shared = nn.Sequential(
+        self.logits = nn.Sequential(
+            AttentionPooling(base),
             nn.Linear(base, base),
             nn.GELU(),
             nn.LayerNorm(base),
             nn.Linear(base, base),
             nn.GELU(),
             nn.LayerNorm(base),
+            mlp(base, base // 2, CLASSES),
         )
-        self.logits = mlp(base, base // 2, CLASSES)
         # The logarithm, so that the temperature stays positive without a clamp.
         self.log_temperature = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; returns [batch, 5]."""
-        return self.logits(self.shared(self.pooling(x))) * torch.exp(-self.log_temperature)
-
-
-class ThresholdHead(nn.Module):
-    """The threshold in standard deviations from its mean."""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        base = size.base
-        half = base // 2
-        self.pooling = AttentionPooling(base)
-        self.level = mlp(base, base, half)
-        self.last = nn.Linear(half, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` [batch, time, base]; returns [batch]."""
-        level = F.gelu(self.level(self.pooling(x)))
-        return self.last(level).float().squeeze(-1)
+        return self.logits(x) * torch.exp(-self.log_temperature)
 
 
 ENCODER = ("static", "input", "encoder", "bottleneck")
@@ -271,7 +241,7 @@ ENCODER = ("static", "input", "encoder", "bottleneck")
 class Network(HasFrozenParts):
     """An encoder and a decoder over time with skip connections, and four heads.
 
-    Heads without labels keep their initial weights and are not computed.
+    Heads without labels keep their initial weights.
     """
 
     signal_rms: Tensor
@@ -300,36 +270,38 @@ class Network(HasFrozenParts):
         self.encoder = nn.ModuleList()
         for before, width in zip(inputs, widths, strict=True):
             self.encoder.append(EncoderLevel(before, width, size))
-        self.bottleneck = Bottleneck(widths[-1], size, kernel)
+        self.bottleneck = Bottleneck(widths[-1], size)
         below = widths[-1]
         self.decoder = nn.ModuleList()
         for skip, width in zip(inputs[::-1], widths[::-1], strict=True):
-            self.decoder.append(DecoderLevel(below, width, skip, size, kernel))
+            self.decoder.append(DecoderLevel(below, width, skip, size))
             below = width
         self.output = ConvBlock(size.base, size.base, 7)
-        peak = PeakHead(size, terms)
+        base = size.base
+        peak = PeakHead(base)
+        threshold = nn.Sequential(AttentionPooling(base), mlp(base, base, base // 2, 1))
         self.heads = nn.ModuleDict(
             {
                 # torch.export writes Python with these names, and "class" is a keyword.
-                "signal_head": SignalHead(size, kernel),
+                "signal_head": SignalHead(size),
                 "peak_head": peak,
-                "class_head": ClassHead(size),
-                "threshold_head": ThresholdHead(size),
+                "class_head": ClassHead(base),
+                "threshold_head": threshold,
             }
         )
         for name, value in vars(statistics).items():
             self.register_buffer(name, torch.tensor(value))
         initialize_weights(self, keep_bias=self.input)
-        self.terms = tuple(terms)
-        self._peak_outputs = peak.output_names
-        self._used_heads = [f"{name}_head" for name in terms if name not in PEAK]
-        if peak.output_names:
-            self._used_heads.append("peak_head")
+        self.terms = terms
+        for module in self.modules():
+            if isinstance(module, SequenceAttention):
+                module.kernel = kernel
         # What has no labels gets no gradient, and no weight decay changes it.
-        for name, head in self.heads.items():
-            head.requires_grad_(name in self._used_heads)
+        peak.requires_grad_(not set(PEAK).isdisjoint(terms))
         for name in PEAK:
-            getattr(peak, name).requires_grad_(name in terms)
+            peak.get_submodule(name).requires_grad_(name in terms)
+        for name in ("class", "threshold"):
+            self.heads[f"{name}_head"].requires_grad_(name in terms)
 
     def encode(
         self,
@@ -359,29 +331,19 @@ class Network(HasFrozenParts):
             memory = features.pop()
             x = level(x, features[-1], memory, condition)
         x = self.output(x)
-        outputs = {name.removesuffix("_head"): self.heads[name](x) for name in self._used_heads}
-        if self._peak_outputs:
-            columns = outputs["peak"].float().unbind(-1)
-            outputs |= dict(zip(self._peak_outputs, columns, strict=True))
+        outputs = {
+            "signal": self.heads["signal_head"](x),
+            "class": self.heads["class_head"](x),
+            "threshold": self.heads["threshold_head"](x).float().squeeze(-1),
+        }
+        peak = self.heads["peak_head"](x).float()
+        outputs |= dict(zip(PEAK, peak.unbind(-1), strict=True))
         # The heads predict standard deviations from the mean.
         for name in ("latency", "amplitude", "threshold"):
-            if name in outputs:
-                center, scale = getattr(self, name)
-                outputs[name] = center + scale * outputs[name]
-        if "threshold" in outputs:
-            outputs["threshold"] = F.softplus(outputs["threshold"])
+            center, scale = getattr(self, name)
+            outputs[name] = center + scale * outputs[name]
+        outputs["threshold"] = F.softplus(outputs["threshold"])
         return {term: outputs[term] for term in self.terms}
-
-    def blocks(self) -> list[nn.Module]:
-        heads = [self.heads[name] for name in self._used_heads]
-        return [
-            self.input,
-            *self.encoder,
-            self.bottleneck,
-            *self.decoder,
-            self.output,
-            *heads,
-        ]
 
 
 class UnscaledNetwork(nn.Module):
@@ -444,6 +406,6 @@ def initialize_weights(
         if isinstance(module, SequenceAttention):
             module.output.weight.mul_(RESIDUAL_SCALE)
         elif isinstance(module, GeluFeedForward):
-            module.last.weight.mul_(RESIDUAL_SCALE)
+            module[-1].weight.mul_(RESIDUAL_SCALE)
         elif isinstance(module, DecoderLevel):
             module.skip_norm.weight.fill_(RESIDUAL_SCALE)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import isfinite, nan
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from gearshift.models.abr.config import CLASSES, POINTS, Data
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
-from gearshift.models.common.family import load_facts, save_facts
 
 Signal = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -81,8 +79,6 @@ class ResponseReading:
     bad_records: BadRecords = field(default_factory=lambda: BadRecords("responses and files"))
     left_out: Counter[str] = field(default_factory=Counter)
     """Counts of unused responses, by reason."""
-    marked: Counter[str] = field(default_factory=Counter)
-    """The number of files of raters, by the peaks they mark."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about how files were read."""
     columns: dict[str, str] = field(default_factory=dict)
@@ -190,7 +186,6 @@ def resample(
     return (np.diff(area) * (POINTS / samples)).astype(np.float32)
 
 
-FILE = "statistics.json"
 Pair = tuple[float, float]
 
 
@@ -261,16 +256,3 @@ def _moments(column: Signal) -> Pair:
     if not len(known):
         return 0.0, 1.0
     return float(known.mean()), float(known.std()) or 1.0
-
-
-def load_or_fit(
-    responses: Responses,
-    train: Numbers,
-    folder: Path | None,
-) -> Statistics:
-    """The statistics saved in the run folder; if there are none, fit and save them."""
-    if folder is not None and (folder / FILE).exists():
-        return load_facts(folder, Statistics, FILE)
-    statistics = fit(responses, train)
-    save_facts(statistics, folder, FILE)
-    return statistics

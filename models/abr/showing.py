@@ -6,7 +6,6 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import nan
 from typing import Any
 
@@ -44,16 +43,6 @@ _HEADINGS = {
 }
 Estimates = dict[str, NDArray]
 """By output of the model, its values; class and probability: the likeliest class."""
-
-
-@dataclass(frozen=True)
-class TrainedOnResponses:
-    """What the model was trained on, as far as predictions depend on it."""
-
-    terms: tuple[str, ...]
-    """The outputs that were trained."""
-    species: str
-    window_ms: float
 
 
 def estimates(

@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
-from gearshift.models.abr import dataset, metric, responses, showing
+from gearshift.models.abr import dataset, metric, showing
 from gearshift.models.abr.config import POINTS, SIZES, STATIC, Data, Model
-from gearshift.models.abr.dataset import Sample, known_terms
+from gearshift.models.abr.dataset import Sample, TrainedOnResponses, load_or_fit
 from gearshift.models.abr.embedded import PATIENTS, read_patients
 from gearshift.models.abr.formats import of_file
 from gearshift.models.abr.loss import TERMS, TermRamps, TermSums, units
 from gearshift.models.abr.network import ENCODER, PEAK, Network, UnscaledNetwork
 from gearshift.models.abr.readers.files import read_responses
-from gearshift.models.abr.responses import LABELS, Responses, Statistics, load_or_fit
-from gearshift.models.abr.showing import TrainedOnResponses
+from gearshift.models.abr.responses import LABELS, Responses, Statistics
 from gearshift.models.base import (
     Baseline,
     Batch,
@@ -40,14 +39,7 @@ from gearshift.models.catalog import local_path
 from gearshift.models.common import layers
 from gearshift.models.common.data_files import files
 from gearshift.models.common.data_reports import unknown_embedded
-from gearshift.models.common.family import (
-    FACTS_FILE,
-    FamilyTask,
-    Numbers,
-    Sums,
-    load_facts,
-    save_facts,
-)
+from gearshift.models.common.family import FACTS_FILE, FamilyTask, Numbers, Sums, load_facts
 from gearshift.models.common.predictions import OPTION, input_errors, passed_over
 from gearshift.models.common.recordings import bids
 from gearshift.models.common.split import SPLITS
@@ -62,12 +54,13 @@ class AbrTask(FamilyTask):
     """See models/base.py: Task. Records are responses."""
 
     goal = Goal("val_macro_f1", "max")
-    saved_files = (FACTS_FILE, responses.FILE)
+    noun = "patients or files"
+    saved_files = (FACTS_FILE,)
     parts: Mapping[str, Sequence[str]] = {"encoder": ENCODER}
     records: Responses  # after setup
-    statistics: Statistics  # after setup or setup_without_data, like the terms
+    trained: TrainedOnResponses  # after setup or setup_without_data, like its parts
+    statistics: Statistics
     terms: tuple[str, ...]
-    trained: TrainedOnResponses  # after setup_without_data
 
     def __init__(
         self,
@@ -108,41 +101,28 @@ class AbrTask(FamilyTask):
 
     def groups_of(self, records: Responses) -> NDArray[np.str_]:
         """The patient or file of each response; or the level, if there are one or two of them."""
-        data = self.data_settings
-        self.noun = "patients or files"
-        if data.path in PATIENTS or data.split == "patient":
-            return records.patient
         # Splits need three groups: of one or two recordings, levels must do.
-        count = len(set(records.patient))
-        if count < len(SPLITS):
-            self.noun = "levels"
-            self.repeats = REPEATS
-            return np.array([f"level {level:g} dB" for level in records.static[:, 1]])
-        if data.split == "level":
-            raise DataError(
-                f"data.split=level would put {count} patients or files into more than one split",
-                where="data.split",
-                allowed="level only with one or two recordings",
-                fix="--set data.split=patient",
-            )
-        return records.patient
+        if len(set(records.patient)) >= len(SPLITS):
+            return records.patient
+        self.noun = "levels"
+        self.repeats = REPEATS
+        return np.array([f"level {level:g} dB" for level in records.static[:, 1]])
 
     def fit(self, train: Numbers) -> None:
         """Fit the statistics. Without any class label, the goal is the reconstruction."""
-        folder = self.context.folder
-        origin = self.records.origin
-        self.statistics = load_or_fit(self.records, train, folder)
-        self.terms = known_terms(self.records, train)
-        save_facts(TrainedOnResponses(self.terms, origin.species, origin.window_ms), folder)
+        self._set_trained(load_or_fit(self.records, train, self.context.folder))
+
+    def setup_without_data(self) -> None:
+        self._set_trained(load_facts(self.context.folder, TrainedOnResponses))
+        self.encoder = None  # the initial weights are among the trained ones
+
+    def _set_trained(self, trained: TrainedOnResponses) -> None:
+        self.trained = trained
+        self.statistics = trained.statistics
+        self.terms = trained.terms
         if "class" not in self.terms:
             self.goal = Goal("val_signal_mse", "min")
         self._sums = TermSums(self.regression, self.smoothing, self.statistics.class_weight)
-
-    def setup_without_data(self) -> None:
-        self.trained = load_facts(self.context.folder, TrainedOnResponses)
-        self.statistics = load_facts(self.context.folder, Statistics, responses.FILE)
-        self.terms = self.trained.terms
-        self.encoder = None  # the initial weights are among the trained ones
 
     def continue_from(self, first: AbrTask) -> None:
         """See models/base.py: ContinualTask. Terms without a label in `first` are not trained."""
@@ -219,7 +199,14 @@ class AbrTask(FamilyTask):
         return baselines(train, held_out)
 
     def blocks(self, model: Any) -> list[Module]:
-        return list(model.blocks())
+        return [
+            model.input,
+            *model.encoder,
+            model.bottleneck,
+            *model.decoder,
+            model.output,
+            *model.heads.values(),
+        ]
 
     def example(self) -> Sequence[Tensor]:
         """Fourier transforms of the state space layers (below 1 %) are not counted."""
@@ -283,8 +270,4 @@ class AbrTask(FamilyTask):
                 # information about the hearing loss.
                 if self.control == "noise":
                     facts["control"]["val_macro_f1"]["max"] = chance + MARGIN
-        if self.context.attention == "flash":
-            facts["flash_attention"] = (
-                "all attentions but those with relative positions, which flash kernels do not take"
-            )
         return facts

@@ -48,7 +48,7 @@ def read(
         if reading.has_labels:
             # Each rater has a file beside the series: ABR-52-3-16.00kHz-NAME-analyzed.txt.
             raters = path.parent.glob(f"{escape(path.name)}-*analyzed.txt")
-            labels = [_labels(other, levels, reading) for other in sorted(raters)]
+            labels = [_labels(other, levels) for other in sorted(raters)]
     except OSError as error:
         reading.bad_records.add(name, unreadable_file(path, error).message)
     except DataError as error:
@@ -110,7 +110,6 @@ def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
 def _labels(
     path: Path,
     levels: list[float],
-    reading: ResponseReading,
 ) -> dict[float, dict[str, float]]:
     """The labels of each level by one rater; a negative latency, or an infinite threshold: no wave.
 
@@ -125,7 +124,6 @@ def _labels(
         of_all = {"threshold": nan if isinf(threshold) else threshold}
         # Without wave V among the marked peaks, nothing is known of it.
         if peaks and "P5" not in peaks:
-            reading.marked[f"{' and '.join(peaks)}, no wave V"] += 1
             return dict.fromkeys(levels, of_all)
         if isinf(threshold):
             of_all["exists"] = 0.0
@@ -142,7 +140,6 @@ def _labels(
             path,
             "no line 'Threshold (dB SPL): …', or no table of numbers with Level and P5 Latency",
         ) from None
-    reading.marked["wave V"] += 1
     return labels
 
 
