@@ -57,41 +57,38 @@ def find_columns(
     labels are not returned. Raises DataError if a needed column is missing, if two mean the same,
     or if there are more points than a response has.
     """
-    unread = {IGNORE} if has_labels else {IGNORE, *LABELS}
-    known = [meaning for meaning in COLUMNS if meaning not in unread]
-    meanings = [declared.get(name.lower(), name.lower()) for name in names]
-    columns = {}
-    for meaning in (*known, *POINT_NAMES):
-        places = [i for i, other in enumerate(meanings) if other == meaning]
-        # What a person declares counts more than a name.
-        places = [i for i in places if names[i].lower() in declared] or places
-        if len(places) > 1:
+    readable = {*COLUMNS, *POINT_NAMES} - {IGNORE}
+    if not has_labels:
+        readable -= {*LABELS}
+    columns: dict[str, int] = {}
+    for place, name in enumerate(names):
+        meaning = declared.get(name.lower(), name.lower())
+        if meaning in columns:
             raise DataError(
-                f"{len(places)} columns mean {meaning}: {', '.join(names[i] for i in places)}",
+                f"two columns mean {meaning}: {names[columns[meaning]]}, {name}",
                 where=str(path),
                 allowed="one column of each meaning",
-                fix=columns_option({names[i]: IGNORE for i in places[1:]}),
+                fix=columns_option({**declared, name: IGNORE}),
             )
-        if places:
-            columns[meaning] = places[0]
+        # More points say nothing about the sampling rate: the first 200 may be any time.
+        if meaning.isdecimal() and int(meaning) > POINTS:
+            raise DataError(
+                f"the table has a point {meaning}, and a response has {POINTS}",
+                where=str(path),
+                allowed=f"columns 1 … {POINTS}: 10 ms, each point the mean of 0.05 ms",
+                hint="average each response to these points, or remove the columns after 10 ms",
+            )
+        if meaning in readable:
+            columns[meaning] = place
 
     missing = [name for name in (*REQUIRED, *POINT_NAMES) if name not in columns]
     if missing:
-        others = [name for name in names if name not in ("", *POINT_NAMES)]
+        others = [name for name in names if name not in POINT_NAMES]
         raise DataError(
             f"the table has no column {listed(missing, 3)} among: {listed(others, _MANY)}",
             where=str(path),
-            allowed=f"{', '.join(REQUIRED)}, 1 … {POINTS}; and if known {', '.join(known)}",
+            allowed=f"{', '.join(REQUIRED)}, 1 … {POINTS}; and if known {', '.join(COLUMNS)}",
             hint=f"say what a column means:  {columns_option({'NAME': missing[0]})}",
-        )
-    # Their number says nothing about the sampling rate, so the first 200 may be any time.
-    last = max(int(name) for name in meanings if name.isdecimal())
-    if last > POINTS:
-        raise DataError(
-            f"the table has points up to {last}, and a response has {POINTS}",
-            where=str(path),
-            allowed=f"columns 1 … {POINTS}: 10 ms, each point the mean of 0.05 ms",
-            hint="average each response to these points, or remove the columns after 10 ms",
         )
     return columns
 
@@ -111,11 +108,11 @@ def read(
     columns = find_columns(names, declared, path, reading.has_labels)
     reading.columns |= {heading.lower(): heading for heading in names}
 
-    # Labels may be known and not read, which is no surprise.
-    expected = {"", *LABELS}
-    expected |= {heading for heading, meaning in declared.items() if meaning == IGNORE}
-    expected |= {names[index].lower() for index in columns.values()}
-    unread = [heading for heading in names if heading.lower() not in expected]
+    unread = []
+    for heading in names:
+        meaning = declared.get(heading.lower(), heading.lower())
+        if meaning not in ("", *COLUMNS, *POINT_NAMES):
+            unread.append(heading)
     if unread:
         reading.notes.append(f"{name}: columns that are not read: {listed(unread, _MANY)}")
 

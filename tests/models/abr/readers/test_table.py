@@ -61,7 +61,7 @@ def test_without_labels_no_column_of_them_is_required_or_read(table):
     assert row["level"] == 60
 
 
-def test_a_declared_column_is_read_before_a_known_name_and_an_ignored_one_is_not(table):
+def test_a_declared_column_is_read_and_an_ignored_one_is_not(table):
     heads = ["Subject", "Age", "Stim level", "Rate", "Fmp", "Loss", "v_latency", "v_amplitude"]
     declared = ("subject=patient_id", "Stim Level=intensity", "Loss=hear_loss", "V_Latency=ignore")
     (row,), reader = read(table([line(loss="2")], heads=heads), declared)
@@ -69,8 +69,8 @@ def test_a_declared_column_is_read_before_a_known_name_and_an_ignored_one_is_not
     assert isnan(row["exists"])
     assert reader.notes == []
     check_declared(reader)
-    (row,), _ = read(table([line()], heads=[*HEADS[:-2], "X", "Y"]), ["age=intensity"])
-    assert (row["level"], isnan(row["age"])) == (40, True)
+    both = table([line()], heads=[*HEADS[:-2], "X", "Y"])
+    assert "intensity=ignore" in error_of(read, both, ["age=intensity"]).fix.lower()
 
 
 def test_an_empty_latency_means_no_wave_and_no_column_an_unknown_one(table):
@@ -158,7 +158,7 @@ def test_more_points_than_a_response_has_are_refused(count):
     # The first 200 of 256 points in 10 ms are 7.8 ms: latencies would be 22 % wrong.
     points = [str(point) for point in range(1, count + 1)]
     error = error_of(find_columns, ["patient_id", "intensity", *points], {}, Path("a.csv"))
-    assert error.where == "a.csv" and str(count) in error.message
+    assert error.where == "a.csv" and "201" in error.message
     ignored = dict.fromkeys(points[200:], "ignore")
     assert find_columns(["patient_id", "intensity", *points], ignored, Path("a.csv"))["200"] == 201
 
