@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from gearshift.models.abr.config import CLASSES, POINTS, Data
 from gearshift.models.abr.formats import EMBEDDED
-from gearshift.models.abr.responses import LABELS, ResponseOrigin, ResponseReading, Responses
-from gearshift.models.common import cache
+from gearshift.models.abr.responses import ResponseOrigin, ResponseReading, Responses
 
 STEP_MS = 0.05
 TIME_MS = np.arange(POINTS) * STEP_MS
@@ -106,7 +103,6 @@ SHARES = {
 }
 """Shares of the classes, in the order of CLASS_NAMES."""
 ORIGIN = ResponseOrigin("simulated", "human", 10.0, "µV, as simulated")
-VERSION = 3
 SEED = 20
 LEVELS = np.arange(90, 5, -10)
 RATES = np.array([11.1, 21.1, 33.1])
@@ -119,41 +115,12 @@ EARLY_WITH_LOSS = 0.4
 NORMAL, NEUROPATHY, SENSORINEURAL, TOTAL, CONDUCTIVE = range(CLASSES)
 
 
-def read_patients(
-    path: str,
-    shares: Literal["balanced", "clinical"],
-) -> Responses:
-    """The responses of `path`, one of PATIENTS; simulated once, then mapped from the cache."""
-    count = PATIENTS[path]
-    columns = cache.arrays(
-        "abr",
-        {
-            "version": VERSION,
-            "patients": count,
-            "shares": shares,
-            "seed": SEED,
-        },
-        lambda: simulate(count, SHARES[shares], SEED),
-    )
-    names = [f"patient {number}" for number in columns["patient"]]
-    return Responses(
-        ORIGIN,
-        np.array(names),
-        names,
-        columns["signal"],
-        columns["static"],
-        {name: columns[name] for name in LABELS},
-        columns["target"],
-        ResponseReading(Data()),
-    )
-
-
 def simulate(
     patients: int,
     shares: tuple[float, ...],
-    seed: int,
-) -> dict[str, NDArray]:
-    """The columns of Responses, with `patient` as a number; deterministic for its arguments.
+    seed: int = SEED,
+) -> Responses:
+    """Responses of simulated patients; deterministic for its arguments.
 
     Each patient has two ears, each ear five to eight levels, each level one or two rates.
     """
@@ -182,16 +149,23 @@ def simulate(
         rng,
     )
     exists = height > 0
-    columns = {
-        "signal": signal,
-        "static": np.hstack((age, level, rate, fmp)),
+    labels = {
         "exists": exists,
         "latency": np.where(exists, latency, np.nan),
         "amplitude": np.where(exists, height, np.nan),
         "threshold": threshold,
     }
-    narrow = {name: column.squeeze().astype(np.float32) for name, column in columns.items()}
-    return {"patient": patient.squeeze(), **narrow, "target": kind.squeeze().astype(np.int64)}
+    names = [f"patient {number}" for number in patient.ravel()]
+    return Responses(
+        ORIGIN,
+        np.array(names),
+        names,
+        signal.astype(np.float32),
+        np.hstack((age, level, rate, fmp)).astype(np.float32),
+        {name: column.ravel().astype(np.float32) for name, column in labels.items()},
+        kind.ravel(),
+        ResponseReading(Data()),
+    )
 
 
 def hearing(

@@ -212,8 +212,11 @@ class ConvBlock(nn.Module):
     ) -> None:
         super().__init__()
         middle = max(inputs, outputs)
-        self.first = TimeConv(inputs, middle, kernel)
-        self.second = TimeConv(middle, outputs, kernel)
+        self.convolutions = nn.Sequential(
+            TimeConv(inputs, middle, kernel),
+            nn.ReLU(),
+            TimeConv(middle, outputs, kernel),
+        )
         self.residual: nn.Module = nn.Identity()
         if inputs != outputs:
             self.residual = TimeConv(inputs, outputs, 1)
@@ -221,7 +224,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, inputs]; returns [batch, time, outputs]."""
-        return self.norm(self.second(F.relu(self.first(x))) + self.residual(x))
+        return self.norm(self.convolutions(x) + self.residual(x))
 
 
 class AttentionPooling(nn.Module):
@@ -229,26 +232,23 @@ class AttentionPooling(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(width, width // 2)
-        self.score = nn.Linear(width // 2, 1)
+        half = width // 2
+        self.score = nn.Sequential(nn.Linear(width, half), nn.Tanh(), nn.Linear(half, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, width]; returns [batch, width]."""
-        share = self.score(torch.tanh(self.hidden(x))).softmax(1)
+        share = self.score(x).softmax(1)
         return (share.mT @ x.to(share.dtype)).squeeze(1)
 
 
-def sinusoids(
-    time: int,
-    width: int,
-    device: torch.device,
-) -> Tensor:
-    """A vector for each position, [time, width], float32; `width` is even.
+def sinusoids(x: Tensor) -> Tensor:
+    """A vector for each position of `x` [batch, time, width], [time, width], float32.
 
     Source: Vaswani et al., Attention Is All You Need, 2017, section 3.5.
     """
-    position = torch.arange(time, device=device, dtype=torch.float32)
-    exponent = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
+    time, width = x.shape[1:]
+    position = torch.arange(time, device=x.device, dtype=torch.float32)
+    exponent = torch.arange(0, width, 2, device=x.device, dtype=torch.float32) / width
     angle = position[:, None] * torch.exp(-math.log(10000.0) * exponent)
     return torch.cat((angle.sin(), angle.cos()), dim=1)
 

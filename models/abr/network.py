@@ -69,8 +69,7 @@ class EncoderLevel(nn.Module):
             x = projected
         x = self.halving(self.convolutions(x))
         x = F.gelu(self.halving_norm(x.mT).mT)
-        positions = sinusoids(x.shape[1], x.shape[2], x.device)
-        x = x + POSITION_SCALE * positions.to(x.dtype)
+        x = x + (POSITION_SCALE * sinusoids(x)).to(x.dtype)
         x = self.film(self.state_spaces(x), condition)
         if self.is_residual:
             x = x + projected
@@ -122,21 +121,21 @@ class DecoderLevel(nn.Module):
     ) -> None:
         super().__init__()
         dropout = size.dropout
-        self.joined = TimeConv(inputs + skip, width, 3)
-        self.joined_norm = nn.LayerNorm(width)
+        self.joined = nn.Sequential(TimeConv(inputs + skip, width, 3), nn.LayerNorm(width))
         self.memory = nn.Linear(width, width)
         self.layers = nn.ModuleList()
         for _ in range(size.layers):
             self.layers.append(TransformerLayer(width, size.heads, 4, dropout, is_decoder=True))
         self.films = nn.ModuleList(FiLM(width) for _ in range(size.layers))
         self.positions = relative_positions(width)
-        self.layers_norm = nn.LayerNorm(width)
-        self.wide = GeluFeedForward(width, 4, dropout)
-        self.narrow_norm = nn.LayerNorm(width)
-        self.narrow = GeluFeedForward(width, 2, dropout)
-        self.skip_pooling = AttentionPooling(skip)
-        self.skip_projection = nn.Linear(skip, width)
-        self.skip_norm = nn.LayerNorm(width)
+        self.wide = nn.Sequential(nn.LayerNorm(width), GeluFeedForward(width, 4, dropout))
+        self.narrow = nn.Sequential(nn.LayerNorm(width), GeluFeedForward(width, 2, dropout))
+        self.skip = nn.Sequential(
+            AttentionPooling(skip),
+            nn.Linear(skip, width),
+            nn.GELU(),
+            nn.LayerNorm(width),
+        )
         self.last = TimeConv(width, width, 3)
         self.norm = nn.LayerNorm(width)
 
@@ -152,14 +151,13 @@ class DecoderLevel(nn.Module):
         `skip` [batch, time, skip], the encoder at this rate; returns [batch, time, width].
         """
         x = upsample(x, skip.shape[1])
-        x = self.joined_norm(self.joined(torch.cat((x, skip.to(x.dtype)), dim=-1)))
+        x = self.joined(torch.cat((x, skip.to(x.dtype)), dim=-1))
         memory = self.memory(memory)
         for layer, film in zip(self.layers, self.films, strict=True):
             x = film(layer(x, self.positions, memory), condition)
-        x = x + self.wide(self.layers_norm(x))
-        x = x + self.narrow(self.narrow_norm(x))
-        pooled = F.gelu(self.skip_projection(self.skip_pooling(skip)))
-        x = x + self.skip_norm(pooled)[:, None]
+        x = x + self.wide(x)
+        x = x + self.narrow(x)
+        x = x + self.skip(skip)[:, None]
         return self.norm(x + self.last(x))
 
 
@@ -291,7 +289,7 @@ class Network(HasFrozenParts):
         )
         for name, value in vars(statistics).items():
             self.register_buffer(name, torch.tensor(value))
-        initialize_weights(self, keep_bias=self.input)
+        initialize_weights(self)
         self.terms = terms
         for module in self.modules():
             if isinstance(module, SequenceAttention):
@@ -384,19 +382,16 @@ RESIDUAL_SCALE = 0.1
 
 
 @torch.no_grad()
-def initialize_weights(
-    model: nn.Module,
-    keep_bias: nn.Module,
-) -> None:
+def initialize_weights(model: Network) -> None:
     """Initialize linear layers and convolutions so that the signal reaches the output.
 
     With torch's default weights, after sixty layers with norms only 9 % of the output depends on
     the sample, the rest on biases; with these weights 60 %. Biases are 0 except those of
-    `keep_bias`: after a norm only they separate low from high traces. Source of the weights:
+    the input: after a norm only they separate low from high traces. Source of the weights:
     Glorot and Bengio, Understanding the Difficulty of Training Deep Feedforward Neural Networks,
     2010.
     """
-    unchanged = set(keep_bias.modules())
+    unchanged = set(model.input.modules())
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv1d) and module not in unchanged:
             nn.init.xavier_uniform_(module.weight)
@@ -408,4 +403,4 @@ def initialize_weights(
         elif isinstance(module, GeluFeedForward):
             module[-1].weight.mul_(RESIDUAL_SCALE)
         elif isinstance(module, DecoderLevel):
-            module.skip_norm.weight.fill_(RESIDUAL_SCALE)
+            module.skip[-1].weight.fill_(RESIDUAL_SCALE)

@@ -80,8 +80,6 @@ class ResponseReading:
     """Counts of unused responses, by reason."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about how files were read."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """The columns of all tables, by their name in lower case."""
 
 
 @dataclass(frozen=True)

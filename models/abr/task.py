@@ -16,7 +16,7 @@ from torch.nn import Module
 from gearshift.models.abr import dataset, metric, showing
 from gearshift.models.abr.config import POINTS, SIZES, STATIC, Data, Model
 from gearshift.models.abr.dataset import Sample, TrainedOnResponses, load_or_fit
-from gearshift.models.abr.embedded import PATIENTS, read_patients
+from gearshift.models.abr.embedded import PATIENTS, SHARES, simulate
 from gearshift.models.abr.formats import of_file
 from gearshift.models.abr.loss import TERMS, TermRamps, TermSums, units
 from gearshift.models.abr.network import ENCODER, PEAK, Network, UnscaledNetwork
@@ -96,7 +96,7 @@ class AbrTask(FamilyTask):
         if not data.path.startswith("embedded:"):
             return read_responses(local_path(data.path), data)
         if data.path in PATIENTS:
-            return read_patients(data.path, data.shares)
+            return simulate(PATIENTS[data.path], SHARES[data.shares])
         raise unknown_embedded(data.path, PATIENTS)
 
     def groups_of(self, records: Responses) -> NDArray[np.str_]:

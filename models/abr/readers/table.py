@@ -57,6 +57,13 @@ def find_columns(
     labels are not returned. Raises DataError if a needed column is missing, if two mean the same,
     or if there are more points than a response has.
     """
+    absent = declared.keys() - {name.lower() for name in names}
+    if absent:
+        raise DataError(
+            f"the table has no column '{min(absent)}' of data.columns",
+            where=str(path),
+            allowed=", ".join(name for name in names if name not in POINT_NAMES),
+        )
     readable = {*COLUMNS, *POINT_NAMES} - {IGNORE}
     if not has_labels:
         readable -= {*LABELS}
@@ -106,7 +113,6 @@ def read(
     declared = declared_columns(reading.settings.columns)
     names = [name_of(heading) for heading in table.header]
     columns = find_columns(names, declared, path, reading.has_labels)
-    reading.columns |= {heading.lower(): heading for heading in names}
 
     unread = []
     for heading in names:
@@ -162,17 +168,6 @@ def _responses(
     # Without a patient each row is its own group, under a name that no patient has.
     group = f"patient {patient}" if patient else f"no patient: {where}"
     yield ResponseRow(group, where, microvolts, known, target)
-
-
-def check_declared(reading: ResponseReading) -> None:
-    """Raise DataError if a column of data.columns is in no table that was read."""
-    missing = declared_columns(reading.settings.columns).keys() - reading.columns.keys()
-    if missing:
-        raise DataError(
-            f"no table has the column '{min(missing)}' of data.columns",
-            where="data.columns",
-            allowed=", ".join(n for n in reading.columns.values() if n not in POINT_NAMES),
-        )
 
 
 def _target(value: Any, reading: ResponseReading) -> int:

@@ -8,14 +8,14 @@ from PIL import Image
 
 from gearshift.models.abr.config import CLASS_NAMES
 from gearshift.models.abr.dataset import scaled_facts, scaled_signal
-from gearshift.models.abr.embedded import read_patients
+from gearshift.models.abr.embedded import SHARES, simulate
 from gearshift.models.abr.readers.table import POINT_NAMES
 from tests.models import tasks
 
 
 @pytest.fixture(scope="module")
 def patients():
-    return read_patients("embedded:few-patients", "balanced")
+    return simulate(160, SHARES["balanced"])
 
 
 def write_table(path, responses, index, **changed):
