@@ -36,8 +36,8 @@ ORIGIN = ResponseOrigin(
 )
 PAD_S = 0.1
 """Margin of the filter: ten periods of the lowest passed frequency."""
-CHUNK_S = 20.0
-"""Seconds of a recording in memory at once."""
+CHUNK = 500
+"""Sweeps that are read at once."""
 _PADLEN = 15
 """Samples that the filter adds at both ends, unless there are fewer."""
 _LEVEL = re.compile(r"(-?\d+(?:\.\d+)?)\s*dB", re.IGNORECASE)
@@ -73,12 +73,11 @@ def read(
             level = _LEVEL.search(kind)
             if level:
                 known["level"] = float(level[1])
-            count = 0
-            for points, quality in _averages(recording, channel, onsets, reading):
-                count += 1
-                where = f"{name}, '{kind}', response {count}"
+            responses = list(_averages(recording, channel, onsets, reading))
+            for number, (points, quality) in enumerate(responses, start=1):
+                where = f"{name}, '{kind}', response {number}"
                 yield ResponseRow(group, where, points, {**known, "fmp": quality})
-            if not count:
+            if not responses:
                 reading.bad_records.add(
                     name,
                     f"'{kind}' has fewer than data.sweeps sweeps within data.reject_uv",
@@ -114,20 +113,17 @@ def _averages(
     """The response and the Fmp of every `data.sweeps` accepted sweeps after `onsets`."""
     settings = reading.settings
     samples = WINDOW_MS * recording.rate_hz / 1000
-    sweeps = 0
-    sums = np.zeros((2, 1))
+    accepted: list[Values] = []
     for sweep in _sweeps(recording, channel, onsets, reading):
         if np.abs(sweep).max() > settings.reject_uv:
             reading.left_out["rejected_sweeps"] += 1
             continue
-        sweeps += 1
-        sums = sums + np.stack((sweep, sweep**2))
-        if sweeps == settings.sweeps:
-            total, squares = sums
-            yield resample(total / sweeps, samples), fmp(total, squares, sweeps)
-            sweeps = 0
-            sums = np.zeros((2, 1))
-    reading.left_out["leftover_sweeps"] += sweeps
+        accepted.append(sweep)
+        if len(accepted) == settings.sweeps:
+            sweeps = np.stack(accepted)
+            yield resample(sweeps.mean(0), samples), fmp(sweeps)
+            accepted.clear()
+    reading.left_out["leftover_sweeps"] += len(accepted)
 
 
 def _channel(
@@ -184,14 +180,13 @@ def _sweeps(
     """The band-passed window after each stimulus, in µV; the filter stops at gaps.
 
     Stimuli before the begin and after the end, or too close to it, are left out; those in a gap, or
-    with a gap in their window, are counted. A few seconds of the recording are in memory at a time.
+    with a gap in their window, are counted. A part of the recording is in memory at a time.
     """
     from scipy.signal import butter, sosfiltfilt
 
     rate = recording.rate_hz
     band = butter(2, BAND_HZ, "bandpass", fs=rate, output="sos")
     pad = int(PAD_S * rate)
-    chunk = int(CHUNK_S * rate)
     length = int(np.ceil(WINDOW_MS * rate / 1000)) + 1
     every = np.round(onsets * rate).astype(np.int64)
     complete = 0
@@ -199,8 +194,8 @@ def _sweeps(
         begin, end = piece.bounds(rate)
         starts = every[(every >= begin) & (every + length <= end)]
         complete += len(starts)
-        ends_of_chunks = np.flatnonzero(np.diff(starts // chunk)) + 1
-        for part in filter(len, np.split(starts, ends_of_chunks)):
+        for number in range(0, len(starts), CHUNK):
+            part = starts[number : number + CHUNK]
             # With a margin for the filter, whose output is not valid near an end.
             first = max(begin, int(part[0]) - pad)
             last = min(int(part[-1]) + length + pad, end)
@@ -212,18 +207,12 @@ def _sweeps(
     reading.left_out["sweeps_at_gaps"] += max(0, int(inside.sum()) - complete)
 
 
-def fmp(
-    total: Values,
-    squares: Values,
-    sweeps: int,
-) -> float:
+def fmp(sweeps: Values) -> float:
     """Fmp: the variance of the average over time, divided by that of its residual noise.
 
-    `total` and `squares`: the sums of all sweeps and of their squares, by sample. The noise is the
-    variance between sweeps, averaged over time and divided by the number of sweeps. Without a
-    response, Fmp is about 1. Source: Elberling and Don, Quality estimation of averaged auditory
-    brainstem responses, 1984, whose Fsp uses a single point.
+    `sweeps` [sweep, time]. The noise is the variance between sweeps, averaged over time and divided
+    by the number of sweeps. Without a response, Fmp is about 1. Source: Elberling and Don, Quality
+    estimation of averaged auditory brainstem responses, 1984, whose Fsp uses a single point.
     """
-    mean = total / sweeps
-    noise = (squares / sweeps - mean**2).mean() / max(1, sweeps - 1)
-    return float(mean.var() / noise) if noise > 0 else np.nan
+    noise = sweeps.var(0, ddof=1).mean() / len(sweeps)
+    return float(sweeps.mean(0).var() / noise) if noise > 0 else np.nan
