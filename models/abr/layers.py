@@ -80,13 +80,11 @@ class SequenceAttention(nn.Module):
         keys = positions.unflatten(-1, (heads, width)).to(query.dtype)
         scores = query @ (keys * width**-0.5).permute(1, 2, 0)
         # By distance: [batch, head, time, 2 * time - 1].
-        far = time - 1 - MAX_DISTANCE
-        if far >= 0:
-            first = scores[..., :1].expand(-1, -1, -1, far)
-            last = scores[..., -1:].expand(-1, -1, -1, far)
-            scores = torch.cat((first, scores, last), -1)
-        else:
-            scores = scores[..., -far:far]
+        far = max(0, time - 1 - MAX_DISTANCE)
+        first = scores[..., :1].expand(-1, -1, -1, far)
+        last = scores[..., -1:].expand(-1, -1, -1, far)
+        scores = torch.cat((first, scores, last), -1)
+        scores = scores.narrow(-1, MAX_DISTANCE + far - time + 1, 2 * time - 1)
         scores = scores.contiguous()
         # Each position starts one distance earlier than the one before. A gather reads an index as
         # large as the scores, and computes in fp32 on a CPU.
@@ -241,15 +239,22 @@ class AttentionPooling(nn.Module):
         return (share.mT @ x.to(share.dtype)).squeeze(1)
 
 
+def steps(
+    count: int,
+    device: torch.device,
+) -> Tensor:
+    """0, 1, 2 … `count` - 1, float32."""
+    return torch.arange(count, device=device, dtype=torch.float32)
+
+
 def sinusoids(x: Tensor) -> Tensor:
     """A vector for each position of `x` [batch, time, width], [time, width], float32.
 
     Source: Vaswani et al., Attention Is All You Need, 2017, section 3.5.
     """
     time, width = x.shape[1:]
-    position = torch.arange(time, device=x.device, dtype=torch.float32)
-    exponent = torch.arange(0, width, 2, device=x.device, dtype=torch.float32) / width
-    angle = position[:, None] * torch.exp(-math.log(10000.0) * exponent)
+    exponent = 2 * steps(width // 2, x.device) / width
+    angle = steps(time, x.device)[:, None] * torch.exp(-math.log(10000.0) * exponent)
     return torch.cat((angle.sin(), angle.cos()), dim=1)
 
 
@@ -262,10 +267,10 @@ def upsample(
     A matrix product, because the gradient of torch's interpolation is not deterministic on CUDA.
     """
     shorter = x.shape[1]
-    position = torch.arange(time, device=x.device, dtype=torch.float32) + 0.5
-    position = (position * (shorter / time) - 0.5).clamp(0, shorter - 1)
-    source = torch.arange(shorter, device=x.device, dtype=torch.float32)
-    return F.relu(1 - (position[:, None] - source).abs()).to(x.dtype) @ x
+    position = (steps(time, x.device) + 0.5) * (shorter / time) - 0.5
+    position = position.clamp(0, shorter - 1)
+    distance = position[:, None] - steps(shorter, x.device)
+    return F.relu(1 - distance.abs()).to(x.dtype) @ x
 
 
 STRENGTH = 0.1
@@ -362,8 +367,7 @@ class StateSpace(nn.Module):
     def kernel(self, time: int) -> Tensor:
         """The convolution kernel of each channel, [time, width], float32."""
         dt = self.log_dt.float().exp()
-        steps = torch.arange(time, device=dt.device, dtype=torch.float32)
-        elapsed = (steps[:, None] * dt)[..., None]  # [time, width, 1] against [states]
+        elapsed = (steps(time, dt.device)[:, None] * dt)[..., None]  # [time, width, 1], by states
         decay = F.softplus(self.a_re.float())
         angle = self.a_im.float() * elapsed
         wave = torch.exp(-decay * elapsed) * torch.cos(angle)

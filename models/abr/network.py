@@ -276,16 +276,13 @@ class Network(HasFrozenParts):
             below = width
         self.output = ConvBlock(size.base, size.base, 7)
         base = size.base
-        peak = PeakHead(base)
-        threshold = nn.Sequential(AttentionPooling(base), mlp(base, base, base // 2, 1))
-        self.heads = nn.ModuleDict(
-            {
-                # torch.export writes Python with these names, and "class" is a keyword.
-                "signal_head": SignalHead(size),
-                "peak_head": peak,
-                "class_head": ClassHead(base),
-                "threshold_head": threshold,
-            }
+        # torch.export writes Python with these names, and "class" is a keyword.
+        self.signal_head = SignalHead(size)
+        self.peak_head = PeakHead(base)
+        self.class_head = ClassHead(base)
+        self.threshold_head = nn.Sequential(
+            AttentionPooling(base),
+            mlp(base, base, base // 2, 1),
         )
         for name, value in vars(statistics).items():
             self.register_buffer(name, torch.tensor(value))
@@ -295,11 +292,11 @@ class Network(HasFrozenParts):
             if isinstance(module, SequenceAttention):
                 module.kernel = kernel
         # What has no labels gets no gradient, and no weight decay changes it.
-        peak.requires_grad_(not set(PEAK).isdisjoint(terms))
+        self.peak_head.requires_grad_(not set(PEAK).isdisjoint(terms))
         for name in PEAK:
-            peak.get_submodule(name).requires_grad_(name in terms)
-        for name in ("class", "threshold"):
-            self.heads[f"{name}_head"].requires_grad_(name in terms)
+            self.peak_head.get_submodule(name).requires_grad_(name in terms)
+        self.class_head.requires_grad_("class" in terms)
+        self.threshold_head.requires_grad_("threshold" in terms)
 
     def encode(
         self,
@@ -330,11 +327,11 @@ class Network(HasFrozenParts):
             x = level(x, features[-1], memory, condition)
         x = self.output(x)
         outputs = {
-            "signal": self.heads["signal_head"](x),
-            "class": self.heads["class_head"](x),
-            "threshold": self.heads["threshold_head"](x).float().squeeze(-1),
+            "signal": self.signal_head(x),
+            "class": self.class_head(x),
+            "threshold": self.threshold_head(x).float().squeeze(-1),
         }
-        peak = self.heads["peak_head"](x).float()
+        peak = self.peak_head(x).float()
         outputs |= dict(zip(PEAK, peak.unbind(-1), strict=True))
         # The heads predict standard deviations from the mean.
         for name in ("latency", "amplitude", "threshold"):

@@ -18,7 +18,7 @@ from gearshift.models.abr.config import POINTS, SIZES, STATIC, Data, Model
 from gearshift.models.abr.dataset import Sample, TrainedOnResponses, load_or_fit
 from gearshift.models.abr.embedded import PATIENTS, SHARES, simulate
 from gearshift.models.abr.formats import of_file
-from gearshift.models.abr.loss import TERMS, TermRamps, TermSums, units
+from gearshift.models.abr.loss import TermRamps, TermSums, units
 from gearshift.models.abr.network import ENCODER, PEAK, Network, UnscaledNetwork
 from gearshift.models.abr.readers.files import read_responses
 from gearshift.models.abr.responses import LABELS, Responses, Statistics
@@ -41,7 +41,6 @@ from gearshift.models.common.data_files import files
 from gearshift.models.common.data_reports import unknown_embedded
 from gearshift.models.common.family import FACTS_FILE, FamilyTask, Numbers, Sums, load_facts
 from gearshift.models.common.predictions import OPTION, input_errors, passed_over
-from gearshift.models.common.recordings import bids
 from gearshift.models.common.split import SPLITS
 
 MARGIN = 0.04
@@ -85,11 +84,13 @@ class AbrTask(FamilyTask):
             "threshold": loss.threshold,
         }
         curriculum = model.curriculum
-        starts = dict.fromkeys(PEAK, curriculum.peak)
-        starts["class"] = curriculum.class_
-        starts["threshold"] = curriculum.threshold
+        starts = {
+            **dict.fromkeys(PEAK, curriculum.peak),
+            "class": curriculum.class_,
+            "threshold": curriculum.threshold,
+        }
         self.curriculum = TermRamps(starts, curriculum.ramp)
-        self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
+        self._factors: Mapping[str, float] = {}
 
     def read(self) -> Responses:
         data = self.data_settings
@@ -167,7 +168,7 @@ class AbrTask(FamilyTask):
         epoch: float,
         epochs: float,
     ) -> None:
-        self._factors = self.curriculum.factors(TERMS, epoch, epochs)
+        self._factors = self.curriculum.factors(epoch, epochs)
 
     def loss(
         self,
@@ -178,7 +179,7 @@ class AbrTask(FamilyTask):
         outputs = model(batch["signal"], batch["static"])
         weighted = {}
         for term, total in self._sums(outputs, batch).items():
-            weighted[term] = self.weights[term] * self._factors[term] * total
+            weighted[term] = self.weights[term] * self._factors.get(term, 1.0) * total
         return Loss(weighted, {})
 
     def metric(self) -> Sums:
@@ -205,7 +206,10 @@ class AbrTask(FamilyTask):
             model.bottleneck,
             *model.decoder,
             model.output,
-            *model.heads.values(),
+            model.signal_head,
+            model.peak_head,
+            model.class_head,
+            model.threshold_head,
         ]
 
     def example(self) -> Sequence[Tensor]:
@@ -240,16 +244,12 @@ class AbrTask(FamilyTask):
                 allowed=f"{trained.species} responses of {trained.window_ms:g} ms, as in training",
             )
         yield from showing.predict(self, model, records)
-        # Tables of events were read with their recordings.
-        yield from passed_over(path, [*used, *filter(None, map(bids.events_path, used))])
+        yield from passed_over(path, used)
 
     def onnx_model(self, model: Any) -> tuple[Module, Mapping[str, Tensor]]:
         """From signals in µV and facts to the outputs; of an encoder, to its features."""
-        statistics = self.statistics
-        signal = statistics.signal_rms * torch.randn(8, 1, POINTS)
-        scale = torch.tensor(statistics.facts_scale)
-        static = torch.tensor(statistics.facts_mean) + scale * torch.rand(8, STATIC)
-        return UnscaledNetwork(model, self.stage == "encoder"), {"signal": signal, "static": static}
+        inputs = {"signal": torch.randn(8, 1, POINTS), "static": torch.rand(8, STATIC)}
+        return UnscaledNetwork(model, self.stage == "encoder"), inputs
 
     def facts(self) -> Mapping[str, Any]:
         split = f"by {self.records.origin.group}"
