@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from gearshift.models.abr.config import CLASS_NAMES, CLASSES
+from gearshift.models.abr.config import CLASS_NAMES
 from gearshift.models.abr.loss import TERMS
 from gearshift.models.abr.responses import (
     LABELS,
@@ -128,16 +129,14 @@ def facts(
     origin = responses.origin
     reading = responses.reading
     classes = {}
-    if "class" in terms:
-        for split, index in numbers.items():
-            target = responses.target[index]
-            counts = np.bincount(target[target >= 0], minlength=CLASSES)
-            classes[split] = dict(zip(CLASS_NAMES, counts.tolist(), strict=True))
+    for split, index in numbers.items():
+        target = responses.target[index]
+        classes[split] = Counter(CLASS_NAMES[number] for number in target if number >= 0)
     columns = zip(STATIC_NAMES, responses.static.T, strict=True)
     facts: dict[str, Any] = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
         "unit": origin.unit,
-        "classes": classes,
+        "classes": {split: dict(counts) for split, counts in classes.items() if counts},
         "not_trained": [name for name in TERMS if name not in terms],
         "unknown": [name for name, column in columns if np.isnan(column).all()],
         "left_out": dict(reading.left_out),

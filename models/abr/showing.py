@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import nan
+from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -80,12 +80,9 @@ def build_predictions(
     predicted = estimates(task, model(batch["signal"], batch["static"]))
     responses: Responses = task.records
     index = split.numbers[positions]
-    inputs = split.given[positions]
-    error = predicted["signal"] - responses.signal[inputs]
     targets = responses.target[index]
     columns = {
         "response": [_name(responses, n) for n in index],
-        "error (µV)": np.sqrt(np.square(error).mean(1)),
         **_columns(predicted),
         "true class": [CLASS_NAMES[target] if target >= 0 else UNKNOWN for target in targets],
     }
@@ -95,7 +92,8 @@ def build_predictions(
     rows = []
     for cells in zip(*columns.values(), strict=True):
         rows.append([cell if cell == cell else None for cell in cells])
-    image = draw_responses(responses, inputs, predicted)
+    # In a noise control the input is that of another response.
+    image = draw_responses(responses, split.given[positions], predicted)
     caption = "recorded (dark) and predicted (red), wave V marked"
     return Predictions(tuple(columns), rows, [Picture("responses", caption, image)])
 
@@ -117,7 +115,7 @@ def level_series(
     index: Numbers,
 ) -> list[Picture]:
     """Of the responses `index`, those of the patient with the most."""
-    ((patient, _),) = Counter(responses.patient[index].tolist()).most_common(1)
+    patient = mode(responses.patient[index].tolist())
     image = draw_responses(responses, index[responses.patient[index] == patient], {})
     return [Picture("responses", f"{patient}: responses by level, waves V marked", image)]
 

@@ -47,16 +47,15 @@ def name_of(cell: Any) -> str:
 
 def find_columns(
     names: Sequence[str],
-    declared: Mapping[str, str],
     path: Path,
-    has_labels: bool = True,
+    reading: ResponseReading,
 ) -> dict[str, int]:
-    """The index of each column of the table at `path`, by its meaning.
+    """The index of each column of the table at `path`, by its meaning; unread ones are a note.
 
-    `declared`: the meaning of a column by its name in lower case. Unless `has_labels`, columns of
-    labels are not returned. Raises DataError if a needed column is missing, if two mean the same,
-    or if there are more points than a response has.
+    Raises DataError if a needed column is missing, if two mean the same, or if there are more
+    points than a response has.
     """
+    declared = declared_columns(reading.settings.columns)
     absent = declared.keys() - {name.lower() for name in names}
     if absent:
         raise DataError(
@@ -64,10 +63,9 @@ def find_columns(
             where=str(path),
             allowed=", ".join(name for name in names if name not in POINT_NAMES),
         )
-    readable = {*COLUMNS, *POINT_NAMES} - {IGNORE}
-    if not has_labels:
-        readable -= {*LABELS}
+    ignored = {IGNORE} if reading.has_labels else {IGNORE, *LABELS}
     columns: dict[str, int] = {}
+    unread = []
     for place, name in enumerate(names):
         meaning = declared.get(name.lower(), name.lower())
         if meaning in columns:
@@ -85,18 +83,23 @@ def find_columns(
                 allowed=f"columns 1 … {POINTS}: 10 ms, each point the mean of 0.05 ms",
                 hint="average each response to these points, or remove the columns after 10 ms",
             )
-        if meaning in readable:
+        if meaning in ignored:
+            continue
+        if meaning in (*COLUMNS, *POINT_NAMES):
             columns[meaning] = place
+        elif name:
+            unread.append(name)
 
     missing = [name for name in (*REQUIRED, *POINT_NAMES) if name not in columns]
     if missing:
-        others = [name for name in names if name not in POINT_NAMES]
         raise DataError(
-            f"the table has no column {listed(missing, 3)} among: {listed(others, _MANY)}",
+            f"the table has no column {listed(missing, 3)} among: {listed(unread, _MANY)}",
             where=str(path),
             allowed=f"{', '.join(REQUIRED)}, 1 … {POINTS}; and if known {', '.join(COLUMNS)}",
             hint=f"say what a column means:  {columns_option({'NAME': missing[0]})}",
         )
+    if unread:
+        reading.notes.append(f"{path.name}: columns that are not read: {listed(unread, _MANY)}")
     return columns
 
 
@@ -110,18 +113,7 @@ def read(
     Raises DataError if the file is not such a table, or lacks a column.
     """
     table = Table(TextFile(path, name))
-    declared = declared_columns(reading.settings.columns)
-    names = [name_of(heading) for heading in table.header]
-    columns = find_columns(names, declared, path, reading.has_labels)
-
-    unread = []
-    for heading in names:
-        meaning = declared.get(heading.lower(), heading.lower())
-        if meaning not in ("", *COLUMNS, *POINT_NAMES):
-            unread.append(heading)
-    if unread:
-        reading.notes.append(f"{name}: columns that are not read: {listed(unread, _MANY)}")
-
+    columns = find_columns([*map(name_of, table.header)], path, reading)
     for line, cells in table.rows(reading.bad_records):
         where = f"{name}:{line}"
         row = {meaning: cells[index] for meaning, index in columns.items()}
