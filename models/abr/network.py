@@ -86,9 +86,9 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         self.state_space = StateSpace(width, size.states, size.dropout)
-        self.layers = nn.ModuleList()
-        for _ in range(BOTTLENECK_LAYERS):
-            self.layers.append(TransformerLayer(width, size.heads, 4, size.dropout))
+        self.layers = nn.ModuleList(
+            TransformerLayer(width, size.heads, 4, size.dropout) for _ in range(BOTTLENECK_LAYERS)
+        )
         self.positions = relative_positions(width)
         self.layers_norm = nn.LayerNorm(width)
         self.joined = mlp(2 * width, 2 * width, width)
@@ -123,9 +123,10 @@ class DecoderLevel(nn.Module):
         dropout = size.dropout
         self.joined = nn.Sequential(TimeConv(inputs + skip, width, 3), nn.LayerNorm(width))
         self.memory = nn.Linear(width, width)
-        self.layers = nn.ModuleList()
-        for _ in range(size.layers):
-            self.layers.append(TransformerLayer(width, size.heads, 4, dropout, is_decoder=True))
+        self.layers = nn.ModuleList(
+            TransformerLayer(width, size.heads, 4, dropout, is_decoder=True)
+            for _ in range(size.layers)
+        )
         self.films = nn.ModuleList(FiLM(width) for _ in range(size.layers))
         self.positions = relative_positions(width)
         self.wide = nn.Sequential(nn.LayerNorm(width), GeluFeedForward(width, 4, dropout))
@@ -265,9 +266,9 @@ class Network(HasFrozenParts):
         self.input = ConvBlock(1, size.base, 7)
         # The channels that each encoder level gets; its decoder level gets the same as its skip.
         inputs = [size.base, *widths[:-1]]
-        self.encoder = nn.ModuleList()
-        for before, width in zip(inputs, widths, strict=True):
-            self.encoder.append(EncoderLevel(before, width, size))
+        self.encoder = nn.ModuleList(
+            EncoderLevel(before, width, size) for before, width in zip(inputs, widths, strict=True)
+        )
         self.bottleneck = Bottleneck(widths[-1], size)
         below = widths[-1]
         self.decoder = nn.ModuleList()

@@ -24,7 +24,7 @@ ORIGIN = ResponseOrigin(
     "µV; the files name no unit, but the program that writes them uses µV",
     "animal, the file name without its run",
 )
-_MOST_BYTES = 2**26
+ENCODING = "iso-8859-1"
 _LEVELS = r"LEVELS:\s*([-\d.;\s]+)"
 _STEP = r"SAMPLE \([^)]*sec\):\s*([\d.]+)"
 _RATE = r"REP RATE[^:]*:\s*([\d.]+)"
@@ -66,12 +66,6 @@ def read(
                 yield ResponseRow(animal, where, signal, known)
 
 
-def _text(path: Path) -> str:
-    if path.stat().st_size > _MOST_BYTES:
-        raise _error(path, f"it has more than {_MOST_BYTES:,} bytes")
-    return path.read_text(encoding="iso-8859-1")  # its ends of lines are \r, \n or both
-
-
 def _field(
     pattern: str,
     text: str,
@@ -82,7 +76,7 @@ def _field(
 
 def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
     """Levels, traces [sample, level] in the window, its samples, stimuli a second, and the run."""
-    header, *others = re.split(r"DATA[ \t]*\n", _text(path))
+    header, *others = re.split(r"DATA[ \t]*\n", path.read_text(ENCODING))
     if len(others) != 1:
         raise _error(path, "no line DATA after the header, or more than one: a file has one series")
     try:
@@ -113,7 +107,7 @@ def _labels(
 
     A rater of other peaks says nothing about wave V.
     """
-    text = _text(path)
+    text = path.read_text(ENCODING)
     lines = [line.strip() for line in text.split("\n") if "\t" in line]
     table = csv.DictReader(lines, delimiter="\t")
     try:
