@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from gearshift.models.abr.responses import (
     even_facts,
     fit,
 )
-from gearshift.models.base import Batch, SplitName
+from gearshift.models.base import Batch
 from gearshift.models.common.data_reports import few
 from gearshift.models.common.family import FACTS_FILE, load_facts, save_facts
 
@@ -123,20 +123,18 @@ def load_or_fit(
 def facts(
     responses: Responses,
     terms: Collection[str],
-    numbers: Mapping[SplitName, Numbers],
+    train: Numbers,
 ) -> dict[str, Any]:
-    """What a user should know of the data; `numbers`: the responses of each split."""
+    """What a user should know of the data; classes: of the training responses."""
     origin = responses.origin
     reading = responses.reading
-    classes = {}
-    for split, index in numbers.items():
-        target = responses.target[index]
-        classes[split] = Counter(CLASS_NAMES[number] for number in target if number >= 0)
+    target = responses.target[train]
+    classes = Counter(CLASS_NAMES[number] for number in target if number >= 0)
     columns = zip(STATIC_NAMES, responses.static.T, strict=True)
     facts: dict[str, Any] = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
         "unit": origin.unit,
-        "classes": {split: dict(counts) for split, counts in classes.items() if counts},
+        "classes": dict(classes),
         "not_trained": [name for name in TERMS if name not in terms],
         "unknown": [name for name, column in columns if np.isnan(column).all()],
         "left_out": dict(reading.left_out),

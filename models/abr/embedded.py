@@ -32,19 +32,6 @@ LATENCY_MS, WIDTH_MS, HEIGHT, LATER_BY_DB, SLOWING = WAVES[..., None, None]
 REFERENCE_DB = 80.0
 
 
-def latencies(
-    level: Array,
-    age: Array,
-    rate: Array,
-) -> Array:
-    """Latency of each wave, in ms: longer at lower levels, with age and rate.
-
-    [wave, response, 1], of columns [response, 1].
-    """
-    slower = 0.003 * np.maximum(age - 25, 0) + 0.004 * (rate - 11.1)
-    return LATENCY_MS + (REFERENCE_DB - level) * LATER_BY_DB + slower * SLOWING
-
-
 def sum_of_waves(
     latency: Array,
     height: Array,
@@ -133,19 +120,32 @@ def simulate(
 
     # By ear: both have the same kind of hearing loss.
     patient = np.repeat(np.arange(patients), 2)
-    threshold, gap = hearing(kind[patient], rng)
+    kind = kind[patient]
+    normal = rng.uniform(5, 22, len(kind))
+    gap = (kind == CONDUCTIVE) * rng.uniform(25, 45, len(kind))
+    threshold = np.where(
+        kind == SENSORINEURAL,
+        rng.uniform(40, 70, len(kind)),
+        normal + gap,
+    )
+    # Neither of them answers at any level.
+    threshold[np.isin(kind, (TOTAL, NEUROPATHY))] = np.nan
     ear, level, rate = examinations(threshold, rng)
 
     # By response, in columns [response, 1].
     patient = patient[ear]
-    kind = kind[patient]
+    kind = kind[ear]
     age = age[patient]
     threshold = threshold[ear]
+    # Waves are later at lower levels, with age and at higher rates.
+    slower = 0.003 * np.maximum(age - 25, 0) + 0.004 * (rate - 11.1)
+    faint = REFERENCE_DB - (level - gap[ear])
+    usual = LATENCY_MS + faint * LATER_BY_DB + slower * SLOWING
     latency, height, fmp, signal = responses(
         kind,
         level,
         level - threshold,
-        latencies(level - gap[ear], age, rate),
+        usual,
         rng,
     )
     exists = height > 0
@@ -166,24 +166,6 @@ def simulate(
         kind.ravel(),
         ResponseReading(Data()),
     )
-
-
-def hearing(
-    kind: NDArray,
-    rng: Generator,
-) -> tuple[Array, Array]:
-    """The threshold in dB nHL of each ear, NaN: no response at any level; and its air-bone gap."""
-    ears = len(kind)
-    normal = rng.uniform(5, 22, ears)
-    gap = (kind == CONDUCTIVE) * rng.uniform(25, 45, ears)
-    threshold = np.where(
-        kind == SENSORINEURAL,
-        rng.uniform(40, 70, ears),
-        normal + gap,
-    )
-    # Neither of them answers at any level.
-    threshold[np.isin(kind, (TOTAL, NEUROPATHY))] = np.nan
-    return threshold, gap
 
 
 def examinations(

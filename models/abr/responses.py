@@ -240,9 +240,8 @@ def even_facts(static: Signal) -> Signal:
 def class_weights(counts: Numbers) -> tuple[float, ...]:
     """n / (number of present classes × n of the class): the mean weight of a sample is 1."""
     present = counts > 0
-    weights = np.ones(len(counts))
-    weights[present] = counts.sum() / (present.sum() * counts[present])
-    return tuple(weights.tolist())
+    weights = counts.sum() / (present.sum().clip(1) * counts.clip(1))
+    return tuple(np.where(present, weights, 1.0).tolist())
 
 
 def _moments(column: Signal) -> Pair:

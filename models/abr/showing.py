@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import nan
 from statistics import mode
 from typing import Any
@@ -33,16 +33,9 @@ ROW = 80
 """Height of a row in pixels."""
 LABEL = 22
 """Characters of its name."""
-_HEADINGS = {
-    "exists": "wave_v_probability",
-    "latency": "v_latency (ms)",
-    "amplitude": "v_amplitude (µV)",
-    "class": "hear_loss",
-    "probability": "hear_loss_probability",
-    "threshold": "threshold (dB)",
-}
+LATENCY = "v_latency (ms)"
 Estimates = dict[str, NDArray]
-"""By output of the model, its values; class and probability: the likeliest class."""
+"""By heading of a table, what is estimated; and `signal`."""
 
 
 def estimates(
@@ -55,17 +48,20 @@ def estimates(
     no wave V is predicted.
     """
     values = {term: output.float().cpu() for term, output in outputs.items()}
-    values["signal"] = values["signal"][:, 0] * task.statistics.signal_rms
+    predicted = {"signal": values["signal"][:, 0] * task.statistics.signal_rms}
     if "exists" in values:
-        values["exists"] = values["exists"].sigmoid()
-    for term in values.keys() & {"latency", "amplitude"}:
-        # A wave that is not there has no latency.
-        values[term] = values[term].where(values["exists"] >= 0.5, nan)
+        predicted["wave_v_probability"] = values["exists"].sigmoid()
+    for term, heading in (("latency", LATENCY), ("amplitude", "v_amplitude (µV)")):
+        if term in values:
+            # A wave that is not there has no latency.
+            predicted[heading] = values[term].where(values["exists"] >= 0, nan)
+    if "threshold" in values:
+        predicted["threshold (dB)"] = values["threshold"]
+    columns = {heading: column.numpy() for heading, column in predicted.items()}
     if "class" in values:
-        values["probability"], values["class"] = values["class"].softmax(-1).max(-1)
-    columns = {term: column.numpy() for term, column in values.items()}
-    if "class" in columns:
-        columns["class"] = np.array(CLASS_NAMES)[columns["class"]]
+        share, likeliest = values["class"].softmax(-1).max(-1)
+        columns["hear_loss"] = np.array(CLASS_NAMES)[likeliest.numpy()]
+        columns["hear_loss_probability"] = share.numpy()
     return columns
 
 
@@ -80,34 +76,15 @@ def build_predictions(
     predicted = estimates(task, model(batch["signal"], batch["static"]))
     responses: Responses = task.records
     index = split.numbers[positions]
-    targets = responses.target[index]
-    columns = {
-        "response": [_name(responses, n) for n in index],
-        **_columns(predicted),
-        "true class": [CLASS_NAMES[target] if target >= 0 else UNKNOWN for target in targets],
-    }
+    columns = _table(responses, index, predicted)
     for term, label in responses.labels.items():
-        columns[f"true {term}"] = label[index]
-    # NaN is not equal to itself.
-    rows = []
-    for cells in zip(*columns.values(), strict=True):
-        rows.append([cell if cell == cell else None for cell in cells])
+        columns[f"true {term}"] = _texts(label[index])
+    targets = responses.target[index]
+    columns["true class"] = [CLASS_NAMES[n] if n >= 0 else UNKNOWN for n in targets]
     # In a noise control the input is that of another response.
     image = draw_responses(responses, split.given[positions], predicted)
-    caption = "recorded (dark) and predicted (red), wave V marked"
-    return Predictions(tuple(columns), rows, [Picture("responses", caption, image)])
-
-
-def _columns(predicted: Estimates) -> Estimates:
-    """What is `predicted` for responses, but the signal, by heading."""
-    return {heading: predicted[term] for term, heading in _HEADINGS.items() if term in predicted}
-
-
-def _name(
-    responses: Responses,
-    response: int,
-) -> str:
-    return f"{responses.patient[response]}, {responses.static[response, 1]:g} dB"
+    picture = Picture("responses", "recorded (dark) and predicted (red), wave V marked", image)
+    return Predictions(tuple(columns), [*zip(*columns.values(), strict=True)], [picture])
 
 
 def level_series(
@@ -137,9 +114,10 @@ def draw_responses(
         marks = [(responses.labels["latency"][response] / window_ms, INK, "V")]
         if "signal" in predicted:
             traces.append((predicted["signal"][n], MARK))
-        if "latency" in predicted:
-            marks.append((predicted["latency"][n] / window_ms, MARK, "V?"))
-        rows.append(TraceRow(_name(responses, response)[-LABEL:], traces, marks))
+        if LATENCY in predicted:
+            marks.append((predicted[LATENCY][n] / window_ms, MARK, "V?"))
+        name = f"{responses.patient[response]}, {responses.static[response, 1]:g} dB"
+        rows.append(TraceRow(name[-LABEL:], traces, marks))
     # A quantile: a few traces with muscle artifacts must not flatten all others.
     largest = float(np.quantile(np.abs(responses.signal[index]), 0.995))
     ticks = [(ms / window_ms, f"{ms} ms") for ms in range(int(window_ms) + 1)]
@@ -186,39 +164,40 @@ def _prediction(
         level = {"intensity": responses.static[index, 1]}
         return features_file(name, group, where, features, more=level)
     predicted = estimates(task, model(signal, static))
-    lines, table = _table(responses, index, predicted)
     image = draw_responses(responses, index, predicted)
-    return Prediction(name, "\n".join([group, *lines]), {".csv": table, ".png": image})
+    columns = _table(responses, index, predicted)
+    lines = [group]
+    for row in zip(*columns.values(), strict=True):
+        cells = [f"{heading} {cell}" for heading, cell in zip(columns, row, strict=True) if cell]
+        lines.append(f"  {', '.join(cells)}")
+    # In the file, the signal too.
+    columns |= dict(enumerate(_texts(predicted["signal"]).T, start=1))
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    table = file.getvalue().encode()
+    return Prediction(name, "\n".join(lines), {".csv": table, ".png": image})
 
 
 def _table(
     responses: Responses,
     index: Numbers,
     predicted: Estimates,
-) -> tuple[list[str], bytes]:
-    """A line of text and a row of a CSV table for each response."""
-    columns = {heading: _texts(column) for heading, column in _columns(predicted).items()}
-    table = {
+) -> dict[Any, Sequence[str]]:
+    """The cells of a table by heading, a row for each of the responses `index`."""
+    columns: dict[Any, Sequence[str]] = {
         "response": [responses.where[n] for n in index],
         "patient_id": [responses.patient[n].removeprefix("patient ") for n in index],
         "intensity": _texts(responses.static[index, 1]),
-        **columns,
-        **dict(enumerate(_texts(predicted["signal"]).T, start=1)),
     }
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(table)
-    writer.writerows(zip(*table.values(), strict=True))
-
-    lines = []
-    for n, response in enumerate(index):
-        # For the terminal, what is unknown is left out, and so is the signal.
-        cells = [f"{heading} {column[n]}" for heading, column in columns.items() if column[n]]
-        lines.append(f"  {_name(responses, response)}: {', '.join(cells) or 'reconstructed'}")
-    return lines, file.getvalue().encode()
+    for heading, column in predicted.items():
+        if heading != "signal":
+            columns[heading] = _texts(column)
+    return columns
 
 
-def _texts(column: NDArray) -> NDArray:
+def _texts(column: NDArray) -> Any:
     """The cells of a table; empty for NaN."""
     if column.dtype.kind == "U":
         return column

@@ -258,16 +258,16 @@ class AbrTask(FamilyTask):
                 f"by level of one or two recordings, each training level {REPEATS} times per "
                 "epoch: scores do not generalize to other ears"
             )
-        numbers = {name: self.data(name).numbers for name in SPLITS}
         facts = {"source": self.data_settings.path, "split": split, **super().facts()}
-        facts |= dataset.facts(self.records, self.terms, numbers)
+        facts |= dataset.facts(self.records, self.terms, np.unique(self.data("train").numbers))
         if self.control != "real":
-            facts["control"] = {}
+            control = {}
             if "class" in self.terms:
-                chance = dataset.chance_macro_f1(self.records.target[numbers["val"]])
-                facts["control"]["val_macro_f1"] = {"chance": chance}
+                chance = dataset.chance_macro_f1(self.records.target[self.data("val").numbers])
+                control["chance"] = chance
                 # Without the signal alone there is no bound: age, level and rate may carry
                 # information about the hearing loss.
                 if self.control == "noise":
-                    facts["control"]["val_macro_f1"]["max"] = chance + MARGIN
+                    control["max"] = chance + MARGIN
+            facts["control"] = {"val_macro_f1": control} if control else {}
         return facts

@@ -98,7 +98,7 @@ def test_a_table_without_labels_gives_those_of_each_response(without_data, few, 
         assert float(row["intensity"]) == full.records.static[index[n], 1]
     assert Image.open(io.BytesIO(found[0].files[".png"])).format == "PNG"
     line = found[0].text.split("\n")[1]
-    assert f", {rows[0]['intensity']} dB: " in line and rows[0]["hear_loss"] in line
+    assert f"intensity {rows[0]['intensity']}, " in line and rows[0]["hear_loss"] in line
 
 
 def test_a_level_series_of_animals_has_one_table(without_data, series, analyzed, tmp_path):

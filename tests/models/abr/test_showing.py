@@ -19,11 +19,14 @@ def test_a_row_shows_the_labels_and_the_outputs_of_the_model(ready_task):
         row = dict(zip(found.columns, cells, strict=True))
         assert row["true class"] == CLASS_NAMES[batch["target"][number]]
         assert row["hear_loss"] == CLASS_NAMES[outputs["class"][number].argmax()]
-        assert row["threshold (dB)"] == pytest.approx(float(outputs["threshold"][number]), rel=1e-5)
+        threshold = float(outputs["threshold"][number])
+        assert float(row["threshold (dB)"]) == pytest.approx(threshold, rel=1e-5)
         seen = outputs["exists"][number] >= 0
-        assert (row["v_latency (ms)"] is not None) == bool(seen)
+        assert bool(row["v_latency (ms)"]) == bool(seen)
         known = task.records.labels["latency"][split.numbers[0]]
-        assert number or (row["true latency"] or np.nan) == pytest.approx(float(known), nan_ok=True)
+        assert number or float(row["true latency"] or np.nan) == pytest.approx(
+            float(known), nan_ok=True
+        )
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -67,7 +67,7 @@ def test_terms_without_labels_are_not_trained_and_not_reported(people, ready_tas
     facts = task.facts()
     assert facts["not_trained"] == ["exists", "latency", "amplitude", "threshold"]
     assert facts["unknown"] == ["age", "rate", "fmp"]
-    assert facts["classes"]["train"] == {"normal": 6, "neuropathy": 6}
+    assert facts["classes"] == {"normal": 6, "neuropathy": 6}
     task = ready_task(path=people(patients(label="")))  # without classes
     assert task.goal == Goal("val_signal_mse", "min") and "classes" not in task.facts()
 
