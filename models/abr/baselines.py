@@ -41,7 +41,7 @@ def baselines(
                 continue
             if term == "class" and not inputs:
                 # The better of two guesses.
-                value = chance_macro_f1(second["target"].numpy())
+                value: float | None = chance_macro_f1(second["target"].numpy())
             else:
                 output = _guess(term, inputs, first, second)
                 value = term_scores(term, counts(term, output, second))[BEST[term]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,29 +66,19 @@ def scaled_facts(
     return torch.from_numpy(scaled).nan_to_num().float()
 
 
-def collate(samples: list[Sample]) -> Batch:
+def collate(samples: Sequence[Sample]) -> Batch:
     """One batch; unknown labels are 0 and masked.
 
     signal [batch, 1, 200], static [batch, 4], target [batch]; of each name in LABELS its values
     and its mask [batch].
     """
-    batch = default_collate(samples)
+    batch = default_collate(list(samples))
     for name in LABELS:
         values = batch[name].float()
         # Unknown labels are NaN, which a mask alone would not hide: NaN times 0 is NaN.
         batch[name] = values.nan_to_num()
         batch[f"{name}_mask"] = values.isfinite()
     return batch
-
-
-def known_terms(
-    responses: Responses,
-    train: Numbers,
-) -> tuple[str, ...]:
-    """The loss terms: the signal, and each label that some training response has."""
-    known = {name: np.isfinite(column[train]).any() for name, column in responses.labels.items()}
-    known["class"] = (responses.target[train] >= 0).any()
-    return tuple(term for term in TERMS if known.get(term, True))
 
 
 @dataclass(frozen=True)
@@ -110,9 +100,13 @@ def load_or_fit(
     """What the run folder has saved; if there is nothing, fit it to the indices `train`."""
     if folder is not None and (folder / FACTS_FILE).exists():
         return load_facts(folder, TrainedOnResponses)
+    known = {name for name, column in responses.labels.items() if np.isfinite(column[train]).any()}
+    known.add("signal")
+    if (responses.target[train] >= 0).any():
+        known.add("class")
     trained = TrainedOnResponses(
         fit(responses, train),
-        known_terms(responses, train),
+        tuple(term for term in TERMS if term in known),
         responses.origin.species,
         responses.origin.window_ms,
     )

@@ -204,10 +204,8 @@ class PeakHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; returns [batch, 3], in the order of PEAK."""
         shared = self.shared(x)
-        return torch.cat(
-            (self.exists(shared), self.latency(shared), self.amplitude(shared)),
-            dim=-1,
-        )
+        heads = (self.exists, self.latency, self.amplitude)
+        return torch.cat([head(shared) for head in heads], dim=-1)
 
 
 class ClassHead(nn.Module):
@@ -343,35 +341,27 @@ class Network(HasFrozenParts):
 
 
 class UnscaledNetwork(nn.Module):
-    """A trained network, or the encoder of one, for inputs in their own units."""
+    """A trained network for inputs in their own units."""
 
-    def __init__(
-        self,
-        model: Network,
-        is_encoder: bool,
-    ) -> None:
+    def __init__(self, model: Network) -> None:
         super().__init__()
         self.model = model
-        self.is_encoder = is_encoder
 
     def forward(
         self,
         signal: Tensor,
         static: Tensor,
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> dict[str, Tensor]:
         """As Network.forward, for `signal` in µV and the facts in their units; NaN: unknown.
 
         The predicted signal is `reconstruction`, in µV: no two tensors of a graph share a name.
         """
         model = self.model
-        signal = signal / model.signal_rms
         # As responses.even_facts, in operations that ONNX has.
         others, fmp = static.split((FMP, 1), dim=-1)
         even = torch.cat((others, torch.log(1 + fmp)), dim=-1)
         static = ((even - model.facts_mean) / model.facts_scale).nan_to_num()
-        if self.is_encoder:
-            return model.encode(signal, static)[1]
-        outputs: dict[str, Tensor] = model(signal, static)
+        outputs: dict[str, Tensor] = model(signal / model.signal_rms, static)
         return {"reconstruction": outputs.pop("signal") * model.signal_rms, **outputs}
 
 
@@ -399,6 +389,6 @@ def initialize_weights(model: Network) -> None:
         if isinstance(module, SequenceAttention):
             module.output.weight.mul_(RESIDUAL_SCALE)
         elif isinstance(module, GeluFeedForward):
-            module[-1].weight.mul_(RESIDUAL_SCALE)
+            module.get_parameter("3.weight").mul_(RESIDUAL_SCALE)
         elif isinstance(module, DecoderLevel):
-            module.skip[-1].weight.fill_(RESIDUAL_SCALE)
+            module.get_parameter("skip.3.weight").fill_(RESIDUAL_SCALE)

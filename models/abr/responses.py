@@ -114,9 +114,8 @@ def collect(
     same labels (with other labels it is the row of another rater). Raises DataError if a row cannot
     be used and data.on_bad is stop, or if no row can be used.
     """
-    usable = []
+    unique: dict[tuple[bytes, str], ResponseRow] = {}
     patient_of_signal: dict[bytes, str] = {}
-    labels_of_signal: set[tuple[bytes, str]] = set()
     for row in rows:
         problem = impossible(row)
         if problem is not None:
@@ -124,14 +123,16 @@ def collect(
             continue
         # Digests, because whole rows of a large table would not fit into memory twice.
         signal = sha256(row.signal.tobytes()).digest()
-        is_of_another = patient_of_signal.setdefault(signal, row.patient) != row.patient
-        labels = (signal, f"{row.target} {[row[name] for name in LABELS]}")
-        if reading.has_labels and (is_of_another or labels in labels_of_signal):
+        if not reading.has_labels:
+            signal = row.where.encode()
+        key = (signal, f"{row.target} {[row[name] for name in LABELS]}")
+        patient = patient_of_signal.setdefault(signal, row.patient)
+        if patient != row.patient or key in unique:
             reading.left_out["duplicates"] += 1
-            continue
-        labels_of_signal.add(labels)
-        usable.append(row)
+        else:
+            unique[key] = row
 
+    usable = [*unique.values()]
     reading.left_out["skipped"] = reading.bad_records.finish(reading.settings.on_bad, len(usable))
     reading.left_out = +reading.left_out  # without counts of 0
     if not usable:
@@ -215,6 +216,9 @@ def fit(
         _moments(responses.labels[name][train]) for name in ("latency", "amplitude", "threshold")
     ]
     counts = np.bincount(target[target >= 0], minlength=CLASSES)
+    present = counts > 0
+    # The mean weight of a sample is 1.
+    weights = counts.sum() / (present.sum().clip(1) * counts.clip(1))
     return Statistics(
         float(np.sqrt(power)) or 1.0,
         means,
@@ -222,7 +226,7 @@ def fit(
         latency,
         amplitude,
         threshold,
-        class_weights(counts),
+        tuple(np.where(present, weights, 1.0).tolist()),
     )
 
 
@@ -235,13 +239,6 @@ def even_facts(static: Signal) -> Signal:
     facts = static.copy()
     facts[..., FMP] = np.log1p(facts[..., FMP])
     return facts
-
-
-def class_weights(counts: Numbers) -> tuple[float, ...]:
-    """n / (number of present classes × n of the class): the mean weight of a sample is 1."""
-    present = counts > 0
-    weights = counts.sum() / (present.sum().clip(1) * counts.clip(1))
-    return tuple(np.where(present, weights, 1.0).tolist())
 
 
 def _moments(column: Signal) -> Pair:

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from math import nan
-from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -85,16 +84,6 @@ def build_predictions(
     image = draw_responses(responses, split.given[positions], predicted)
     picture = Picture("responses", "recorded (dark) and predicted (red), wave V marked", image)
     return Predictions(tuple(columns), [*zip(*columns.values(), strict=True)], [picture])
-
-
-def level_series(
-    responses: Responses,
-    index: Numbers,
-) -> list[Picture]:
-    """Of the responses `index`, those of the patient with the most."""
-    patient = mode(responses.patient[index].tolist())
-    image = draw_responses(responses, index[responses.patient[index] == patient], {})
-    return [Picture("responses", f"{patient}: responses by level, waves V marked", image)]
 
 
 def draw_responses(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -217,7 +218,13 @@ class AbrTask(FamilyTask):
         return torch.zeros(1, 1, POINTS), torch.zeros(1, STATIC)
 
     def pictures(self) -> Sequence[Picture]:
-        return showing.level_series(self.records, np.unique(self.data("train").numbers))
+        """The training responses of the patient with the most."""
+        records = self.records
+        numbers = np.unique(self.data("train").numbers)
+        patient = mode(records.patient[numbers].tolist())
+        of_patient = numbers[records.patient[numbers] == patient]
+        image = showing.draw_responses(records, of_patient, {})
+        return [Picture("responses", f"{patient}: responses by level, waves V marked", image)]
 
     def predictions(self, model: Module) -> Predictions:
         return showing.build_predictions(self, model)
@@ -247,9 +254,9 @@ class AbrTask(FamilyTask):
         yield from passed_over(path, used)
 
     def onnx_model(self, model: Any) -> tuple[Module, Mapping[str, Tensor]]:
-        """From signals in µV and facts to the outputs; of an encoder, to its features."""
+        """From signals in µV and facts to the outputs."""
         inputs = {"signal": torch.randn(8, 1, POINTS), "static": torch.rand(8, STATIC)}
-        return UnscaledNetwork(model, self.stage == "encoder"), inputs
+        return UnscaledNetwork(model), inputs
 
     def facts(self) -> Mapping[str, Any]:
         split = f"by {self.records.origin.group}"

@@ -69,10 +69,8 @@ def read(
         group = bids.subject(path) or name
         every = np.unique(np.concatenate([*kinds.values(), []]))
         for kind, onsets in kinds.items():
-            known = {"rate": _rate(onsets, every)}
             level = _LEVEL.search(kind)
-            if level:
-                known["level"] = float(level[1])
+            known = {"rate": _rate(onsets, every), "level": float(level[1]) if level else np.nan}
             responses = list(_averages(recording, channel, onsets, reading))
             for number, (points, quality) in enumerate(responses, start=1):
                 where = f"{name}, '{kind}', response {number}"

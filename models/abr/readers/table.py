@@ -131,10 +131,11 @@ def _responses(
     reading: ResponseReading,
 ) -> Iterator[ResponseRow]:
     """The response of a row, given by meaning, unless it is left out. Raises ValueError."""
-    known = {}
-    for meaning, cell in row.items():
-        if meaning not in ("patient_id", "hear_loss", "polarity"):
-            known[meaning] = table.number(cell, meaning)
+    known = {
+        meaning: table.number(cell, meaning)
+        for meaning, cell in row.items()
+        if meaning not in ("patient_id", "hear_loss", "polarity")
+    }
     polarity = text_of(row.get("polarity")).lower()
     if polarity and not polarity.startswith("alter"):
         reading.left_out["other_polarity"] += 1
