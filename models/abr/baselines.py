@@ -125,8 +125,7 @@ def forest(
             goes_above = asked[others, column] > threshold
             nodes.append((rows[above], others[goes_above]))
             nodes.append((rows[~above], others[~goes_above]))
-    total /= TREES
-    return total
+    return total / TREES
 
 
 def _best_split(

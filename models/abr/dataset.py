@@ -17,7 +17,6 @@ from gearshift.models.abr.config import CLASS_NAMES
 from gearshift.models.abr.loss import TERMS
 from gearshift.models.abr.responses import (
     LABELS,
-    STATIC_NAMES,
     Numbers,
     Responses,
     Signal,
@@ -124,13 +123,11 @@ def facts(
     reading = responses.reading
     target = responses.target[train]
     classes = Counter(CLASS_NAMES[number] for number in target if number >= 0)
-    columns = zip(STATIC_NAMES, responses.static.T, strict=True)
     facts: dict[str, Any] = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
         "unit": origin.unit,
         "classes": dict(classes),
         "not_trained": [name for name in TERMS if name not in terms],
-        "unknown": [name for name, column in columns if np.isnan(column).all()],
         "left_out": dict(reading.left_out),
         "notes": few(reading.notes),
     }

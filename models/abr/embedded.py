@@ -51,19 +51,6 @@ def sum_of_waves(
     return signal
 
 
-def cochlear_microphonic(
-    height: Array,
-    phase: Array,
-) -> Array:
-    """The response of the hair cells in the first 4 ms, [response, 200].
-
-    `height` [response, 1] in µV, and `phase` [response, 1].
-    """
-    since = np.maximum(TIME_MS - 0.4, 0)
-    envelope = (1 - np.exp(-(since**2) / 0.1)) * np.exp(-TIME_MS / 1.6)
-    return 2.0 * height * envelope * np.sin(2 * np.pi * 1.1 * TIME_MS + phase)
-
-
 def pink_noise(
     rms: Array,
     rng: Generator,
@@ -225,9 +212,12 @@ def responses(
     heights[:4] *= np.where(is_sensorineural, EARLY_WITH_LOSS, 1)
     signal = sum_of_waves(latency, heights, np.where(smeared, 1.8, 1.0))
 
-    # In neuropathy the hair cells answer, although the nerve does not.
+    # In neuropathy the hair cells answer in the first 4 ms, although the nerve does not.
     microphonic = is_neuropathy * (0.15 * np.exp((level - 80) / 25))
-    signal += cochlear_microphonic(microphonic, rng.uniform(0, 2 * np.pi, kind.shape))
+    since = np.maximum(TIME_MS - 0.4, 0)
+    envelope = (1 - np.exp(-(since**2) / 0.1)) * np.exp(-TIME_MS / 1.6)
+    phase = rng.uniform(0, 2 * np.pi, kind.shape)
+    signal += 2.0 * microphonic * envelope * np.sin(2 * np.pi * 1.1 * TIME_MS + phase)
     noise = rng.uniform(0.02, 0.06, kind.shape)
     signal += pink_noise(noise, rng)
     # A few patients tense their muscles, in bursts.

@@ -215,9 +215,7 @@ class ConvBlock(nn.Module):
             nn.ReLU(),
             TimeConv(middle, outputs, kernel),
         )
-        self.residual: nn.Module = nn.Identity()
-        if inputs != outputs:
-            self.residual = TimeConv(inputs, outputs, 1)
+        self.residual = nn.Identity() if inputs == outputs else TimeConv(inputs, outputs, 1)
         self.norm = nn.LayerNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:

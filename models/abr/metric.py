@@ -29,7 +29,7 @@ def measure(
     batch: Batch,
 ) -> dict[str, tuple[Tensor, int, Tensor]]:
     """By term, its loss, its units and its counts in `batch`; one forward pass."""
-    outputs: dict[str, Tensor] = model(batch["signal"], batch["static"])
+    outputs = model(batch["signal"], batch["static"])
     losses = sums(outputs, batch)
     known = units(batch, outputs)
     measured = {}
@@ -46,12 +46,13 @@ def scores(
 
     `val_loss` has every term at its weight of `weights`, at any stage of the curriculum.
     """
-    losses, known = torch.stack([values[:2] for values in sums.values()], 1)
-    factors = torch.tensor([weights[term] for term in sums], dtype=torch.float64)
-    metrics: Scores = {"val_loss": float((factors * losses / known.clamp(min=1)).sum())}
+    loss = 0.0
+    metrics: Scores = {}
     for term, values in sums.items():
+        total, known = values[:2].tolist()
+        loss += weights[term] * total / max(1, known)
         metrics |= term_scores(term, values[2:])
-    return metrics
+    return {"val_loss": loss, **metrics}
 
 
 def term_scores(

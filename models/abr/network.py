@@ -361,7 +361,7 @@ class UnscaledNetwork(nn.Module):
         others, fmp = static.split((FMP, 1), dim=-1)
         even = torch.cat((others, torch.log(1 + fmp)), dim=-1)
         static = ((even - model.facts_mean) / model.facts_scale).nan_to_num()
-        outputs: dict[str, Tensor] = model(signal / model.signal_rms, static)
+        outputs = model(signal / model.signal_rms, static)
         return {"reconstruction": outputs.pop("signal") * model.signal_rms, **outputs}
 
 

@@ -177,7 +177,7 @@ def resample(
     The mean over its interval is anti-aliasing enough: at a step of 0.05 ms it passes 96 % of
     3 kHz, the highest frequency of a response. A coarser trace is treated as a step function.
     """
-    whole = np.concatenate(([0.0], np.cumsum(trace, dtype=np.float64)))
+    whole = np.concatenate(([0.0], np.cumsum(trace)))
     area = np.interp(np.linspace(0.0, samples, POINTS + 1), np.arange(len(whole)), whole)
     return (np.diff(area) * (POINTS / samples)).astype(np.float32)
 

@@ -113,9 +113,10 @@ def draw_responses(
     return draw_traces(rows, ticks, ROW, 0.5 * ROW / (largest or 1.0))
 
 
+@torch.no_grad()
 def predict(
     task: Any,
-    model: Module,
+    model: Any,
     responses: Responses,
 ) -> Iterator[Prediction]:
     """A table (CSV) and a picture for the responses of each patient or file; several for many.
@@ -123,59 +124,40 @@ def predict(
     Of an encoder, their features. The last prediction has no file: the count of responses that are
     left out, and notes.
     """
+    device = task.context.device
     names = DistinctNames()
-    groups: dict[str, list[int]] = {}
-    for number, patient in enumerate(responses.patient.tolist()):
-        groups.setdefault(patient, []).append(number)
-    for group, numbers in groups.items():
-        for index in np.split(np.array(numbers), range(BATCH, len(numbers), BATCH)):
-            yield _prediction(task, model, responses, index, names.of(group))
+    for group in dict.fromkeys(responses.patient.tolist()):
+        numbers = np.flatnonzero(responses.patient == group)
+        for index in np.split(numbers, range(BATCH, len(numbers), BATCH)):
+            name = names.of(group)
+            signal = scaled_signal(responses.signal[index], task.statistics).to(device)
+            static = scaled_facts(responses.static[index], task.statistics).to(device)
+            if task.stage == ENCODER:
+                features = model.encode(signal, static)[1].float().cpu().numpy()
+                where = [responses.where[n] for n in index]
+                level = {"intensity": responses.static[index, 1]}
+                yield features_file(name, group, where, features, more=level)
+                continue
+            predicted = estimates(task, model(signal, static))
+            columns = _table(responses, index, predicted)
+            text = "\n".join([group, *_lines(columns)])
+            # In the file, the signal too.
+            columns |= dict(enumerate(_texts(predicted["signal"]).T, start=1))
+            image = draw_responses(responses, index, predicted)
+            yield Prediction(name, text, {".csv": _csv(columns), ".png": image})
     notes = [f"left out: {reason} {n}" for reason, n in responses.reading.left_out.items()]
     notes += few(responses.reading.notes)
     if notes:
         yield Prediction(names.of("notes"), "\n".join(notes))
 
 
-@torch.no_grad()
-def _prediction(
-    task: Any,
-    model: Any,
-    responses: Responses,
-    index: Numbers,
-    name: str,
-) -> Prediction:
-    signal = scaled_signal(responses.signal[index], task.statistics).to(task.context.device)
-    static = scaled_facts(responses.static[index], task.statistics).to(task.context.device)
-    group = responses.patient[index[0]]
-    if task.stage == ENCODER:
-        features = model.encode(signal, static)[1].float().cpu().numpy()
-        where = [responses.where[n] for n in index]
-        level = {"intensity": responses.static[index, 1]}
-        return features_file(name, group, where, features, more=level)
-    predicted = estimates(task, model(signal, static))
-    image = draw_responses(responses, index, predicted)
-    columns = _table(responses, index, predicted)
-    lines = [group]
-    for row in zip(*columns.values(), strict=True):
-        cells = [f"{heading} {cell}" for heading, cell in zip(columns, row, strict=True) if cell]
-        lines.append(f"  {', '.join(cells)}")
-    # In the file, the signal too.
-    columns |= dict(enumerate(_texts(predicted["signal"]).T, start=1))
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    table = file.getvalue().encode()
-    return Prediction(name, "\n".join(lines), {".csv": table, ".png": image})
-
-
 def _table(
     responses: Responses,
     index: Numbers,
     predicted: Estimates,
-) -> dict[Any, Sequence[str]]:
+) -> dict[Any, Any]:
     """The cells of a table by heading, a row for each of the responses `index`."""
-    columns: dict[Any, Sequence[str]] = {
+    columns = {
         "response": [responses.where[n] for n in index],
         "patient_id": [responses.patient[n].removeprefix("patient ") for n in index],
         "intensity": _texts(responses.static[index, 1]),
@@ -191,3 +173,18 @@ def _texts(column: NDArray) -> Any:
     if column.dtype.kind == "U":
         return column
     return np.char.replace(np.char.mod("%.6g", column), "nan", "")
+
+
+def _lines(columns: Mapping[Any, Sequence[str]]) -> Iterator[str]:
+    """The rows of a table for the terminal, without what is unknown."""
+    for row in zip(*columns.values(), strict=True):
+        cells = [f"{heading} {cell}" for heading, cell in zip(columns, row, strict=True) if cell]
+        yield f"  {', '.join(cells)}"
+
+
+def _csv(columns: Mapping[Any, Sequence[str]]) -> bytes:
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return file.getvalue().encode()

@@ -244,7 +244,7 @@ class AbrTask(FamilyTask):
             used = [file for file in files(path) if of_file(file)]
         origin = records.origin
         trained = self.trained
-        if (origin.species, origin.window_ms) != (trained.species, trained.window_ms):
+        if origin.window_ms != trained.window_ms:
             raise DataError(
                 f"'{path}' has {origin.species} responses of {origin.window_ms:g} ms",
                 where=OPTION,

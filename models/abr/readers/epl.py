@@ -93,8 +93,8 @@ def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
         raise _error(
             path, "the data has a value that is no number, or rows of several lengths"
         ) from None
-    if len(traces) < int(samples) or traces.shape[1:] != (len(levels),):
-        whole = (int(samples), len(levels))
+    whole = (int(samples), len(levels))
+    if len(traces) < whole[0] or traces.shape[1] != whole[1]:
         raise _error(path, f"truncated: {traces.shape} of {whole} samples and levels")
     return levels, traces, samples, rate, _field(_RUN, header)
 

@@ -95,11 +95,9 @@ def _rate(
 
     To the next stimulus, of any kind: in a train the names of events may alternate.
     """
-    following = np.searchsorted(every, onsets, "right")
-    inside = following < len(every)
-    if not inside.any():
-        return np.nan
-    return 1 / float(np.median(every[following[inside]] - onsets[inside]))
+    # The last stimulus has no next one.
+    inside = np.searchsorted(every[:-1], onsets[onsets < every[-1]])
+    return 1 / float(np.median(np.diff(every)[inside])) if len(inside) else np.nan
 
 
 def _averages(
@@ -133,20 +131,19 @@ def _channel(
     Raises DataError, also if the recording is too slow.
     """
     names = recording.names
-    eeg = (channel.name for channel in recording.channels if channel.kind == "eeg")
-    name = setting or next(eeg, "of EEG")
-    if name not in names:
-        other = get_close_matches(name, names, n=1, cutoff=0.0)
-        message = f"no channel {name!r}"
-        allowed = ", ".join(names)
-    elif recording.rate_hz <= 2 * BAND_HZ[1]:
-        other = list(recording.faster[:1])
-        message = f"the channel is sampled at {recording.rate_hz:g} Hz"
-        allowed = f"more than {2 * BAND_HZ[1]:g} Hz, as it was recorded"
-    else:
+    eeg = [channel.name for channel in recording.channels if channel.kind == "eeg"]
+    name = setting or "".join(eeg[:1])
+    is_known = name in names
+    if is_known and recording.rate_hz > 2 * BAND_HZ[1]:
         return names.index(name)
-    fix = f"--set {quote(f'data.channel={other[0]}')}" if other else ""
-    raise DataError(message, where=str(recording.path), allowed=allowed, fix=fix)
+    problem = f"is sampled at {recording.rate_hz:g} Hz" if is_known else "does not exist"
+    others = recording.faster if is_known else get_close_matches(name, names, n=1, cutoff=0.0)
+    raise DataError(
+        f"the channel '{name}' {problem}",
+        where=str(recording.path),
+        allowed=f"one of {', '.join(names)}, with more than {2 * BAND_HZ[1]:g} Hz",
+        fix=f"--set {quote(f'data.channel={others[0]}')}" if others else "",
+    )
 
 
 def _stimuli(
@@ -157,13 +154,12 @@ def _stimuli(
 
     Those of the table of BIDS beside the recording come first; then its annotations and events.
     """
-    events: list[Event] = []
+    rows: list[Event] = []
     beside = bids.events_path(recording.path)
     if beside is not None:
         rows = bids.read_events(beside, reading.bad_records, reading.notes)
-        events = [event for event in rows if event.name]
     kinds: dict[str, list[float]] = {}
-    for event in events or recording.events():
+    for event in [event for event in rows if event.name] or recording.events():
         if not event.name.lower().startswith(_NO_STIMULUS):
             kinds.setdefault(event.name, []).append(event.onset_s)
     return {kind: np.sort(onsets) for kind, onsets in kinds.items()}

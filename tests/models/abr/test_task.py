@@ -66,7 +66,6 @@ def test_terms_without_labels_are_not_trained_and_not_reported(people, ready_tas
     assert not any(word in name for name in names for word in ("latency", "threshold", "auroc"))
     facts = task.facts()
     assert facts["not_trained"] == ["exists", "latency", "amplitude", "threshold"]
-    assert facts["unknown"] == ["age", "rate", "fmp"]
     assert facts["classes"] == {"normal": 6, "neuropathy": 6}
     task = ready_task(path=people(patients(label="")))  # without classes
     assert task.goal == Goal("val_signal_mse", "min") and "classes" not in task.facts()
