@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gearshift.models.abr.config import CLASSES, STATIC
 from gearshift.models.abr.dataset import chance_macro_f1
-from gearshift.models.abr.metric import MEANS, auroc, macro_f1
+from gearshift.models.abr.loss import labels
+from gearshift.models.abr.metric import BEST, counts, term_scores
 from gearshift.models.abr.responses import LABELS
 from gearshift.models.base import Baseline, Batch
 
 Array = NDArray[np.float32]
-Columns = Mapping[str, NDArray]
-"""Tensors of `dataset.collate` over a split."""
 METHODS = {
     "the mean of all": (),
     "a forest on level and facts": ("static",),
@@ -31,96 +31,66 @@ def baselines(
     held_out: Iterable[Batch],
 ) -> list[Baseline]:
     """What needs no network, for each label that both splits have; none without labels."""
-    first = _columns(train)
-    second = _columns(held_out)
+    first = _joined(train)
+    second = _joined(held_out)
     results = []
     for name, inputs in METHODS.items():
         metrics = {}
         for term in ("class", *LABELS):
-            key, value = _score(
-                term,
-                inputs,
-                _known(first, term),
-                _known(second, term),
-            )
+            if not labels(first, term)[1].any() or not labels(second, term)[1].any():
+                continue
+            if term == "class" and not inputs:
+                # The better of two guesses.
+                value: float | None = chance_macro_f1(second["target"].numpy())
+            else:
+                output = _guess(term, inputs, first, second)
+                value = term_scores(term, counts(term, output, second))[BEST[term]]
             if value is not None:
-                metrics[key] = value
+                metrics[BEST[term]] = value
         if metrics:
             results.append(Baseline(name, metrics))
     return results
 
 
-def _columns(batches: Iterable[Batch]) -> Columns:
+def _joined(batches: Iterable[Batch]) -> Batch:
     parts = list(batches)
-    columns = {}
-    for name in parts[0]:
-        columns[name] = torch.cat([batch[name] for batch in parts]).numpy()
-    return columns
+    return {name: torch.cat([batch[name] for batch in parts]) for name in parts[0]}
 
 
-def _known(
-    columns: Columns,
-    term: str,
-) -> Columns:
-    """The responses with a label of `term`; `label` has these."""
-    if term == "class":
-        label = columns["target"]
-        is_known = label >= 0
-    else:
-        label = columns[term]
-        is_known = columns[f"{term}_mask"]
-    return {key: column[is_known] for key, column in {**columns, "label": label}.items()}
-
-
-def _score(
+def _guess(
     term: str,
     inputs: tuple[str, ...],
-    train: Columns,
-    held_out: Columns,
-) -> tuple[str, float | None]:
-    """A metric of a method, by its name in `metric.scores`; None without a label."""
-    labels = train["label"]
-    true = held_out["label"]
-    if not len(labels) or not len(true):
-        return term, None
-    if inputs:
-        targets = np.eye(CLASSES)[labels] if term == "class" else labels[:, None]
-        known = _joined(train, inputs)
-        splits = known.shape[1]
-        # Of classes fewer, which makes trees differ more.
-        if term in ("class", "exists"):
-            splits = max(STATIC, splits // 3)
-        guessed = forest(
-            known,
-            targets.astype(np.float32),
-            _joined(held_out, inputs),
-            splits,
-        )
-    else:
+    train: Batch,
+    held_out: Batch,
+) -> Tensor:
+    """What a method with `inputs` says of `held_out`, as the output of the model for `term`."""
+    label, known = labels(train, term)
+    true = label[known].numpy()
+    if not inputs:
         # The median has the smallest mean absolute error.
-        guessed = np.full((len(true), 1), np.median(labels))
-    if term == "class":
-        # Without input, the better of two guesses.
-        if not inputs:
-            return "val_macro_f1", chance_macro_f1(true)
-        confusion = np.bincount(true * CLASSES + guessed.argmax(1), minlength=CLASSES**2)
-        scores = macro_f1(torch.from_numpy(confusion).view(CLASSES, CLASSES))
-        return "val_macro_f1", scores["val_macro_f1"]
-    if term == "exists":
-        values, ranks = np.unique(guessed, return_inverse=True)
-        cells = ranks.ravel() + len(values) * (true > 0)
-        counts = np.bincount(cells, minlength=2 * len(values))
-        without, having = torch.from_numpy(counts).view(2, -1)
-        return "val_exists_auroc", auroc(without, having)
-    return MEANS[term], float(np.abs(guessed[:, 0] - true).mean())
+        return torch.full((len(held_out["target"]),), float(np.median(true)))
+    asked = _inputs(held_out, inputs)
+    targets = np.eye(CLASSES)[true] if term == "class" else true[:, None]
+    splits = asked.shape[1]
+    # Of classes fewer, which makes trees differ more.
+    if term in ("class", "exists"):
+        splits = max(STATIC, splits // 3)
+    means = forest(
+        _inputs(train, inputs)[known.numpy()],
+        targets.astype(np.float32),
+        asked,
+        splits,
+    )
+    output = torch.from_numpy(means).squeeze(1)
+    return output.logit(1e-6) if term == "exists" else output
 
 
-def _joined(
-    columns: Columns,
+def _inputs(
+    batch: Batch,
     names: tuple[str, ...],
 ) -> Array:
-    """The columns `names` side by side, [row, input]."""
-    return np.hstack([columns[name].reshape(len(columns[name]), -1) for name in names])
+    """`names` side by side, [row, input]."""
+    return torch.cat([batch[name].flatten(1) for name in names], 1).numpy()
 
 
 TREES = 20
@@ -155,8 +125,7 @@ def forest(
             goes_above = asked[others, column] > threshold
             nodes.append((rows[above], others[goes_above]))
             nodes.append((rows[~above], others[~goes_above]))
-    total /= TREES
-    return total
+    return total / TREES
 
 
 def _best_split(

@@ -122,9 +122,6 @@ class Data(DataSection):
     control: Literal["real", "noise", "noise-signal"] = "real"  # type: ignore[assignment]
     """Noise control. noise: exchange signal and examination facts between patients; the score must
     fall to chance. noise-signal: exchange the signal only; reported only."""
-    split: Literal["auto", "patient", "level"] = "auto"
-    """Unit of the split: a patient, or a level of one or two recordings. auto: the level if there
-    are no more."""
     shares: Literal["balanced", "clinical"] = "balanced"
     """Frequency of each hearing loss among the embedded patients."""
     columns: Columns = Field(default_factory=list)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import default_collate
 
-from gearshift.models.abr.config import CLASS_NAMES, CLASSES
+from gearshift.models.abr.config import CLASS_NAMES
 from gearshift.models.abr.loss import TERMS
 from gearshift.models.abr.responses import (
     LABELS,
-    STATIC_NAMES,
     Numbers,
     Responses,
     Signal,
     Statistics,
     even_facts,
+    fit,
 )
-from gearshift.models.base import Batch, SplitName
+from gearshift.models.base import Batch
 from gearshift.models.common.data_reports import few
+from gearshift.models.common.family import FACTS_FILE, load_facts, save_facts
 
 
 def chance_macro_f1(target: Numbers) -> float:
@@ -44,18 +50,19 @@ Sample = dict[str, Any]
 def scaled_signal(
     signal: Signal,
     statistics: Statistics,
-) -> Signal:
+) -> Tensor:
     """The input [..., 1, 200] of the model for signals [..., 200] in µV."""
-    return np.asarray(signal / np.float32(statistics.signal_rms), np.float32)[..., None, :]
+    return torch.from_numpy(signal / np.float32(statistics.signal_rms)).unsqueeze(-2)
 
 
 def scaled_facts(
     facts: Signal,
     statistics: Statistics,
-) -> Signal:
+) -> Tensor:
     """The input [..., 4] of the model for facts of STATIC_NAMES; the mean for an unknown one."""
     even = even_facts(facts.astype(np.float64))
-    return np.nan_to_num((even - statistics.facts_mean) / statistics.facts_scale).astype(np.float32)
+    scaled = (even - statistics.facts_mean) / statistics.facts_scale
+    return torch.from_numpy(scaled).nan_to_num().float()
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -64,52 +71,63 @@ def collate(samples: Sequence[Sample]) -> Batch:
     signal [batch, 1, 200], static [batch, 4], target [batch]; of each name in LABELS its values
     and its mask [batch].
     """
-    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
-    batch = {
-        "signal": torch.from_numpy(np.stack(columns["signal"])),
-        "static": torch.from_numpy(np.stack(columns["static"])),
-        "target": torch.tensor(columns["target"]),
-    }
+    batch = default_collate(list(samples))
     for name in LABELS:
-        values = torch.tensor(columns[name])
+        values = batch[name].float()
         # Unknown labels are NaN, which a mask alone would not hide: NaN times 0 is NaN.
         batch[name] = values.nan_to_num()
         batch[f"{name}_mask"] = values.isfinite()
     return batch
 
 
-def known_terms(
+@dataclass(frozen=True)
+class TrainedOnResponses:
+    """What a model was trained on; saved in the run folder."""
+
+    statistics: Statistics
+    terms: tuple[str, ...]
+    """The outputs that were trained."""
+    species: str
+    window_ms: float
+
+
+def load_or_fit(
     responses: Responses,
     train: Numbers,
-) -> tuple[str, ...]:
-    """The loss terms: the signal, and each label that some training response has."""
-    known = {name: np.isfinite(column[train]).any() for name, column in responses.labels.items()}
-    known["class"] = (responses.target[train] >= 0).any()
-    return tuple(term for term in TERMS if known.get(term, True))
+    folder: Path | None,
+) -> TrainedOnResponses:
+    """What the run folder has saved; if there is nothing, fit it to the indices `train`."""
+    if folder is not None and (folder / FACTS_FILE).exists():
+        return load_facts(folder, TrainedOnResponses)
+    known = {name for name, column in responses.labels.items() if np.isfinite(column[train]).any()}
+    known.add("signal")
+    if (responses.target[train] >= 0).any():
+        known.add("class")
+    trained = TrainedOnResponses(
+        fit(responses, train),
+        tuple(term for term in TERMS if term in known),
+        responses.origin.species,
+        responses.origin.window_ms,
+    )
+    save_facts(trained, folder)
+    return trained
 
 
 def facts(
     responses: Responses,
     terms: Collection[str],
-    numbers: Mapping[SplitName, Numbers],
+    train: Numbers,
 ) -> dict[str, Any]:
-    """What a user should know of the data; `numbers`: the responses of each split."""
+    """What a user should know of the data; classes: of the training responses."""
     origin = responses.origin
     reading = responses.reading
-    classes = {}
-    if "class" in terms:
-        for split, index in numbers.items():
-            target = responses.target[index]
-            counts = np.bincount(target[target >= 0], minlength=CLASSES)
-            classes[split] = dict(zip(CLASS_NAMES, counts.tolist(), strict=True))
-    columns = zip(STATIC_NAMES, responses.static.T, strict=True)
+    target = responses.target[train]
+    classes = Counter(CLASS_NAMES[number] for number in target if number >= 0)
     facts: dict[str, Any] = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
         "unit": origin.unit,
-        "files_of_raters": dict(reading.marked),
-        "classes": classes,
+        "classes": dict(classes),
         "not_trained": [name for name in TERMS if name not in terms],
-        "unknown": [name for name, column in columns if np.isnan(column).all()],
         "left_out": dict(reading.left_out),
         "notes": few(reading.notes),
     }

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from gearshift.models.abr.config import CLASSES, POINTS, Data
 from gearshift.models.abr.formats import EMBEDDED
-from gearshift.models.abr.responses import LABELS, ResponseOrigin, ResponseReading, Responses
-from gearshift.models.common import cache
+from gearshift.models.abr.responses import ResponseOrigin, ResponseReading, Responses
 
 STEP_MS = 0.05
 TIME_MS = np.arange(POINTS) * STEP_MS
@@ -35,19 +32,6 @@ LATENCY_MS, WIDTH_MS, HEIGHT, LATER_BY_DB, SLOWING = WAVES[..., None, None]
 REFERENCE_DB = 80.0
 
 
-def latencies(
-    level: Array,
-    age: Array,
-    rate: Array,
-) -> Array:
-    """Latency of each wave, in ms: longer at lower levels, with age and rate.
-
-    [wave, response, 1], of columns [response, 1].
-    """
-    slower = 0.003 * np.maximum(age - 25, 0) + 0.004 * (rate - 11.1)
-    return LATENCY_MS + (REFERENCE_DB - level) * LATER_BY_DB + slower * SLOWING
-
-
 def sum_of_waves(
     latency: Array,
     height: Array,
@@ -65,19 +49,6 @@ def sum_of_waves(
         away = (TIME_MS - center) / scale
         signal -= peak * away * np.exp(0.5 - away**2 / 2)
     return signal
-
-
-def cochlear_microphonic(
-    height: Array,
-    phase: Array,
-) -> Array:
-    """The response of the hair cells in the first 4 ms, [response, 200].
-
-    `height` [response, 1] in µV, and `phase` [response, 1].
-    """
-    since = np.maximum(TIME_MS - 0.4, 0)
-    envelope = (1 - np.exp(-(since**2) / 0.1)) * np.exp(-TIME_MS / 1.6)
-    return 2.0 * height * envelope * np.sin(2 * np.pi * 1.1 * TIME_MS + phase)
 
 
 def pink_noise(
@@ -106,7 +77,6 @@ SHARES = {
 }
 """Shares of the classes, in the order of CLASS_NAMES."""
 ORIGIN = ResponseOrigin("simulated", "human", 10.0, "µV, as simulated")
-VERSION = 3
 SEED = 20
 LEVELS = np.arange(90, 5, -10)
 RATES = np.array([11.1, 21.1, 33.1])
@@ -119,41 +89,12 @@ EARLY_WITH_LOSS = 0.4
 NORMAL, NEUROPATHY, SENSORINEURAL, TOTAL, CONDUCTIVE = range(CLASSES)
 
 
-def read_patients(
-    path: str,
-    shares: Literal["balanced", "clinical"],
-) -> Responses:
-    """The responses of `path`, one of PATIENTS; simulated once, then mapped from the cache."""
-    count = PATIENTS[path]
-    columns = cache.arrays(
-        "abr",
-        {
-            "version": VERSION,
-            "patients": count,
-            "shares": shares,
-            "seed": SEED,
-        },
-        lambda: simulate(count, SHARES[shares], SEED),
-    )
-    names = [f"patient {number}" for number in columns["patient"]]
-    return Responses(
-        ORIGIN,
-        np.array(names),
-        names,
-        columns["signal"],
-        columns["static"],
-        {name: columns[name] for name in LABELS},
-        columns["target"],
-        ResponseReading(Data()),
-    )
-
-
 def simulate(
     patients: int,
     shares: tuple[float, ...],
-    seed: int,
-) -> dict[str, NDArray]:
-    """The columns of Responses, with `patient` as a number; deterministic for its arguments.
+    seed: int = SEED,
+) -> Responses:
+    """Responses of simulated patients; deterministic for its arguments.
 
     Each patient has two ears, each ear five to eight levels, each level one or two rates.
     """
@@ -166,50 +107,52 @@ def simulate(
 
     # By ear: both have the same kind of hearing loss.
     patient = np.repeat(np.arange(patients), 2)
-    threshold, gap = hearing(kind[patient], rng)
+    kind = kind[patient]
+    normal = rng.uniform(5, 22, len(kind))
+    gap = (kind == CONDUCTIVE) * rng.uniform(25, 45, len(kind))
+    threshold = np.where(
+        kind == SENSORINEURAL,
+        rng.uniform(40, 70, len(kind)),
+        normal + gap,
+    )
+    # Neither of them answers at any level.
+    threshold[np.isin(kind, (TOTAL, NEUROPATHY))] = np.nan
     ear, level, rate = examinations(threshold, rng)
 
     # By response, in columns [response, 1].
     patient = patient[ear]
-    kind = kind[patient]
+    kind = kind[ear]
     age = age[patient]
     threshold = threshold[ear]
+    # Waves are later at lower levels, with age and at higher rates.
+    slower = 0.003 * np.maximum(age - 25, 0) + 0.004 * (rate - 11.1)
+    faint = REFERENCE_DB - (level - gap[ear])
+    usual = LATENCY_MS + faint * LATER_BY_DB + slower * SLOWING
     latency, height, fmp, signal = responses(
         kind,
         level,
         level - threshold,
-        latencies(level - gap[ear], age, rate),
+        usual,
         rng,
     )
     exists = height > 0
-    columns = {
-        "signal": signal,
-        "static": np.hstack((age, level, rate, fmp)),
+    labels = {
         "exists": exists,
         "latency": np.where(exists, latency, np.nan),
         "amplitude": np.where(exists, height, np.nan),
         "threshold": threshold,
     }
-    narrow = {name: column.squeeze().astype(np.float32) for name, column in columns.items()}
-    return {"patient": patient.squeeze(), **narrow, "target": kind.squeeze().astype(np.int64)}
-
-
-def hearing(
-    kind: NDArray,
-    rng: Generator,
-) -> tuple[Array, Array]:
-    """The threshold in dB nHL of each ear, NaN: no response at any level; and its air-bone gap."""
-    ears = len(kind)
-    normal = rng.uniform(5, 22, ears)
-    gap = (kind == CONDUCTIVE) * rng.uniform(25, 45, ears)
-    threshold = np.where(
-        kind == SENSORINEURAL,
-        rng.uniform(40, 70, ears),
-        normal + gap,
+    names = [f"patient {number}" for number in patient.ravel()]
+    return Responses(
+        ORIGIN,
+        np.array(names),
+        names,
+        signal.astype(np.float32),
+        np.hstack((age, level, rate, fmp)).astype(np.float32),
+        {name: column.ravel().astype(np.float32) for name, column in labels.items()},
+        kind.ravel(),
+        ResponseReading(Data()),
     )
-    # Neither of them answers at any level.
-    threshold[np.isin(kind, (TOTAL, NEUROPATHY))] = np.nan
-    return threshold, gap
 
 
 def examinations(
@@ -269,9 +212,12 @@ def responses(
     heights[:4] *= np.where(is_sensorineural, EARLY_WITH_LOSS, 1)
     signal = sum_of_waves(latency, heights, np.where(smeared, 1.8, 1.0))
 
-    # In neuropathy the hair cells answer, although the nerve does not.
+    # In neuropathy the hair cells answer in the first 4 ms, although the nerve does not.
     microphonic = is_neuropathy * (0.15 * np.exp((level - 80) / 25))
-    signal += cochlear_microphonic(microphonic, rng.uniform(0, 2 * np.pi, kind.shape))
+    since = np.maximum(TIME_MS - 0.4, 0)
+    envelope = (1 - np.exp(-(since**2) / 0.1)) * np.exp(-TIME_MS / 1.6)
+    phase = rng.uniform(0, 2 * np.pi, kind.shape)
+    signal += 2.0 * microphonic * envelope * np.sin(2 * np.pi * 1.1 * TIME_MS + phase)
     noise = rng.uniform(0.02, 0.06, kind.shape)
     signal += pink_noise(noise, rng)
     # A few patients tense their muscles, in bursts.

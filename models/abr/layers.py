@@ -16,17 +16,18 @@ from gearshift.models.common.layers import Dropout, attention_kernel
 class SequenceAttention(nn.Module):
     """Attention of one sequence to another, or to itself."""
 
+    kernel = "auto"
+    """As `memory.attention`."""
+
     def __init__(
         self,
         width: int,
         heads: int,
-        kernel: str,
         bias: bool,
     ) -> None:
         """`bias`: of queries, keys and values; the output always has one."""
         super().__init__()
         self.heads = heads
-        self.kernel = kernel
         self.query = nn.Linear(width, width, bias=bias)
         self.key = nn.Linear(width, width, bias=bias)
         self.value = nn.Linear(width, width, bias=bias)
@@ -79,13 +80,11 @@ class SequenceAttention(nn.Module):
         keys = positions.unflatten(-1, (heads, width)).to(query.dtype)
         scores = query @ (keys * width**-0.5).permute(1, 2, 0)
         # By distance: [batch, head, time, 2 * time - 1].
-        far = time - 1 - MAX_DISTANCE
-        if far >= 0:
-            first = scores[..., :1].expand(-1, -1, -1, far)
-            last = scores[..., -1:].expand(-1, -1, -1, far)
-            scores = torch.cat((first, scores, last), -1)
-        else:
-            scores = scores[..., -far:far]
+        far = max(0, time - 1 - MAX_DISTANCE)
+        first = scores[..., :1].expand(-1, -1, -1, far)
+        last = scores[..., -1:].expand(-1, -1, -1, far)
+        scores = torch.cat((first, scores, last), -1)
+        scores = scores.narrow(-1, MAX_DISTANCE + far - time + 1, 2 * time - 1)
         scores = scores.contiguous()
         # Each position starts one distance earlier than the one before. A gather reads an index as
         # large as the scores, and computes in fp32 on a CPU.
@@ -117,7 +116,7 @@ def plain_attention(
         return scores.softmax(-1) @ value
 
 
-class GeluFeedForward(nn.Module):
+class GeluFeedForward(nn.Sequential):
     """Two linear layers with GELU between, the inner one `factor` times as wide."""
 
     def __init__(
@@ -126,31 +125,36 @@ class GeluFeedForward(nn.Module):
         factor: int,
         dropout: float,
     ) -> None:
-        super().__init__()
-        self.first = nn.Linear(width, factor * width)
-        self.dropout = Dropout(dropout)
-        self.last = nn.Linear(factor * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., width] to [..., width]."""
-        return self.last(self.dropout(F.gelu(self.first(x))))
+        super().__init__(
+            nn.Linear(width, factor * width),
+            nn.GELU(),
+            Dropout(dropout),
+            nn.Linear(factor * width, width),
+        )
 
 
-class EncoderLayer(nn.Module):
-    """Self-attention and a feed-forward network, each on the norm of its input."""
+class TransformerLayer(nn.Module):
+    """Self-attention and a feed-forward network, each on the norm of its input.
+
+    In a decoder, attention to a memory is between them, and attentions have no biases.
+    """
 
     def __init__(
         self,
         width: int,
         heads: int,
         factor: int,
-        kernel: str,
         dropout: float,
+        is_decoder: bool = False,
     ) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width)
+        self.self_norm = nn.LayerNorm(width)
+        if is_decoder:
+            self.cross_norm = nn.LayerNorm(width)
         self.forward_norm = nn.LayerNorm(width)
-        self.attention = SequenceAttention(width, heads, kernel, bias=True)
+        self.self_attention = SequenceAttention(width, heads, bias=not is_decoder)
+        if is_decoder:
+            self.cross_attention = SequenceAttention(width, heads, bias=False)
         self.feed_forward = GeluFeedForward(width, factor, dropout)
         self.dropout = Dropout(dropout)
 
@@ -158,52 +162,13 @@ class EncoderLayer(nn.Module):
         self,
         x: Tensor,
         positions: Tensor | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
-        """`x` [batch, time, width]; `positions` as in Attention."""
-        normed = self.attention_norm(x)
-        x = x + self.dropout(self.attention(normed, normed, positions))
-        return x + self.dropout(self.feed_forward(self.forward_norm(x)))
-
-
-class DecoderLayer(nn.Module):
-    """Self-attention, attention to a memory, and a feed-forward network."""
-
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        kernel: str,
-        dropout: float,
-    ) -> None:
-        super().__init__()
-        self.self_norm = nn.LayerNorm(width)
-        self.cross_norm = nn.LayerNorm(width)
-        self.forward_norm = nn.LayerNorm(width)
-        self.self_attention = SequenceAttention(
-            width,
-            heads,
-            kernel,
-            bias=False,
-        )
-        self.cross_attention = SequenceAttention(
-            width,
-            heads,
-            kernel,
-            bias=False,
-        )
-        self.feed_forward = GeluFeedForward(width, 4, dropout)
-        self.dropout = Dropout(dropout)
-
-    def forward(
-        self,
-        x: Tensor,
-        memory: Tensor,
-        positions: Tensor,
-    ) -> Tensor:
-        """`x` [batch, time, width], `memory` [batch, other, width]; positions as in Attention."""
+        """`x` [batch, time, width], `memory` [batch, other, width]; positions as in attention."""
         normed = self.self_norm(x)
         x = x + self.dropout(self.self_attention(normed, normed, positions))
-        x = x + self.dropout(self.cross_attention(self.cross_norm(x), memory))
+        if memory is not None:
+            x = x + self.dropout(self.cross_attention(self.cross_norm(x), memory))
         return x + self.dropout(self.feed_forward(self.forward_norm(x)))
 
 
@@ -245,29 +210,17 @@ class ConvBlock(nn.Module):
     ) -> None:
         super().__init__()
         middle = max(inputs, outputs)
-        self.first = TimeConv(inputs, middle, kernel)
-        self.second = TimeConv(middle, outputs, kernel)
-        self.residual: nn.Module = nn.Identity()
-        if inputs != outputs:
-            self.residual = TimeConv(inputs, outputs, 1)
+        self.convolutions = nn.Sequential(
+            TimeConv(inputs, middle, kernel),
+            nn.ReLU(),
+            TimeConv(middle, outputs, kernel),
+        )
+        self.residual = nn.Identity() if inputs == outputs else TimeConv(inputs, outputs, 1)
         self.norm = nn.LayerNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, inputs]; returns [batch, time, outputs]."""
-        return self.norm(self.second(F.relu(self.first(x))) + self.residual(x))
-
-
-class Halving(nn.Module):
-    """A strided convolution, group norm over all channels of a sample, and GELU."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.convolution = TimeConv(width, width, 3, stride=2)
-        self.norm = nn.GroupNorm(1, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` [batch, time, width]; returns half of the time, rounded up."""
-        return F.gelu(self.norm(self.convolution(x).mT).mT)
+        return self.norm(self.convolutions(x) + self.residual(x))
 
 
 class AttentionPooling(nn.Module):
@@ -275,27 +228,31 @@ class AttentionPooling(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(width, width // 2)
-        self.score = nn.Linear(width // 2, 1)
+        half = width // 2
+        self.score = nn.Sequential(nn.Linear(width, half), nn.Tanh(), nn.Linear(half, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, width]; returns [batch, width]."""
-        share = self.score(torch.tanh(self.hidden(x))).softmax(1)
+        share = self.score(x).softmax(1)
         return (share.mT @ x.to(share.dtype)).squeeze(1)
 
 
-def sinusoids(
-    time: int,
-    width: int,
+def steps(
+    count: int,
     device: torch.device,
 ) -> Tensor:
-    """A vector for each position, [time, width], float32; `width` is even.
+    """0, 1, 2 … `count` - 1, float32."""
+    return torch.arange(count, device=device, dtype=torch.float32)
+
+
+def sinusoids(x: Tensor) -> Tensor:
+    """A vector for each position of `x` [batch, time, width], [time, width], float32.
 
     Source: Vaswani et al., Attention Is All You Need, 2017, section 3.5.
     """
-    position = torch.arange(time, device=device, dtype=torch.float32)
-    exponent = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
-    angle = position[:, None] * torch.exp(-math.log(10000.0) * exponent)
+    time, width = x.shape[1:]
+    exponent = 2 * steps(width // 2, x.device) / width
+    angle = steps(time, x.device)[:, None] * torch.exp(-math.log(10000.0) * exponent)
     return torch.cat((angle.sin(), angle.cos()), dim=1)
 
 
@@ -308,10 +265,10 @@ def upsample(
     A matrix product, because the gradient of torch's interpolation is not deterministic on CUDA.
     """
     shorter = x.shape[1]
-    position = torch.arange(time, device=x.device, dtype=torch.float32) + 0.5
-    position = (position * (shorter / time) - 0.5).clamp(0, shorter - 1)
-    source = torch.arange(shorter, device=x.device, dtype=torch.float32)
-    return F.relu(1 - (position[:, None] - source).abs()).to(x.dtype) @ x
+    position = (steps(time, x.device) + 0.5) * (shorter / time) - 0.5
+    position = position.clamp(0, shorter - 1)
+    distance = position[:, None] - steps(shorter, x.device)
+    return F.relu(1 - distance.abs()).to(x.dtype) @ x
 
 
 STRENGTH = 0.1
@@ -360,12 +317,7 @@ class FiLM(nn.Module):
         absent = torch.zeros(batch, 1, device=x.device) > 0
         if self.training:
             absent = torch.rand(batch, 1, device=x.device) < CONDITION_DROPOUT
-        condition = torch.where(
-            absent,
-            self.absent.to(condition.dtype),
-            condition,
-        )
-        features = self.trunk(condition)
+        features = self.trunk(torch.where(absent, self.absent, condition))
         scale = 1 + STRENGTH * self.gamma(features)
         shift = STRENGTH * self.beta(features)
         return scale[:, None] * self.norm(x) + shift[:, None]
@@ -413,8 +365,7 @@ class StateSpace(nn.Module):
     def kernel(self, time: int) -> Tensor:
         """The convolution kernel of each channel, [time, width], float32."""
         dt = self.log_dt.float().exp()
-        steps = torch.arange(time, device=dt.device, dtype=torch.float32)
-        elapsed = (steps[:, None] * dt)[..., None]  # [time, width, 1] against [states]
+        elapsed = (steps(time, dt.device)[:, None] * dt)[..., None]  # [time, width, 1], by states
         decay = F.softplus(self.a_re.float())
         angle = self.a_im.float() * elapsed
         wave = torch.exp(-decay * elapsed) * torch.cos(angle)

@@ -111,22 +111,20 @@ class TermRamps:
 
     def factors(
         self,
-        terms: Collection[str],
         epoch: float,
         epochs: float,
     ) -> dict[str, float]:
-        """The share of its weight that each of `terms` has after `epoch` of `epochs`.
+        """The share of its weight that each term of `starts` has after `epoch` of `epochs`.
 
         If the last ramp would end after 60 % of the run, starts and ramps are scaled down
         together to end there.
         """
-        starts = {term: self.starts[term] for term in terms if term in self.starts}
-        last = max(starts.values(), default=0) + self.ramp
+        last = max(self.starts.values()) + self.ramp
         complete = COMPLETE * epochs
         shrink = complete / last if last > complete else 1.0
         ramp = shrink * self.ramp
-        factors = dict.fromkeys(terms, 1.0)
-        for term, start in starts.items():
+        factors = {}
+        for term, start in self.starts.items():
             since = epoch - shrink * start
             # Without a ramp, a term starts at once.
             share = since / ramp if ramp > 0 else float(since >= 0)

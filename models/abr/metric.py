@@ -29,12 +29,12 @@ def measure(
     batch: Batch,
 ) -> dict[str, tuple[Tensor, int, Tensor]]:
     """By term, its loss, its units and its counts in `batch`; one forward pass."""
-    outputs: dict[str, Tensor] = model(batch["signal"], batch["static"])
+    outputs = model(batch["signal"], batch["static"])
     losses = sums(outputs, batch)
     known = units(batch, outputs)
     measured = {}
     for term, output in outputs.items():
-        measured[term] = (losses[term], known[term], _counts(term, output.float(), batch))
+        measured[term] = (losses[term], known[term], counts(term, output.float(), batch))
     return measured
 
 
@@ -46,19 +46,26 @@ def scores(
 
     `val_loss` has every term at its weight of `weights`, at any stage of the curriculum.
     """
-    losses, known = torch.stack([values[:2] for values in sums.values()], 1)
-    factors = torch.tensor([weights[term] for term in sums], dtype=torch.float64)
-    metrics: Scores = {"val_loss": float((factors * losses / known.clamp(min=1)).sum())}
+    loss = 0.0
+    metrics: Scores = {}
     for term, values in sums.items():
-        counts = values[2:]
-        if term == "class":
-            metrics |= macro_f1(counts.view(CLASSES, CLASSES))
-        elif term == "exists":
-            metrics["val_exists_auroc"] = auroc(counts[:BINS], counts[BINS:])
-        else:
-            error, count = counts.tolist()
-            metrics[MEANS[term]] = error / count if count else None
-    return metrics
+        total, known = values[:2].tolist()
+        loss += weights[term] * total / max(1, known)
+        metrics |= term_scores(term, values[2:])
+    return {"val_loss": loss, **metrics}
+
+
+def term_scores(
+    term: str,
+    counted: Tensor,
+) -> Scores:
+    """The metrics of a term by what `counts` adds up to."""
+    if term == "class":
+        return macro_f1(counted.view(CLASSES, CLASSES))
+    if term == "exists":
+        return {BEST[term]: auroc(counted[:BINS], counted[BINS:])}
+    error, count = counted.tolist()
+    return {BEST[term]: error / count if count else None}
 
 
 def macro_f1(confusion: Tensor) -> Scores:
@@ -96,15 +103,18 @@ def auroc(
     return float((having * (below + without / 2)).sum() / pairs)
 
 
-MEANS = {
+BEST = {
     "signal": "val_signal_mse",
+    "exists": "val_exists_auroc",
+    "class": "val_macro_f1",
     "latency": "val_latency_mae_ms",
     "amplitude": "val_amplitude_mae_uv",
     "threshold": "val_threshold_mae_db",
 }
+"""The metric of each term, of classes the first one."""
 
 
-def _counts(
+def counts(
     term: str,
     output: Tensor,
     batch: Batch,

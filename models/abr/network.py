@@ -12,14 +12,12 @@ from gearshift.models.abr.config import CLASSES, CONDITION, POINTS, STATIC, Size
 from gearshift.models.abr.layers import (
     AttentionPooling,
     ConvBlock,
-    DecoderLayer,
-    EncoderLayer,
     FiLM,
     GeluFeedForward,
-    Halving,
     SequenceAttention,
     StateSpace,
     TimeConv,
+    TransformerLayer,
     mlp,
     relative_positions,
     sinusoids,
@@ -50,7 +48,9 @@ class EncoderLevel(nn.Module):
         self.is_residual = inputs == width
         self.projection = TimeConv(inputs, width, 1, 2 if self.is_residual else 1)
         self.convolutions = nn.Sequential(ConvBlock(width, width, 3), ConvBlock(width, width, 3))
-        self.halving = Halving(width)
+        self.halving = TimeConv(width, width, 3, stride=2)
+        # Over all channels of a sample.
+        self.halving_norm = nn.GroupNorm(1, width)
         self.state_spaces = nn.Sequential(
             StateSpace(width, size.states, size.dropout),
             StateSpace(width, size.states, size.dropout),
@@ -68,8 +68,8 @@ class EncoderLevel(nn.Module):
         if not self.is_residual:
             x = projected
         x = self.halving(self.convolutions(x))
-        positions = sinusoids(x.shape[1], x.shape[2], x.device)
-        x = x + POSITION_SCALE * positions.to(x.dtype)
+        x = F.gelu(self.halving_norm(x.mT).mT)
+        x = x + (POSITION_SCALE * sinusoids(x)).to(x.dtype)
         x = self.film(self.state_spaces(x), condition)
         if self.is_residual:
             x = x + projected
@@ -83,13 +83,12 @@ class Bottleneck(nn.Module):
         self,
         width: int,
         size: Size,
-        kernel: str,
     ) -> None:
         super().__init__()
         self.state_space = StateSpace(width, size.states, size.dropout)
-        self.layers = nn.ModuleList()
-        for _ in range(BOTTLENECK_LAYERS):
-            self.layers.append(EncoderLayer(width, size.heads, 4, kernel, size.dropout))
+        self.layers = nn.ModuleList(
+            TransformerLayer(width, size.heads, 4, size.dropout) for _ in range(BOTTLENECK_LAYERS)
+        )
         self.positions = relative_positions(width)
         self.layers_norm = nn.LayerNorm(width)
         self.joined = mlp(2 * width, 2 * width, width)
@@ -119,25 +118,25 @@ class DecoderLevel(nn.Module):
         width: int,
         skip: int,
         size: Size,
-        kernel: str,
     ) -> None:
         super().__init__()
         dropout = size.dropout
-        self.joined = TimeConv(inputs + skip, width, 3)
-        self.joined_norm = nn.LayerNorm(width)
+        self.joined = nn.Sequential(TimeConv(inputs + skip, width, 3), nn.LayerNorm(width))
         self.memory = nn.Linear(width, width)
         self.layers = nn.ModuleList(
-            DecoderLayer(width, size.heads, kernel, dropout) for _ in range(size.layers)
+            TransformerLayer(width, size.heads, 4, dropout, is_decoder=True)
+            for _ in range(size.layers)
         )
         self.films = nn.ModuleList(FiLM(width) for _ in range(size.layers))
         self.positions = relative_positions(width)
-        self.layers_norm = nn.LayerNorm(width)
-        self.wide = GeluFeedForward(width, 4, dropout)
-        self.narrow_norm = nn.LayerNorm(width)
-        self.narrow = GeluFeedForward(width, 2, dropout)
-        self.skip_pooling = AttentionPooling(skip)
-        self.skip_projection = nn.Linear(skip, width)
-        self.skip_norm = nn.LayerNorm(width)
+        self.wide = nn.Sequential(nn.LayerNorm(width), GeluFeedForward(width, 4, dropout))
+        self.narrow = nn.Sequential(nn.LayerNorm(width), GeluFeedForward(width, 2, dropout))
+        self.skip = nn.Sequential(
+            AttentionPooling(skip),
+            nn.Linear(skip, width),
+            nn.GELU(),
+            nn.LayerNorm(width),
+        )
         self.last = TimeConv(width, width, 3)
         self.norm = nn.LayerNorm(width)
 
@@ -153,33 +152,28 @@ class DecoderLevel(nn.Module):
         `skip` [batch, time, skip], the encoder at this rate; returns [batch, time, width].
         """
         x = upsample(x, skip.shape[1])
-        x = self.joined_norm(self.joined(torch.cat((x, skip.to(x.dtype)), dim=-1)))
+        x = self.joined(torch.cat((x, skip.to(x.dtype)), dim=-1))
         memory = self.memory(memory)
         for layer, film in zip(self.layers, self.films, strict=True):
-            x = film(layer(x, memory, self.positions), condition)
-        x = x + self.wide(self.layers_norm(x))
-        x = x + self.narrow(self.narrow_norm(x))
-        pooled = F.gelu(self.skip_projection(self.skip_pooling(skip)))
-        x = x + self.skip_norm(pooled)[:, None]
+            x = film(layer(x, self.positions, memory), condition)
+        x = x + self.wide(x)
+        x = x + self.narrow(x)
+        x = x + self.skip(skip)[:, None]
         return self.norm(x + self.last(x))
 
 
 class SignalHead(nn.Module):
     """The waveform, from one pooled vector and a convolutional residual."""
 
-    def __init__(
-        self,
-        size: Size,
-        kernel: str,
-    ) -> None:
+    def __init__(self, size: Size) -> None:
         super().__init__()
         base = size.base
-        self.layers = nn.Sequential(
-            EncoderLayer(base, 1, 2, kernel, size.dropout),
-            EncoderLayer(base, 1, 2, kernel, size.dropout),
+        self.shape = nn.Sequential(
+            TransformerLayer(base, 1, 2, size.dropout),
+            TransformerLayer(base, 1, 2, size.dropout),
+            AttentionPooling(base),
+            mlp(base, 2 * base, 2 * base, POINTS),
         )
-        self.pooling = AttentionPooling(base)
-        self.shape = mlp(base, 2 * base, 2 * base, POINTS)
         self.residual = nn.Sequential(
             TimeConv(1, 16, 7),
             nn.GELU(),
@@ -192,76 +186,49 @@ class SignalHead(nn.Module):
         """`x` [batch, time, base]; returns [batch, 1, 200]."""
         # Transposed instead of unsqueezed at the end: torch would take those strides for
         # channels-last, and DDP would copy the gradient of the first convolution.
-        shape = self.shape(self.pooling(self.layers(x)))[:, None].mT
+        shape = self.shape(x)[:, None].mT
         return (shape + self.residual(shape)).mT
 
 
 class PeakHead(nn.Module):
-    """Wave V: the logit of its existence, its latency and its amplitude.
+    """Wave V: the logit of its existence, its latency and its amplitude."""
 
-    Only those in `trained` are computed; the others keep their initial weights.
-    """
-
-    def __init__(
-        self,
-        size: Size,
-        trained: Collection[str],
-    ) -> None:
+    def __init__(self, base: int) -> None:
         super().__init__()
-        base = size.base
         half = base // 2
-        self.pooling = AttentionPooling(base)
-        self.shared = mlp(base, base, base)
+        self.shared = nn.Sequential(AttentionPooling(base), mlp(base, base, base), nn.GELU())
         self.exists = mlp(base, half, 1)
         self.latency = mlp(base, base, half, 1)
         self.amplitude = mlp(base, base, half, 1)
-        self.output_names = tuple(name for name in PEAK if name in trained)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` [batch, time, base]; returns [batch, output], in the order of `output_names`."""
-        shared = F.gelu(self.shared(self.pooling(x)))
-        return torch.cat([getattr(self, name)(shared) for name in self.output_names], dim=-1)
+        """`x` [batch, time, base]; returns [batch, 3], in the order of PEAK."""
+        shared = self.shared(x)
+        heads = (self.exists, self.latency, self.amplitude)
+        return torch.cat([head(shared) for head in heads], dim=-1)
 
 
 class ClassHead(nn.Module):
     """Logits of the hearing-loss classes, divided by a trained temperature."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, base: int) -> None:
         super().__init__()
-        base = size.base
-        self.pooling = AttentionPooling(base)
-        self.shared = nn.Sequential(
+        self.logits = nn.Sequential(
+            AttentionPooling(base),
             nn.Linear(base, base),
             nn.GELU(),
             nn.LayerNorm(base),
             nn.Linear(base, base),
             nn.GELU(),
             nn.LayerNorm(base),
+            mlp(base, base // 2, CLASSES),
         )
-        self.logits = mlp(base, base // 2, CLASSES)
         # The logarithm, so that the temperature stays positive without a clamp.
         self.log_temperature = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; returns [batch, 5]."""
-        return self.logits(self.shared(self.pooling(x))) * torch.exp(-self.log_temperature)
-
-
-class ThresholdHead(nn.Module):
-    """The threshold in standard deviations from its mean."""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        base = size.base
-        half = base // 2
-        self.pooling = AttentionPooling(base)
-        self.level = mlp(base, base, half)
-        self.last = nn.Linear(half, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` [batch, time, base]; returns [batch]."""
-        level = F.gelu(self.level(self.pooling(x)))
-        return self.last(level).float().squeeze(-1)
+        return self.logits(x) * torch.exp(-self.log_temperature)
 
 
 ENCODER = ("static", "input", "encoder", "bottleneck")
@@ -271,7 +238,7 @@ ENCODER = ("static", "input", "encoder", "bottleneck")
 class Network(HasFrozenParts):
     """An encoder and a decoder over time with skip connections, and four heads.
 
-    Heads without labels keep their initial weights and are not computed.
+    Heads without labels keep their initial weights.
     """
 
     signal_rms: Tensor
@@ -297,39 +264,38 @@ class Network(HasFrozenParts):
         self.input = ConvBlock(1, size.base, 7)
         # The channels that each encoder level gets; its decoder level gets the same as its skip.
         inputs = [size.base, *widths[:-1]]
-        self.encoder = nn.ModuleList()
-        for before, width in zip(inputs, widths, strict=True):
-            self.encoder.append(EncoderLevel(before, width, size))
-        self.bottleneck = Bottleneck(widths[-1], size, kernel)
+        self.encoder = nn.ModuleList(
+            EncoderLevel(before, width, size) for before, width in zip(inputs, widths, strict=True)
+        )
+        self.bottleneck = Bottleneck(widths[-1], size)
         below = widths[-1]
         self.decoder = nn.ModuleList()
         for skip, width in zip(inputs[::-1], widths[::-1], strict=True):
-            self.decoder.append(DecoderLevel(below, width, skip, size, kernel))
+            self.decoder.append(DecoderLevel(below, width, skip, size))
             below = width
         self.output = ConvBlock(size.base, size.base, 7)
-        peak = PeakHead(size, terms)
-        self.heads = nn.ModuleDict(
-            {
-                # torch.export writes Python with these names, and "class" is a keyword.
-                "signal_head": SignalHead(size, kernel),
-                "peak_head": peak,
-                "class_head": ClassHead(size),
-                "threshold_head": ThresholdHead(size),
-            }
+        base = size.base
+        # torch.export writes Python with these names, and "class" is a keyword.
+        self.signal_head = SignalHead(size)
+        self.peak_head = PeakHead(base)
+        self.class_head = ClassHead(base)
+        self.threshold_head = nn.Sequential(
+            AttentionPooling(base),
+            mlp(base, base, base // 2, 1),
         )
         for name, value in vars(statistics).items():
             self.register_buffer(name, torch.tensor(value))
-        initialize_weights(self, keep_bias=self.input)
-        self.terms = tuple(terms)
-        self._peak_outputs = peak.output_names
-        self._used_heads = [f"{name}_head" for name in terms if name not in PEAK]
-        if peak.output_names:
-            self._used_heads.append("peak_head")
+        initialize_weights(self)
+        self.terms = terms
+        for module in self.modules():
+            if isinstance(module, SequenceAttention):
+                module.kernel = kernel
         # What has no labels gets no gradient, and no weight decay changes it.
-        for name, head in self.heads.items():
-            head.requires_grad_(name in self._used_heads)
+        self.peak_head.requires_grad_(not set(PEAK).isdisjoint(terms))
         for name in PEAK:
-            getattr(peak, name).requires_grad_(name in terms)
+            self.peak_head.get_submodule(name).requires_grad_(name in terms)
+        self.class_head.requires_grad_("class" in terms)
+        self.threshold_head.requires_grad_("threshold" in terms)
 
     def encode(
         self,
@@ -359,61 +325,43 @@ class Network(HasFrozenParts):
             memory = features.pop()
             x = level(x, features[-1], memory, condition)
         x = self.output(x)
-        outputs = {name.removesuffix("_head"): self.heads[name](x) for name in self._used_heads}
-        if self._peak_outputs:
-            columns = outputs["peak"].float().unbind(-1)
-            outputs |= dict(zip(self._peak_outputs, columns, strict=True))
+        outputs = {
+            "signal": self.signal_head(x),
+            "class": self.class_head(x),
+            "threshold": self.threshold_head(x).float().squeeze(-1),
+        }
+        peak = self.peak_head(x).float()
+        outputs |= dict(zip(PEAK, peak.unbind(-1), strict=True))
         # The heads predict standard deviations from the mean.
         for name in ("latency", "amplitude", "threshold"):
-            if name in outputs:
-                center, scale = getattr(self, name)
-                outputs[name] = center + scale * outputs[name]
-        if "threshold" in outputs:
-            outputs["threshold"] = F.softplus(outputs["threshold"])
+            center, scale = getattr(self, name)
+            outputs[name] = center + scale * outputs[name]
+        outputs["threshold"] = F.softplus(outputs["threshold"])
         return {term: outputs[term] for term in self.terms}
-
-    def blocks(self) -> list[nn.Module]:
-        heads = [self.heads[name] for name in self._used_heads]
-        return [
-            self.input,
-            *self.encoder,
-            self.bottleneck,
-            *self.decoder,
-            self.output,
-            *heads,
-        ]
 
 
 class UnscaledNetwork(nn.Module):
-    """A trained network, or the encoder of one, for inputs in their own units."""
+    """A trained network for inputs in their own units."""
 
-    def __init__(
-        self,
-        model: Network,
-        is_encoder: bool,
-    ) -> None:
+    def __init__(self, model: Network) -> None:
         super().__init__()
         self.model = model
-        self.is_encoder = is_encoder
 
     def forward(
         self,
         signal: Tensor,
         static: Tensor,
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> dict[str, Tensor]:
         """As Network.forward, for `signal` in µV and the facts in their units; NaN: unknown.
 
         The predicted signal is `reconstruction`, in µV: no two tensors of a graph share a name.
         """
         model = self.model
-        signal = signal / model.signal_rms
         # As responses.even_facts, in operations that ONNX has.
         others, fmp = static.split((FMP, 1), dim=-1)
         even = torch.cat((others, torch.log(1 + fmp)), dim=-1)
         static = ((even - model.facts_mean) / model.facts_scale).nan_to_num()
-        if self.is_encoder:
-            return model.encode(signal, static)[1]
-        outputs: dict[str, Tensor] = model(signal, static)
+        outputs = model(signal / model.signal_rms, static)
         return {"reconstruction": outputs.pop("signal") * model.signal_rms, **outputs}
 
 
@@ -422,19 +370,16 @@ RESIDUAL_SCALE = 0.1
 
 
 @torch.no_grad()
-def initialize_weights(
-    model: nn.Module,
-    keep_bias: nn.Module,
-) -> None:
+def initialize_weights(model: Network) -> None:
     """Initialize linear layers and convolutions so that the signal reaches the output.
 
     With torch's default weights, after sixty layers with norms only 9 % of the output depends on
     the sample, the rest on biases; with these weights 60 %. Biases are 0 except those of
-    `keep_bias`: after a norm only they separate low from high traces. Source of the weights:
+    the input: after a norm only they separate low from high traces. Source of the weights:
     Glorot and Bengio, Understanding the Difficulty of Training Deep Feedforward Neural Networks,
     2010.
     """
-    unchanged = set(keep_bias.modules())
+    unchanged = set(model.input.modules())
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv1d) and module not in unchanged:
             nn.init.xavier_uniform_(module.weight)
@@ -444,6 +389,6 @@ def initialize_weights(
         if isinstance(module, SequenceAttention):
             module.output.weight.mul_(RESIDUAL_SCALE)
         elif isinstance(module, GeluFeedForward):
-            module.last.weight.mul_(RESIDUAL_SCALE)
+            module.get_parameter("3.weight").mul_(RESIDUAL_SCALE)
         elif isinstance(module, DecoderLevel):
-            module.skip_norm.weight.fill_(RESIDUAL_SCALE)
+            module.get_parameter("skip.3.weight").fill_(RESIDUAL_SCALE)

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from math import isfinite, nan
-from pathlib import Path
+from math import nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from gearshift.models.abr.config import CLASSES, POINTS, Data
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
-from gearshift.models.common.family import load_facts, save_facts
 
 Signal = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -25,6 +23,7 @@ LABELS = ("exists", "latency", "amplitude", "threshold")
 STATIC_NAMES = ("age", "level", "rate", "fmp")
 FMP = STATIC_NAMES.index("fmp")
 _POSSIBLE = {
+    "signal": (-1e6, 1e6, "µV"),
     "age": (0, 150, "years"),
     "level": (-50, 200, "dB"),
     "rate": (0, 10_000, "per second"),
@@ -34,8 +33,6 @@ _POSSIBLE = {
     "threshold": (-50, 200, "dB"),
 }
 """Wide ranges: a value outside is a mistake in the file, not an unusual patient."""
-_MOST_UV = 1e6
-"""1 V; electrodes on the head never measure that."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +78,8 @@ class ResponseReading:
     bad_records: BadRecords = field(default_factory=lambda: BadRecords("responses and files"))
     left_out: Counter[str] = field(default_factory=Counter)
     """Counts of unused responses, by reason."""
-    marked: Counter[str] = field(default_factory=Counter)
-    """The number of files of raters, by the peaks they mark."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about how files were read."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """The columns of all tables, by their name in lower case."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +114,8 @@ def collect(
     same labels (with other labels it is the row of another rater). Raises DataError if a row cannot
     be used and data.on_bad is stop, or if no row can be used.
     """
-    usable = []
+    unique: dict[tuple[bytes, str], ResponseRow] = {}
     patient_of_signal: dict[bytes, str] = {}
-    labels_of_signal: set[tuple[bytes, str]] = set()
     for row in rows:
         problem = impossible(row)
         if problem is not None:
@@ -131,14 +123,16 @@ def collect(
             continue
         # Digests, because whole rows of a large table would not fit into memory twice.
         signal = sha256(row.signal.tobytes()).digest()
-        is_of_another = patient_of_signal.setdefault(signal, row.patient) != row.patient
-        labels = (signal, f"{row.target} {[row[name] for name in LABELS]}")
-        if reading.has_labels and (is_of_another or labels in labels_of_signal):
+        if not reading.has_labels:
+            signal = row.where.encode()
+        key = (signal, f"{row.target} {[row[name] for name in LABELS]}")
+        patient = patient_of_signal.setdefault(signal, row.patient)
+        if patient != row.patient or key in unique:
             reading.left_out["duplicates"] += 1
-            continue
-        labels_of_signal.add(labels)
-        usable.append(row)
+        else:
+            unique[key] = row
 
+    usable = [*unique.values()]
     reading.left_out["skipped"] = reading.bad_records.finish(reading.settings.on_bad, len(usable))
     reading.left_out = +reading.left_out  # without counts of 0
     if not usable:
@@ -163,13 +157,11 @@ def collect(
 
 def impossible(row: ResponseRow) -> str | None:
     """What of a row no instrument and no rater gives; None: nothing."""
-    peak = float(np.abs(row.signal).max())
-    if not isfinite(peak):
-        return "the signal has non-finite values"
-    if peak > _MOST_UV:
-        return f"the signal reaches {peak:.4g} µV, above {_MOST_UV:g}"
+    # Of the signal the point farthest from 0; NaN there counts as infinite.
+    signal = np.nan_to_num(row.signal, nan=np.inf, posinf=np.inf, neginf=-np.inf)
+    values = {**row.known, "signal": signal[np.abs(signal).argmax()]}
     for name, (low, high, unit) in _POSSIBLE.items():
-        value = row[name]
+        value = values.get(name, nan)
         # NaN is neither.
         if value < low or value > high:
             return f"{name} is {value:.6g}, outside {low:g} to {high:g} {unit}"
@@ -185,12 +177,11 @@ def resample(
     The mean over its interval is anti-aliasing enough: at a step of 0.05 ms it passes 96 % of
     3 kHz, the highest frequency of a response. A coarser trace is treated as a step function.
     """
-    whole = np.concatenate(([0.0], np.cumsum(trace, dtype=np.float64)))
+    whole = np.concatenate(([0.0], np.cumsum(trace)))
     area = np.interp(np.linspace(0.0, samples, POINTS + 1), np.arange(len(whole)), whole)
     return (np.diff(area) * (POINTS / samples)).astype(np.float32)
 
 
-FILE = "statistics.json"
 Pair = tuple[float, float]
 
 
@@ -225,6 +216,9 @@ def fit(
         _moments(responses.labels[name][train]) for name in ("latency", "amplitude", "threshold")
     ]
     counts = np.bincount(target[target >= 0], minlength=CLASSES)
+    present = counts > 0
+    # The mean weight of a sample is 1.
+    weights = counts.sum() / (present.sum().clip(1) * counts.clip(1))
     return Statistics(
         float(np.sqrt(power)) or 1.0,
         means,
@@ -232,7 +226,7 @@ def fit(
         latency,
         amplitude,
         threshold,
-        class_weights(counts),
+        tuple(np.where(present, weights, 1.0).tolist()),
     )
 
 
@@ -247,30 +241,9 @@ def even_facts(static: Signal) -> Signal:
     return facts
 
 
-def class_weights(counts: Numbers) -> tuple[float, ...]:
-    """n / (number of present classes × n of the class): the mean weight of a sample is 1."""
-    present = counts > 0
-    weights = np.ones(len(counts))
-    weights[present] = counts.sum() / (present.sum() * counts[present])
-    return tuple(weights.tolist())
-
-
 def _moments(column: Signal) -> Pair:
     """Mean and standard deviation of the known values; without any: 0 and 1. Never deviation 0."""
     known = column[np.isfinite(column)].astype(np.float64)
     if not len(known):
         return 0.0, 1.0
     return float(known.mean()), float(known.std()) or 1.0
-
-
-def load_or_fit(
-    responses: Responses,
-    train: Numbers,
-    folder: Path | None,
-) -> Statistics:
-    """The statistics saved in the run folder; if there are none, fit and save them."""
-    if folder is not None and (folder / FILE).exists():
-        return load_facts(folder, Statistics, FILE)
-    statistics = fit(responses, train)
-    save_facts(statistics, folder, FILE)
-    return statistics

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
-from gearshift.models.abr import dataset, metric, responses, showing
+from gearshift.models.abr import dataset, metric, showing
 from gearshift.models.abr.config import POINTS, SIZES, STATIC, Data, Model
-from gearshift.models.abr.dataset import Sample, known_terms
-from gearshift.models.abr.embedded import PATIENTS, read_patients
+from gearshift.models.abr.dataset import Sample, TrainedOnResponses, load_or_fit
+from gearshift.models.abr.embedded import PATIENTS, SHARES, simulate
 from gearshift.models.abr.formats import of_file
-from gearshift.models.abr.loss import TERMS, TermRamps, TermSums, units
+from gearshift.models.abr.loss import TermRamps, TermSums, units
 from gearshift.models.abr.network import ENCODER, PEAK, Network, UnscaledNetwork
 from gearshift.models.abr.readers.files import read_responses
-from gearshift.models.abr.responses import LABELS, Responses, Statistics, load_or_fit
-from gearshift.models.abr.showing import TrainedOnResponses
+from gearshift.models.abr.responses import LABELS, Responses, Statistics
 from gearshift.models.base import (
     Baseline,
     Batch,
@@ -40,16 +40,8 @@ from gearshift.models.catalog import local_path
 from gearshift.models.common import layers
 from gearshift.models.common.data_files import files
 from gearshift.models.common.data_reports import unknown_embedded
-from gearshift.models.common.family import (
-    FACTS_FILE,
-    FamilyTask,
-    Numbers,
-    Sums,
-    load_facts,
-    save_facts,
-)
+from gearshift.models.common.family import FACTS_FILE, FamilyTask, Numbers, Sums, load_facts
 from gearshift.models.common.predictions import OPTION, input_errors, passed_over
-from gearshift.models.common.recordings import bids
 from gearshift.models.common.split import SPLITS
 
 MARGIN = 0.04
@@ -62,12 +54,13 @@ class AbrTask(FamilyTask):
     """See models/base.py: Task. Records are responses."""
 
     goal = Goal("val_macro_f1", "max")
-    saved_files = (FACTS_FILE, responses.FILE)
+    noun = "patients or files"
+    saved_files = (FACTS_FILE,)
     parts: Mapping[str, Sequence[str]] = {"encoder": ENCODER}
     records: Responses  # after setup
-    statistics: Statistics  # after setup or setup_without_data, like the terms
+    trained: TrainedOnResponses  # after setup or setup_without_data, like its parts
+    statistics: Statistics
     terms: tuple[str, ...]
-    trained: TrainedOnResponses  # after setup_without_data
 
     def __init__(
         self,
@@ -92,57 +85,46 @@ class AbrTask(FamilyTask):
             "threshold": loss.threshold,
         }
         curriculum = model.curriculum
-        starts = dict.fromkeys(PEAK, curriculum.peak)
-        starts["class"] = curriculum.class_
-        starts["threshold"] = curriculum.threshold
+        starts = {
+            **dict.fromkeys(PEAK, curriculum.peak),
+            "class": curriculum.class_,
+            "threshold": curriculum.threshold,
+        }
         self.curriculum = TermRamps(starts, curriculum.ramp)
-        self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
+        self._factors: Mapping[str, float] = {}
 
     def read(self) -> Responses:
         data = self.data_settings
         if not data.path.startswith("embedded:"):
             return read_responses(local_path(data.path), data)
         if data.path in PATIENTS:
-            return read_patients(data.path, data.shares)
+            return simulate(PATIENTS[data.path], SHARES[data.shares])
         raise unknown_embedded(data.path, PATIENTS)
 
     def groups_of(self, records: Responses) -> NDArray[np.str_]:
         """The patient or file of each response; or the level, if there are one or two of them."""
-        data = self.data_settings
-        self.noun = "patients or files"
-        if data.path in PATIENTS or data.split == "patient":
-            return records.patient
         # Splits need three groups: of one or two recordings, levels must do.
-        count = len(set(records.patient))
-        if count < len(SPLITS):
-            self.noun = "levels"
-            self.repeats = REPEATS
-            return np.array([f"level {level:g} dB" for level in records.static[:, 1]])
-        if data.split == "level":
-            raise DataError(
-                f"data.split=level would put {count} patients or files into more than one split",
-                where="data.split",
-                allowed="level only with one or two recordings",
-                fix="--set data.split=patient",
-            )
-        return records.patient
+        if len(set(records.patient)) >= len(SPLITS):
+            return records.patient
+        self.noun = "levels"
+        self.repeats = REPEATS
+        return np.array([f"level {level:g} dB" for level in records.static[:, 1]])
 
     def fit(self, train: Numbers) -> None:
         """Fit the statistics. Without any class label, the goal is the reconstruction."""
-        folder = self.context.folder
-        origin = self.records.origin
-        self.statistics = load_or_fit(self.records, train, folder)
-        self.terms = known_terms(self.records, train)
-        save_facts(TrainedOnResponses(self.terms, origin.species, origin.window_ms), folder)
+        self._set_trained(load_or_fit(self.records, train, self.context.folder))
+
+    def setup_without_data(self) -> None:
+        self._set_trained(load_facts(self.context.folder, TrainedOnResponses))
+        self.encoder = None  # the initial weights are among the trained ones
+
+    def _set_trained(self, trained: TrainedOnResponses) -> None:
+        self.trained = trained
+        self.statistics = trained.statistics
+        self.terms = trained.terms
         if "class" not in self.terms:
             self.goal = Goal("val_signal_mse", "min")
         self._sums = TermSums(self.regression, self.smoothing, self.statistics.class_weight)
-
-    def setup_without_data(self) -> None:
-        self.trained = load_facts(self.context.folder, TrainedOnResponses)
-        self.statistics = load_facts(self.context.folder, Statistics, responses.FILE)
-        self.terms = self.trained.terms
-        self.encoder = None  # the initial weights are among the trained ones
 
     def continue_from(self, first: AbrTask) -> None:
         """See models/base.py: ContinualTask. Terms without a label in `first` are not trained."""
@@ -187,7 +169,7 @@ class AbrTask(FamilyTask):
         epoch: float,
         epochs: float,
     ) -> None:
-        self._factors = self.curriculum.factors(TERMS, epoch, epochs)
+        self._factors = self.curriculum.factors(epoch, epochs)
 
     def loss(
         self,
@@ -198,7 +180,7 @@ class AbrTask(FamilyTask):
         outputs = model(batch["signal"], batch["static"])
         weighted = {}
         for term, total in self._sums(outputs, batch).items():
-            weighted[term] = self.weights[term] * self._factors[term] * total
+            weighted[term] = self.weights[term] * self._factors.get(term, 1.0) * total
         return Loss(weighted, {})
 
     def metric(self) -> Sums:
@@ -219,14 +201,30 @@ class AbrTask(FamilyTask):
         return baselines(train, held_out)
 
     def blocks(self, model: Any) -> list[Module]:
-        return list(model.blocks())
+        return [
+            model.input,
+            *model.encoder,
+            model.bottleneck,
+            *model.decoder,
+            model.output,
+            model.signal_head,
+            model.peak_head,
+            model.class_head,
+            model.threshold_head,
+        ]
 
     def example(self) -> Sequence[Tensor]:
         """Fourier transforms of the state space layers (below 1 %) are not counted."""
         return torch.zeros(1, 1, POINTS), torch.zeros(1, STATIC)
 
     def pictures(self) -> Sequence[Picture]:
-        return showing.level_series(self.records, np.unique(self.data("train").numbers))
+        """The training responses of the patient with the most."""
+        records = self.records
+        numbers = np.unique(self.data("train").numbers)
+        patient = mode(records.patient[numbers].tolist())
+        of_patient = numbers[records.patient[numbers] == patient]
+        image = showing.draw_responses(records, of_patient, {})
+        return [Picture("responses", f"{patient}: responses by level, waves V marked", image)]
 
     def predictions(self, model: Module) -> Predictions:
         return showing.build_predictions(self, model)
@@ -246,23 +244,19 @@ class AbrTask(FamilyTask):
             used = [file for file in files(path) if of_file(file)]
         origin = records.origin
         trained = self.trained
-        if (origin.species, origin.window_ms) != (trained.species, trained.window_ms):
+        if origin.window_ms != trained.window_ms:
             raise DataError(
                 f"'{path}' has {origin.species} responses of {origin.window_ms:g} ms",
                 where=OPTION,
                 allowed=f"{trained.species} responses of {trained.window_ms:g} ms, as in training",
             )
         yield from showing.predict(self, model, records)
-        # Tables of events were read with their recordings.
-        yield from passed_over(path, [*used, *filter(None, map(bids.events_path, used))])
+        yield from passed_over(path, used)
 
     def onnx_model(self, model: Any) -> tuple[Module, Mapping[str, Tensor]]:
-        """From signals in µV and facts to the outputs; of an encoder, to its features."""
-        statistics = self.statistics
-        signal = statistics.signal_rms * torch.randn(8, 1, POINTS)
-        scale = torch.tensor(statistics.facts_scale)
-        static = torch.tensor(statistics.facts_mean) + scale * torch.rand(8, STATIC)
-        return UnscaledNetwork(model, self.stage == "encoder"), {"signal": signal, "static": static}
+        """From signals in µV and facts to the outputs."""
+        inputs = {"signal": torch.randn(8, 1, POINTS), "static": torch.rand(8, STATIC)}
+        return UnscaledNetwork(model), inputs
 
     def facts(self) -> Mapping[str, Any]:
         split = f"by {self.records.origin.group}"
@@ -271,20 +265,16 @@ class AbrTask(FamilyTask):
                 f"by level of one or two recordings, each training level {REPEATS} times per "
                 "epoch: scores do not generalize to other ears"
             )
-        numbers = {name: self.data(name).numbers for name in SPLITS}
         facts = {"source": self.data_settings.path, "split": split, **super().facts()}
-        facts |= dataset.facts(self.records, self.terms, numbers)
+        facts |= dataset.facts(self.records, self.terms, np.unique(self.data("train").numbers))
         if self.control != "real":
-            facts["control"] = {}
+            control = {}
             if "class" in self.terms:
-                chance = dataset.chance_macro_f1(self.records.target[numbers["val"]])
-                facts["control"]["val_macro_f1"] = {"chance": chance}
+                chance = dataset.chance_macro_f1(self.records.target[self.data("val").numbers])
+                control["chance"] = chance
                 # Without the signal alone there is no bound: age, level and rate may carry
                 # information about the hearing loss.
                 if self.control == "noise":
-                    facts["control"]["val_macro_f1"]["max"] = chance + MARGIN
-        if self.context.attention == "flash":
-            facts["flash_attention"] = (
-                "all attentions but those with relative positions, which flash kernels do not take"
-            )
+                    control["max"] = chance + MARGIN
+            facts["control"] = {"val_macro_f1": control} if control else {}
         return facts

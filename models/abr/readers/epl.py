@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator
 from glob import escape
-from math import isinf, nan
+from math import ceil, isinf, nan
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,11 @@ ORIGIN = ResponseOrigin(
     "µV; the files name no unit, but the program that writes them uses µV",
     "animal, the file name without its run",
 )
-_MOST_BYTES = 2**26
+ENCODING = "iso-8859-1"
 _LEVELS = r"LEVELS:\s*([-\d.;\s]+)"
 _STEP = r"SAMPLE \([^)]*sec\):\s*([\d.]+)"
 _RATE = r"REP RATE[^:]*:\s*([\d.]+)"
 _RUN = r":RUN-(\d+)"
-_PEAK = r"(?m)^([PN]\d+) Latency$"
 _THRESHOLD = r"(?m)^Threshold \(dB SPL\):\s*(\S+)"
 
 
@@ -48,7 +48,7 @@ def read(
         if reading.has_labels:
             # Each rater has a file beside the series: ABR-52-3-16.00kHz-NAME-analyzed.txt.
             raters = path.parent.glob(f"{escape(path.name)}-*analyzed.txt")
-            labels = [_labels(other, levels, reading) for other in sorted(raters)]
+            labels = [_labels(other, levels) for other in sorted(raters)]
     except OSError as error:
         reading.bad_records.add(name, unreadable_file(path, error).message)
     except DataError as error:
@@ -66,12 +66,6 @@ def read(
                 yield ResponseRow(animal, where, signal, known)
 
 
-def _text(path: Path) -> str:
-    if path.stat().st_size > _MOST_BYTES:
-        raise _error(path, f"it has more than {_MOST_BYTES:,} bytes")
-    return path.read_text(encoding="iso-8859-1")  # its ends of lines are \r, \n or both
-
-
 def _field(
     pattern: str,
     text: str,
@@ -82,27 +76,25 @@ def _field(
 
 def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
     """Levels, traces [sample, level] in the window, its samples, stimuli a second, and the run."""
-    header, *others = re.split(r"DATA[ \t]*\n", _text(path))
+    header, *others = re.split(r"DATA[ \t]*\n", path.read_text(ENCODING))
     if len(others) != 1:
         raise _error(path, "no line DATA after the header, or more than one: a file has one series")
     try:
         levels = [float(level) for level in _field(_LEVELS, header).split(";") if level.strip()]
         step_ms = float(_field(_STEP, header) or 0) / 1000
         rate = float(_field(_RATE, header) or nan)
-        if not levels or not step_ms > 0:
-            raise _error(path, "the header has no :LEVELS:, or no interval SAMPLE (…sec):")
+        if not levels or not step_ms > 0 or not others[0].strip():
+            raise _error(path, "no :LEVELS:, no interval SAMPLE (…sec):, or nothing after DATA")
         samples = WINDOW_MS / step_ms
         # What comes after the window is not read.
-        lines = [line for line in others[0].split("\n") if line.strip()]
-        traces = np.array(
-            [line.split() for line in lines[: int(np.ceil(samples))]], dtype=np.float64
-        )
+        lines = list(filter(str.strip, others[0].split("\n")))
+        traces = np.loadtxt(lines[: ceil(samples)], ndmin=2)
     except (ValueError, OverflowError):
         raise _error(
             path, "the data has a value that is no number, or rows of several lengths"
         ) from None
-    if len(traces) < int(samples) or traces.shape[1:] != (len(levels),):
-        whole = (int(samples), len(levels))
+    whole = (int(samples), len(levels))
+    if len(traces) < whole[0] or traces.shape[1] != whole[1]:
         raise _error(path, f"truncated: {traces.shape} of {whole} samples and levels")
     return levels, traces, samples, rate, _field(_RUN, header)
 
@@ -110,39 +102,35 @@ def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
 def _labels(
     path: Path,
     levels: list[float],
-    reading: ResponseReading,
 ) -> dict[float, dict[str, float]]:
     """The labels of each level by one rater; a negative latency, or an infinite threshold: no wave.
 
     A rater of other peaks says nothing about wave V.
     """
-    text = _text(path)
-    table = [line.split("\t") for line in text.split("\n") if "\t" in line]
-    heads = [cell.strip() for cell in table[0]] if table else []
-    peaks = re.findall(_PEAK, "\n".join(heads))
+    text = path.read_text(ENCODING)
+    lines = [line.strip() for line in text.split("\n") if "\t" in line]
+    table = csv.DictReader(lines, delimiter="\t")
     try:
         threshold = float(_field(_THRESHOLD, text).replace("None", "nan"))
         of_all = {"threshold": nan if isinf(threshold) else threshold}
         # Without wave V among the marked peaks, nothing is known of it.
-        if peaks and "P5" not in peaks:
-            reading.marked[f"{' and '.join(peaks)}, no wave V"] += 1
+        if "P5 Latency" not in (table.fieldnames or ()):
             return dict.fromkeys(levels, of_all)
         if isinf(threshold):
             of_all["exists"] = 0.0
         labels = dict.fromkeys(levels, of_all)
-        columns = [heads.index(name) for name in ("Level", "P5 Latency", "P5 Amplitude")]
-        for cells in table[1:]:
-            level, latency, amplitude = [float(cells[column]) for column in columns]
+        for row in table:
+            latency = float(row["P5 Latency"])
             wave = {"exists": 0.0}
             if latency >= 0:
+                amplitude = float(row["P5 Amplitude"])
                 wave = {"exists": 1.0, "latency": latency, "amplitude": amplitude}
-            labels[level] = of_all | wave
-    except (ValueError, IndexError):
+            labels[float(row["Level"])] = of_all | wave
+    except (ValueError, KeyError, TypeError):
         raise _error(
             path,
-            "no line 'Threshold (dB SPL): …', or no table of numbers with Level and P5 Latency",
+            "no line 'Threshold (dB SPL): …', or a table without Level, or one not of numbers",
         ) from None
-    reading.marked["wave V"] += 1
     return labels
 
 

@@ -36,8 +36,8 @@ ORIGIN = ResponseOrigin(
 )
 PAD_S = 0.1
 """Margin of the filter: ten periods of the lowest passed frequency."""
-CHUNK_S = 20.0
-"""Seconds of a recording in memory at once."""
+CHUNK = 500
+"""Sweeps that are read at once."""
 _PADLEN = 15
 """Samples that the filter adds at both ends, unless there are fewer."""
 _LEVEL = re.compile(r"(-?\d+(?:\.\d+)?)\s*dB", re.IGNORECASE)
@@ -69,16 +69,13 @@ def read(
         group = bids.subject(path) or name
         every = np.unique(np.concatenate([*kinds.values(), []]))
         for kind, onsets in kinds.items():
-            known = {"rate": _rate(onsets, every)}
             level = _LEVEL.search(kind)
-            if level:
-                known["level"] = float(level[1])
-            count = 0
-            for points, quality in _averages(recording, channel, onsets, reading):
-                count += 1
-                where = f"{name}, '{kind}', response {count}"
+            known = {"rate": _rate(onsets, every), "level": float(level[1]) if level else np.nan}
+            responses = list(_averages(recording, channel, onsets, reading))
+            for number, (points, quality) in enumerate(responses, start=1):
+                where = f"{name}, '{kind}', response {number}"
                 yield ResponseRow(group, where, points, {**known, "fmp": quality})
-            if not count:
+            if not responses:
                 reading.bad_records.add(
                     name,
                     f"'{kind}' has fewer than data.sweeps sweeps within data.reject_uv",
@@ -98,11 +95,9 @@ def _rate(
 
     To the next stimulus, of any kind: in a train the names of events may alternate.
     """
-    following = np.searchsorted(every, onsets, "right")
-    inside = following < len(every)
-    if not inside.any():
-        return np.nan
-    return 1 / float(np.median(every[following[inside]] - onsets[inside]))
+    # The last stimulus has no next one.
+    inside = np.searchsorted(every[:-1], onsets[onsets < every[-1]])
+    return 1 / float(np.median(np.diff(every)[inside])) if len(inside) else np.nan
 
 
 def _averages(
@@ -114,20 +109,17 @@ def _averages(
     """The response and the Fmp of every `data.sweeps` accepted sweeps after `onsets`."""
     settings = reading.settings
     samples = WINDOW_MS * recording.rate_hz / 1000
-    sweeps = 0
-    sums = np.zeros((2, 1))
+    accepted: list[Values] = []
     for sweep in _sweeps(recording, channel, onsets, reading):
         if np.abs(sweep).max() > settings.reject_uv:
             reading.left_out["rejected_sweeps"] += 1
             continue
-        sweeps += 1
-        sums = sums + np.stack((sweep, sweep**2))
-        if sweeps == settings.sweeps:
-            total, squares = sums
-            yield resample(total / sweeps, samples), fmp(total, squares, sweeps)
-            sweeps = 0
-            sums = np.zeros((2, 1))
-    reading.left_out["leftover_sweeps"] += sweeps
+        accepted.append(sweep)
+        if len(accepted) == settings.sweeps:
+            sweeps = np.stack(accepted)
+            yield resample(sweeps.mean(0), samples), fmp(sweeps)
+            accepted.clear()
+    reading.left_out["leftover_sweeps"] += len(accepted)
 
 
 def _channel(
@@ -139,20 +131,19 @@ def _channel(
     Raises DataError, also if the recording is too slow.
     """
     names = recording.names
-    eeg = (channel.name for channel in recording.channels if channel.kind == "eeg")
-    name = setting or next(eeg, "of EEG")
-    if name not in names:
-        other = get_close_matches(name, names, n=1, cutoff=0.0)
-        message = f"no channel {name!r}"
-        allowed = ", ".join(names)
-    elif recording.rate_hz <= 2 * BAND_HZ[1]:
-        other = list(recording.faster[:1])
-        message = f"the channel is sampled at {recording.rate_hz:g} Hz"
-        allowed = f"more than {2 * BAND_HZ[1]:g} Hz, as it was recorded"
-    else:
+    eeg = [channel.name for channel in recording.channels if channel.kind == "eeg"]
+    name = setting or "".join(eeg[:1])
+    is_known = name in names
+    if is_known and recording.rate_hz > 2 * BAND_HZ[1]:
         return names.index(name)
-    fix = f"--set {quote(f'data.channel={other[0]}')}" if other else ""
-    raise DataError(message, where=str(recording.path), allowed=allowed, fix=fix)
+    problem = f"is sampled at {recording.rate_hz:g} Hz" if is_known else "does not exist"
+    others = recording.faster if is_known else get_close_matches(name, names, n=1, cutoff=0.0)
+    raise DataError(
+        f"the channel '{name}' {problem}",
+        where=str(recording.path),
+        allowed=f"one of {', '.join(names)}, with more than {2 * BAND_HZ[1]:g} Hz",
+        fix=f"--set {quote(f'data.channel={others[0]}')}" if others else "",
+    )
 
 
 def _stimuli(
@@ -163,13 +154,12 @@ def _stimuli(
 
     Those of the table of BIDS beside the recording come first; then its annotations and events.
     """
-    events: list[Event] = []
+    rows: list[Event] = []
     beside = bids.events_path(recording.path)
     if beside is not None:
         rows = bids.read_events(beside, reading.bad_records, reading.notes)
-        events = [event for event in rows if event.name]
     kinds: dict[str, list[float]] = {}
-    for event in events or recording.events():
+    for event in [event for event in rows if event.name] or recording.events():
         if not event.name.lower().startswith(_NO_STIMULUS):
             kinds.setdefault(event.name, []).append(event.onset_s)
     return {kind: np.sort(onsets) for kind, onsets in kinds.items()}
@@ -184,14 +174,13 @@ def _sweeps(
     """The band-passed window after each stimulus, in µV; the filter stops at gaps.
 
     Stimuli before the begin and after the end, or too close to it, are left out; those in a gap, or
-    with a gap in their window, are counted. A few seconds of the recording are in memory at a time.
+    with a gap in their window, are counted. A part of the recording is in memory at a time.
     """
     from scipy.signal import butter, sosfiltfilt
 
     rate = recording.rate_hz
     band = butter(2, BAND_HZ, "bandpass", fs=rate, output="sos")
     pad = int(PAD_S * rate)
-    chunk = int(CHUNK_S * rate)
     length = int(np.ceil(WINDOW_MS * rate / 1000)) + 1
     every = np.round(onsets * rate).astype(np.int64)
     complete = 0
@@ -199,8 +188,8 @@ def _sweeps(
         begin, end = piece.bounds(rate)
         starts = every[(every >= begin) & (every + length <= end)]
         complete += len(starts)
-        ends_of_chunks = np.flatnonzero(np.diff(starts // chunk)) + 1
-        for part in filter(len, np.split(starts, ends_of_chunks)):
+        for number in range(0, len(starts), CHUNK):
+            part = starts[number : number + CHUNK]
             # With a margin for the filter, whose output is not valid near an end.
             first = max(begin, int(part[0]) - pad)
             last = min(int(part[-1]) + length + pad, end)
@@ -212,18 +201,12 @@ def _sweeps(
     reading.left_out["sweeps_at_gaps"] += max(0, int(inside.sum()) - complete)
 
 
-def fmp(
-    total: Values,
-    squares: Values,
-    sweeps: int,
-) -> float:
+def fmp(sweeps: Values) -> float:
     """Fmp: the variance of the average over time, divided by that of its residual noise.
 
-    `total` and `squares`: the sums of all sweeps and of their squares, by sample. The noise is the
-    variance between sweeps, averaged over time and divided by the number of sweeps. Without a
-    response, Fmp is about 1. Source: Elberling and Don, Quality estimation of averaged auditory
-    brainstem responses, 1984, whose Fsp uses a single point.
+    `sweeps` [sweep, time]. The noise is the variance between sweeps, averaged over time and divided
+    by the number of sweeps. Without a response, Fmp is about 1. Source: Elberling and Don, Quality
+    estimation of averaged auditory brainstem responses, 1984, whose Fsp uses a single point.
     """
-    mean = total / sweeps
-    noise = (squares / sweeps - mean**2).mean() / max(1, sweeps - 1)
-    return float(mean.var() / noise) if noise > 0 else np.nan
+    noise = sweeps.var(0, ddof=1).mean() / len(sweeps)
+    return float(sweeps.mean(0).var() / noise) if noise > 0 else np.nan

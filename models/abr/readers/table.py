@@ -47,52 +47,59 @@ def name_of(cell: Any) -> str:
 
 def find_columns(
     names: Sequence[str],
-    declared: Mapping[str, str],
     path: Path,
-    has_labels: bool = True,
+    reading: ResponseReading,
 ) -> dict[str, int]:
-    """The index of each column of the table at `path`, by its meaning.
+    """The index of each column of the table at `path`, by its meaning; unread ones are a note.
 
-    `declared`: the meaning of a column by its name in lower case. Unless `has_labels`, columns of
-    labels are not returned. Raises DataError if a needed column is missing, if two mean the same,
-    or if there are more points than a response has.
+    Raises DataError if a needed column is missing, if two mean the same, or if there are more
+    points than a response has.
     """
-    unread = {IGNORE} if has_labels else {IGNORE, *LABELS}
-    known = [meaning for meaning in COLUMNS if meaning not in unread]
-    meanings = [declared.get(name.lower(), name.lower()) for name in names]
-    columns = {}
-    for meaning in (*known, *POINT_NAMES):
-        places = [i for i, other in enumerate(meanings) if other == meaning]
-        # What a person declares counts more than a name.
-        places = [i for i in places if names[i].lower() in declared] or places
-        if len(places) > 1:
+    declared = declared_columns(reading.settings.columns)
+    absent = declared.keys() - {name.lower() for name in names}
+    if absent:
+        raise DataError(
+            f"the table has no column '{min(absent)}' of data.columns",
+            where=str(path),
+            allowed=", ".join(name for name in names if name not in POINT_NAMES),
+        )
+    ignored = {IGNORE} if reading.has_labels else {IGNORE, *LABELS}
+    columns: dict[str, int] = {}
+    unread = []
+    for place, name in enumerate(names):
+        meaning = declared.get(name.lower(), name.lower())
+        if meaning in columns:
             raise DataError(
-                f"{len(places)} columns mean {meaning}: {', '.join(names[i] for i in places)}",
+                f"two columns mean {meaning}: {names[columns[meaning]]}, {name}",
                 where=str(path),
                 allowed="one column of each meaning",
-                fix=columns_option({names[i]: IGNORE for i in places[1:]}),
+                fix=columns_option({**declared, name: IGNORE}),
             )
-        if places:
-            columns[meaning] = places[0]
+        # More points say nothing about the sampling rate: the first 200 may be any time.
+        if meaning.isdecimal() and int(meaning) > POINTS:
+            raise DataError(
+                f"the table has a point {meaning}, and a response has {POINTS}",
+                where=str(path),
+                allowed=f"columns 1 … {POINTS}: 10 ms, each point the mean of 0.05 ms",
+                hint="average each response to these points, or remove the columns after 10 ms",
+            )
+        if meaning in ignored:
+            continue
+        if meaning in (*COLUMNS, *POINT_NAMES):
+            columns[meaning] = place
+        elif name:
+            unread.append(name)
 
     missing = [name for name in (*REQUIRED, *POINT_NAMES) if name not in columns]
     if missing:
-        others = [name for name in names if name not in ("", *POINT_NAMES)]
         raise DataError(
-            f"the table has no column {listed(missing, 3)} among: {listed(others, _MANY)}",
+            f"the table has no column {listed(missing, 3)} among: {listed(unread, _MANY)}",
             where=str(path),
-            allowed=f"{', '.join(REQUIRED)}, 1 … {POINTS}; and if known {', '.join(known)}",
+            allowed=f"{', '.join(REQUIRED)}, 1 … {POINTS}; and if known {', '.join(COLUMNS)}",
             hint=f"say what a column means:  {columns_option({'NAME': missing[0]})}",
         )
-    # Their number says nothing about the sampling rate, so the first 200 may be any time.
-    last = max(int(name) for name in meanings if name.isdecimal())
-    if last > POINTS:
-        raise DataError(
-            f"the table has points up to {last}, and a response has {POINTS}",
-            where=str(path),
-            allowed=f"columns 1 … {POINTS}: 10 ms, each point the mean of 0.05 ms",
-            hint="average each response to these points, or remove the columns after 10 ms",
-        )
+    if unread:
+        reading.notes.append(f"{path.name}: columns that are not read: {listed(unread, _MANY)}")
     return columns
 
 
@@ -106,19 +113,7 @@ def read(
     Raises DataError if the file is not such a table, or lacks a column.
     """
     table = Table(TextFile(path, name))
-    declared = declared_columns(reading.settings.columns)
-    names = [name_of(heading) for heading in table.header]
-    columns = find_columns(names, declared, path, reading.has_labels)
-    reading.columns |= {heading.lower(): heading for heading in names}
-
-    # Labels may be known and not read, which is no surprise.
-    expected = {"", *LABELS}
-    expected |= {heading for heading, meaning in declared.items() if meaning == IGNORE}
-    expected |= {names[index].lower() for index in columns.values()}
-    unread = [heading for heading in names if heading.lower() not in expected]
-    if unread:
-        reading.notes.append(f"{name}: columns that are not read: {listed(unread, _MANY)}")
-
+    columns = find_columns([*map(name_of, table.header)], path, reading)
     for line, cells in table.rows(reading.bad_records):
         where = f"{name}:{line}"
         row = {meaning: cells[index] for meaning, index in columns.items()}
@@ -136,10 +131,11 @@ def _responses(
     reading: ResponseReading,
 ) -> Iterator[ResponseRow]:
     """The response of a row, given by meaning, unless it is left out. Raises ValueError."""
-    known = {}
-    for meaning, cell in row.items():
-        if meaning not in ("patient_id", "hear_loss", "polarity"):
-            known[meaning] = table.number(cell, meaning)
+    known = {
+        meaning: table.number(cell, meaning)
+        for meaning, cell in row.items()
+        if meaning not in ("patient_id", "hear_loss", "polarity")
+    }
     polarity = text_of(row.get("polarity")).lower()
     if polarity and not polarity.startswith("alter"):
         reading.left_out["other_polarity"] += 1
@@ -165,17 +161,6 @@ def _responses(
     # Without a patient each row is its own group, under a name that no patient has.
     group = f"patient {patient}" if patient else f"no patient: {where}"
     yield ResponseRow(group, where, microvolts, known, target)
-
-
-def check_declared(reading: ResponseReading) -> None:
-    """Raise DataError if a column of data.columns is in no table that was read."""
-    missing = declared_columns(reading.settings.columns).keys() - reading.columns.keys()
-    if missing:
-        raise DataError(
-            f"no table has the column '{min(missing)}' of data.columns",
-            where="data.columns",
-            allowed=", ".join(n for n in reading.columns.values() if n not in POINT_NAMES),
-        )
 
 
 def _target(value: Any, reading: ResponseReading) -> int:

@@ -82,23 +82,23 @@ def test_huber_is_linear_for_large_errors_and_does_not_affect_the_threshold():
 
 
 CURRICULUM = TermRamps({"latency": 5, "class": 3, "threshold": 10}, ramp=5)
-STARTING = ("signal", "latency", "class", "threshold")
+STARTING = ("latency", "class", "threshold")
 
 
 def test_terms_start_in_turn_and_ramp_linearly():
-    at = {epoch: CURRICULUM.factors(STARTING, epoch, 100) for epoch in (0, 4, 7.5, 10, 12.5, 15)}
-    assert at[0] == {"signal": 1, "latency": 0, "class": 0, "threshold": 0}
-    assert at[4] == {"signal": 1, "latency": 0, "class": 0.2, "threshold": 0}
-    assert at[7.5] == {"signal": 1, "latency": 0.5, "class": 0.9, "threshold": 0}
+    at = {epoch: CURRICULUM.factors(epoch, 100) for epoch in (0, 4, 7.5, 10, 12.5, 15)}
+    assert at[0] == {"latency": 0, "class": 0, "threshold": 0}
+    assert at[4] == {"latency": 0, "class": 0.2, "threshold": 0}
+    assert at[7.5] == {"latency": 0.5, "class": 0.9, "threshold": 0}
     assert at[10]["latency"] == 1 and at[12.5]["threshold"] == 0.5
     assert set(at[15].values()) == {1.0}
     at_once = TermRamps({"class": 2}, ramp=0)
-    assert [at_once.factors(("class",), epoch, 10)["class"] for epoch in (1.9, 2)] == [0, 1]
+    assert [at_once.factors(epoch, 10)["class"] for epoch in (1.9, 2)] == [0, 1]
 
 
 @pytest.mark.parametrize("epochs", [0.5, 1, 8, 20])
 def test_a_short_run_has_every_term_at_full_weight_by_60_percent(epochs):
-    done = CURRICULUM.factors(STARTING, 0.6 * epochs, epochs)
+    done = CURRICULUM.factors(0.6 * epochs, epochs)
     assert done == pytest.approx(dict.fromkeys(STARTING, 1.0))
-    before = CURRICULUM.factors(STARTING, 0.5 * epochs, epochs)
+    before = CURRICULUM.factors(0.5 * epochs, epochs)
     assert 0 < before["threshold"] < 1 == before["latency"]

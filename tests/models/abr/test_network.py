@@ -30,22 +30,20 @@ def test_a_head_without_labels_is_frozen_and_has_no_output(terms, frozen):
     model = build_network(terms)
     assert tuple(model(*inputs())) == terms
     still = {
-        n.split(".")[1].removesuffix("_head")
+        n.split(".")[0].removesuffix("_head")
         for n, p in model.named_parameters()
         if not p.requires_grad
     }
     assert still - {"peak"} == frozen - {"peak"}
     for name in ("exists", "latency", "amplitude"):
-        branch = model.heads["peak_head"].get_submodule(name)
+        branch = model.peak_head.get_submodule(name)
         assert all(p.requires_grad == (name in terms) for p in branch.parameters())
-    blocks = model.blocks()
-    assert not any(model.heads[f"{name}_head"] in blocks for name in frozen)
 
 
 @pytest.mark.parametrize(("deviations", "expected"), [(0, 30), (2, 60), (-3, 0)])
 def test_a_threshold_is_standard_deviations_from_the_mean_and_never_negative(deviations, expected):
     model = Network(SIZES["tiny"], Statistics(threshold=(30.0, 15.0)), TERMS)
-    last = model.heads["threshold_head"].last
+    last = model.threshold_head[-1][-1]
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.constant_(last.bias, deviations)
     found = model(*inputs())["threshold"]
@@ -55,7 +53,7 @@ def test_a_threshold_is_standard_deviations_from_the_mean_and_never_negative(dev
 
 def test_relative_positions_differ_up_to_32():
     torch.manual_seed(0)
-    attention = SequenceAttention(8, 2, "auto", bias=False)
+    attention = SequenceAttention(8, 2, bias=False)
     query, positions = torch.randn(1, 2, 50, 4), torch.randn(65, 8)
     added = attention._distances(query, positions)
     for row, column in ((0, 0), (0, 31), (0, 32), (0, 49), (49, 0), (20, 17)):
@@ -95,10 +93,10 @@ FULL = {
     "decoder.2": 1_451_353,
     "decoder.3": 378_585,
     "output": 57_600,
-    "heads.signal_head": 120_490,
-    "heads.peak_head": 25_092,
-    "heads.class_head": 12_935,
-    "heads.threshold_head": 8_386,
+    "signal_head": 120_490,
+    "peak_head": 25_092,
+    "class_head": 12_935,
+    "threshold_head": 8_386,
 }
 """The table of the specification."""
 

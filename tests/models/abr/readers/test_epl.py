@@ -55,29 +55,29 @@ def test_each_rater_gives_rows_of_the_same_group(series, analyzed):
     path = series()
     analyzed(path, {20: -1, 40: 5.2, 60: 4.9}, rater="anna-")
     analyzed(path, {20: 6.0, 40: 5.3, 60: 4.8}, threshold=15.0, rater="ben-")
-    rows, reader = read(path)
-    assert len(rows) == 6 and reader.marked == {"wave V": 2}
+    rows, _ = read(path)
+    assert len(rows) == 6
     assert {row.patient for row in rows} == {"ABR-1-1"}
     assert [row["exists"] for row in rows if row["level"] == 20] == [0, 1]
 
 
 @pytest.mark.parametrize(
-    ("count", "threshold", "exists", "known", "kind"),
+    ("count", "threshold", "exists", "known"),
     [
-        (1, 35.0, nan, 35.0, "P1 and N1, no wave V"),
-        (1, None, nan, nan, "P1 and N1, no wave V"),
-        (1, inf, nan, nan, "P1 and N1, no wave V"),
-        (5, None, nan, nan, "wave V"),
-        (5, inf, 0.0, nan, "wave V"),
+        (1, 35.0, nan, 35.0),
+        (1, None, nan, nan),
+        (1, inf, nan, nan),
+        (5, None, nan, nan),
+        (5, inf, 0.0, nan),
     ],
 )
 def test_threshold_none_is_unknown_and_of_wave_v_infinity_is_no_response(
-    series, analyzed, count, threshold, exists, known, kind
+    series, analyzed, count, threshold, exists, known
 ):
     path = series()
     analyzed(path, {} if count == 5 else {20: 0, 40: 0, 60: 0}, threshold, count=count)
     rows, reader = read(path)
-    assert reader.bad_records.rows == [] and reader.marked == {kind: 1}
+    assert reader.bad_records.rows == []
     for row in rows:
         found = [row["exists"], row["latency"], row["amplitude"], row["threshold"]]
         np.testing.assert_equal(found, [exists, nan, nan, known])
