@@ -150,11 +150,9 @@ class Model(FamilySection):
     """Share of a recording's tokens to mask."""
 
 
-EVENT = "event"
-TEXT = "text"
-COLUMNS = ("onset_s", "duration_s", TEXT)
+COLUMNS = ("onset_s", "duration_s", "text")
 """The columns of a table of sentences."""
-Columns = list[Annotated[str, column_field((*COLUMNS, EVENT, IGNORE), "start=onset_s")]]
+Columns = list[Annotated[str, column_field((*COLUMNS, IGNORE), "start=onset_s")]]
 
 
 class Data(DataSection):
@@ -182,14 +180,14 @@ class Data(DataSection):
     split: Literal["sentence", "subject+sentence"] = "sentence"
     """Unit of the split: sentences only, or readers too."""
     channels: str | None = None
-    """JSON object or CSV that maps channel names to regions or electrodes. Default: the names of
-    the 10-10 system and of EGI."""
+    """JSON object or CSV of two columns that maps channel names to regions or electrodes. Default:
+    the names of the 10-10 system and of EGI."""
     texts: str | None = None
-    """JSON object or CSV that maps event names to sentences. Default: a .tsv or .csv file with the
-    recording's name, or that of BIDS."""
+    """JSON object or CSV of two columns that maps event names to sentences. Default: a .tsv or .csv
+    file with the recording's name, or that of BIDS."""
     columns: Columns = Field(default_factory=list)
-    """What columns of tables beside recordings and of `texts` mean whose names are not known, such
-    as "start=onset_s"; other meanings: duration_s, text, event (of `texts`), ignore."""
+    """What columns of tables beside recordings mean whose names are not known, such as
+    "start=onset_s"; other meanings: duration_s, text, ignore."""
     unit: UnitOfChannels = None
     line_hz: int = Field(
         default=50,

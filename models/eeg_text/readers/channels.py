@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_reports import BadRecords, listed
+from gearshift.models.common.data_reports import listed
 from gearshift.models.common.recordings.recording import Recording
 from gearshift.models.eeg_text.montage import INDICES, NAMES, SLOTS
 from gearshift.models.eeg_text.readers import tables
@@ -42,26 +42,15 @@ def load_channel_map(path: str) -> dict[str, str]:
 
     Reads the disk. Raises DataError for an unknown electrode or region.
     """
-    bad_records = BadRecords()
-    targets = tables.pairs(
-        path,
-        "data.channels",
-        {},
-        bad_records,
-    )
-    bad_records.finish("stop", len(targets))
+    targets = tables.pairs(path, "data.channels")
     for name, target in targets.items():
         if target not in INDICES and electrode(target) is None:
+            closest = get_close_matches(target, [*INDICES, *SLOTS], n=1, cutoff=0.0)
             raise DataError(
                 f"channel '{name}' is mapped to unknown '{target}'",
                 where=f"data.channels, {path}",
                 allowed=ALLOWED,
-                did_you_mean=get_close_matches(
-                    target,
-                    [*INDICES, *SLOTS],
-                    n=1,
-                    cutoff=0.0,
-                )[0],
+                did_you_mean=closest[0],
             )
     return {name.upper(): target for name, target in targets.items()}
 
@@ -87,39 +76,37 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
     electrodes in other systems. Raises DataError, also for a recording that is too slow.
     """
     file = recording.path.name
-    names = dict(enumerate(recording.names))
-    least = 1  # of a map, which may name any part of the channels
+    where = str(recording.path)
+    names = recording.names
     if channel_map is None:
-        names = _eeg(recording)
-        least = max(1, -(-len(names) // 2))
+        targets = _eeg(recording)
+        least = max(1, -(-len(targets) // 2))
+    else:
+        targets = {pick: channel_map.get(name.upper(), "") for pick, name in enumerate(names)}
+        least = 1  # a map may name any part of the channels
     pick_of_slot: dict[int, int] = {}
     """The channel of each electrode."""
-    for pick, name in names.items():
-        target = name if channel_map is None else channel_map.get(name.upper(), "")
-        slots = []
-        if channel_map is not None and target in INDICES:
-            # A region stands for its next free electrode.
-            slots = [slot for slot in INDICES[target] if slot not in pick_of_slot]
-        elif label := electrode(target):
-            slots = [SLOTS.index(label)]
-        for slot in slots[:1]:
-            pick_of_slot.setdefault(slot, pick)
-    used = set(pick_of_slot.values())
-    dropped = [name for pick, name in enumerate(recording.names) if pick not in used]
-    if len(pick_of_slot) < least:
+    for pick, target in targets.items():
+        label = electrode(target)
+        slots = INDICES.get(target, ()) if label is None else [SLOTS.index(label)]
+        free = [slot for slot in slots if slot not in pick_of_slot]
+        for slot in free[:1]:
+            pick_of_slot[slot] = pick
+    picks = list(pick_of_slot.values())
+    dropped = [name for pick, name in enumerate(names) if pick not in picks]
+    if len(picks) < least:
         raise DataError(
-            f"only {len(pick_of_slot)} of the {len(names)} channels of '{file}' are known; "
+            f"only {len(picks)} of the {len(targets)} channels of '{file}' are known; "
             f"unknown: {listed(dropped, 8)}",
-            where=str(recording.path) if channel_map is None else "data.channels",
+            where=where if channel_map is None else "data.channels",
             allowed=ALLOWED,
             hint="map them:  --set data.channels=FILE",
         )
-    picks = list(pick_of_slot.values())
     recording.check(picks)
     if recording.rate_hz < LOWEST_RATE_HZ:
         raise DataError(
             f"'{file}' is sampled at {recording.rate_hz:g} Hz",
-            where=str(recording.path),
+            where=where,
             allowed=f"at least {LOWEST_RATE_HZ} Hz, for EEG up to 50 Hz",
         )
     return ChannelPicks(picks, tuple(pick_of_slot), dropped)

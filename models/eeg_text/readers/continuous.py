@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from itertools import chain
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,6 @@ MANY = 10
 """From this number of subjects on, each subject is a group."""
 SHORTEST = 64
 """Shortest segment, in samples at 500 Hz."""
-UNIT = "microvolts, converted from the unit of the file"
 LOW_HZ = 0.5
 HIGH_HZ = 50.0
 MARGIN_S = 6.0
@@ -59,20 +57,15 @@ class Cutter:
         data = self.data
         if data.channels is not None and self.channel_map is None:
             self.channel_map = channels.load_channel_map(data.channels)
-        self.has_many = len({bids.subject(file) or file for file in self.files}) >= MANY
-        """Whether all windows of a subject are one group."""
-        self.samples = data.seq_len
+        subjects = {bids.subject(file) or file for file in self.files}
+        # To predict there are no splits.
+        self.splits_recordings = self.use != "predict" and len(subjects) < MANY
         self.notes = list[str]()
         self.dropped = set[str]()
         self.columns = declared_columns(data.columns)
         self.texts: dict[str, str] | None = None
         if self.use == "text" and data.texts is not None:
-            self.texts = tables.pairs(
-                data.texts,
-                "data.texts",
-                self.columns,
-                self.bad_records,
-            )
+            self.texts = tables.pairs(data.texts, "data.texts")
 
     def read(self, path: Path) -> list[Item]:
         """Sentences if their times are known, otherwise windows; without bad ones.
@@ -81,27 +74,16 @@ class Cutter:
         """
         recording = open_recording(path, self.data.unit)
         electrodes = channels.place(recording, self.channel_map)
-        notes = list(recording.notes)
-        readings = self._readings(recording, notes)
-        cut = partial(
-            self._item,
-            recording,
-            electrodes,
-        )
+        self.notes += recording.notes
+        self.dropped.update(electrodes.dropped)
+        readings = self._readings(recording)
+        cut = partial(self._item, recording, electrodes)
         if readings is None:
             items = list(self._windows(recording, cut))
         else:
-            items = list(
-                self._sentences(
-                    recording,
-                    readings,
-                    cut,
-                )
-            )
+            items = list(self._sentences(recording, readings, cut))
         if path.suffix.lower() not in edf.SUFFIXES:  # which has integers
             check_values(recording, electrodes.picks)
-        self.notes += notes
-        self.dropped.update(electrodes.dropped)
         return items
 
     def _item(
@@ -113,32 +95,23 @@ class Cutter:
         start_s: float,
         samples: int,
         where: str,
-        within_s: tuple[float, float] = (-inf, inf),
+        within_s: tuple[float, float],
     ) -> Item:
         """A segment, of `samples` at 500 Hz; it is filtered `within_s`, without other groups."""
         path = recording.path
-        piece: Any = recording.piece(start_s, start_s + samples / RATE_HZ)
+        data = self.data
         load = partial(
             read_segment,
             path,
             electrodes,
             start_s,
             samples,
-            (max(within_s[0], piece.start_s), min(within_s[1], piece.end_s)),
-            self.data.line_hz,
-            self.data.unit,
+            within_s,
+            data.line_hz,
+            data.unit,
         )
         reader = bids.subject(path) or path.stem
-        return Item(
-            text,
-            reader,
-            group,
-            samples,
-            where,
-            load,
-            electrodes.slots,
-            start_s,
-        )
+        return Item(text, reader, group, samples, where, load, electrodes.slots, start_s)
 
     def _windows(
         self,
@@ -149,51 +122,28 @@ class Cutter:
 
         To predict, the last window before a gap or the end may be shorter.
         """
-        name = recording.path.name
-        subject = bids.subject(recording.path) or name
-        shortest = SHORTEST if self.use == "predict" else self.samples
+        longest = self.data.seq_len
+        shortest = SHORTEST if self.use == "predict" else longest
         windows = []
         for piece in recording.pieces:
             total = int(piece.seconds * RATE_HZ + 1e-6)
-            for first in range(
-                0,
-                total - shortest + 1,
-                self.samples,
-            ):
-                samples = min(self.samples, total - first)
-                windows.append((piece.start_s + first / RATE_HZ, samples))
+            for first in range(0, total - shortest + 1, longest):
+                windows.append((piece.start_s + first / RATE_HZ, min(longest, total - first)))
 
-        length_s = self.samples / RATE_HZ
-        for number, (start_s, samples) in enumerate(windows):
-            where = f"{name}, {start_s:.1f} s"
-            block, position = divmod(number, BLOCK + 1)
-            if self.has_many or self.use == "predict":
-                yield cut(
-                    None,
-                    subject,
-                    start_s,
-                    samples,
-                    where,
-                )
-            elif position < BLOCK:
-                starts_s = [start_s for start_s, _ in windows[number - position :][:BLOCK]]
-                # With what is left out on both sides of the block.
-                within_s = (starts_s[0] - length_s, starts_s[-1] + 2 * length_s)
-                group = f"{name}, block {block + 1}"
-                yield cut(
-                    None,
-                    group,
-                    start_s,
-                    samples,
-                    where,
-                    within_s,
-                )
+        name = recording.path.name
+        group = bids.subject(recording.path) or name
+        size = BLOCK if self.splits_recordings else len(windows)
+        for first in range(0, len(windows), size + 1):
+            block = windows[first : first + size]
+            if self.splits_recordings:
+                group = f"{name}, block {first // (size + 1) + 1}"
+            # With what is left out on both sides of the block.
+            length_s = longest / RATE_HZ
+            within_s = (block[0][0] - length_s, block[-1][0] + 2 * length_s)
+            for start_s, samples in block:
+                yield cut(None, group, start_s, samples, f"{name}, {start_s:.1f} s", within_s)
 
-    def _readings(
-        self,
-        recording: Recording,
-        notes: list[str],
-    ) -> list[Event] | None:
+    def _readings(self, recording: Recording) -> list[Event] | None:
         """The sentences that were read, as names of events; None: no event and no table names any.
 
         Raises DataError for events without any.
@@ -204,17 +154,13 @@ class Cutter:
         beside = filter(Path.is_file, map(path.with_suffix, (".tsv", ".csv")))
         table = next(beside, None)
         if texts is None and table is not None:
-            needed = COLUMNS[:2] if self.use == "predict" else COLUMNS
-            read = partial(
-                bids.read_events,
+            return bids.read_events(
                 table,
                 self.bad_records,
-                notes,
-            )
-            return read(
-                needed[2:],
+                self.notes,
+                COLUMNS[2:],
                 self.columns,
-                needed,
+                COLUMNS[:2],
             )
 
         # Then the events of BIDS, and with data.texts those in the recording.
@@ -224,7 +170,7 @@ class Cutter:
             events = bids.read_events(
                 of_bids,
                 self.bad_records,
-                notes,
+                self.notes,
                 TEXTS if texts is None else bids.NAMES,
                 {name: meaning.removesuffix("_s") for name, meaning in self.columns.items()},
                 known=texts or (),
@@ -239,92 +185,55 @@ class Cutter:
 
         # The first source that names a sentence has them all.
         for events in sources:
-            known = [event for event in events if event.name in texts]
-            if known:
-                onsets = [*sorted({event.onset_s for event in events}), inf]
-                return [
-                    self._timed(
-                        event,
-                        onsets,
-                        texts[event.name],
-                        path.name,
-                    )
-                    for event in known
-                ]
-        names = sorted({event.name for event in chain(*sources)} - {""})
+            readings = []
+            onsets = [*sorted({event.onset_s for event in events}), inf]
+            for event in events:
+                if event.name not in texts:
+                    continue
+                onset_s = event.onset_s
+                following_s = onsets[bisect_right(onsets, onset_s)]
+                # Without a duration it lasts until the next event.
+                most_s = min(self.data.seq_len / RATE_HZ, following_s - onset_s)
+                where = f"{path.name}, event {event.name} at {onset_s:.2f} s"
+                duration_s = event.duration_s or most_s
+                readings.append(Event(onset_s, duration_s, texts[event.name], where))
+            if readings:
+                return readings
         raise DataError(
             f"no event of '{path.name}' names a sentence",
             where=str(of_bids) if self.texts is None else "data.texts",
-            allowed=f"one of {', '.join(names)}" if names else f"a column {' or '.join(TEXTS)}",
+            allowed=f"the names in data.texts, or a column {' or '.join(TEXTS)}",
             hint="name their column:  --set 'data.columns=[NAME=text]'  or name events by  "
             "--set data.texts=FILE",
-        )
-
-    def _timed(
-        self,
-        event: Event,
-        onsets: Sequence[float],
-        text: str,
-        name: str,
-    ) -> Event:
-        """The sentence of an event; one without a duration lasts until the next of `onsets`.
-
-        The last of them is infinite.
-        """
-        onset = event.onset_s
-        following = onsets[bisect_right(onsets, onset)]
-        lasts = event.duration_s or min(self.samples / RATE_HZ, following - onset)
-        return Event(
-            onset,
-            lasts,
-            text,
-            f"{name}, event {event.name} at {onset:.2f} s",
         )
 
     def _sentences(
         self,
         recording: Recording,
-        readings: list[Event],
+        readings: Sequence[Event],
         cut: Callable[..., Item],
     ) -> Iterator[Item]:
         # No filter may see the sentence before or after: it may be in another split.
-        onsets = [reading.onset_s for reading in readings]
+        onsets = [*(reading.onset_s for reading in readings), inf]
         last = -inf
-        for reading, following in zip(
-            readings,
-            [*onsets[1:], inf],
-            strict=True,
-        ):
+        for reading, following in zip(readings, onsets[1:], strict=True):
             start = reading.onset_s
             end = start + reading.duration_s
             within_s = (min(start, last), max(end, following))
             last = max(end, last)
             samples = round(reading.duration_s * RATE_HZ)
             group = normalized(reading.name)
+            where = reading.where
             if not group and self.use != "predict":
-                self.bad_records.add(reading.where, "the text has no words")
+                self.bad_records.add(where, "the text has no words")
             elif samples < SHORTEST:
-                fix = f"give each one a duration of at least {SHORTEST / RATE_HZ:g} s"
-                self.bad_records.add(
-                    reading.where,
-                    f"{reading.duration_s:g} s is too short",
-                    fix,
-                )
+                least = SHORTEST / RATE_HZ
+                self.bad_records.add(where, f"{reading.duration_s:g} s is shorter than {least:g} s")
             elif recording.piece(start, end) is None:
-                self.bad_records.add(
-                    reading.where,
-                    f"{start:g} to {end:g} s has a gap, or is not within the "
-                    f"{recording.end_s:g} s of the recording",
-                )
+                problem = f"{start:g} to {end:g} s has a gap, or ends after the recording"
+                self.bad_records.add(where, problem)
             else:
-                yield cut(
-                    reading.name,
-                    group,
-                    start,
-                    samples,
-                    reading.where,
-                    within_s,
-                )
+                yield cut(reading.name, group, start, samples, where, within_s)
 
 
 def read_segment(
@@ -332,99 +241,48 @@ def read_segment(
     electrodes: ChannelPicks,
     start_s: float,
     samples: int,
-    within: tuple[float, float],
+    within_s: tuple[float, float],
     line_hz: int,
     unit: str | None,
 ) -> ndarray:
     """Microvolts [time, 105] of `electrodes` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
 
-    The mains frequency is filtered out. Reads only the segment and its margins `within` these
-    seconds: no filter sees a gap, or EEG of another split. Raises DataError.
+    The mains frequency is filtered out. Reads only the segment and its margins `within_s`: no
+    filter sees a gap, or EEG of another split. Raises DataError.
     """
-    from scipy.signal import resample_poly
+    from scipy.signal import butter, filtfilt, iirnotch, resample_poly, sosfiltfilt
 
     recording = open_recording(path, unit)
     rate = recording.rate_hz
-    begin_s, end_s = within
-    first = round(max(start_s - MARGIN_S, begin_s) * rate)
-    last = round(min(start_s + samples / RATE_HZ + MARGIN_S, end_s) * rate)
-    values = _filtered(
-        recording.read(
-            electrodes.picks,
-            first,
-            last,
-        ),
-        rate,
-        line_hz,
-    )
+    end_s = start_s + samples / RATE_HZ
+    piece: Any = recording.piece(start_s, end_s)
+    first = round(max(start_s - MARGIN_S, within_s[0], piece.start_s) * rate)
+    last = round(min(end_s + MARGIN_S, within_s[1], piece.end_s) * rate)
+    values = recording.read(electrodes.picks, first, last)
+
+    band = butter(4, [LOW_HZ, HIGH_HZ], btype="bandpass", fs=rate, output="sos")
+    pad = min(values.shape[1] - 1, int(3 * rate))
+    values = sosfiltfilt(band, values, padlen=pad)
+    if line_hz < 0.95 * rate / 2:
+        values = filtfilt(*iirnotch(line_hz, 30, fs=rate), values, padlen=pad)
+
     ratio = Fraction(RATE_HZ / rate).limit_denominator(1000)
-    values = resample_poly(
-        values,
-        ratio.numerator,
-        ratio.denominator,
-        axis=1,
-    )
-    skipped = round((start_s - first / rate) * RATE_HZ)
-    cut = values[:, max(0, skipped) :][:, :samples].T
+    values = resample_poly(values, ratio.numerator, ratio.denominator, axis=1)
+    places = round((start_s - first / rate) * RATE_HZ) + np.arange(samples)
     eeg = np.zeros((samples, CHANNELS), dtype=np.float32)
     # Of rounding, at an end, a value may be missing.
-    eeg[:, electrodes.slots] = np.pad(
-        cut,
-        ((0, samples - len(cut)), (0, 0)),
-        mode="edge",
-    )
-    return eeg
-
-
-def _filtered(
-    eeg: ndarray,
-    rate: float,
-    line_hz: int,
-) -> ndarray:
-    from scipy.signal import butter, filtfilt, iirnotch, sosfiltfilt
-
-    band = butter(
-        4,
-        [LOW_HZ, HIGH_HZ],
-        btype="bandpass",
-        fs=rate,
-        output="sos",
-    )
-    pad = min(eeg.shape[1] - 1, int(3 * rate))
-    eeg = sosfiltfilt(
-        band,
-        eeg,
-        padlen=pad,
-    )
-    if line_hz < 0.95 * rate / 2:
-        eeg = filtfilt(
-            *iirnotch(
-                line_hz,
-                30,
-                fs=rate,
-            ),
-            eeg,
-            padlen=pad,
-        )
+    eeg[:, electrodes.slots] = values.take(places, axis=1, mode="clip").T
     return eeg
 
 
 def check_values(recording: Recording, picks: Sequence[int]) -> None:
     """Raise DataError for a value that is not finite, or above 1 V; reads a minute at a time."""
     for first, end in recording.parts():
-        values = np.abs(
-            recording.read(
-                picks,
-                first,
-                end,
-            )
-        )
-        bad = np.flatnonzero(~(values <= MOST_UV).all(axis=0))  # also where NaN
-        if len(bad):
-            at = (first + int(bad[0])) / recording.rate_hz
+        values = recording.read(picks, first, end)
+        if not (np.abs(values) <= MOST_UV).all():  # also where NaN
             raise DataError(
-                f"'{recording.path.name}' has a value at {at:.1f} s that is not finite or above "
-                "1 V",
+                f"'{recording.path.name}' has a value after {first / recording.rate_hz:.0f} s that "
+                "is not finite or above 1 V",
                 where=str(recording.path),
                 allowed="finite values in volts",
                 hint="check the unit of its channels, and export the recording again",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,17 @@ def read(
         raise unknown_embedded(path, formats.EMBEDDED)
     source = existing_path(path, f"{'; '.join(formats.FORMATS)}; {', '.join(formats.EMBEDDED)}")
     forms = first_parts(source)
-    copied: dict[Path, Path] = {}
+    if not forms:
+        raise unknown_format(source, formats.FORMATS)
+    facts: dict[str, Any] = {}
     if use != "predict":
         # The same recording under two names would be in two splits.
         copied = copies({file: content_of(file) for file in forms})
         for copy in copied:
             del forms[copy]
+        facts |= told_copies({copy.name: first.name for copy, first in copied.items()})
         if data.split == "subject+sentence":
             _check_subjects(forms)
-    if not forms:
-        raise unknown_format(source, formats.FORMATS)
 
     of_zuco = [file for file, form in forms.items() if form == formats.ZUCO]
     others = [file for file in forms if file not in of_zuco]
@@ -54,23 +55,12 @@ def read(
     missing = Counter[str]()
     cutter: Any = None
     if others:
-        cutter = continuous.Cutter(
-            others,
-            data,
-            use,
-            channel_map,
-            bad_records,
-        )
+        cutter = continuous.Cutter(others, data, use, channel_map, bad_records)
     items: list[Item] = []
     for file in [*of_zuco, *others]:
         try:
-            if forms[file] == formats.ZUCO:
-                items += zuco.read(
-                    file,
-                    use,
-                    bad_records,
-                    missing,
-                )
+            if file in of_zuco:
+                items += zuco.read(file, use, bad_records, missing)
             else:
                 items += cutter.read(file)
         except MissingPackage:
@@ -87,38 +77,8 @@ def read(
             where="data.path",
             allowed="; ".join(formats.FORMATS),
         )
-    if use == "text":
-        _check_texts(items, source)
-
-    units = {zuco.UNIT: of_zuco, continuous.UNIT: others}
-    facts: dict[str, Any] = {
-        "format": "; ".join(dict.fromkeys(forms.values())),
-        "unit": "; ".join(unit for unit, paths in units.items() if paths),
-        "bad": skipped,
-        "without_eeg": dict(sorted(missing.items())),
-        "notes": few(cutter.notes) if cutter else [],
-        **told_copies({copy.name: first.name for copy, first in copied.items()}),
-    }
-    facts = {name: value for name, value in facts.items() if value}
-    if cutter is None:
-        return Recordings(str(source), items, facts)
-    counts = [len(item.channels) for item in items if item.start_s is not None]
-    facts |= {
-        "channels": max(counts, default=0),
-        "channels_dropped": few(sorted(cutter.dropped)),
-    }
-    return Recordings(
-        str(source),
-        items,
-        facts,
-        cutter.channel_map,
-    )
-
-
-def _check_texts(items: Sequence[Item], source: Path) -> None:
-    """Raise DataError if a segment has no text."""
     without = sum(item.text is None for item in items)
-    if without:
+    if use == "text" and without:
         raise DataError(
             f"no text for {without} of {len(items)} EEG segments",
             where=str(source),
@@ -128,6 +88,23 @@ def _check_texts(items: Sequence[Item], source: Path) -> None:
             fix="--set model.stage=encoder",
             hint="without text, this pre-trains the encoder",
         )
+
+    channel_map = None
+    facts |= {
+        "format": "; ".join(dict.fromkeys(forms.values())),
+        "unit": "microvolts, in ZuCo as it documents, else converted from the unit of the file",
+        "bad": skipped,
+        "without_eeg": dict(sorted(missing.items())),
+    }
+    if cutter is not None:
+        channel_map = cutter.channel_map
+        facts |= {
+            "notes": few(cutter.notes),
+            "channels": max(len(item.channels) for item in items),
+            "channels_dropped": few(sorted(cutter.dropped)),
+        }
+    told = {name: value for name, value in facts.items() if value}
+    return Recordings(str(source), items, told, channel_map)
 
 
 def content_of(path: Path) -> Path:

@@ -151,8 +151,8 @@ def test_a_table_beside_a_recording_provides_the_sentences(recording):
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ("38\t5\tthe man", "38 to 43 s has a gap, or is not within the 40 s of the recording"),
-        ("5\t0.1\tthe man", "0.1 s is too short"),
+        ("38\t5\tthe man", "38 to 43 s has a gap, or ends after the recording"),
+        ("5\t0.1\tthe man", "0.1 s is shorter than 0.128 s"),
         ("5\t1\t...", "the text has no words"),
         ("1\tx\ta", "duration_s 'x' is not a number"),
     ],
