@@ -38,14 +38,7 @@ def constant_sentence(
     metrics = {
         "val_rouge1": _mean_rouge1(best, read),
         "val_rouge1_gain": 0.0,  # what does not depend on the EEG gains nothing
-        **error_scores(
-            bleu,
-            error_counts(
-                bleu,
-                [best] * len(read),
-                read,
-            ),
-        ),
+        **error_scores(bleu, error_counts(bleu, [best] * len(read), read)),
     }
     return [Baseline("one sentence for all EEG", metrics)]
 
@@ -74,7 +67,7 @@ def _mean_rouge1(written: Words, read: Sequence[Words]) -> float:
     return sum(rouge1(written, sentence) for sentence in read) / len(read)
 
 
-def interpolation(held_out: Iterable[Batch]) -> list[Baseline]:
+def interpolation(_: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
     """The mean of the masked values, and lines between the ends of their gaps."""
     counts = torch.zeros(5, dtype=torch.float64)
     for batch in held_out:

@@ -130,11 +130,11 @@ class Model(FamilySection):
     recompute_regions: bool = False
     """Recompute the layers of the ten regions in the backward pass; they hold most activations."""
     tokenizer: Annotated[
-        str,
+        Literal["bytes", "bpe"],
         Field(json_schema_extra={"only_if": {"model.stage": ["text"], "model.pretrained": [None]}}),
     ] = "bpe"
-    """bytes, bpe (trained on the training sentences, stored in the run folder), or a local
-    tokenizer.json or its folder. With `pretrained`, the folder's own."""
+    """bpe: trained on the training sentences, stored in the run folder. With `pretrained`, the
+    folder's own."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of all layers."""
     word_dropout: float = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
 from itertools import chain, product
@@ -130,12 +130,14 @@ def standardize(eeg: ndarray, samples: int) -> ndarray:
 class SegmentSamples:
     """EEG segments of the items of one split, by index."""
 
-    items: Sequence[Item]
+    every: Sequence[Item]
+    """The items of all splits."""
     numbers: Sequence[int]
-    """Those of `items` among the items of all splits."""
+    """Those of this split."""
     rules: SampleRules
 
     def __post_init__(self) -> None:
+        self.items = [self.every[number] for number in self.numbers]
         groups = [item.group for item in self.items]
         self.random_others = random_others(groups, self.rules.seed)
         self._last = -1
@@ -163,11 +165,7 @@ class SegmentSamples:
         if not self.rules.is_noise:
             return self.recorded_eeg(index)
         other = int(self.random_others[index])
-        return self.noise(
-            self.recorded_eeg(other),
-            1,
-            self.numbers[other],
-        )
+        return self.noise(self.recorded_eeg(other), 1, self.numbers[other])
 
     def noise(self, eeg: ndarray, *seeds: int) -> ndarray:
         """Noise with the spectrum of `eeg`; the same for the same `seeds`."""
@@ -198,15 +196,11 @@ class MaskedSamples(SegmentSamples):
         return self.items[self._windows[index][0]]
 
     def input_eeg(self, index: int) -> ndarray:
-        return self._cut(index, super().input_eeg)
-
-    def _cut(
-        self,
-        index: int,
-        read: Callable[[int], ndarray],
-    ) -> ndarray:
         segment, window = self._windows[index]
-        windows = cut_windows(read(segment), self.rules.samples)
+        return self._cut(super().input_eeg(segment), window)
+
+    def _cut(self, eeg: ndarray, window: int) -> ndarray:
+        windows = cut_windows(eeg, self.rules.samples)
         return windows[window % len(windows)]  # noise has the length of another segment
 
     def sample(
@@ -218,8 +212,9 @@ class MaskedSamples(SegmentSamples):
 
         In a noise control the encoder gets noise and must predict the recorded EEG.
         """
-        target = self._cut(index, self.recorded_eeg)
-        item = self.item(index)
+        segment, window = self._windows[index]
+        item = self.items[segment]
+        target = self._cut(self.recorded_eeg(segment), window)
         # In evaluation the same spans are masked each time.
         rng = np.random.default_rng([self.rules.seed, index])
         if self.is_training:
@@ -227,11 +222,7 @@ class MaskedSamples(SegmentSamples):
         return {
             "eeg": target,
             "seen": self.input_eeg(index),
-            "hidden": draw_spans(
-                rng,
-                num_tokens(len(target)),
-                self.share,
-            ),
+            "hidden": draw_spans(rng, num_tokens(len(target)), self.share),
             "recorded": np.isin(np.arange(CHANNELS), item.channels),
             "subject": item.subject,
         }
@@ -257,11 +248,7 @@ class TextSamples(SegmentSamples):
         if number < len(self):
             return self.input_eeg(number)
         index = number - len(self)
-        return self.noise(
-            self.input_eeg(index),
-            2,
-            index,
-        )
+        return self.noise(self.input_eeg(index), 2, index)
 
     def _input(self, number: int) -> ndarray | Mapping[str, ndarray]:
         return self.encoder_input(number) if self.features is None else self.features[number]

@@ -34,14 +34,7 @@ def text_metric(texts: SentenceTexts) -> Sums:
     Generation is free-running: no token of the true sentence is given.
     """
     bleu = Bleu("none", "none")
-    return Sums(
-        partial(
-            _text_sums,
-            texts,
-            bleu,
-        ),
-        partial(text_scores, bleu),
-    )
+    return Sums(partial(_text_sums, texts, bleu), partial(text_scores, bleu))
 
 
 def _text_sums(
@@ -58,29 +51,13 @@ def _text_sums(
     """
     tokenizer = texts.tokenizer
     candidates = batch["candidates"]
-    memory, valid = encode_inputs(
-        model,
-        batch,
-        "compared",
-    )
-    nats = _nats(
-        model,
-        memory,
-        valid,
-        candidates,
-        tokenizer.pad,
-    )
+    memory, valid = encode_inputs(model, batch, "compared")
+    nats = _nats(model, memory, valid, candidates, tokenizer.pad)
     # Strictly better than all others: a tie must not favor the first candidate.
     is_best = (nats[:, :1] < nats[:, 1:]).all(1)
     retrieved = is_best.view(len(INPUTS), -1).cpu().numpy()
-    tokens = generate(
-        model,
-        memory,
-        valid,
-        texts.steps,
-        tokenizer,
-    )
-    generated = [words(tokenizer.decode(row)) for row in tokens.cpu().tolist()]
+    tokens = generate(model, memory, valid, texts.steps, tokenizer)
+    generated = [words(tokenizer.decode(row)) for row in tokens.tolist()]
     read = [words(text) for text in batch["text"]]
     count = len(read)
 
@@ -88,33 +65,14 @@ def _text_sums(
     columns = [np.ones(count)]  # of `by_sentence`: samples, then two for each input
     for i in range(len(INPUTS)):
         of_input = generated[i * count : (i + 1) * count]
-        overall.append(
-            error_counts(
-                bleu,
-                of_input,
-                read,
-            )
-        )
-        rouge = np.array(
-            list(
-                map(
-                    rouge1,
-                    of_input,
-                    read,
-                )
-            )
-        )
-        columns += [rouge, retrieved[i]]
+        overall.append(error_counts(bleu, of_input, read))
+        columns += [np.array(list(map(rouge1, of_input, read))), retrieved[i]]
     by_sentence = np.zeros((texts.num_evaluated, len(columns)))
-    np.add.at(
-        by_sentence,
-        batch["number"].cpu().numpy(),
-        np.stack(columns, axis=1),
-    )
+    np.add.at(by_sentence, batch["number"].cpu().numpy(), np.stack(columns, axis=1))
     return {
         "nats": nats[:count, 0].sum(),
         "tokens": (candidates[:, 0, 1:] != tokenizer.pad).sum(),
-        "overall": torch.tensor(overall, dtype=torch.float64),
+        "overall": torch.tensor(overall),
         "sentences": torch.from_numpy(by_sentence),
     }
 
@@ -128,19 +86,10 @@ def _nats(
 ) -> Tensor:
     """The surprise of the model at each candidate, [input × batch, candidate]."""
     columns = []
-    for tokens in candidates.repeat(
-        len(INPUTS),
-        1,
-        1,
-    ).unbind(1):
-        logits = model(
-            None,
-            valid,
-            tokens[:, :-1],
-            memory=memory,
-        )
+    for tokens in candidates.repeat(len(INPUTS), 1, 1).unbind(1):
+        logits = model(None, valid, tokens[:, :-1], memory=memory)
         nats = F.cross_entropy(
-            logits.float().transpose(1, 2),
+            logits.float().mT,
             tokens[:, 1:],
             ignore_index=pad,
             reduction="none",
@@ -320,15 +269,9 @@ def rouge1(written: Words, read: Words) -> float:
 def word_errors(written: Words, read: Words) -> int:
     """The word edit distance: insertions, deletions and substitutions."""
     row = list(range(len(read) + 1))
-    for i, word in enumerate(written, start=1):
-        before = row[0]
-        row[0] = i
-        for j, true in enumerate(read, start=1):
-            replaced = before + (word != true)
-            before = row[j]
-            row[j] = min(
-                before + 1,
-                row[j - 1] + 1,
-                replaced,
-            )
+    for count, word in enumerate(written, start=1):
+        above = row
+        row = [count]
+        for j, true in enumerate(read):
+            row.append(min(row[j] + 1, above[j + 1] + 1, above[j] + (word != true)))
     return row[-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 from gearshift.models.base import (
-    Baseline,
     Batch,
     CachedFeatures,
     Context,
@@ -41,6 +40,7 @@ from gearshift.models.common.predictions import OPTION
 from gearshift.models.common.split import SPLITS
 from gearshift.models.common.subwords import TOKENIZER_FILE
 from gearshift.models.eeg_text import dataset, pretrained, showing
+from gearshift.models.eeg_text.baselines import constant_sentence, interpolation
 from gearshift.models.eeg_text.config import CHANNELS, SIZES, TOKEN_SAMPLES, Data, Model, Size
 from gearshift.models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples
 from gearshift.models.eeg_text.masked_series import check_share, masked_scores
@@ -67,8 +67,8 @@ class TrainedOnEeg:
     """What the model was trained on, as far as predictions depend on it."""
 
     size: Size
-    channels: tuple[str, ...]
-    """The channels of the montage that were recorded."""
+    channels: tuple[int, ...]
+    """The indices of the recorded channels among the 105."""
     channel_map: Mapping[str, str] | None
     """The content of data.channels."""
     is_pretrained: bool = False
@@ -80,7 +80,7 @@ class TrainedOnEeg:
 
     def check(self, item: Item, path: Path) -> None:
         """Raise DataError unless `item` has half of the channels in training."""
-        missing = [name for name in self.channels if SLOTS.index(name) not in item.channels]
+        missing = [SLOTS[channel] for channel in self.channels if channel not in item.channels]
         count = len(self.channels)
         if 2 * len(missing) > count:
             raise DataError(
@@ -96,15 +96,15 @@ class EegTask(FamilyTask):
 
     Each has `use`, what recordings are read for; `fit_texts`, which checks and fits what depends on
     texts, and completes what TrainedOnEeg tells of them; `samples_of`, the samples of a split by
-    its items and their numbers; and `answer`, what the model makes of a recording.
+    the numbers of its items; and `answer`, what the model makes of a recording.
     """
 
     saved_files = (FACTS_FILE, TOKENIZER_FILE)
     """In stage encoder no tokenizer."""
     use: Use
-    fit_texts: Callable[[TrainedOnEeg], TrainedOnEeg]
-    samples_of: Callable[..., Any]
-    answer: Callable[..., Prediction]
+    fit_texts: Any
+    samples_of: Any
+    answer: Any
     recordings: Recordings
     rules: SampleRules
     trained: TrainedOnEeg
@@ -142,22 +142,14 @@ class EegTask(FamilyTask):
         # Not more windows than the longest segment has.
         longest = max(item.samples for item in items)
         windows = min(data.windows, math.ceil(longest / self.samples))
-        is_noise = self.control == "noise"
-        self.rules = SampleRules(
-            self.samples,
-            windows,
-            self.rule.seed,
-            is_noise,
-        )
+        self.rules = SampleRules(self.samples, windows, self.rule.seed, self.control == "noise")
 
-        recorded = set().union(*(item.channels for item in items))
-        names = tuple(SLOTS[channel] for channel in sorted(recorded))
-        trained = TrainedOnEeg(self.size, names, self.recordings.channel_map)
+        recorded = sorted(set().union(*(item.channels for item in items)))
+        trained = TrainedOnEeg(self.size, tuple(recorded), self.recordings.channel_map)
         self.trained = self.fit_texts(trained)
         save_facts(self.trained, self.context.folder)
         for name in SPLITS:
-            of_split = [items[number] for number in numbers[name]]
-            self.splits[name] = self.samples_of(name, of_split, numbers[name])
+            self.splits[name] = self.samples_of(name, numbers[name])
 
     def setup_without_data(self) -> None:
         self.encoder = None  # the initial weights are among the trained ones
@@ -185,16 +177,14 @@ class EegTask(FamilyTask):
         recordings = self.recordings
         times = [item.samples for item in recordings.items]
         used = sum(min(time, self.rules.most) for time in times)
-        facts: dict[str, Any] = {
+        return {
             "source": recordings.name,
             **super().facts(),
             "readers": len({item.subject for item in recordings.items}),
+            "windows": self.rules.windows,
             "time_kept": round(used / sum(times), 4),
             **recordings.facts,
         }
-        if self.rules.windows > 1:
-            facts["windows"] = f"up to {self.rules.windows} per segment"
-        return facts
 
     def _windows(self, count: int) -> tuple[Tensor, Tensor]:
         """EEG of full windows, and its valid samples."""
@@ -215,20 +205,10 @@ class MaskedEegTask(EegTask):
         check_share(self.model_settings.mask_share, tokens)
         return trained
 
-    def samples_of(
-        self,
-        split: SplitName,
-        items: Sequence[Item],
-        numbers: Sequence[int],
-    ) -> MaskedSamples:
+    def samples_of(self, split: SplitName, numbers: Sequence[int]) -> MaskedSamples:
+        items = self.recordings.items
         share = self.model_settings.mask_share
-        return MaskedSamples(
-            items,
-            numbers,
-            self.rules,
-            share,
-            split == "train",
-        )
+        return MaskedSamples(items, numbers, self.rules, share, split == "train")
 
     def network(self) -> MaskedEeg:
         return MaskedEeg(self.size, self.samples, self.model_settings.dropout)
@@ -247,12 +227,7 @@ class MaskedEegTask(EegTask):
             lambda sums: masked_scores(sums["masked"]),
         )
 
-    def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> Sequence[Baseline]:
-        """As HasBaselines.baselines."""
-        from gearshift.models.eeg_text.baselines import interpolation
-
-        return interpolation(held_out)
-
+    baselines = staticmethod(interpolation)
     predictions = showing.masked_predictions
     answer = showing.features
 
@@ -328,21 +303,11 @@ class EegTextTask(EegTask):
             is_pretrained=self.folder is not None,
         )
 
-    def samples_of(
-        self,
-        split: SplitName,
-        items: Sequence[Item],
-        numbers: Sequence[int],
-    ) -> TextSamples:
+    def samples_of(self, split: SplitName, numbers: Sequence[int]) -> TextSamples:
+        items = self.recordings.items
         # The setting is read only where it has an effect.
         word_dropout = self.model_settings.word_dropout if split == "train" else 0.0
-        return TextSamples(
-            items,
-            numbers,
-            self.rules,
-            self.texts,
-            word_dropout,
-        )
+        return TextSamples(items, numbers, self.rules, self.texts, word_dropout)
 
     def setup_without_data(self) -> None:
         super().setup_without_data()
@@ -351,15 +316,11 @@ class EegTextTask(EegTask):
         self.tokenizer = SentenceByteTokenizer()
         if not self.trained.is_bytes:
             folder: Any = self.context.folder
-            name = str(folder / TOKENIZER_FILE)
-            inner = subwords.load_tokenizer(Path(name), name)
+            path = folder / TOKENIZER_FILE
+            name = str(path)
+            inner = subwords.load_tokenizer(path, name)
             is_pretrained = self.trained.is_pretrained
-            self.tokenizer = BartTokenizer(
-                inner,
-                name,
-                self.size.vocabulary,
-                is_pretrained,
-            )
+            self.tokenizer = BartTokenizer(inner, name, self.size.vocabulary, is_pretrained)
 
     def network(self) -> EegText:
         """`model.start` provides all weights, `model.pretrained` those of the text decoder."""
@@ -427,12 +388,7 @@ class EegTextTask(EegTask):
     def metric(self) -> Sums:
         return text_metric(self.texts)
 
-    def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> Sequence[Baseline]:
-        """As HasBaselines.baselines."""
-        from gearshift.models.eeg_text.baselines import constant_sentence
-
-        return constant_sentence(train, held_out)
-
+    baselines = staticmethod(constant_sentence)
     preview = showing.preview
     predictions = showing.text_predictions
     answer = showing.sentences_file

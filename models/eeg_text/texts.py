@@ -67,9 +67,8 @@ class BartTokenizer(SubwordTokenizer):
         if self.size > limit:
             raise DataError(
                 f"tokenizer '{name}' has {self.size} entries; the text decoder has {limit}",
-                where=f"{where}, model.size",
+                where=where,
                 allowed=f"a tokenizer of at most {limit} entries",
-                fix="" if is_pretrained else "--set model.tokenizer=bytes",
             )
 
     def encode(self, text: str) -> list[int]:
@@ -88,26 +87,14 @@ def build_tokenizer(
 ) -> SentenceTokenizer:
     """The tokenizer that model.tokenizer names, with at most `limit` entries.
 
-    One that is trained or loaded is saved in the run folder; a trained one is loaded from there if
-    it exists. Reads and writes the disk; raises DataError.
+    A trained one is saved in the run folder, and loaded from there if it exists. Reads and writes
+    the disk; raises DataError.
     """
     if name == "bytes":
         return SentenceByteTokenizer()
-    if name == "bpe":
-        specials = (START, PAD, END, HIDDEN)
-        fit = partial(
-            subwords.train_byte_bpe,
-            texts,
-            limit,
-            specials,
-        )
-        inner = subwords.load_or_fit(folder, fit)
-    else:
-        path = Path(name).expanduser()
-        if path.is_dir():
-            path /= subwords.TOKENIZER_FILE
-        inner = subwords.load_tokenizer(path)
-    return BartTokenizer(inner, name, limit)
+    specials = (START, PAD, END, HIDDEN)
+    fit = partial(subwords.train_byte_bpe, texts, limit, specials)
+    return BartTokenizer(subwords.load_or_fit(folder, fit), name, limit)
 
 
 class SentenceTexts:

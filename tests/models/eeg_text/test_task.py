@@ -93,10 +93,10 @@ def test_sentences_beside_a_recording_train_the_whole_model(ready_task, tmp_path
     path.with_suffix(".tsv").write_text("\n".join(["onset_s\tduration_s\ttext", *rows]))
     task = ready_task(path=path, seq_len=480, share=0.2)
     assert task.facts()["candidates"] == 12
-    assert (task.facts()["time_kept"], task.facts()["windows"]) == (1.0, "up to 2 per segment")
+    assert (task.facts()["time_kept"], task.facts()["windows"]) == (1.0, 2)
     first = ready_task(path=path, seq_len=480, share=0.2, windows=1)
     assert first.facts()["time_kept"] == pytest.approx(480 / 600)
-    assert "windows" not in first.facts()
+    assert first.facts()["windows"] == 1
     model, metric = task.build(), task.metric()
     found = metric.result(metric.update(model.eval(), batch_of(task, split="val")))
     assert np.isfinite(list(found.values())).all()
