@@ -83,7 +83,7 @@ def text_predictions(task: Any, model: Module) -> Predictions:
     rows = []
     for n, index in enumerate(spread_positions(len(split), SHOWN)):
         score = rouge1(words(generated[n]), words(read[n]))
-        where = split.item(index).where
+        where = split.items[index].where
         rows.append((where, read[n], generated[n], generated[len(read) + n], score))
     columns = ("recording", "read", "generated", "from noise", "rouge1")
     return Predictions(columns, rows, draw_few(split))
@@ -98,7 +98,7 @@ def masked_predictions(task: Any, model: Module) -> Predictions:
     for index in spread_positions(len(split), SHOWN):
         batch = placed(task.collate([split.sample(index, FixedDraws())]), task.context.device)
         scores = metric.result(metric.update(model, batch))
-        where = split.item(index).where
+        where = split.items[index].where
         rows.append((where, scores["val_masked_r2"], scores["val_interpolation_r2"]))
         masked = torch.where(masked_values(batch), predict_masked(model, batch), torch.nan)
         guesses.append(masked[0].cpu())
@@ -118,7 +118,7 @@ def draw_few(split: Any, guesses: Sequence[Any] = ()) -> list[Picture]:
     """
     pictures = []
     for index, guess in zip_longest(spread_positions(len(split), SHOWN), guesses):
-        item = split.item(index)
+        item = split.items[index]
         eeg = split.input_eeg(index)
         rows = []
         for n in spread_positions(len(item.channels), ROWS):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -37,6 +37,19 @@ LOW_HZ = 0.5
 HIGH_HZ = 50.0
 MARGIN_S = 6.0
 """Read on both sides of a segment and removed after filtering: 0.5 Hz filters ring for seconds."""
+
+
+class Segment(NamedTuple):
+    """A part of a recording."""
+
+    text: str | None
+    group: str
+    where: str
+    start_s: float
+    samples: int
+    """At 500 Hz."""
+    within_s: tuple[float, float]
+    """What filters may see: no EEG of another group."""
 
 
 @dataclass
@@ -77,47 +90,29 @@ class Cutter:
         self.notes += recording.notes
         self.dropped.update(electrodes.dropped)
         readings = self._readings(recording)
-        cut = partial(self._item, recording, electrodes)
         if readings is None:
-            items = list(self._windows(recording, cut))
+            segments = self._windows(recording)
         else:
-            items = list(self._sentences(recording, readings, cut))
+            segments = self._sentences(recording, readings)
+        data = self.data
+        items = []
+        for segment in segments:
+            item = Item(
+                segment.text,
+                bids.subject(path) or path.stem,
+                segment.group,
+                segment.samples,
+                segment.where,
+                partial(read_segment, path, data.unit, electrodes, data.line_hz, segment),
+                electrodes.slots,
+                segment.start_s,
+            )
+            items.append(item)
         if path.suffix.lower() not in edf.SUFFIXES:  # which has integers
             check_values(recording, electrodes.picks)
         return items
 
-    def _item(
-        self,
-        recording: Recording,
-        electrodes: ChannelPicks,
-        text: str | None,
-        group: str,
-        start_s: float,
-        samples: int,
-        where: str,
-        within_s: tuple[float, float],
-    ) -> Item:
-        """A segment, of `samples` at 500 Hz; it is filtered `within_s`, without other groups."""
-        path = recording.path
-        data = self.data
-        load = partial(
-            read_segment,
-            path,
-            electrodes,
-            start_s,
-            samples,
-            within_s,
-            data.line_hz,
-            data.unit,
-        )
-        reader = bids.subject(path) or path.stem
-        return Item(text, reader, group, samples, where, load, electrodes.slots, start_s)
-
-    def _windows(
-        self,
-        recording: Recording,
-        cut: Callable[..., Item],
-    ) -> Iterator[Item]:
+    def _windows(self, recording: Recording) -> Iterator[Segment]:
         """Windows between gaps; to train, whole ones, of which one is left out between two blocks.
 
         To predict, the last window before a gap or the end may be shorter.
@@ -141,7 +136,8 @@ class Cutter:
             length_s = longest / RATE_HZ
             within_s = (block[0][0] - length_s, block[-1][0] + 2 * length_s)
             for start_s, samples in block:
-                yield cut(None, group, start_s, samples, f"{name}, {start_s:.1f} s", within_s)
+                where = f"{name}, {start_s:.1f} s"
+                yield Segment(None, group, where, start_s, samples, within_s)
 
     def _readings(self, recording: Recording) -> list[Event] | None:
         """The sentences that were read, as names of events; None: no event and no table names any.
@@ -211,8 +207,7 @@ class Cutter:
         self,
         recording: Recording,
         readings: Sequence[Event],
-        cut: Callable[..., Item],
-    ) -> Iterator[Item]:
+    ) -> Iterator[Segment]:
         # No filter may see the sentence before or after: it may be in another split.
         onsets = [*(reading.onset_s for reading in readings), inf]
         last = -inf
@@ -233,31 +228,31 @@ class Cutter:
                 problem = f"{start:g} to {end:g} s has a gap, or ends after the recording"
                 self.bad_records.add(where, problem)
             else:
-                yield cut(reading.name, group, start, samples, where, within_s)
+                yield Segment(reading.name, group, where, start, samples, within_s)
 
 
 def read_segment(
     path: Path,
-    electrodes: ChannelPicks,
-    start_s: float,
-    samples: int,
-    within_s: tuple[float, float],
-    line_hz: int,
     unit: str | None,
+    electrodes: ChannelPicks,
+    line_hz: int,
+    segment: Segment,
 ) -> ndarray:
-    """Microvolts [time, 105] of `electrodes` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
+    """Microvolts [time, 105] of `electrodes` at 500 Hz, 0.5 to 50 Hz, float32.
 
-    The mains frequency is filtered out. Reads only the segment and its margins `within_s`: no
-    filter sees a gap, or EEG of another split. Raises DataError.
+    The mains frequency is filtered out. Reads only the segment and its margins: no filter sees a
+    gap, or EEG of another split. Raises DataError.
     """
     from scipy.signal import butter, filtfilt, iirnotch, resample_poly, sosfiltfilt
 
     recording = open_recording(path, unit)
     rate = recording.rate_hz
+    start_s = segment.start_s
+    samples = segment.samples
     end_s = start_s + samples / RATE_HZ
     piece: Any = recording.piece(start_s, end_s)
-    first = round(max(start_s - MARGIN_S, within_s[0], piece.start_s) * rate)
-    last = round(min(end_s + MARGIN_S, within_s[1], piece.end_s) * rate)
+    first = round(max(start_s - MARGIN_S, segment.within_s[0], piece.start_s) * rate)
+    last = round(min(end_s + MARGIN_S, segment.within_s[1], piece.end_s) * rate)
     values = recording.read(electrodes.picks, first, last)
 
     band = butter(4, [LOW_HZ, HIGH_HZ], btype="bandpass", fs=rate, output="sos")

@@ -46,23 +46,30 @@ def read(
         for copy in copied:
             del forms[copy]
         facts |= told_copies({copy.name: first.name for copy, first in copied.items()})
-        if data.split == "subject+sentence":
-            _check_subjects(forms)
+        for file, form in forms.items():
+            subject = zuco.subject(file) if form == formats.ZUCO else bids.subject(file)
+            if data.split == "subject+sentence" and not subject:
+                raise DataError(
+                    f"the name of '{file.name}' tells no reader, and readers are held out",
+                    where=str(file),
+                    allowed="sub-LABEL_… of BIDS, and results<SUBJECT>_<TASK>.mat of ZuCo",
+                    fix="--set data.split=sentence",
+                    hint="or rename the recordings",
+                )
 
-    of_zuco = [file for file, form in forms.items() if form == formats.ZUCO]
-    others = [file for file in forms if file not in of_zuco]
+    others = [file for file, form in forms.items() if form != formats.ZUCO]
     bad_records = BadRecords("recordings, segments and rows")
     missing = Counter[str]()
     cutter: Any = None
     if others:
         cutter = continuous.Cutter(others, data, use, channel_map, bad_records)
     items: list[Item] = []
-    for file in [*of_zuco, *others]:
+    for file in list(forms):
         try:
-            if file in of_zuco:
-                items += zuco.read(file, use, bad_records, missing)
-            else:
+            if file in others:
                 items += cutter.read(file)
+            else:
+                items += zuco.read(file, use, bad_records, missing)
         except MissingPackage:
             raise  # no fault of this file
         except DataError as error:
@@ -116,20 +123,6 @@ def content_of(path: Path) -> Path:
         parts += [path.with_suffix(suffix) for suffix in (".fdt", ".eeg")]
     stored = filter(Path.is_file, parts)
     return max(stored, key=lambda part: part.stat().st_size, default=path)
-
-
-def _check_subjects(forms: Mapping[Path, str]) -> None:
-    """Raise DataError if a name tells no reader: the same one may have been recorded twice."""
-    for file, form in forms.items():
-        subject_of = zuco.subject if form == formats.ZUCO else bids.subject
-        if not subject_of(file):
-            raise DataError(
-                f"the name of '{file.name}' tells no reader, and readers are held out",
-                where=str(file),
-                allowed="sub-LABEL_… of BIDS, and results<SUBJECT>_<TASK>.mat of ZuCo",
-                fix="--set data.split=sentence",
-                hint="or rename the recordings",
-            )
 
 
 def first_parts(path: Path) -> dict[Path, str]:
