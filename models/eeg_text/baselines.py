@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import zip_longest
 
 import torch
 
@@ -48,15 +47,12 @@ def _best(training: Sequence[Words]) -> Words:
     distinct = sorted(set(map(tuple, training)))
     candidates: list[Words] = [distinct[i] for i in spread_positions(len(distinct), CANDIDATES)]
 
-    # The likeliest word at each position, and the few words that most sentences have.
-    by_position = [Counter(column) for column in zip_longest(*training)]
-    likeliest = [column.most_common(1)[0][0] for column in by_position]
-    candidates.append([word for word in likeliest if word is not None])
+    # The few words that most sentences have.
     sentences_of_word: Counter[str] = Counter()
     for sentence in training:
         # Each word once, in an order that is the same in each process.
         sentences_of_word.update(dict.fromkeys(sentence, 1))
-    common = [word for word, _ in sentences_of_word.most_common(len(likeliest))]
+    common = [word for word, _ in sentences_of_word.most_common(max(map(len, training)))]
     candidates += [common[:count] for count in range(1, 1 + len(common))]
 
     some = [training[i] for i in spread_positions(len(training), COMPARED)]

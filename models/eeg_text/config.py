@@ -180,8 +180,8 @@ class Data(DataSection):
     split: Literal["sentence", "subject+sentence"] = "sentence"
     """Unit of the split: sentences only, or readers too."""
     channels: str | None = None
-    """JSON object or CSV of two columns that maps channel names to regions or electrodes. Default:
-    the names of the 10-10 system and of EGI."""
+    """JSON object or CSV of two columns that maps channel names to electrodes. Default: the names
+    of the 10-10 system and of EGI."""
     texts: str | None = None
     """JSON object or CSV of two columns that maps event names to sentences. Default: a .tsv or .csv
     file with the recording's name, or that of BIDS."""

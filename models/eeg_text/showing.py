@@ -29,12 +29,7 @@ from gearshift.models.common.recordings import bids
 from gearshift.models.common.traces import INK, MARK, TraceRow, draw_traces
 from gearshift.models.eeg_text import formats
 from gearshift.models.eeg_text.config import TOKEN_SAMPLES
-from gearshift.models.eeg_text.dataset import (
-    SampleRules,
-    encoder_inputs,
-    masked_values,
-    standardize,
-)
+from gearshift.models.eeg_text.dataset import encoder_inputs, masked_values, standardize
 from gearshift.models.eeg_text.metric import encode_inputs, generate, predict_masked, rouge1
 from gearshift.models.eeg_text.montage import SLOTS
 from gearshift.models.eeg_text.network import pool_tokens
@@ -164,8 +159,7 @@ def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:
 
 def _batches(task: Any, items: Sequence[Item]) -> Iterator[Batch]:
     """The EEG of `items`, read as it is needed."""
-    data = task.data_settings
-    rules = SampleRules(data.seq_len, data.windows, task.context.seed, is_noise=False)
+    rules = task.rules
     for first in range(0, len(items), BATCH):
         segments = [standardize(item.load(), rules.most) for item in items[first : first + BATCH]]
         yield placed(encoder_inputs(segments, rules), task.context.device)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -96,7 +97,8 @@ class EegTask(FamilyTask):
 
     Each has `use`, what recordings are read for; `fit_texts`, which checks and fits what depends on
     texts, and completes what TrainedOnEeg tells of them; `samples_of`, the samples of a split by
-    the numbers of its items; and `answer`, what the model makes of a recording.
+    the numbers of its items; `answer`, what the model makes of a recording; and `bands`, where
+    metrics end in a noise control.
     """
 
     saved_files = (FACTS_FILE, TOKENIZER_FILE)
@@ -105,6 +107,7 @@ class EegTask(FamilyTask):
     fit_texts: Any
     samples_of: Any
     answer: Any
+    bands: Any
     recordings: Recordings
     rules: SampleRules
     trained: TrainedOnEeg
@@ -140,8 +143,8 @@ class EegTask(FamilyTask):
         self.groups, numbers, names_by_split = split_items(items, data.split, self.rule)
         self.save_split(names_by_split)
         # Not more windows than the longest segment has.
-        longest = max(item.samples for item in items)
-        windows = min(data.windows, math.ceil(longest / self.samples))
+        self.longest = max(item.samples for item in items)
+        windows = min(data.windows, math.ceil(self.longest / self.samples))
         self.rules = SampleRules(self.samples, windows, self.rule.seed, self.control == "noise")
 
         recorded = sorted(set().union(*(item.channels for item in items)))
@@ -153,6 +156,7 @@ class EegTask(FamilyTask):
 
     def setup_without_data(self) -> None:
         self.encoder = None  # the initial weights are among the trained ones
+        self.rules = SampleRules(self.samples, self.data_settings.windows, 0, is_noise=False)
         self.trained = load_facts(self.context.folder, TrainedOnEeg)
         self.size = self.trained.size
 
@@ -177,7 +181,7 @@ class EegTask(FamilyTask):
         recordings = self.recordings
         times = [item.samples for item in recordings.items]
         used = sum(min(time, self.rules.most) for time in times)
-        return {
+        facts: dict[str, Any] = {
             "source": recordings.name,
             **super().facts(),
             "readers": len({item.subject for item in recordings.items}),
@@ -185,6 +189,9 @@ class EegTask(FamilyTask):
             "time_kept": round(used / sum(times), 4),
             **recordings.facts,
         }
+        if self.control == "noise":
+            facts["control"] = self.bands()
+        return facts
 
     def _windows(self, count: int) -> tuple[Tensor, Tensor]:
         """EEG of full windows, and its valid samples."""
@@ -200,8 +207,7 @@ class MaskedEegTask(EegTask):
     use = "encoder"
 
     def fit_texts(self, trained: TrainedOnEeg) -> TrainedOnEeg:
-        longest = max(item.samples for item in self.recordings.items)
-        tokens = dataset.num_tokens(min(self.samples, longest))
+        tokens = dataset.num_tokens(min(self.samples, self.longest))
         check_share(self.model_settings.mask_share, tokens)
         return trained
 
@@ -235,11 +241,8 @@ class MaskedEegTask(EegTask):
         eeg, valid = self._windows(1)
         return eeg, valid, ~valid[:, ::TOKEN_SAMPLES]
 
-    def facts(self) -> Mapping[str, Any]:
-        facts = {**super().facts()}
-        if self.control == "noise":
-            facts["control"] = {"val_masked_r2": {"max": _LARGEST_R2, "chance": 0.0}}
-        return facts
+    def bands(self) -> Mapping[str, Any]:
+        return {"val_masked_r2": {"max": _LARGEST_R2, "chance": 0.0}}
 
 
 class EegTextTask(EegTask):
@@ -278,7 +281,8 @@ class EegTextTask(EegTask):
         by_group = {item.group: item.text or "" for item in reversed(self.recordings.items)}
         if self.folder is not None:
             self.size = pretrained.size_of(self.folder, self.size)
-            self.tokenizer = pretrained.tokenizer_of(self.folder, self.size)
+            self.tokenizer = of_folder = pretrained.tokenizer_of(self.folder, self.size)
+            subwords.save_tokenizer(of_folder.inner, folder)
         else:
             self.tokenizer = build_tokenizer(
                 self.model_settings.tokenizer,
@@ -286,8 +290,6 @@ class EegTextTask(EegTask):
                 self.size.vocabulary,
                 folder,
             )
-        if isinstance(self.tokenizer, BartTokenizer):
-            subwords.save_tokenizer(self.tokenizer.inner, folder)
         self.texts = SentenceTexts(
             by_group,
             self.groups,
@@ -406,32 +408,28 @@ class EegTextTask(EegTask):
         if self.has_features:
             _, valid = self._windows(1)
             return None, valid, ids, torch.zeros(1, tokens, self.size.width)
-        counts = [self.rules.count(item.samples) for item in self.recordings.items]
-        windows = round(sum(counts) / len(counts))
+        windows = round(fmean(self.rules.count(item.samples) for item in self.recordings.items))
         pool = torch.arange(windows * tokens).view(1, windows, tokens).mT
         return *self._windows(windows), ids, None, pool
 
     def facts(self) -> Mapping[str, Any]:
         texts = self.texts
-        facts = {
+        return {
             **super().facts(),
             "tokenizer": self.tokenizer.name,
             "candidates": texts.candidate_count,
+            "texts_cut": texts.cut,
         }
-        if texts.cut:
-            facts["texts_cut"] = texts.cut
-        if self.has_features:
-            facts["feature_cache"] = "kept"
-        if self.control == "noise":
-            chance = 1 / texts.candidate_count
-            margin = 3 * math.sqrt(chance * (1 - chance) / len(self.groups["val"]))
-            facts["control"] = {
-                "val_retrieval": {
-                    "min": max(0.0, chance - margin),
-                    "max": chance + margin,
-                    "chance": chance,
-                },
-                # The worse of two comparisons counts: a gain by chance is below 0, not above.
-                "val_rouge1_gain_in_se": {"min": -3.0, "max": 2.0, "chance": 0.0},
-            }
-        return facts
+
+    def bands(self) -> Mapping[str, Any]:
+        chance = 1 / self.texts.candidate_count
+        margin = 3 * math.sqrt(chance * (1 - chance) / len(self.groups["val"]))
+        return {
+            "val_retrieval": {
+                "min": max(0.0, chance - margin),
+                "max": chance + margin,
+                "chance": chance,
+            },
+            # The worse of two comparisons counts: a gain by chance is below 0, not above.
+            "val_rouge1_gain_in_se": {"min": -3.0, "max": 2.0, "chance": 0.0},
+        }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -114,14 +115,11 @@ class SentenceTexts:
         self.cut = 0
         """Number of truncated sentences."""
         self.tokens: dict[str, ndarray] = {}
-        length = 0
         for key, text in texts.items():
             encoded = tokenizer.encode(text)
             self.cut += len(encoded) >= longest
-            tokens = [tokenizer.start, *encoded[: longest - 1], tokenizer.end]
-            self.tokens[key] = np.array(tokens)
-            length += len(tokens) - 1
-        self.mean_length = length / len(texts)
+            self.tokens[key] = np.array([tokenizer.start, *encoded[: longest - 1], tokenizer.end])
+        self.mean_length = fmean(map(len, self.tokens.values())) - 1
         """Mean number of tokens per sentence, including the end token."""
         self.steps = max(len(self.tokens[key]) for key in splits["train"]) - 1
         """Tokens to generate: those of the longest training sentence, including the end token."""

@@ -9,14 +9,12 @@ from difflib import get_close_matches
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import listed
 from gearshift.models.common.recordings.recording import Recording
-from gearshift.models.eeg_text.montage import INDICES, NAMES, SLOTS
+from gearshift.models.eeg_text.montage import NAMES, SLOTS
 from gearshift.models.eeg_text.readers import tables
 
 LOWEST_RATE_HZ = 110
 """Lowest sampling rate that contains 50 Hz."""
-ALLOWED = (
-    f"electrodes of the 10-10 system or EGI's, such as Fz or E11; regions: {', '.join(INDICES)}"
-)
+ALLOWED = "electrodes of the 10-10 system or EGI's, such as Fz or E11"
 
 
 @dataclass(frozen=True)
@@ -38,19 +36,18 @@ def electrode(name: str) -> str | None:
 
 
 def load_channel_map(path: str) -> dict[str, str]:
-    """Your map from channel names, in capitals, to electrodes or regions.
+    """Your map from channel names, in capitals, to electrodes.
 
-    Reads the disk. Raises DataError for an unknown electrode or region.
+    Reads the disk. Raises DataError for an unknown electrode.
     """
     targets = tables.pairs(path, "data.channels")
     for name, target in targets.items():
-        if target not in INDICES and electrode(target) is None:
-            closest = get_close_matches(target, [*INDICES, *SLOTS], n=1, cutoff=0.0)
+        if electrode(target) is None:
             raise DataError(
                 f"channel '{name}' is mapped to unknown '{target}'",
                 where=f"data.channels, {path}",
                 allowed=ALLOWED,
-                did_you_mean=closest[0],
+                did_you_mean=get_close_matches(target, SLOTS, n=1, cutoff=0.0)[0],
             )
     return {name.upper(): target for name, target in targets.items()}
 
@@ -71,9 +68,9 @@ def _eeg(recording: Recording) -> dict[int, str]:
 def place(recording: Recording, channel_map: Mapping[str, str] | None) -> ChannelPicks:
     """The electrode of each channel; of two channels with one electrode, the first is used.
 
-    With a `channel_map`, only that counts, and a region stands for its next free electrode;
-    otherwise the channels of EEG in volts, of which most must be known: names such as E2 mean other
-    electrodes in other systems. Raises DataError, also for a recording that is too slow.
+    With a `channel_map`, only that counts; otherwise the channels of EEG in volts, of which most
+    must be known: names such as E2 mean other electrodes in other systems. Raises DataError, also
+    for a recording that is too slow.
     """
     file = recording.path.name
     where = str(recording.path)
@@ -88,10 +85,8 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
     """The channel of each electrode."""
     for pick, target in targets.items():
         label = electrode(target)
-        slots = INDICES.get(target, ()) if label is None else [SLOTS.index(label)]
-        free = [slot for slot in slots if slot not in pick_of_slot]
-        for slot in free[:1]:
-            pick_of_slot[slot] = pick
+        if label is not None:
+            pick_of_slot.setdefault(SLOTS.index(label), pick)
     picks = list(pick_of_slot.values())
     dropped = [name for pick, name in enumerate(names) if pick not in picks]
     if len(picks) < least:

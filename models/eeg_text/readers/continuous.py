@@ -146,31 +146,24 @@ class Cutter:
         """
         path = recording.path
         texts = self.texts
+        read_events = partial(bids.read_events, bad_records=self.bad_records, notes=self.notes)
         # First a table of sentences beside the recording, by its name.
-        beside = filter(Path.is_file, map(path.with_suffix, (".tsv", ".csv")))
-        table = next(beside, None)
-        if texts is None and table is not None:
-            return bids.read_events(
-                table,
-                self.bad_records,
-                self.notes,
-                COLUMNS[2:],
-                self.columns,
-                COLUMNS[:2],
-            )
+        for table in map(path.with_suffix, (".tsv", ".csv")):
+            if texts is None and table.is_file():
+                columns = self.columns
+                return read_events(
+                    table,
+                    names=COLUMNS[2:],
+                    declared=columns,
+                    needed=COLUMNS[:2],
+                )
 
         # Then the events of BIDS, and with data.texts those in the recording.
         sources = []
         of_bids = None if self.use == "encoder" else bids.events_path(path)
         if of_bids is not None:
-            events = bids.read_events(
-                of_bids,
-                self.bad_records,
-                self.notes,
-                TEXTS if texts is None else bids.NAMES,
-                {name: meaning.removesuffix("_s") for name, meaning in self.columns.items()},
-                known=texts or (),
-            )
+            columns = {name: meaning.removesuffix("_s") for name, meaning in self.columns.items()}
+            events = read_events(of_bids, names=TEXTS, declared=columns, known=texts or ())
             sources.append(events)
             if texts is None:
                 texts = {event.name: event.name for event in events if event.name}

@@ -116,11 +116,9 @@ def read(
 
 def content_of(path: Path) -> Path:
     """The file with the samples of a recording: the largest of a folder, or of those it names."""
-    parts = [path]
+    parts = [path, path.with_suffix(".fdt"), path.with_suffix(".eeg")]
     if path.is_dir():
-        parts += data_files.files(path)
-    elif path.suffix.lower() in (".set", ".vhdr", ".ahdr"):
-        parts += [path.with_suffix(suffix) for suffix in (".fdt", ".eeg")]
+        parts = data_files.files(path)
     stored = filter(Path.is_file, parts)
     return max(stored, key=lambda part: part.stat().st_size, default=path)
 
