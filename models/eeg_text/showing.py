@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch.nn import Module
 
-from gearshift.models.base import Batch, Picture, Prediction, Predictions
-from gearshift.models.common.data_files import existing_path, name_in, unknown_format
+from gearshift.models.base import Batch, DataError, Picture, Prediction, Predictions
+from gearshift.models.common.data_files import name_in
+from gearshift.models.common.data_reports import listed
 from gearshift.models.common.family import printable, spread_positions
 from gearshift.models.common.predictions import (
+    OPTION,
     DistinctNames,
     FixedDraws,
     features_file,
@@ -27,7 +29,6 @@ from gearshift.models.common.predictions import (
 )
 from gearshift.models.common.recordings import bids
 from gearshift.models.common.traces import INK, MARK, TraceRow, draw_traces
-from gearshift.models.eeg_text import formats
 from gearshift.models.eeg_text.config import TOKEN_SAMPLES
 from gearshift.models.eeg_text.dataset import encoder_inputs, masked_values, standardize
 from gearshift.models.eeg_text.metric import encode_inputs, generate, predict_masked, rouge1
@@ -136,25 +137,32 @@ def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:
     of ZuCo. Raises DataError.
     """
     with input_errors():
-        source = existing_path(str(path), "; ".join(formats.FORMATS))
-        paths = list(files.first_parts(source))
-        if not paths:
-            raise unknown_format(path, formats.FORMATS)
+        paths = files.first_parts(str(path))
     names = DistinctNames()
     trained = task.trained
     for file in paths:
-        title = Path(name_in(source, file)).with_suffix("").as_posix()
+        title = Path(name_in(path, file)).with_suffix("").as_posix()
         with input_errors():
             settings = task.data_settings
             recordings = files.read(str(file), settings, "predict", trained.channel_map)
-            trained.check(recordings.items[0], file)
+            missing = {*trained.channels} - {*recordings.items[0].channels}
+            count = len(trained.channels)
+            if 2 * len(missing) > count:
+                names_of_missing = [SLOTS[channel] for channel in sorted(missing)]
+                raise DataError(
+                    f"'{file.name}' has {count - len(missing)} of the {count} channels in "
+                    f"training; missing: {listed(names_of_missing, 5)}",
+                    where=OPTION,
+                    allowed="at least half of the channels in training, by their 10-10 or EGI "
+                    "names",
+                )
             prediction = task.answer(model, recordings, title)
         notes = [f"  note: {note}" for note in recordings.facts.get("notes", ())]
         text = "\n".join([prediction.text, *notes])
         yield replace(prediction, name=names.of(title), text=text)
     # Tables of events were read with their recordings.
     events = filter(None, map(bids.events_path, paths))
-    yield from passed_over(source, [*paths, *events])
+    yield from passed_over(path, [*paths, *events])
 
 
 def _batches(task: Any, items: Sequence[Item]) -> Iterator[Batch]:

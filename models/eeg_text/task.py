@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
@@ -26,7 +24,6 @@ from gearshift.models.base import (
 )
 from gearshift.models.catalog import folder_of, local_path
 from gearshift.models.common import initial_weights, subwords
-from gearshift.models.common.data_reports import listed
 from gearshift.models.common.family import (
     ENCODER,
     FACTS_FILE,
@@ -37,19 +34,19 @@ from gearshift.models.common.family import (
     save_facts,
 )
 from gearshift.models.common.layers import check_kernel, modules_of, restrict_blocks
-from gearshift.models.common.predictions import OPTION
+from gearshift.models.common.predictions import FixedDraws
 from gearshift.models.common.split import SPLITS
 from gearshift.models.common.subwords import TOKENIZER_FILE
 from gearshift.models.eeg_text import dataset, pretrained, showing
 from gearshift.models.eeg_text.baselines import constant_sentence, interpolation
-from gearshift.models.eeg_text.config import CHANNELS, SIZES, TOKEN_SAMPLES, Data, Model, Size
+from gearshift.models.eeg_text.config import SIZES, Data, Model, Size
 from gearshift.models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples
 from gearshift.models.eeg_text.masked_series import check_share, masked_scores
 from gearshift.models.eeg_text.metric import encode_inputs, masked_sums, predict_masked, text_metric
-from gearshift.models.eeg_text.montage import INDICES, SLOTS
+from gearshift.models.eeg_text.montage import INDICES
 from gearshift.models.eeg_text.network import EegText, MaskedEeg
 from gearshift.models.eeg_text.readers import files
-from gearshift.models.eeg_text.recordings import Item, Recordings, Use, split_items
+from gearshift.models.eeg_text.recordings import Recordings, Use, split_items
 from gearshift.models.eeg_text.texts import (
     BartTokenizer,
     SentenceByteTokenizer,
@@ -79,26 +76,14 @@ class TrainedOnEeg:
     is_bytes: bool = False
     """Whether tokens are bytes; otherwise the tokenizer is saved in the run folder."""
 
-    def check(self, item: Item, path: Path) -> None:
-        """Raise DataError unless `item` has half of the channels in training."""
-        missing = [SLOTS[channel] for channel in self.channels if channel not in item.channels]
-        count = len(self.channels)
-        if 2 * len(missing) > count:
-            raise DataError(
-                f"'{path.name}' has {count - len(missing)} of the {count} channels in training; "
-                f"missing: {listed(missing, 5)}",
-                where=OPTION,
-                allowed="at least half of the channels in training, by their 10-10 or EGI names",
-            )
-
 
 class EegTask(FamilyTask):
     """What both uses of the encoder have in common; EegTask(…) is the task of the stage.
 
     Each has `use`, what recordings are read for; `fit_texts`, which checks and fits what depends on
     texts, and completes what TrainedOnEeg tells of them; `samples_of`, the samples of a split by
-    the numbers of its items; `answer`, what the model makes of a recording; and `bands`, where
-    metrics end in a noise control.
+    the numbers of its items; `answer`, what the model makes of a recording; `inputs_of`, the inputs
+    of the model in a batch; and `bands`, where metrics end in a noise control.
     """
 
     saved_files = (FACTS_FILE, TOKENIZER_FILE)
@@ -107,6 +92,7 @@ class EegTask(FamilyTask):
     fit_texts: Any
     samples_of: Any
     answer: Any
+    inputs_of: Any
     bands: Any
     recordings: Recordings
     rules: SampleRules
@@ -193,10 +179,12 @@ class EegTask(FamilyTask):
             facts["control"] = self.bands()
         return facts
 
-    def _windows(self, count: int) -> tuple[Tensor, Tensor]:
-        """EEG of full windows, and its valid samples."""
-        eeg = torch.zeros(count, self.samples, CHANNELS)
-        return eeg, torch.ones(count, self.samples, dtype=torch.bool)
+    def example(self) -> Sequence[Any]:
+        """The inputs of the model for a training segment of median length. Reads the disk."""
+        split = self.data("train")
+        by_length = sorted(range(len(split)), key=lambda index: split.items[index].samples)
+        sample = split.sample(by_length[len(split) // 2], FixedDraws())
+        return self.inputs_of(self.collate([sample]))
 
 
 class MaskedEegTask(EegTask):
@@ -237,9 +225,8 @@ class MaskedEegTask(EegTask):
     predictions = showing.masked_predictions
     answer = showing.features
 
-    def example(self) -> Sequence[Any]:
-        eeg, valid = self._windows(1)
-        return eeg, valid, ~valid[:, ::TOKEN_SAMPLES]
+    def inputs_of(self, batch: Batch) -> Sequence[Any]:
+        return [batch[name] for name in ("seen", "seen_mask", "mask_target")]
 
     def bands(self) -> Mapping[str, Any]:
         return {"val_masked_r2": {"max": _LARGEST_R2, "chance": 0.0}}
@@ -372,13 +359,7 @@ class EegTextTask(EegTask):
         return dataset.collate_text(samples, self.rules, self.tokenizer.pad)
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        logits = model(
-            batch.get("eeg"),
-            batch.get("eeg_windows", batch["eeg_mask"]),
-            batch["text_ids"],
-            memory=batch.get("eeg_memory"),
-            pool=batch.get("eeg_pool"),
-        )
+        logits = model(*self.inputs_of(batch))
         nats = F.cross_entropy(
             logits.float().flatten(0, 1),
             batch["labels"].flatten(),
@@ -402,15 +383,14 @@ class EegTextTask(EegTask):
             return [f"encoder.regions.{name}" for name in INDICES]
         return super().frozen_parts()
 
-    def example(self) -> Sequence[Any]:
-        ids = torch.zeros(1, round(self.texts.mean_length), dtype=torch.int64)
-        tokens = self.samples // TOKEN_SAMPLES
-        if self.has_features:
-            _, valid = self._windows(1)
-            return None, valid, ids, torch.zeros(1, tokens, self.size.width)
-        windows = round(fmean(self.rules.count(item.samples) for item in self.recordings.items))
-        pool = torch.arange(windows * tokens).view(1, windows, tokens).mT
-        return *self._windows(windows), ids, None, pool
+    def inputs_of(self, batch: Batch) -> Sequence[Any]:
+        return (
+            batch.get("eeg"),
+            batch.get("eeg_windows", batch["eeg_mask"]),
+            batch["text_ids"],
+            batch.get("eeg_memory"),
+            batch.get("eeg_pool"),
+        )
 
     def facts(self) -> Mapping[str, Any]:
         texts = self.texts

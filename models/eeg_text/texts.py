@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -119,8 +118,6 @@ class SentenceTexts:
             encoded = tokenizer.encode(text)
             self.cut += len(encoded) >= longest
             self.tokens[key] = np.array([tokenizer.start, *encoded[: longest - 1], tokenizer.end])
-        self.mean_length = fmean(map(len, self.tokens.values())) - 1
-        """Mean number of tokens per sentence, including the end token."""
         self.steps = max(len(self.tokens[key]) for key in splits["train"]) - 1
         """Tokens to generate: those of the longest training sentence, including the end token."""
         evaluated = (splits["val"], splits["test"])

@@ -52,19 +52,6 @@ def load_channel_map(path: str) -> dict[str, str]:
     return {name.upper(): target for name, target in targets.items()}
 
 
-def _eeg(recording: Recording) -> dict[int, str]:
-    """The names of the channels of EEG in volts, by number. Raises DataError if all are others."""
-    eeg = []
-    in_volts = {}
-    for number, channel in enumerate(recording.channels):
-        if channel.kind == "eeg" and not channel.is_bad:
-            eeg.append(number)
-            if not channel.problem:
-                in_volts[number] = channel.name
-    recording.check([*in_volts] or eeg)
-    return in_volts
-
-
 def place(recording: Recording, channel_map: Mapping[str, str] | None) -> ChannelPicks:
     """The electrode of each channel; of two channels with one electrode, the first is used.
 
@@ -75,8 +62,15 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
     file = recording.path.name
     where = str(recording.path)
     names = recording.names
+    targets = {}
     if channel_map is None:
-        targets = _eeg(recording)
+        eeg = []
+        for pick, channel in enumerate(recording.channels):
+            if channel.kind == "eeg" and not channel.is_bad:
+                eeg.append(pick)
+                if not channel.problem:
+                    targets[pick] = channel.name
+        recording.check([*targets] or eeg)
         least = max(1, -(-len(targets) // 2))
     else:
         targets = {pick: channel_map.get(name.upper(), "") for pick, name in enumerate(names)}

@@ -35,10 +35,7 @@ def read(
         return embedded.read(path)
     if path.startswith("embedded:"):
         raise unknown_embedded(path, formats.EMBEDDED)
-    source = existing_path(path, f"{'; '.join(formats.FORMATS)}; {', '.join(formats.EMBEDDED)}")
-    forms = first_parts(source)
-    if not forms:
-        raise unknown_format(source, formats.FORMATS)
+    forms = first_parts(path)
     facts: dict[str, Any] = {}
     if use != "predict":
         # The same recording under two names would be in two splits.
@@ -80,7 +77,7 @@ def read(
     skipped = bad_records.finish(data.on_bad, len(items))
     if not items:
         raise DataError(
-            f"'{source}' has no EEG segment of at least {continuous.SHORTEST / RATE_HZ:g} s",
+            f"'{path}' has no EEG segment of at least {continuous.SHORTEST / RATE_HZ:g} s",
             where="data.path",
             allowed="; ".join(formats.FORMATS),
         )
@@ -88,7 +85,7 @@ def read(
     if use == "text" and without:
         raise DataError(
             f"no text for {without} of {len(items)} EEG segments",
-            where=str(source),
+            where=path,
             allowed="a table beside each recording: its name with .tsv or .csv and the columns "
             "onset_s, duration_s, text; or NAME_events.tsv of BIDS; or  --set data.texts=FILE  "
             "(events to sentences)",
@@ -111,7 +108,7 @@ def read(
             "channels_dropped": few(sorted(cutter.dropped)),
         }
     told = {name: value for name, value in facts.items() if value}
-    return Recordings(str(source), items, told, channel_map)
+    return Recordings(path, items, told, channel_map)
 
 
 def content_of(path: Path) -> Path:
@@ -123,11 +120,15 @@ def content_of(path: Path) -> Path:
     return max(stored, key=lambda part: part.stat().st_size, default=path)
 
 
-def first_parts(path: Path) -> dict[Path, str]:
-    """The formats of the recordings of a file or folder; of split ones, that of the first part."""
+def first_parts(path: str) -> dict[Path, str]:
+    """The formats of the recordings of a file or folder; of split ones, that of the first part.
+
+    Reads the disk. Raises DataError, also if there is none.
+    """
+    source = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
     forms = {}
     later: set[Path] = set()
-    for file in formats.candidates(path):
+    for file in formats.candidates(source):
         form = formats.of_file(file)
         if form is None:
             continue
@@ -137,4 +138,6 @@ def first_parts(path: Path) -> dict[Path, str]:
             with suppress(DataError):  # reading it reports that
                 _, *others = open_recording(file).raw.filenames
                 later.update(Path(name).resolve() for name in others)
+    if not forms:
+        raise unknown_format(source, formats.FORMATS)
     return {file: form for file, form in forms.items() if file.resolve() not in later}
