@@ -422,13 +422,13 @@ class TextInputs:
         self._samples = samples
         source = Path(path).expanduser()
         # Some formats store the samples in a file beside the one that is named: NAME.eeg.
-        paths = sorted(source.parent.glob(f"{escape(source.stem)}*"))
+        paths: Iterable[Path] = source.parent.glob(f"{escape(source.stem)}*")
         if source.is_dir():
             paths = files(source)
-        items = [(item.where, item.subject, item.group, item.samples) for item in samples.items]
+        items = [(item.where, item.group, item.samples) for item in samples.items]
         self.made_from = {
             "data": path,
-            "files": [(file.as_posix(), *identity(file)) for file in paths if file.is_file()],
+            "files": sorted((file.as_posix(), *identity(file)) for file in paths if file.is_file()),
             "items": hashlib.sha256(repr((samples.numbers, items)).encode()).hexdigest(),
             "filter": 2,
             **vars(samples.rules),

@@ -54,7 +54,17 @@ def _text_sums(
     tokenizer = texts.tokenizer
     candidates = batch["candidates"]
     memory, valid = encode_inputs(model, batch, "compared")
-    nats = _nats(model, memory, valid, candidates, tokenizer.pad)
+    surprises = []
+    for text in candidates.repeat(len(INPUTS), 1, 1).unbind(1):
+        logits = model(None, valid, text[:, :-1], memory=memory)
+        of_tokens = F.cross_entropy(
+            logits.float().mT,
+            text[:, 1:],
+            ignore_index=tokenizer.pad,
+            reduction="none",
+        )
+        surprises.append(of_tokens.sum(1))
+    nats = torch.stack(surprises, dim=1)  # [input × batch, candidate]
     # Strictly better than all others: a tie must not favor the first candidate.
     is_best = (nats[:, :1] < nats[:, 1:]).all(1)
     retrieved = is_best.view(len(INPUTS), -1).sum(1).tolist()
@@ -77,27 +87,6 @@ def _text_sums(
         "overall": torch.tensor(overall),
         "sentences": torch.from_numpy(by_sentence),
     }
-
-
-def _nats(
-    model: Module,
-    memory: Tensor,
-    valid: Tensor,
-    candidates: Tensor,
-    pad: int,
-) -> Tensor:
-    """The surprise of the model at each candidate, [input × batch, candidate]."""
-    columns = []
-    for tokens in candidates.repeat(len(INPUTS), 1, 1).unbind(1):
-        logits = model(None, valid, tokens[:, :-1], memory=memory)
-        nats = F.cross_entropy(
-            logits.float().mT,
-            tokens[:, 1:],
-            ignore_index=pad,
-            reduction="none",
-        )
-        columns.append(nats.sum(1))
-    return torch.stack(columns, dim=1)
 
 
 def error_counts(
@@ -230,12 +219,7 @@ def generate(
     Always `steps` forward passes over one shape: ranks with shards stay in step, and a compiled
     model is compiled once. Collective if the model is sharded.
     """
-    shape = (len(memory), steps + 1)
-    ids = torch.full(
-        shape,
-        tokenizer.pad,
-        device=memory.device,
-    )
+    ids = torch.full((len(memory), steps + 1), tokenizer.pad, device=memory.device)
     ids[:, 0] = tokenizer.start
     for step in range(steps):
         # The tokens after this step have no effect: attention is causal.

@@ -31,11 +31,11 @@ from gearshift.models.common.recordings import bids
 from gearshift.models.common.traces import INK, MARK, TraceRow, draw_traces
 from gearshift.models.eeg_text.config import TOKEN_SAMPLES
 from gearshift.models.eeg_text.dataset import encoder_inputs, masked_values, standardize
-from gearshift.models.eeg_text.metric import encode_inputs, generate, predict_masked, rouge1
+from gearshift.models.eeg_text.metric import encode_inputs, generate, predict_masked
 from gearshift.models.eeg_text.montage import SLOTS
 from gearshift.models.eeg_text.network import pool_tokens
 from gearshift.models.eeg_text.readers import files
-from gearshift.models.eeg_text.recordings import RATE_HZ, Item, Recordings, words
+from gearshift.models.eeg_text.recordings import RATE_HZ, Item, Recordings
 from gearshift.models.eeg_text.texts import SentenceTokenizer
 
 SHOWN = 3
@@ -66,7 +66,7 @@ def sentences(
 def preview(task: Any, model: Module) -> str:
     """For a few samples, the sentence that was read and the generated one. Collective."""
     rows = text_predictions(task, model).rows
-    return "\n".join(f"read       {read}\ngenerated  {text}" for _, read, text, *_ in rows)
+    return "\n".join(f"read       {read}\ngenerated  {text}" for _, read, text, _ in rows)
 
 
 def text_predictions(task: Any, model: Module) -> Predictions:
@@ -78,10 +78,8 @@ def text_predictions(task: Any, model: Module) -> Predictions:
     read = list(map(printable, batch["text"]))
     rows = []
     for n, index in enumerate(spread_positions(len(split), SHOWN)):
-        score = rouge1(words(generated[n]), words(read[n]))
-        where = split.items[index].where
-        rows.append((where, read[n], generated[n], generated[len(read) + n], score))
-    columns = ("recording", "read", "generated", "from noise", "rouge1")
+        rows.append((split.items[index].where, read[n], generated[n], generated[len(read) + n]))
+    columns = ("recording", "read", "generated", "from noise")
     return Predictions(columns, rows, draw_few(split))
 
 
@@ -94,8 +92,8 @@ def masked_predictions(task: Any, model: Module) -> Predictions:
     for index in spread_positions(len(split), SHOWN):
         batch = placed(task.collate([split.sample(index, FixedDraws())]), task.context.device)
         scores = metric.result(metric.update(model, batch))
-        where = split.items[index].where
-        rows.append((where, scores["val_masked_r2"], scores["val_interpolation_r2"]))
+        r2 = scores["val_masked_r2"]
+        rows.append((split.items[index].where, r2, scores["val_interpolation_r2"]))
         masked = torch.where(masked_values(batch), predict_masked(model, batch), torch.nan)
         guesses.append(masked[0].cpu())
     columns = ("recording", "masked_r2", "interpolation_r2")

@@ -67,11 +67,10 @@ def read(
                 items += cutter.read(file)
             else:
                 items += zuco.read(file, use, bad_records, missing)
-        except MissingPackage:
-            raise  # no fault of this file
         except DataError as error:
-            if data.on_bad == "stop" or len(forms) == 1:
-                raise  # nothing would be left of a single file
+            # A missing package is no fault of this file, and without a single file nothing is left.
+            if data.on_bad == "stop" or isinstance(error, MissingPackage) or len(forms) == 1:
+                raise
             bad_records.add(file.name, error.message, error.fix or error.hint)
             del forms[file]
     skipped = bad_records.finish(data.on_bad, len(items))
