@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor
 
 from gearshift.models.base import Baseline, Batch
 from gearshift.models.common.bleu import Bleu
@@ -63,13 +64,16 @@ def _mean_rouge1(written: Words, read: Sequence[Words]) -> float:
     return sum(rouge1(written, sentence) for sentence in read) / len(read)
 
 
+def _no_guess(eeg: Tensor, *_: Tensor) -> Tensor:
+    return torch.zeros_like(eeg)
+
+
 def interpolation(_: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
     """The mean of the masked values, and lines between the ends of their gaps."""
     counts = torch.zeros(5, dtype=torch.float64)
     for batch in held_out:
-        nothing = torch.zeros_like(batch["eeg"])
-        counts += masked_sums(nothing, batch)["masked"]
-    explained = masked_scores(counts)["val_interpolation_r2"]
+        counts += masked_sums(_no_guess, batch)["masked"]
+    explained = masked_scores({"masked": counts})["val_interpolation_r2"]
     return [
         Baseline("the mean", {"val_masked_r2": 0.0}),
         Baseline("linear interpolation across the gaps", {"val_masked_r2": explained}),

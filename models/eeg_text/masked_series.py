@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import nan
 from typing import Any
 
@@ -116,14 +117,14 @@ def masked_counts(
     return torch.stack([part.sum() for part in parts])
 
 
-def masked_scores(counts: Tensor) -> dict[str, Any]:
-    """The metrics of summed counts.
+def masked_scores(sums: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The metrics of summed counts, those of `masked`.
 
     R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.
     `val_interpolation_r2` is the R² of linear interpolation across the gaps. NaN: nothing is
     masked, or what is masked is constant.
     """
-    count, total, squares, errors, of_lines = counts.double().tolist()
+    count, total, squares, errors, of_lines = sums["masked"].double().tolist()
     count = count or nan
     variance = squares - total**2 / count
     if not variance > 1e-12 * squares:  # of rounding

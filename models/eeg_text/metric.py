@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -160,21 +161,15 @@ def gain(sentences: ndarray) -> Scores:
     return scores
 
 
-def masked_sums(guess: Tensor, batch: Batch) -> dict[str, Tensor]:
+def masked_sums(model: Any, batch: Batch) -> dict[str, Tensor]:
     """The sums of a prediction of all values, and of the interpolation of what the encoder sees."""
+    guess = predict_masked(model, batch)
     hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
     lines = interpolate(batch["seen"], batch["seen_mask"] & ~hidden)
-    return {
-        "masked": masked_counts(
-            batch["eeg"],
-            guess,
-            lines,
-            masked_values(batch),
-        )
-    }
+    return {"masked": masked_counts(batch["eeg"], guess, lines, masked_values(batch))}
 
 
-def predict_masked(model: Module, batch: Batch) -> Tensor:
+def predict_masked(model: Any, batch: Batch) -> Tensor:
     """Predictions of all samples [batch, time, 105]."""
     guess: Tensor = model(
         batch["seen"],

@@ -60,12 +60,7 @@ def size_of(folder: Path, size: Size) -> Size:
 def tokenizer_of(folder: Path, size: Size) -> BartTokenizer:
     """The tokenizer of the BART in `folder`. Reads the disk; raises DataError."""
     inner = load_tokenizer(folder / TOKENIZER_FILE, KEY)
-    return BartTokenizer(
-        inner,
-        "pretrained",
-        size.vocabulary,
-        is_pretrained=True,
-    )
+    return BartTokenizer(inner, size.vocabulary, is_pretrained=True)
 
 
 def load(decoder: TextDecoder, folder: Path) -> str:

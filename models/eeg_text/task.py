@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
-from gearshift.models.base import (
-    Batch,
-    CachedFeatures,
-    Context,
-    DataError,
-    Goal,
-    Loss,
-    Prediction,
-    SplitName,
-)
+from gearshift.models.base import Batch, CachedFeatures, Context, DataError, Goal, Loss, SplitName
 from gearshift.models.catalog import folder_of, local_path
 from gearshift.models.common import initial_weights, subwords
 from gearshift.models.common.family import (
@@ -158,9 +148,7 @@ class EegTask(FamilyTask):
     def blocks(self, model: Module) -> list[Module]:
         return modules_of(model, ["TransformerLayer", "BartDecoderLayer"])
 
-    def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        return showing.predict(self, model, path)
-
+    predict = showing.predict
     pictures = showing.pictures
 
     def facts(self) -> Mapping[str, Any]:
@@ -216,10 +204,7 @@ class MaskedEegTask(EegTask):
         return Loss((errors * dataset.masked_values(batch)).sum(), {})
 
     def metric(self) -> Sums:
-        return Sums(
-            lambda model, batch: masked_sums(predict_masked(model, batch), batch),
-            lambda sums: masked_scores(sums["masked"]),
-        )
+        return Sums(masked_sums, masked_scores)
 
     baselines = staticmethod(interpolation)
     predictions = showing.masked_predictions
@@ -306,10 +291,9 @@ class EegTextTask(EegTask):
         if not self.trained.is_bytes:
             folder: Any = self.context.folder
             path = folder / TOKENIZER_FILE
-            name = str(path)
-            inner = subwords.load_tokenizer(path, name)
+            inner = subwords.load_tokenizer(path, str(path))
             is_pretrained = self.trained.is_pretrained
-            self.tokenizer = BartTokenizer(inner, name, self.size.vocabulary, is_pretrained)
+            self.tokenizer = BartTokenizer(inner, self.size.vocabulary, is_pretrained)
 
     def network(self) -> EegText:
         """`model.start` provides all weights, `model.pretrained` those of the text decoder."""
@@ -321,13 +305,7 @@ class EegTextTask(EegTask):
             self.trained.is_pretrained,
         )
         if self.start is not None:
-            summary = initial_weights.load(
-                "model.start",
-                model,
-                self.start,
-                _START,
-            )
-            self.loaded["start"] = summary
+            self.loaded["start"] = initial_weights.load("model.start", model, self.start, _START)
         elif self.folder is not None:
             self.loaded["pretrained"] = pretrained.load(model.decoder, self.folder)
         if self.trains_top:

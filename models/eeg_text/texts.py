@@ -48,7 +48,6 @@ class BartTokenizer(SubwordTokenizer):
     def __init__(
         self,
         inner: Any,
-        name: str,
         limit: int,
         is_pretrained: bool = False,
     ) -> None:
@@ -58,7 +57,7 @@ class BartTokenizer(SubwordTokenizer):
         """
         where = "model.pretrained" if is_pretrained else "model.tokenizer"
         super().__init__(inner, [[PAD], [START], [END], [HIDDEN]], where)
-        self.name = name
+        self.name = "pretrained" if is_pretrained else "bpe"
         self.hidden = self.specials[3]
         # Between the start and the sentence.
         self._before = [self.start] if is_pretrained else []
@@ -66,7 +65,7 @@ class BartTokenizer(SubwordTokenizer):
             self.start = self.end
         if self.size > limit:
             raise DataError(
-                f"tokenizer '{name}' has {self.size} entries; the text decoder has {limit}",
+                f"the tokenizer has {self.size} entries, and the text decoder {limit}",
                 where=where,
                 allowed=f"a tokenizer of at most {limit} entries",
             )
@@ -94,7 +93,7 @@ def build_tokenizer(
         return SentenceByteTokenizer()
     specials = (START, PAD, END, HIDDEN)
     fit = partial(subwords.train_byte_bpe, texts, limit, specials)
-    return BartTokenizer(subwords.load_or_fit(folder, fit), name, limit)
+    return BartTokenizer(subwords.load_or_fit(folder, fit), limit)
 
 
 class SentenceTexts:

@@ -17,24 +17,21 @@ def pairs(name: str, key: str) -> dict[str, str]:
     """
     allowed = 'a JSON object {"name": "..."} or a CSV of two columns, each name once'
     path = existing_path(name, allowed, key)
-    texts: dict[str, str] = {}
     bad_records = BadRecords()
     try:
         if is_table(path):
-            rows = [tuple(map(text_of, row)) for _, row in Table(TextFile(path)).rows(bad_records)]
+            table = Table(TextFile(path))
+            rows = tuple(tuple(map(text_of, row)) for _, row in table.rows(bad_records))
             bad_records.finish("stop", len(rows))
         else:
-            # Objects as pairs, so that a name that stands twice is seen; a list has no tuples.
-            rows = list(parse_json("".join(TextFile(path).chunks()), list))
-        for row in rows:
-            if not isinstance(row, tuple) or list(map(type, row)) != [str, str]:
-                raise ValueError("not a table of texts")
-            event, text = row
-            if texts.setdefault(event, text) != text:
-                raise ValueError(f"'{event}' is '{texts[event]}' and '{text}'")
-        if not texts:
-            raise ValueError("it is empty")
-    except (ValueError, TypeError) as error:  # a number is no object
+            # An object as pairs, so that a name that stands twice is seen.
+            rows = parse_json("".join(TextFile(path).chunks()), tuple)
+        if not isinstance(rows, tuple) or {tuple(map(type, row)) for row in rows} != {(str, str)}:
+            raise ValueError("it has something else than pairs of texts")
+        texts = dict(rows)
+        if len(texts) < len(set(rows)):
+            raise ValueError("a name has two texts")
+    except ValueError as error:
         raise DataError(
             f"{key} '{path}' cannot be used: {error}",
             where=key,
