@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import zip_longest
 
 import torch
+from torch import Tensor
 
 from gearshift.models.base import Baseline, Batch
 from gearshift.models.common.bleu import Bleu
@@ -38,14 +38,7 @@ def constant_sentence(
     metrics = {
         "val_rouge1": _mean_rouge1(best, read),
         "val_rouge1_gain": 0.0,  # what does not depend on the EEG gains nothing
-        **error_scores(
-            bleu,
-            error_counts(
-                bleu,
-                [best] * len(read),
-                read,
-            ),
-        ),
+        **error_scores(bleu, error_counts(bleu, [best] * len(read), read)),
     }
     return [Baseline("one sentence for all EEG", metrics)]
 
@@ -55,15 +48,12 @@ def _best(training: Sequence[Words]) -> Words:
     distinct = sorted(set(map(tuple, training)))
     candidates: list[Words] = [distinct[i] for i in spread_positions(len(distinct), CANDIDATES)]
 
-    # The likeliest word at each position, and the few words that most sentences have.
-    by_position = [Counter(column) for column in zip_longest(*training)]
-    likeliest = [column.most_common(1)[0][0] for column in by_position]
-    candidates.append([word for word in likeliest if word is not None])
+    # The few words that most sentences have.
     sentences_of_word: Counter[str] = Counter()
     for sentence in training:
         # Each word once, in an order that is the same in each process.
         sentences_of_word.update(dict.fromkeys(sentence, 1))
-    common = [word for word, _ in sentences_of_word.most_common(len(likeliest))]
+    common = [word for word, _ in sentences_of_word.most_common(max(map(len, training)))]
     candidates += [common[:count] for count in range(1, 1 + len(common))]
 
     some = [training[i] for i in spread_positions(len(training), COMPARED)]
@@ -74,13 +64,16 @@ def _mean_rouge1(written: Words, read: Sequence[Words]) -> float:
     return sum(rouge1(written, sentence) for sentence in read) / len(read)
 
 
-def interpolation(held_out: Iterable[Batch]) -> list[Baseline]:
+def _no_guess(eeg: Tensor, *_: Tensor) -> Tensor:
+    return torch.zeros_like(eeg)
+
+
+def interpolation(_: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
     """The mean of the masked values, and lines between the ends of their gaps."""
     counts = torch.zeros(5, dtype=torch.float64)
     for batch in held_out:
-        nothing = torch.zeros_like(batch["eeg"])
-        counts += masked_sums(nothing, batch)["masked"]
-    explained = masked_scores(counts)["val_interpolation_r2"]
+        counts += masked_sums(_no_guess, batch)["masked"]
+    explained = masked_scores({"masked": counts})["val_interpolation_r2"]
     return [
         Baseline("the mean", {"val_masked_r2": 0.0}),
         Baseline("linear interpolation across the gaps", {"val_masked_r2": explained}),

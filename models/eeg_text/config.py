@@ -130,11 +130,11 @@ class Model(FamilySection):
     recompute_regions: bool = False
     """Recompute the layers of the ten regions in the backward pass; they hold most activations."""
     tokenizer: Annotated[
-        str,
+        Literal["bytes", "bpe"],
         Field(json_schema_extra={"only_if": {"model.stage": ["text"], "model.pretrained": [None]}}),
     ] = "bpe"
-    """bytes, bpe (trained on the training sentences, stored in the run folder), or a local
-    tokenizer.json or its folder. With `pretrained`, the folder's own."""
+    """bpe: trained on the training sentences, stored in the run folder. With `pretrained`, the
+    folder's own."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of all layers."""
     word_dropout: float = Field(
@@ -150,11 +150,9 @@ class Model(FamilySection):
     """Share of a recording's tokens to mask."""
 
 
-EVENT = "event"
-TEXT = "text"
-COLUMNS = ("onset_s", "duration_s", TEXT)
+COLUMNS = ("onset_s", "duration_s", "text")
 """The columns of a table of sentences."""
-Columns = list[Annotated[str, column_field((*COLUMNS, EVENT, IGNORE), "start=onset_s")]]
+Columns = list[Annotated[str, column_field((*COLUMNS, IGNORE), "start=onset_s")]]
 
 
 class Data(DataSection):
@@ -182,14 +180,14 @@ class Data(DataSection):
     split: Literal["sentence", "subject+sentence"] = "sentence"
     """Unit of the split: sentences only, or readers too."""
     channels: str | None = None
-    """JSON object or CSV that maps channel names to regions or electrodes. Default: the names of
-    the 10-10 system and of EGI."""
+    """JSON object or CSV of two columns that maps channel names to electrodes. Default: the names
+    of the 10-10 system and of EGI."""
     texts: str | None = None
-    """JSON object or CSV that maps event names to sentences. Default: a .tsv or .csv file with the
-    recording's name, or that of BIDS."""
+    """JSON object or CSV of two columns that maps event names to sentences. Default: a .tsv or .csv
+    file with the recording's name, or that of BIDS."""
     columns: Columns = Field(default_factory=list)
-    """What columns of tables beside recordings and of `texts` mean whose names are not known, such
-    as "start=onset_s"; other meanings: duration_s, text, event (of `texts`), ignore."""
+    """What columns of tables beside recordings mean whose names are not known, such as
+    "start=onset_s"; other meanings: duration_s, text, ignore."""
     unit: UnitOfChannels = None
     line_hz: int = Field(
         default=50,

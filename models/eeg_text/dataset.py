@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -87,22 +87,22 @@ class SampleRules:
         return self.samples * self.windows
 
     def count(self, samples: int) -> int:
+        """The windows of a segment: the fewest."""
         return max(1, -(-min(samples, self.most) // self.samples))
+
+    def cut(self, eeg: ndarray) -> list[ndarray]:
+        """The windows of `eeg` [time, channel], of nearly equal length.
+
+        `samples` and all starts are multiples of TOKEN_SAMPLES: windows have the tokens of `eeg`.
+        """
+        count = self.count(len(eeg))
+        starts = np.arange(1, count) * num_tokens(len(eeg)) // count * TOKEN_SAMPLES
+        return np.split(eeg, starts)
 
 
 def num_tokens(samples: int) -> int:
     """The tokens of a number of samples; the last one may be incomplete."""
     return -(-samples // TOKEN_SAMPLES)
-
-
-def cut_windows(eeg: ndarray, samples: int) -> list[ndarray]:
-    """`eeg` [time, channel] in the fewest windows of at most `samples`, of nearly equal length.
-
-    `samples` and all starts are multiples of TOKEN_SAMPLES, so windows have the tokens of `eeg`.
-    """
-    count = max(1, -(-len(eeg) // samples))
-    starts = np.arange(1, count) * num_tokens(len(eeg)) // count * TOKEN_SAMPLES
-    return np.split(eeg, starts)
 
 
 def standardize(eeg: ndarray, samples: int) -> ndarray:
@@ -130,12 +130,14 @@ def standardize(eeg: ndarray, samples: int) -> ndarray:
 class SegmentSamples:
     """EEG segments of the items of one split, by index."""
 
-    items: Sequence[Item]
+    every: Sequence[Item]
+    """The items of all splits."""
     numbers: Sequence[int]
-    """Those of `items` among the items of all splits."""
+    """Those of this split."""
     rules: SampleRules
 
     def __post_init__(self) -> None:
+        self.items = [self.every[number] for number in self.numbers]
         groups = [item.group for item in self.items]
         self.random_others = random_others(groups, self.rules.seed)
         self._last = -1
@@ -144,14 +146,11 @@ class SegmentSamples:
     def __len__(self) -> int:
         return len(self.items)
 
-    def item(self, index: int) -> Item:
-        """The item of a sample."""
-        return self.items[index]
-
-    def recorded_eeg(self, number: int) -> ndarray:
-        """The recorded EEG of an item; the last one is kept, for its next window."""
+    def recorded_eeg(self, index: int) -> ndarray:
+        """The recorded EEG of a segment; the last one is kept, for its next window."""
+        number = self.numbers[index]
         if number != self._last:
-            self._eeg = standardize(self.items[number].load(), self.rules.most)
+            self._eeg = standardize(self.items[index].load(), self.rules.most)
             self._last = number
         return self._eeg
 
@@ -163,11 +162,7 @@ class SegmentSamples:
         if not self.rules.is_noise:
             return self.recorded_eeg(index)
         other = int(self.random_others[index])
-        return self.noise(
-            self.recorded_eeg(other),
-            1,
-            self.numbers[other],
-        )
+        return self.noise(self.recorded_eeg(other), 1, self.numbers[other])
 
     def noise(self, eeg: ndarray, *seeds: int) -> ndarray:
         """Noise with the spectrum of `eeg`; the same for the same `seeds`."""
@@ -184,42 +179,26 @@ class MaskedSamples(SegmentSamples):
     """Whether each epoch masks other spans."""
 
     def __post_init__(self) -> None:
+        counts = [self.rules.count(self.every[number].samples) for number in self.numbers]
+        self._windows = list(chain.from_iterable(map(range, counts)))
+        """The window of each sample in its segment."""
+        self.numbers = np.repeat(self.numbers, counts).tolist()
         super().__post_init__()
-        self._windows: list[tuple[int, int]] = []
-        """Segment and window of each sample."""
-        for segment, item in enumerate(self.items):
-            self._windows += product([segment], range(self.rules.count(item.samples)))
-
-    def __len__(self) -> int:
-        return len(self._windows)
-
-    def item(self, index: int) -> Item:
-        """The item that a window belongs to."""
-        return self.items[self._windows[index][0]]
 
     def input_eeg(self, index: int) -> ndarray:
-        return self._cut(index, super().input_eeg)
+        return self._cut(super().input_eeg(index), index)
 
-    def _cut(
-        self,
-        index: int,
-        read: Callable[[int], ndarray],
-    ) -> ndarray:
-        segment, window = self._windows[index]
-        windows = cut_windows(read(segment), self.rules.samples)
-        return windows[window % len(windows)]  # noise has the length of another segment
+    def _cut(self, eeg: ndarray, index: int) -> ndarray:
+        windows = self.rules.cut(eeg)
+        return windows[self._windows[index] % len(windows)]  # noise is of another segment
 
-    def sample(
-        self,
-        index: int,
-        draws: Draws,
-    ) -> dict[str, Any]:
+    def sample(self, index: int, draws: Draws) -> dict[str, Any]:
         """See models/base.py: Split.
 
         In a noise control the encoder gets noise and must predict the recorded EEG.
         """
-        target = self._cut(index, self.recorded_eeg)
-        item = self.item(index)
+        item = self.items[index]
+        target = self._cut(self.recorded_eeg(index), index)
         # In evaluation the same spans are masked each time.
         rng = np.random.default_rng([self.rules.seed, index])
         if self.is_training:
@@ -227,11 +206,7 @@ class MaskedSamples(SegmentSamples):
         return {
             "eeg": target,
             "seen": self.input_eeg(index),
-            "hidden": draw_spans(
-                rng,
-                num_tokens(len(target)),
-                self.share,
-            ),
+            "hidden": draw_spans(rng, num_tokens(len(target)), self.share),
             "recorded": np.isin(np.arange(CHANNELS), item.channels),
             "subject": item.subject,
         }
@@ -257,11 +232,7 @@ class TextSamples(SegmentSamples):
         if number < len(self):
             return self.input_eeg(number)
         index = number - len(self)
-        return self.noise(
-            self.input_eeg(index),
-            2,
-            index,
-        )
+        return self.noise(self.input_eeg(index), 2, index)
 
     def _input(self, number: int) -> ndarray | Mapping[str, ndarray]:
         return self.encoder_input(number) if self.features is None else self.features[number]
@@ -331,21 +302,13 @@ def encoder_inputs(
             f"{name}_mask": _first(map(int, features["samples"]), samples),
         }
     if rules.windows == 1:
-        return _padded(
-            inputs,
-            samples,
-            name,
-        )
+        return _padded(inputs, samples, name)
     size = samples // TOKEN_SAMPLES
     pool = np.full((len(inputs), size, rules.windows), -1)
     every: list[ndarray] = []
     lengths = []
-    for of_segment, eeg in zip(
-        pool,
-        inputs,
-        strict=True,
-    ):
-        windows = cut_windows(eeg, samples)
+    for of_segment, eeg in zip(pool, inputs, strict=True):
+        windows = rules.cut(eeg)
         # Numbered over all windows of the batch.
         tokens = np.concatenate(
             [
@@ -459,13 +422,13 @@ class TextInputs:
         self._samples = samples
         source = Path(path).expanduser()
         # Some formats store the samples in a file beside the one that is named: NAME.eeg.
-        paths = sorted(source.parent.glob(f"{escape(source.stem)}*"))
+        paths: Iterable[Path] = source.parent.glob(f"{escape(source.stem)}*")
         if source.is_dir():
             paths = files(source)
-        items = [(item.where, item.subject, item.group, item.samples) for item in samples.items]
+        items = [(item.where, item.group, item.samples) for item in samples.items]
         self.made_from = {
             "data": path,
-            "files": [(file.as_posix(), *identity(file)) for file in paths if file.is_file()],
+            "files": sorted((file.as_posix(), *identity(file)) for file in paths if file.is_file()),
             "items": hashlib.sha256(repr((samples.numbers, items)).encode()).hexdigest(),
             "filter": 2,
             **vars(samples.rules),

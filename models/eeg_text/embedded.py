@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import NamedTuple
@@ -100,8 +99,6 @@ SMALL = Recipe(
     similarity=0.95,
 )
 EMBEDDED = dict(zip(formats.EMBEDDED, (READING, SMALL), strict=True))
-CACHED_BYTES = 2**27
-"""A larger set is not cached; simulating a recording takes about 2 ms."""
 
 
 @dataclass
@@ -148,8 +145,13 @@ class Readers:
         waves = np.exp(-(away**2) / 2).astype(np.float32)
         codes = self._codes[[self.words.index(word) for word in words]]
         gain = np.float32(10 ** (recipe.snr_db / 20))
-        evoked = gain * (waves @ (codes @ self._mixing_of[subject]))
-        return (background + evoked + _blinks(rng, samples)) * NOISE_UV
+        eeg = background + gain * (waves @ (codes @ self._mixing_of[subject]))
+        # In some recordings the reader blinks: a slow frontal wave.
+        if rng.random() < 0.2:
+            away = (np.arange(samples) - rng.uniform(0, samples)) / RATE_HZ / 0.08
+            wave = 6 * np.exp(-(away**2) / 2)
+            eeg[:, INDICES["prefrontal"]] += wave[:, None].astype(np.float32)
+        return eeg * NOISE_UV
 
 
 def _normal(rng: Generator, *shape: int) -> ndarray:
@@ -170,25 +172,10 @@ def _background(rng: Generator, samples: int) -> ndarray:
     amplitude = np.zeros(len(frequency), dtype=np.float32)
     amplitude[1:] = 1 / np.sqrt(frequency[1:])
     amplitude += 0.35 * np.exp(-((frequency - 10) ** 2) / 2)
-    real, imaginary = _normal(
-        rng,
-        2,
-        SOURCES,
-        len(frequency),
-    )
+    real, imaginary = _normal(rng, 2, SOURCES, len(frequency))
     spectrum = (real + 1j * imaginary) * amplitude
     waves = np.fft.irfft(spectrum, n=samples).astype(np.float32)
     return (waves / waves.std(axis=1, keepdims=True)).T
-
-
-def _blinks(rng: Generator, samples: int) -> ndarray:
-    """A blink in some recordings: a slow frontal wave, [time, 105]."""
-    blinks = np.zeros((samples, CHANNELS), dtype=np.float32)
-    if rng.random() < 0.2:
-        time = (np.arange(samples) - rng.uniform(0, samples)) / RATE_HZ
-        wave = 6 * np.exp(-((time / 0.08) ** 2) / 2)
-        blinks[:, INDICES["prefrontal"]] = wave[:, None]
-    return blinks
 
 
 @cache
@@ -198,20 +185,20 @@ def _readers(path: str) -> Readers:
 
 @cache
 def _cached(path: str) -> ndarray | None:
-    """All recordings of a small set, mapped from the cache; None: the set is large."""
+    """All recordings of the small set, mapped from the cache; None: the large set has no cache.
+
+    Simulating a recording takes about 2 ms.
+    """
     readers = _readers(path)
     recipe = readers.recipe
-    shape = (len(readers), recipe.samples, CHANNELS)
-    if 2 * math.prod(shape) > CACHED_BYTES:
+    if recipe is READING:
         return None
-    made_from = {**recipe._asdict(), "version": 1, "seed": SEED}
 
     def make() -> Arrays:
-        eeg = np.empty(shape, dtype=np.float16)  # precision about 0.001 µV
-        for number in range(len(eeg)):
-            eeg[number] = readers.recording(number)
-        return {"eeg": eeg}
+        recordings = map(readers.recording, range(len(readers)))
+        return {"eeg": np.stack([eeg.astype(np.float16) for eeg in recordings])}  # to 0.001 µV
 
+    made_from = {**recipe._asdict(), "version": 1, "seed": SEED}
     return arrays(f"eeg_text-{recipe.name}", made_from, make)["eeg"]
 
 

@@ -33,18 +33,9 @@ class SelfAttention(Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`x` [batch, token, width]; `valid` [batch, token], bool, at least one True per row."""
-        heads = self.in_proj(x).unflatten(2, (3, self.heads, -1))
-        query, key, value = heads.permute(
-            2,
-            0,
-            3,
-            1,
-            4,
-        )
+        heads = self.in_proj(x).unflatten(2, (3 * self.heads, -1)).transpose(1, 2)
         mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
+            *heads.chunk(3, dim=1),
             valid[:, None, None],
             self.dropout if self.training else 0.0,
         )
@@ -237,22 +228,18 @@ class MaskedBatchNorm(Module):
             mean: Tensor = self.running_mean
             var: Tensor = self.running_var
             if self.training:
-                mean, var = self._statistics(wide, keep)
+                count = keep.sum().clamp(min=1).to(wide.dtype)
+                mean = (wide * keep).sum((0, 2)) / count
+                squares = (wide - mean[:, None]).square()
+                var = (squares * keep).sum((0, 2)) / count
+                with torch.no_grad():
+                    unbiased = var * count / (count - 1).clamp(min=1)
+                    self.running_mean.lerp_(mean.to(self.running_mean.dtype), MOMENTUM)
+                    self.running_var.lerp_(unbiased.to(self.running_var.dtype), MOMENTUM)
             scale = self.weight.float() * torch.rsqrt(var.float() + EPSILON)
             shift = self.bias.float() - mean.float() * scale
             normed = torch.addcmul(shift[:, None], wide, scale[:, None])
         return (normed * keep).to(x.dtype)
-
-    def _statistics(self, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-        count = keep.sum().clamp(min=1).to(x.dtype)
-        mean = (x * keep).sum((0, 2)) / count
-        squares = (x - mean[:, None]).square()
-        var = (squares * keep).sum((0, 2)) / count
-        with torch.no_grad():
-            unbiased = var * count / (count - 1).clamp(min=1)
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), MOMENTUM)
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), MOMENTUM)
-        return mean, var
 
 
 class RegionCnn(Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import nan
 from typing import Any
 
@@ -80,44 +81,18 @@ def _lengths(rng: Generator, total: int) -> list[int]:
 
 
 def interpolate(series: Tensor, known: Tensor) -> Tensor:
-    """`series` [batch, time, channel], interpolated linearly where `known` is False.
+    """`series` [batch, time, channel], interpolated linearly where `known` is False; on the CPU.
 
     `known` [batch, time]. Before the first and after the last known value, that value is repeated.
     """
-    length = known.shape[1]
-    time = torch.arange(length, device=series.device).expand_as(known)
-    before = (
-        torch.where(
-            known,
-            time,
-            -1,
-        )
-        .cummax(1)
-        .values
-    )
-    backwards = torch.where(
-        known,
-        time,
-        length,
-    ).flip(1)
-    after = backwards.cummin(1).values.flip(1)
-    left = torch.where(
-        before < 0,
-        after,
-        before,
-    ).clamp(max=length - 1)
-    right = torch.where(
-        after == length,
-        before,
-        after,
-    ).clamp(min=0)
-    span = (right - left).clamp(min=1)
-    weight = ((time - left).to(series.dtype) / span)[:, :, None]
-
-    def at(index: Tensor) -> Tensor:
-        return series.gather(1, index[:, :, None].expand_as(series))
-
-    return at(left) * (1 - weight) + at(right) * weight
+    lines = series.numpy(force=True).copy()
+    time = np.arange(lines.shape[1])
+    for rows, is_known in zip(lines, known.numpy(force=True), strict=True):
+        (at,) = np.nonzero(is_known)
+        if len(at):
+            for row in rows.T:
+                row[:] = np.interp(time, at, row[at])
+    return torch.from_numpy(lines)
 
 
 def masked_counts(
@@ -129,10 +104,9 @@ def masked_counts(
     """Over the values where `is_chosen` is True: their number, sum and sum of squares, and the
     squared errors of the prediction `guess` and of the interpolation `lines`; float64.
     """
-    values = [true, guess, lines, is_chosen]
-    if guess.device.type == "mps":  # has no float64
-        values = [tensor.cpu() for tensor in values]
-    true, guess, lines, is_chosen = (tensor.double() for tensor in values)
+    chosen = is_chosen.cpu()
+    # On the CPU: MPS has no float64.
+    true, guess, lines = (tensor.cpu()[chosen].double() for tensor in (true, guess, lines))
     parts = (
         torch.ones_like(true),
         true,
@@ -140,17 +114,17 @@ def masked_counts(
         (guess - true) ** 2,
         (lines - true) ** 2,
     )
-    return torch.stack([(part * is_chosen).sum() for part in parts])
+    return torch.stack([part.sum() for part in parts])
 
 
-def masked_scores(counts: Tensor) -> dict[str, Any]:
-    """The metrics of summed counts.
+def masked_scores(sums: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The metrics of summed counts, those of `masked`.
 
     R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.
     `val_interpolation_r2` is the R² of linear interpolation across the gaps. NaN: nothing is
     masked, or what is masked is constant.
     """
-    count, total, squares, errors, of_lines = counts.double().tolist()
+    count, total, squares, errors, of_lines = sums["masked"].double().tolist()
     count = count or nan
     variance = squares - total**2 / count
     if not variance > 1e-12 * squares:  # of rounding

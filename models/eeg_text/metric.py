@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from gearshift.models.eeg_text.recordings import words
 from gearshift.models.eeg_text.texts import SentenceTexts, SentenceTokenizer
 
 Words = Sequence[str]
+_LEAST_ERROR = 1e-12
+"""Of a gain that is the same for all sentences."""
 INPUTS = ("eeg", "noise", "other")
 """EEG, noise with its spectrum, EEG of another sentence: `compared` of a batch, in this order."""
 
@@ -34,14 +37,7 @@ def text_metric(texts: SentenceTexts) -> Sums:
     Generation is free-running: no token of the true sentence is given.
     """
     bleu = Bleu("none", "none")
-    return Sums(
-        partial(
-            _text_sums,
-            texts,
-            bleu,
-        ),
-        partial(text_scores, bleu),
-    )
+    return Sums(partial(_text_sums, texts, bleu), partial(text_scores, bleu))
 
 
 def _text_sums(
@@ -50,103 +46,48 @@ def _text_sums(
     model: Module,
     batch: Batch,
 ) -> dict[str, Tensor]:
-    """Nats and tokens; by input the counts of BLEU and word errors; by sentence its samples, and
-    for each input ROUGE-1 and how often it was retrieved.
+    """Nats and tokens; by input how often the sentence was retrieved, the counts of BLEU and word
+    errors; by sentence its samples, and the ROUGE-1 of each input.
 
     Always takes one forward pass of the encoder, one of the decoder for each candidate, and one
     for each generated token.
     """
     tokenizer = texts.tokenizer
     candidates = batch["candidates"]
-    memory, valid = encode_inputs(
-        model,
-        batch,
-        "compared",
-    )
-    nats = _nats(
-        model,
-        memory,
-        valid,
-        candidates,
-        tokenizer.pad,
-    )
+    memory, valid = encode_inputs(model, batch, "compared")
+    surprises = []
+    for text in candidates.repeat(len(INPUTS), 1, 1).unbind(1):
+        logits = model(None, valid, text[:, :-1], memory=memory)
+        of_tokens = F.cross_entropy(
+            logits.float().mT,
+            text[:, 1:],
+            ignore_index=tokenizer.pad,
+            reduction="none",
+        )
+        surprises.append(of_tokens.sum(1))
+    nats = torch.stack(surprises, dim=1)  # [input × batch, candidate]
     # Strictly better than all others: a tie must not favor the first candidate.
     is_best = (nats[:, :1] < nats[:, 1:]).all(1)
-    retrieved = is_best.view(len(INPUTS), -1).cpu().numpy()
-    tokens = generate(
-        model,
-        memory,
-        valid,
-        texts.steps,
-        tokenizer,
-    )
-    generated = [words(tokenizer.decode(row)) for row in tokens.cpu().tolist()]
+    retrieved = is_best.view(len(INPUTS), -1).sum(1).tolist()
+    tokens = generate(model, memory, valid, texts.steps, tokenizer)
+    generated = [words(tokenizer.decode(row)) for row in tokens.tolist()]
     read = [words(text) for text in batch["text"]]
     count = len(read)
 
     overall = []
-    columns = [np.ones(count)]  # of `by_sentence`: samples, then two for each input
+    columns = [[1.0] * count]
     for i in range(len(INPUTS)):
         of_input = generated[i * count : (i + 1) * count]
-        overall.append(
-            error_counts(
-                bleu,
-                of_input,
-                read,
-            )
-        )
-        rouge = np.array(
-            list(
-                map(
-                    rouge1,
-                    of_input,
-                    read,
-                )
-            )
-        )
-        columns += [rouge, retrieved[i]]
+        overall.append([retrieved[i], *error_counts(bleu, of_input, read)])
+        columns.append(list(map(rouge1, of_input, read)))
     by_sentence = np.zeros((texts.num_evaluated, len(columns)))
-    np.add.at(
-        by_sentence,
-        batch["number"].cpu().numpy(),
-        np.stack(columns, axis=1),
-    )
+    np.add.at(by_sentence, batch["number"].cpu().numpy(), np.transpose(columns))
     return {
         "nats": nats[:count, 0].sum(),
         "tokens": (candidates[:, 0, 1:] != tokenizer.pad).sum(),
-        "overall": torch.tensor(overall, dtype=torch.float64),
+        "overall": torch.tensor(overall),
         "sentences": torch.from_numpy(by_sentence),
     }
-
-
-def _nats(
-    model: Module,
-    memory: Tensor,
-    valid: Tensor,
-    candidates: Tensor,
-    pad: int,
-) -> Tensor:
-    """The surprise of the model at each candidate, [input × batch, candidate]."""
-    columns = []
-    for tokens in candidates.repeat(
-        len(INPUTS),
-        1,
-        1,
-    ).unbind(1):
-        logits = model(
-            None,
-            valid,
-            tokens[:, :-1],
-            memory=memory,
-        )
-        nats = F.cross_entropy(
-            logits.float().transpose(1, 2),
-            tokens[:, 1:],
-            ignore_index=pad,
-            reduction="none",
-        )
-        columns.append(nats.sum(1))
-    return torch.stack(columns, dim=1)
 
 
 def error_counts(
@@ -156,29 +97,19 @@ def error_counts(
 ) -> list[float]:
     """The counts of BLEU, and the number of word errors."""
     counts = bleu.counts(map(" ".join, written), map(" ".join, read))
-    return [
-        *counts,
-        sum(
-            map(
-                word_errors,
-                written,
-                read,
-            )
-        ),
-    ]
+    return [*counts, sum(map(word_errors, written, read))]
 
 
 def error_scores(
     bleu: Bleu,
     counts: Sequence[float],
     end: str = "",
-) -> dict[str, float]:
+) -> Scores:
     """The metrics of summed `error_counts`, each name with `end`."""
     *of_bleu, errors = counts
-    metrics = {}
+    metrics: Scores = {f"val_wer{end}": errors / of_bleu[-1]}
     for order in range(1, ORDER + 1):
         metrics[f"val_bleu{order}{end}"] = bleu.score(of_bleu, order) / 100
-    metrics[f"val_wer{end}"] = errors / of_bleu[-1]
     return metrics
 
 
@@ -189,18 +120,15 @@ def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
     counts sentences, not samples, because all readers read the same sentences.
     """
     metrics: Scores = {"val_loss": float(sums["nats"] / sums["tokens"])}
-    sentences = sums["sentences"].view(-1, 1 + 2 * len(INPUTS)).cpu().numpy()
+    sentences = sums["sentences"].view(-1, 1 + len(INPUTS)).cpu().numpy()
+    samples, *rouge = sentences.sum(0).tolist()
     overall = sums["overall"].view(len(INPUTS), -1).tolist()
-    means = sentences[:, 1:].sum(0) / sentences[:, 0].sum()
-    by_input = means.reshape(-1, 2).tolist()
     for i, name in enumerate(INPUTS):
         end = "" if name == "eeg" else f"_{name}"
-        metrics[f"val_rouge1{end}"], metrics[f"val_retrieval{end}"] = by_input[i]
-        metrics |= error_scores(
-            bleu,
-            overall[i],
-            end,
-        )
+        retrieved, *counts = overall[i]
+        metrics[f"val_rouge1{end}"] = rouge[i] / samples
+        metrics[f"val_retrieval{end}"] = retrieved / samples
+        metrics |= error_scores(bleu, counts, end)
     return metrics | gain(sentences)
 
 
@@ -211,43 +139,37 @@ def gain(sentences: ndarray) -> Scores:
     """
     present = sentences[sentences[:, 0] > 0]
     count = len(present)
-    samples = present[:, 0].sum()
+    samples, eeg, *others = present.T
     gains = []
-    for i in range(1, len(INPUTS)):
-        differences = present[:, 1] - present[:, 1 + 2 * i]
-        mean = differences.sum() / samples
+    for other in others:
+        differences = eeg - other
+        mean = differences.sum() / samples.sum()
         # The standard error of a ratio of sums over sentences, by its residuals.
-        residual = differences - present[:, 0] * mean
+        residual = differences - samples * mean
         variance = (residual**2).sum() * count / max(1, count - 1)
-        gains.append((float(mean), math.sqrt(variance) / samples))
+        gains.append((float(mean), math.sqrt(variance) / samples.sum()))
     # Noise and other EEG are both baselines: the smaller gain counts.
     best, error = min(gains)
-    in_errors = 0.0
-    if best:
-        in_errors = best / error if error else math.copysign(math.inf, best)
-    has_error = count > 1
-    return {
+    scores: Scores = {
         "val_rouge1_gain": best,
-        "val_rouge1_gain_se": error if has_error else None,
-        "val_rouge1_gain_in_se": in_errors if has_error else None,
+        "val_rouge1_gain_se": None,
+        "val_rouge1_gain_in_se": None,
     }
+    if count > 1:
+        scores["val_rouge1_gain_se"] = float(error)
+        scores["val_rouge1_gain_in_se"] = best / max(float(error), _LEAST_ERROR)
+    return scores
 
 
-def masked_sums(guess: Tensor, batch: Batch) -> dict[str, Tensor]:
+def masked_sums(model: Any, batch: Batch) -> dict[str, Tensor]:
     """The sums of a prediction of all values, and of the interpolation of what the encoder sees."""
+    guess = predict_masked(model, batch)
     hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
     lines = interpolate(batch["seen"], batch["seen_mask"] & ~hidden)
-    return {
-        "masked": masked_counts(
-            batch["eeg"],
-            guess,
-            lines,
-            masked_values(batch),
-        )
-    }
+    return {"masked": masked_counts(batch["eeg"], guess, lines, masked_values(batch))}
 
 
-def predict_masked(model: Module, batch: Batch) -> Tensor:
+def predict_masked(model: Any, batch: Batch) -> Tensor:
     """Predictions of all samples [batch, time, 105]."""
     guess: Tensor = model(
         batch["seen"],
@@ -292,12 +214,7 @@ def generate(
     Always `steps` forward passes over one shape: ranks with shards stay in step, and a compiled
     model is compiled once. Collective if the model is sharded.
     """
-    shape = (len(memory), steps + 1)
-    ids = torch.full(
-        shape,
-        tokenizer.pad,
-        device=memory.device,
-    )
+    ids = torch.full((len(memory), steps + 1), tokenizer.pad, device=memory.device)
     ids[:, 0] = tokenizer.start
     for step in range(steps):
         # The tokens after this step have no effect: attention is causal.
@@ -320,15 +237,9 @@ def rouge1(written: Words, read: Words) -> float:
 def word_errors(written: Words, read: Words) -> int:
     """The word edit distance: insertions, deletions and substitutions."""
     row = list(range(len(read) + 1))
-    for i, word in enumerate(written, start=1):
-        before = row[0]
-        row[0] = i
-        for j, true in enumerate(read, start=1):
-            replaced = before + (word != true)
-            before = row[j]
-            row[j] = min(
-                before + 1,
-                row[j - 1] + 1,
-                replaced,
-            )
+    for count, word in enumerate(written, start=1):
+        above = row
+        row = [count]
+        for j, true in enumerate(read):
+            row.append(min(row[j] + 1, above[j + 1] + 1, above[j] + (word != true)))
     return row[-1]

@@ -60,12 +60,7 @@ def size_of(folder: Path, size: Size) -> Size:
 def tokenizer_of(folder: Path, size: Size) -> BartTokenizer:
     """The tokenizer of the BART in `folder`. Reads the disk; raises DataError."""
     inner = load_tokenizer(folder / TOKENIZER_FILE, KEY)
-    return BartTokenizer(
-        inner,
-        "pretrained",
-        size.vocabulary,
-        is_pretrained=True,
-    )
+    return BartTokenizer(inner, size.vocabulary, is_pretrained=True)
 
 
 def load(decoder: TextDecoder, folder: Path) -> str:
@@ -74,10 +69,9 @@ def load(decoder: TextDecoder, folder: Path) -> str:
     One tensor at a time is in memory. Reads the disk; raises DataError if a tensor is missing,
     unknown or of another shape.
     """
-    stored = {}
     with load_errors(folder, ALLOWED):
-        for name, tensor in stored_tensors(folder).items():
-            stored[name.removeprefix("model.")] = tensor
+        tensors = stored_tensors(folder)
+    stored = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     if "shared.weight" in stored:  # with the encoder
         stored.setdefault("decoder.embed_tokens.weight", stored["shared.weight"])
     targets = {f"decoder.{name}": tensor for name, tensor in decoder.text.named_parameters()}
@@ -95,7 +89,7 @@ def load(decoder: TextDecoder, folder: Path) -> str:
             where=str((folder / CONFIG).absolute()),
             allowed="*.safetensors with exactly the tensors of its decoder; its encoder is not "
             "read",
-            hint="" if stored else "save it with  model.save_pretrained(FOLDER)  of transformers",
+            hint="save it with  model.save_pretrained(FOLDER)  of transformers",
         )
     for name, target in targets.items():
         stored[name].read_into(target)

@@ -65,6 +65,7 @@ def words(text: str) -> list[str]:
 
 
 _READER = "reader "
+"""Before the name of a reader, where the run folder keeps them among the groups."""
 
 
 def split_items(
@@ -81,20 +82,17 @@ def split_items(
     readers: Groups = {name: [] for name in SPLITS}
     if by == "subject+sentence":
         rule.refuse_fold("both readers and sentences are groups", "--set data.split=sentence")
-        earlier: dict[str, SplitName] | None = None
-        if rule.earlier is not None:
-            # The run folder keeps readers beside sentences, with a prefix.
-            earlier = {name.removeprefix(_READER): side for name, side in rule.earlier.items()}
-        of_readers = replace(rule, fraction=1.0, earlier=earlier)
-        readers = split_groups((item.subject for item in items), of_readers, "readers")
+        names = (_READER + item.subject for item in items)
+        readers = split_groups(names, replace(rule, fraction=1.0), "readers")
 
-    # With readers held out, sentence and reader must be in the same split.
-    split_of_group = _inverted(drawn)
-    split_of_reader = _inverted(readers)
+    split_of: dict[str, SplitName] = {}
+    for name in SPLITS:
+        split_of |= dict.fromkeys([*drawn[name], *readers[name]], name)
     numbers: dict[SplitName, list[int]] = {name: [] for name in SPLITS}
     for number, item in enumerate(items):
-        split = split_of_group.get(item.group)
-        if split is not None and split_of_reader.get(item.subject, split) == split:
+        split = split_of.get(item.group)
+        # With readers held out, sentence and reader must be in the same split.
+        if split is not None and split_of.get(_READER + item.subject, split) == split:
             numbers[split].append(number)
 
     groups = {}
@@ -108,10 +106,5 @@ def split_items(
                 fix="--set data.split=sentence",
             )
         groups[name] = sorted({items[number].group for number in numbers[name]})
-        saved[name] = groups[name] + [_READER + reader for reader in readers[name]]
+        saved[name] = [*groups[name], *readers[name]]
     return groups, numbers, saved
-
-
-def _inverted(groups: Groups) -> dict[str, SplitName]:
-    """The split of each group."""
-    return {group: name for name in SPLITS for group in groups[name]}

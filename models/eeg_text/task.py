@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
-from gearshift.models.base import (
-    Baseline,
-    Batch,
-    CachedFeatures,
-    Context,
-    DataError,
-    Goal,
-    Loss,
-    Prediction,
-    SplitName,
-)
+from gearshift.models.base import Batch, CachedFeatures, Context, DataError, Goal, Loss, SplitName
 from gearshift.models.catalog import folder_of, local_path
 from gearshift.models.common import initial_weights, subwords
-from gearshift.models.common.data_reports import listed
 from gearshift.models.common.family import (
     ENCODER,
     FACTS_FILE,
@@ -37,18 +24,19 @@ from gearshift.models.common.family import (
     save_facts,
 )
 from gearshift.models.common.layers import check_kernel, modules_of, restrict_blocks
-from gearshift.models.common.predictions import OPTION
+from gearshift.models.common.predictions import FixedDraws
 from gearshift.models.common.split import SPLITS
 from gearshift.models.common.subwords import TOKENIZER_FILE
 from gearshift.models.eeg_text import dataset, pretrained, showing
-from gearshift.models.eeg_text.config import CHANNELS, SIZES, TOKEN_SAMPLES, Data, Model, Size
+from gearshift.models.eeg_text.baselines import constant_sentence, interpolation
+from gearshift.models.eeg_text.config import SIZES, Data, Model, Size
 from gearshift.models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples
 from gearshift.models.eeg_text.masked_series import check_share, masked_scores
 from gearshift.models.eeg_text.metric import encode_inputs, masked_sums, predict_masked, text_metric
-from gearshift.models.eeg_text.montage import INDICES, SLOTS
+from gearshift.models.eeg_text.montage import INDICES
 from gearshift.models.eeg_text.network import EegText, MaskedEeg
 from gearshift.models.eeg_text.readers import files
-from gearshift.models.eeg_text.recordings import Item, Recordings, Use, split_items
+from gearshift.models.eeg_text.recordings import Recordings, Use, split_items
 from gearshift.models.eeg_text.texts import (
     BartTokenizer,
     SentenceByteTokenizer,
@@ -67,8 +55,8 @@ class TrainedOnEeg:
     """What the model was trained on, as far as predictions depend on it."""
 
     size: Size
-    channels: tuple[str, ...]
-    """The channels of the montage that were recorded."""
+    channels: tuple[int, ...]
+    """The indices of the recorded channels among the 105."""
     channel_map: Mapping[str, str] | None
     """The content of data.channels."""
     is_pretrained: bool = False
@@ -78,33 +66,24 @@ class TrainedOnEeg:
     is_bytes: bool = False
     """Whether tokens are bytes; otherwise the tokenizer is saved in the run folder."""
 
-    def check(self, item: Item, path: Path) -> None:
-        """Raise DataError unless `item` has half of the channels in training."""
-        missing = [name for name in self.channels if SLOTS.index(name) not in item.channels]
-        count = len(self.channels)
-        if 2 * len(missing) > count:
-            raise DataError(
-                f"'{path.name}' has {count - len(missing)} of the {count} channels in training; "
-                f"missing: {listed(missing, 5)}",
-                where=OPTION,
-                allowed="at least half of the channels in training, by their 10-10 or EGI names",
-            )
-
 
 class EegTask(FamilyTask):
     """What both uses of the encoder have in common; EegTask(…) is the task of the stage.
 
     Each has `use`, what recordings are read for; `fit_texts`, which checks and fits what depends on
     texts, and completes what TrainedOnEeg tells of them; `samples_of`, the samples of a split by
-    its items and their numbers; and `answer`, what the model makes of a recording.
+    the numbers of its items; `answer`, what the model makes of a recording; `inputs_of`, the inputs
+    of the model in a batch; and `bands`, where metrics end in a noise control.
     """
 
     saved_files = (FACTS_FILE, TOKENIZER_FILE)
     """In stage encoder no tokenizer."""
     use: Use
-    fit_texts: Callable[[TrainedOnEeg], TrainedOnEeg]
-    samples_of: Callable[..., Any]
-    answer: Callable[..., Prediction]
+    fit_texts: Any
+    samples_of: Any
+    answer: Any
+    inputs_of: Any
+    bands: Any
     recordings: Recordings
     rules: SampleRules
     trained: TrainedOnEeg
@@ -140,27 +119,20 @@ class EegTask(FamilyTask):
         self.groups, numbers, names_by_split = split_items(items, data.split, self.rule)
         self.save_split(names_by_split)
         # Not more windows than the longest segment has.
-        longest = max(item.samples for item in items)
-        windows = min(data.windows, math.ceil(longest / self.samples))
-        is_noise = self.control == "noise"
-        self.rules = SampleRules(
-            self.samples,
-            windows,
-            self.rule.seed,
-            is_noise,
-        )
+        self.longest = max(item.samples for item in items)
+        windows = min(data.windows, math.ceil(self.longest / self.samples))
+        self.rules = SampleRules(self.samples, windows, self.rule.seed, self.control == "noise")
 
-        recorded = set().union(*(item.channels for item in items))
-        names = tuple(SLOTS[channel] for channel in sorted(recorded))
-        trained = TrainedOnEeg(self.size, names, self.recordings.channel_map)
+        recorded = sorted(set().union(*(item.channels for item in items)))
+        trained = TrainedOnEeg(self.size, tuple(recorded), self.recordings.channel_map)
         self.trained = self.fit_texts(trained)
         save_facts(self.trained, self.context.folder)
         for name in SPLITS:
-            of_split = [items[number] for number in numbers[name]]
-            self.splits[name] = self.samples_of(name, of_split, numbers[name])
+            self.splits[name] = self.samples_of(name, numbers[name])
 
     def setup_without_data(self) -> None:
         self.encoder = None  # the initial weights are among the trained ones
+        self.rules = SampleRules(self.samples, self.data_settings.windows, 0, is_noise=False)
         self.trained = load_facts(self.context.folder, TrainedOnEeg)
         self.size = self.trained.size
 
@@ -176,9 +148,7 @@ class EegTask(FamilyTask):
     def blocks(self, model: Module) -> list[Module]:
         return modules_of(model, ["TransformerLayer", "BartDecoderLayer"])
 
-    def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        return showing.predict(self, model, path)
-
+    predict = showing.predict
     pictures = showing.pictures
 
     def facts(self) -> Mapping[str, Any]:
@@ -189,17 +159,20 @@ class EegTask(FamilyTask):
             "source": recordings.name,
             **super().facts(),
             "readers": len({item.subject for item in recordings.items}),
+            "windows": self.rules.windows,
             "time_kept": round(used / sum(times), 4),
             **recordings.facts,
         }
-        if self.rules.windows > 1:
-            facts["windows"] = f"up to {self.rules.windows} per segment"
+        if self.control == "noise":
+            facts["control"] = self.bands()
         return facts
 
-    def _windows(self, count: int) -> tuple[Tensor, Tensor]:
-        """EEG of full windows, and its valid samples."""
-        eeg = torch.zeros(count, self.samples, CHANNELS)
-        return eeg, torch.ones(count, self.samples, dtype=torch.bool)
+    def example(self) -> Sequence[Any]:
+        """The inputs of the model for a training segment of median length. Reads the disk."""
+        split = self.data("train")
+        by_length = sorted(range(len(split)), key=lambda index: split.items[index].samples)
+        sample = split.sample(by_length[len(split) // 2], FixedDraws())
+        return self.inputs_of(self.collate([sample]))
 
 
 class MaskedEegTask(EegTask):
@@ -210,25 +183,14 @@ class MaskedEegTask(EegTask):
     use = "encoder"
 
     def fit_texts(self, trained: TrainedOnEeg) -> TrainedOnEeg:
-        longest = max(item.samples for item in self.recordings.items)
-        tokens = dataset.num_tokens(min(self.samples, longest))
+        tokens = dataset.num_tokens(min(self.samples, self.longest))
         check_share(self.model_settings.mask_share, tokens)
         return trained
 
-    def samples_of(
-        self,
-        split: SplitName,
-        items: Sequence[Item],
-        numbers: Sequence[int],
-    ) -> MaskedSamples:
+    def samples_of(self, split: SplitName, numbers: Sequence[int]) -> MaskedSamples:
+        items = self.recordings.items
         share = self.model_settings.mask_share
-        return MaskedSamples(
-            items,
-            numbers,
-            self.rules,
-            share,
-            split == "train",
-        )
+        return MaskedSamples(items, numbers, self.rules, share, split == "train")
 
     def network(self) -> MaskedEeg:
         return MaskedEeg(self.size, self.samples, self.model_settings.dropout)
@@ -242,29 +204,17 @@ class MaskedEegTask(EegTask):
         return Loss((errors * dataset.masked_values(batch)).sum(), {})
 
     def metric(self) -> Sums:
-        return Sums(
-            lambda model, batch: masked_sums(predict_masked(model, batch), batch),
-            lambda sums: masked_scores(sums["masked"]),
-        )
+        return Sums(masked_sums, masked_scores)
 
-    def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> Sequence[Baseline]:
-        """As HasBaselines.baselines."""
-        from gearshift.models.eeg_text.baselines import interpolation
-
-        return interpolation(held_out)
-
+    baselines = staticmethod(interpolation)
     predictions = showing.masked_predictions
     answer = showing.features
 
-    def example(self) -> Sequence[Any]:
-        eeg, valid = self._windows(1)
-        return eeg, valid, ~valid[:, ::TOKEN_SAMPLES]
+    def inputs_of(self, batch: Batch) -> Sequence[Any]:
+        return [batch[name] for name in ("seen", "seen_mask", "mask_target")]
 
-    def facts(self) -> Mapping[str, Any]:
-        facts = {**super().facts()}
-        if self.control == "noise":
-            facts["control"] = {"val_masked_r2": {"max": _LARGEST_R2, "chance": 0.0}}
-        return facts
+    def bands(self) -> Mapping[str, Any]:
+        return {"val_masked_r2": {"max": _LARGEST_R2, "chance": 0.0}}
 
 
 class EegTextTask(EegTask):
@@ -303,7 +253,8 @@ class EegTextTask(EegTask):
         by_group = {item.group: item.text or "" for item in reversed(self.recordings.items)}
         if self.folder is not None:
             self.size = pretrained.size_of(self.folder, self.size)
-            self.tokenizer = pretrained.tokenizer_of(self.folder, self.size)
+            self.tokenizer = of_folder = pretrained.tokenizer_of(self.folder, self.size)
+            subwords.save_tokenizer(of_folder.inner, folder)
         else:
             self.tokenizer = build_tokenizer(
                 self.model_settings.tokenizer,
@@ -311,8 +262,6 @@ class EegTextTask(EegTask):
                 self.size.vocabulary,
                 folder,
             )
-        if isinstance(self.tokenizer, BartTokenizer):
-            subwords.save_tokenizer(self.tokenizer.inner, folder)
         self.texts = SentenceTexts(
             by_group,
             self.groups,
@@ -328,21 +277,11 @@ class EegTextTask(EegTask):
             is_pretrained=self.folder is not None,
         )
 
-    def samples_of(
-        self,
-        split: SplitName,
-        items: Sequence[Item],
-        numbers: Sequence[int],
-    ) -> TextSamples:
+    def samples_of(self, split: SplitName, numbers: Sequence[int]) -> TextSamples:
+        items = self.recordings.items
         # The setting is read only where it has an effect.
         word_dropout = self.model_settings.word_dropout if split == "train" else 0.0
-        return TextSamples(
-            items,
-            numbers,
-            self.rules,
-            self.texts,
-            word_dropout,
-        )
+        return TextSamples(items, numbers, self.rules, self.texts, word_dropout)
 
     def setup_without_data(self) -> None:
         super().setup_without_data()
@@ -351,15 +290,10 @@ class EegTextTask(EegTask):
         self.tokenizer = SentenceByteTokenizer()
         if not self.trained.is_bytes:
             folder: Any = self.context.folder
-            name = str(folder / TOKENIZER_FILE)
-            inner = subwords.load_tokenizer(Path(name), name)
+            path = folder / TOKENIZER_FILE
+            inner = subwords.load_tokenizer(path, str(path))
             is_pretrained = self.trained.is_pretrained
-            self.tokenizer = BartTokenizer(
-                inner,
-                name,
-                self.size.vocabulary,
-                is_pretrained,
-            )
+            self.tokenizer = BartTokenizer(inner, self.size.vocabulary, is_pretrained)
 
     def network(self) -> EegText:
         """`model.start` provides all weights, `model.pretrained` those of the text decoder."""
@@ -371,13 +305,7 @@ class EegTextTask(EegTask):
             self.trained.is_pretrained,
         )
         if self.start is not None:
-            summary = initial_weights.load(
-                "model.start",
-                model,
-                self.start,
-                _START,
-            )
-            self.loaded["start"] = summary
+            self.loaded["start"] = initial_weights.load("model.start", model, self.start, _START)
         elif self.folder is not None:
             self.loaded["pretrained"] = pretrained.load(model.decoder, self.folder)
         if self.trains_top:
@@ -409,13 +337,7 @@ class EegTextTask(EegTask):
         return dataset.collate_text(samples, self.rules, self.tokenizer.pad)
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        logits = model(
-            batch.get("eeg"),
-            batch.get("eeg_windows", batch["eeg_mask"]),
-            batch["text_ids"],
-            memory=batch.get("eeg_memory"),
-            pool=batch.get("eeg_pool"),
-        )
+        logits = model(*self.inputs_of(batch))
         nats = F.cross_entropy(
             logits.float().flatten(0, 1),
             batch["labels"].flatten(),
@@ -427,12 +349,7 @@ class EegTextTask(EegTask):
     def metric(self) -> Sums:
         return text_metric(self.texts)
 
-    def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> Sequence[Baseline]:
-        """As HasBaselines.baselines."""
-        from gearshift.models.eeg_text.baselines import constant_sentence
-
-        return constant_sentence(train, held_out)
-
+    baselines = staticmethod(constant_sentence)
     preview = showing.preview
     predictions = showing.text_predictions
     answer = showing.sentences_file
@@ -444,38 +361,33 @@ class EegTextTask(EegTask):
             return [f"encoder.regions.{name}" for name in INDICES]
         return super().frozen_parts()
 
-    def example(self) -> Sequence[Any]:
-        ids = torch.zeros(1, round(self.texts.mean_length), dtype=torch.int64)
-        tokens = self.samples // TOKEN_SAMPLES
-        if self.has_features:
-            _, valid = self._windows(1)
-            return None, valid, ids, torch.zeros(1, tokens, self.size.width)
-        counts = [self.rules.count(item.samples) for item in self.recordings.items]
-        windows = round(sum(counts) / len(counts))
-        pool = torch.arange(windows * tokens).view(1, windows, tokens).mT
-        return *self._windows(windows), ids, None, pool
+    def inputs_of(self, batch: Batch) -> Sequence[Any]:
+        return (
+            batch.get("eeg"),
+            batch.get("eeg_windows", batch["eeg_mask"]),
+            batch["text_ids"],
+            batch.get("eeg_memory"),
+            batch.get("eeg_pool"),
+        )
 
     def facts(self) -> Mapping[str, Any]:
         texts = self.texts
-        facts = {
+        return {
             **super().facts(),
             "tokenizer": self.tokenizer.name,
             "candidates": texts.candidate_count,
+            "texts_cut": texts.cut,
         }
-        if texts.cut:
-            facts["texts_cut"] = texts.cut
-        if self.has_features:
-            facts["feature_cache"] = "kept"
-        if self.control == "noise":
-            chance = 1 / texts.candidate_count
-            margin = 3 * math.sqrt(chance * (1 - chance) / len(self.groups["val"]))
-            facts["control"] = {
-                "val_retrieval": {
-                    "min": max(0.0, chance - margin),
-                    "max": chance + margin,
-                    "chance": chance,
-                },
-                # The worse of two comparisons counts: a gain by chance is below 0, not above.
-                "val_rouge1_gain_in_se": {"min": -3.0, "max": 2.0, "chance": 0.0},
-            }
-        return facts
+
+    def bands(self) -> Mapping[str, Any]:
+        chance = 1 / self.texts.candidate_count
+        margin = 3 * math.sqrt(chance * (1 - chance) / len(self.groups["val"]))
+        return {
+            "val_retrieval": {
+                "min": max(0.0, chance - margin),
+                "max": chance + margin,
+                "chance": chance,
+            },
+            # The worse of two comparisons counts: a gain by chance is below 0, not above.
+            "val_rouge1_gain_in_se": {"min": -3.0, "max": 2.0, "chance": 0.0},
+        }

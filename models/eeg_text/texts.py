@@ -48,7 +48,6 @@ class BartTokenizer(SubwordTokenizer):
     def __init__(
         self,
         inner: Any,
-        name: str,
         limit: int,
         is_pretrained: bool = False,
     ) -> None:
@@ -58,7 +57,7 @@ class BartTokenizer(SubwordTokenizer):
         """
         where = "model.pretrained" if is_pretrained else "model.tokenizer"
         super().__init__(inner, [[PAD], [START], [END], [HIDDEN]], where)
-        self.name = name
+        self.name = "pretrained" if is_pretrained else "bpe"
         self.hidden = self.specials[3]
         # Between the start and the sentence.
         self._before = [self.start] if is_pretrained else []
@@ -66,10 +65,9 @@ class BartTokenizer(SubwordTokenizer):
             self.start = self.end
         if self.size > limit:
             raise DataError(
-                f"tokenizer '{name}' has {self.size} entries; the text decoder has {limit}",
-                where=f"{where}, model.size",
+                f"the tokenizer has {self.size} entries, and the text decoder {limit}",
+                where=where,
                 allowed=f"a tokenizer of at most {limit} entries",
-                fix="" if is_pretrained else "--set model.tokenizer=bytes",
             )
 
     def encode(self, text: str) -> list[int]:
@@ -88,26 +86,14 @@ def build_tokenizer(
 ) -> SentenceTokenizer:
     """The tokenizer that model.tokenizer names, with at most `limit` entries.
 
-    One that is trained or loaded is saved in the run folder; a trained one is loaded from there if
-    it exists. Reads and writes the disk; raises DataError.
+    A trained one is saved in the run folder, and loaded from there if it exists. Reads and writes
+    the disk; raises DataError.
     """
     if name == "bytes":
         return SentenceByteTokenizer()
-    if name == "bpe":
-        specials = (START, PAD, END, HIDDEN)
-        fit = partial(
-            subwords.train_byte_bpe,
-            texts,
-            limit,
-            specials,
-        )
-        inner = subwords.load_or_fit(folder, fit)
-    else:
-        path = Path(name).expanduser()
-        if path.is_dir():
-            path /= subwords.TOKENIZER_FILE
-        inner = subwords.load_tokenizer(path)
-    return BartTokenizer(inner, name, limit)
+    specials = (START, PAD, END, HIDDEN)
+    fit = partial(subwords.train_byte_bpe, texts, limit, specials)
+    return BartTokenizer(subwords.load_or_fit(folder, fit), limit)
 
 
 class SentenceTexts:
@@ -127,15 +113,10 @@ class SentenceTexts:
         self.cut = 0
         """Number of truncated sentences."""
         self.tokens: dict[str, ndarray] = {}
-        length = 0
         for key, text in texts.items():
             encoded = tokenizer.encode(text)
             self.cut += len(encoded) >= longest
-            tokens = [tokenizer.start, *encoded[: longest - 1], tokenizer.end]
-            self.tokens[key] = np.array(tokens)
-            length += len(tokens) - 1
-        self.mean_length = length / len(texts)
-        """Mean number of tokens per sentence, including the end token."""
+            self.tokens[key] = np.array([tokenizer.start, *encoded[: longest - 1], tokenizer.end])
         self.steps = max(len(self.tokens[key]) for key in splits["train"]) - 1
         """Tokens to generate: those of the longest training sentence, including the end token."""
         evaluated = (splits["val"], splits["test"])

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_reports import BadRecords, listed
+from gearshift.models.common.data_reports import listed
 from gearshift.models.common.recordings.recording import Recording
-from gearshift.models.eeg_text.montage import INDICES, NAMES, SLOTS
+from gearshift.models.eeg_text.montage import NAMES, SLOTS
 from gearshift.models.eeg_text.readers import tables
 
 LOWEST_RATE_HZ = 110
 """Lowest sampling rate that contains 50 Hz."""
-ALLOWED = (
-    f"electrodes of the 10-10 system or EGI's, such as Fz or E11; regions: {', '.join(INDICES)}"
-)
+ALLOWED = "electrodes of the 10-10 system or EGI's, such as Fz or E11"
 
 
 @dataclass(frozen=True)
@@ -38,88 +36,66 @@ def electrode(name: str) -> str | None:
 
 
 def load_channel_map(path: str) -> dict[str, str]:
-    """Your map from channel names, in capitals, to electrodes or regions.
+    """Your map from channel names, in capitals, to electrodes.
 
-    Reads the disk. Raises DataError for an unknown electrode or region.
+    Reads the disk. Raises DataError for an unknown electrode.
     """
-    bad_records = BadRecords()
-    targets = tables.pairs(
-        path,
-        "data.channels",
-        {},
-        bad_records,
-    )
-    bad_records.finish("stop", len(targets))
+    targets = tables.pairs(path, "data.channels")
     for name, target in targets.items():
-        if target not in INDICES and electrode(target) is None:
+        if electrode(target) is None:
             raise DataError(
                 f"channel '{name}' is mapped to unknown '{target}'",
                 where=f"data.channels, {path}",
                 allowed=ALLOWED,
-                did_you_mean=get_close_matches(
-                    target,
-                    [*INDICES, *SLOTS],
-                    n=1,
-                    cutoff=0.0,
-                )[0],
+                did_you_mean=get_close_matches(target, SLOTS, n=1, cutoff=0.0)[0],
             )
     return {name.upper(): target for name, target in targets.items()}
-
-
-def _eeg(recording: Recording) -> dict[int, str]:
-    """The names of the channels of EEG in volts, by number. Raises DataError if all are others."""
-    eeg = []
-    in_volts = {}
-    for number, channel in enumerate(recording.channels):
-        if channel.kind == "eeg" and not channel.is_bad:
-            eeg.append(number)
-            if not channel.problem:
-                in_volts[number] = channel.name
-    recording.check([*in_volts] or eeg)
-    return in_volts
 
 
 def place(recording: Recording, channel_map: Mapping[str, str] | None) -> ChannelPicks:
     """The electrode of each channel; of two channels with one electrode, the first is used.
 
-    With a `channel_map`, only that counts, and a region stands for its next free electrode;
-    otherwise the channels of EEG in volts, of which most must be known: names such as E2 mean other
-    electrodes in other systems. Raises DataError, also for a recording that is too slow.
+    With a `channel_map`, only that counts; otherwise the channels of EEG in volts, of which most
+    must be known: names such as E2 mean other electrodes in other systems. Raises DataError, also
+    for a recording that is too slow.
     """
     file = recording.path.name
-    names = dict(enumerate(recording.names))
-    least = 1  # of a map, which may name any part of the channels
+    where = str(recording.path)
+    names = recording.names
+    targets = {}
     if channel_map is None:
-        names = _eeg(recording)
-        least = max(1, -(-len(names) // 2))
+        eeg = []
+        for pick, channel in enumerate(recording.channels):
+            if channel.kind == "eeg" and not channel.is_bad:
+                eeg.append(pick)
+                if not channel.problem:
+                    targets[pick] = channel.name
+        recording.check([*targets] or eeg)
+        least = max(1, -(-len(targets) // 2))
+    else:
+        targets = {pick: channel_map.get(name.upper(), "") for pick, name in enumerate(names)}
+        least = 1  # a map may name any part of the channels
     pick_of_slot: dict[int, int] = {}
     """The channel of each electrode."""
-    for pick, name in names.items():
-        target = name if channel_map is None else channel_map.get(name.upper(), "")
-        slots = []
-        if channel_map is not None and target in INDICES:
-            # A region stands for its next free electrode.
-            slots = [slot for slot in INDICES[target] if slot not in pick_of_slot]
-        elif label := electrode(target):
-            slots = [SLOTS.index(label)]
-        for slot in slots[:1]:
-            pick_of_slot.setdefault(slot, pick)
-    used = set(pick_of_slot.values())
-    dropped = [name for pick, name in enumerate(recording.names) if pick not in used]
-    if len(pick_of_slot) < least:
+    for pick, target in targets.items():
+        label = electrode(target)
+        if label is not None:
+            pick_of_slot.setdefault(SLOTS.index(label), pick)
+    picks = list(pick_of_slot.values())
+    dropped = [name for pick, name in enumerate(names) if pick not in picks]
+    if len(picks) < least:
         raise DataError(
-            f"only {len(pick_of_slot)} of the {len(names)} channels of '{file}' are known; "
+            f"only {len(picks)} of the {len(targets)} channels of '{file}' are known; "
             f"unknown: {listed(dropped, 8)}",
-            where=str(recording.path) if channel_map is None else "data.channels",
+            where=where if channel_map is None else "data.channels",
             allowed=ALLOWED,
             hint="map them:  --set data.channels=FILE",
         )
-    picks = list(pick_of_slot.values())
     recording.check(picks)
     if recording.rate_hz < LOWEST_RATE_HZ:
         raise DataError(
             f"'{file}' is sampled at {recording.rate_hz:g} Hz",
-            where=str(recording.path),
+            where=where,
             allowed=f"at least {LOWEST_RATE_HZ} Hz, for EEG up to 50 Hz",
         )
     return ChannelPicks(picks, tuple(pick_of_slot), dropped)

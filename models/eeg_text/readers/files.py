@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,93 +35,56 @@ def read(
         return embedded.read(path)
     if path.startswith("embedded:"):
         raise unknown_embedded(path, formats.EMBEDDED)
-    source = existing_path(path, f"{'; '.join(formats.FORMATS)}; {', '.join(formats.EMBEDDED)}")
-    forms = first_parts(source)
-    copied: dict[Path, Path] = {}
+    forms = first_parts(path)
+    facts: dict[str, Any] = {}
     if use != "predict":
         # The same recording under two names would be in two splits.
         copied = copies({file: content_of(file) for file in forms})
         for copy in copied:
             del forms[copy]
-        if data.split == "subject+sentence":
-            _check_subjects(forms)
-    if not forms:
-        raise unknown_format(source, formats.FORMATS)
+        facts |= told_copies({copy.name: first.name for copy, first in copied.items()})
+        for file, form in forms.items():
+            subject = zuco.subject(file) if form == formats.ZUCO else bids.subject(file)
+            if data.split == "subject+sentence" and not subject:
+                raise DataError(
+                    f"the name of '{file.name}' tells no reader, and readers are held out",
+                    where=str(file),
+                    allowed="sub-LABEL_… of BIDS, and results<SUBJECT>_<TASK>.mat of ZuCo",
+                    fix="--set data.split=sentence",
+                    hint="or rename the recordings",
+                )
 
-    of_zuco = [file for file, form in forms.items() if form == formats.ZUCO]
-    others = [file for file in forms if file not in of_zuco]
+    others = [file for file, form in forms.items() if form != formats.ZUCO]
     bad_records = BadRecords("recordings, segments and rows")
     missing = Counter[str]()
     cutter: Any = None
     if others:
-        cutter = continuous.Cutter(
-            others,
-            data,
-            use,
-            channel_map,
-            bad_records,
-        )
+        cutter = continuous.Cutter(others, data, use, channel_map, bad_records)
     items: list[Item] = []
-    for file in [*of_zuco, *others]:
+    for file in list(forms):
         try:
-            if forms[file] == formats.ZUCO:
-                items += zuco.read(
-                    file,
-                    use,
-                    bad_records,
-                    missing,
-                )
-            else:
+            if file in others:
                 items += cutter.read(file)
-        except MissingPackage:
-            raise  # no fault of this file
+            else:
+                items += zuco.read(file, use, bad_records, missing)
         except DataError as error:
-            if data.on_bad == "stop" or len(forms) == 1:
-                raise  # nothing would be left of a single file
+            # A missing package is no fault of this file, and without a single file nothing is left.
+            if data.on_bad == "stop" or isinstance(error, MissingPackage) or len(forms) == 1:
+                raise
             bad_records.add(file.name, error.message, error.fix or error.hint)
             del forms[file]
     skipped = bad_records.finish(data.on_bad, len(items))
     if not items:
         raise DataError(
-            f"'{source}' has no EEG segment of at least {continuous.SHORTEST / RATE_HZ:g} s",
+            f"'{path}' has no EEG segment of at least {continuous.SHORTEST / RATE_HZ:g} s",
             where="data.path",
             allowed="; ".join(formats.FORMATS),
         )
-    if use == "text":
-        _check_texts(items, source)
-
-    units = {zuco.UNIT: of_zuco, continuous.UNIT: others}
-    facts: dict[str, Any] = {
-        "format": "; ".join(dict.fromkeys(forms.values())),
-        "unit": "; ".join(unit for unit, paths in units.items() if paths),
-        "bad": skipped,
-        "without_eeg": dict(sorted(missing.items())),
-        "notes": few(cutter.notes) if cutter else [],
-        **told_copies({copy.name: first.name for copy, first in copied.items()}),
-    }
-    facts = {name: value for name, value in facts.items() if value}
-    if cutter is None:
-        return Recordings(str(source), items, facts)
-    counts = [len(item.channels) for item in items if item.start_s is not None]
-    facts |= {
-        "channels": max(counts, default=0),
-        "channels_dropped": few(sorted(cutter.dropped)),
-    }
-    return Recordings(
-        str(source),
-        items,
-        facts,
-        cutter.channel_map,
-    )
-
-
-def _check_texts(items: Sequence[Item], source: Path) -> None:
-    """Raise DataError if a segment has no text."""
     without = sum(item.text is None for item in items)
-    if without:
+    if use == "text" and without:
         raise DataError(
             f"no text for {without} of {len(items)} EEG segments",
-            where=str(source),
+            where=path,
             allowed="a table beside each recording: its name with .tsv or .csv and the columns "
             "onset_s, duration_s, text; or NAME_events.tsv of BIDS; or  --set data.texts=FILE  "
             "(events to sentences)",
@@ -129,37 +92,42 @@ def _check_texts(items: Sequence[Item], source: Path) -> None:
             hint="without text, this pre-trains the encoder",
         )
 
+    channel_map = None
+    facts |= {
+        "format": "; ".join(dict.fromkeys(forms.values())),
+        "unit": "microvolts, in ZuCo as it documents, else converted from the unit of the file",
+        "bad": skipped,
+        "without_eeg": dict(sorted(missing.items())),
+    }
+    if cutter is not None:
+        channel_map = cutter.channel_map
+        facts |= {
+            "notes": few(cutter.notes),
+            "channels": max(len(item.channels) for item in items),
+            "channels_dropped": few(sorted(cutter.dropped)),
+        }
+    told = {name: value for name, value in facts.items() if value}
+    return Recordings(path, items, told, channel_map)
+
 
 def content_of(path: Path) -> Path:
     """The file with the samples of a recording: the largest of a folder, or of those it names."""
-    parts = [path]
+    parts = [path, path.with_suffix(".fdt"), path.with_suffix(".eeg")]
     if path.is_dir():
-        parts += data_files.files(path)
-    elif path.suffix.lower() in (".set", ".vhdr", ".ahdr"):
-        parts += [path.with_suffix(suffix) for suffix in (".fdt", ".eeg")]
+        parts = data_files.files(path)
     stored = filter(Path.is_file, parts)
     return max(stored, key=lambda part: part.stat().st_size, default=path)
 
 
-def _check_subjects(forms: Mapping[Path, str]) -> None:
-    """Raise DataError if a name tells no reader: the same one may have been recorded twice."""
-    for file, form in forms.items():
-        subject_of = zuco.subject if form == formats.ZUCO else bids.subject
-        if not subject_of(file):
-            raise DataError(
-                f"the name of '{file.name}' tells no reader, and readers are held out",
-                where=str(file),
-                allowed="sub-LABEL_… of BIDS, and results<SUBJECT>_<TASK>.mat of ZuCo",
-                fix="--set data.split=sentence",
-                hint="or rename the recordings",
-            )
+def first_parts(path: str) -> dict[Path, str]:
+    """The formats of the recordings of a file or folder; of split ones, that of the first part.
 
-
-def first_parts(path: Path) -> dict[Path, str]:
-    """The formats of the recordings of a file or folder; of split ones, that of the first part."""
+    Reads the disk. Raises DataError, also if there is none.
+    """
+    source = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
     forms = {}
     later: set[Path] = set()
-    for file in formats.candidates(path):
+    for file in formats.candidates(source):
         form = formats.of_file(file)
         if form is None:
             continue
@@ -169,4 +137,6 @@ def first_parts(path: Path) -> dict[Path, str]:
             with suppress(DataError):  # reading it reports that
                 _, *others = open_recording(file).raw.filenames
                 later.update(Path(name).resolve() for name in others)
+    if not forms:
+        raise unknown_format(source, formats.FORMATS)
     return {file: form for file, form in forms.items() if file.resolve() not in later}

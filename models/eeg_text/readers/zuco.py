@@ -19,7 +19,6 @@ from gearshift.models.common.data_reports import BadRecords, library_errors
 from gearshift.models.eeg_text.config import CHANNELS
 from gearshift.models.eeg_text.recordings import MOST_UV, Item, Use, normalized
 
-UNIT = "microvolts, as ZuCo documents"
 _GROUP = "sentenceData"
 _NOTHING = np.zeros((0, CHANNELS), dtype=np.float32)
 
@@ -38,36 +37,20 @@ def read(
     arrays = sentence_arrays(file)
     reader = subject(file) or file.stem
     lengths = np.diff(arrays["offsets"]).tolist()
-    sentences = zip(
-        json.loads(bytes(arrays["texts"])),
-        lengths,
-        strict=True,
-    )
-    for number, ((text, problem), samples) in enumerate(sentences):
+    sentences = json.loads(bytes(arrays["texts"]))
+    for number, (text, problem) in enumerate(sentences):
         where = f"{file.name}, sentence {number + 1}"
         group = normalized(text)
+        samples = lengths[number]
         if samples and not group and use != "predict":
-            problem = problem or "content has no words"
+            problem = "content has no words"
         if problem:
             bad_records.add(where, problem)
         elif not samples:
             missing[reader] += 1
         else:
-            load = partial(
-                read_eeg,
-                file,
-                number,
-            )
-            items.append(
-                Item(
-                    text,
-                    reader,
-                    group,
-                    samples,
-                    where,
-                    load,
-                )
-            )
+            load = partial(read_eeg, file, number)
+            items.append(Item(text, reader, group, samples, where, load))
     return items
 
 
@@ -107,11 +90,7 @@ def sentence_arrays(path: Path) -> Mapping[str, ndarray]:
         }
 
     made_from = {"version": 2, "path": str(path.resolve()), "file": identity(path)}
-    return cache.arrays(
-        "zuco",
-        made_from,
-        make,
-    )
+    return cache.arrays("zuco", made_from, make)
 
 
 def read_eeg(path: Path, number: int) -> ndarray:
@@ -125,29 +104,9 @@ def _matlab5_sentences(path: Path) -> Iterator[tuple[str, ndarray]]:
     from scipy.io import loadmat
 
     matlab.check(path)
-    options = {"struct_as_record": False, "squeeze_me": True}
-    content = loadmat(
-        path,
-        variable_names=[_GROUP],
-        **options,
-    )
+    content = loadmat(path, struct_as_record=False, squeeze_me=True, variable_names=[_GROUP])
     for entry in np.atleast_1d(content[_GROUP]):
-        yield (
-            str(
-                getattr(
-                    entry,
-                    "content",
-                    "",
-                )
-            ),
-            np.asarray(
-                getattr(
-                    entry,
-                    "rawData",
-                    np.nan,
-                )
-            ),
-        )
+        yield str(getattr(entry, "content", "")), np.asarray(getattr(entry, "rawData", np.nan))
 
 
 def _hdf5_sentences(path: Path) -> Iterator[tuple[str, ndarray]]:
@@ -165,24 +124,9 @@ def _hdf5_sentences(path: Path) -> Iterator[tuple[str, ndarray]]:
         for number in range(count):
             text = ""
             if texts is not None:
-                units = (
-                    _numbers(
-                        file,
-                        texts,
-                        number,
-                    )
-                    .ravel()
-                    .astype("<u2")
-                )
+                units = _numbers(file, texts, number).ravel().astype("<u2")
                 text = units.tobytes().decode("utf-16-le", errors="replace")
-            yield (
-                text,
-                _numbers(
-                    file,
-                    eeg,
-                    number,
-                ),
-            )
+            yield text, _numbers(file, eeg, number)
 
 
 def _numbers(
@@ -220,12 +164,12 @@ def orient(raw: ndarray, time_first: bool) -> tuple[ndarray, str | None]:
     if not is_number or raw.size == 0 or (raw.size == 1 and np.isnan(raw).all()):
         return _NOTHING, None
     if raw.ndim != 2 or CHANNELS not in raw.shape:
-        shape = " x ".join(map(str, raw.shape))
-        return _NOTHING, f"rawData is {shape or 'a scalar'}, without an axis of {CHANNELS} channels"
-    peak = np.abs(raw).max()
-    if not peak <= MOST_UV:  # also NaN
-        problem = f"rawData reaches {peak:.4g} µV, above {MOST_UV:g}, or has non-finite values"
-        return _NOTHING, problem
+        return (
+            _NOTHING,
+            f"rawData has the shape {raw.shape}, without an axis of {CHANNELS} channels",
+        )
+    if not (np.abs(raw) <= MOST_UV).all():  # also NaN
+        return _NOTHING, f"rawData has a value that is not finite or above {MOST_UV:g} µV"
     if raw.shape != (CHANNELS, CHANNELS):
         time_first = raw.shape[1] == CHANNELS
     return np.asarray(raw if time_first else raw.T, dtype=np.float32), None

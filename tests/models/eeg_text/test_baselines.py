@@ -52,7 +52,7 @@ def test_interpolation_is_measured_on_masked_samples_of_recorded_channels():
     eeg = torch.zeros(1, 32, CHANNELS)
     eeg[:, :, :40] = torch.arange(32)[None, :, None] / 32
     eeg[:, 8:12, 40:] = torch.tensor([1.0, -1.0, 1.0, -1.0])[None, :, None]
-    mean, lines = interpolation([masked(eeg, 40)])
+    mean, lines = interpolation([], [masked(eeg, 40)])
     assert mean.metrics == {"val_masked_r2": 0.0}
     assert lines.metrics == {"val_masked_r2": pytest.approx(1)}
 
@@ -61,7 +61,7 @@ def test_interpolation_is_measured_on_masked_samples_of_recorded_channels():
     variance_of_line = sum((k - 1.5) ** 2 for k in range(4)) / 4 / 32**2
     offset = (9.5 / 32) ** 2 / 4  # half of the values have another mean
     variance = (variance_of_line + 1) / 2 + offset
-    _, lines = interpolation([masked(eeg, 40), masked(other, 40)])
+    _, lines = interpolation([], [masked(eeg, 40), masked(other, 40)])
     assert lines.metrics == {"val_masked_r2": pytest.approx(1 - 0.5 / variance)}
 
 

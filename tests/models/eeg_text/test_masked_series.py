@@ -48,20 +48,23 @@ def test_gaps_are_interpolated_linearly():
             np.testing.assert_allclose(found[row, :, channel].numpy(), expected)
 
 
+def scores(counts):
+    return masked_scores({"masked": counts})
+
+
 def test_scores_are_explained_variance_of_the_chosen_values():
     rng = np.random.default_rng(0)
     true, guess, lines = (torch.from_numpy(rng.standard_normal((4, 30, 2))) for _ in range(3))
     chosen = torch.from_numpy(rng.random((4, 30, 2)) < 0.3)
     given = true, guess, lines, chosen
-    found = masked_scores(sum(masked_counts(*(x[i : i + 2] for x in given)) for i in (0, 2)))
+    found = scores(sum(masked_counts(*(x[i : i + 2] for x in given)) for i in (0, 2)))
     values = true[chosen].numpy()
     for name, other in (("val_masked_r2", guess), ("val_interpolation_r2", lines)):
         expected = 1 - np.square(other[chosen].numpy() - values).mean() / values.var()
         assert found[name] == pytest.approx(expected)
     for unknown, hidden in ((true, chosen & False), (torch.ones_like(true), chosen)):
-        scores = masked_scores(masked_counts(unknown, guess, lines, hidden))
-        assert isnan(scores["val_masked_r2"]) and isnan(scores["val_interpolation_r2"])
+        undefined = scores(masked_counts(unknown, guess, lines, hidden))
+        assert isnan(undefined["val_masked_r2"]) and isnan(undefined["val_interpolation_r2"])
     mean = torch.full_like(true, values.mean())
-    assert masked_scores(masked_counts(true, mean, lines, chosen))[
-        "val_masked_r2"
-    ] == pytest.approx(0)
+    found = scores(masked_counts(true, mean, lines, chosen))
+    assert found["val_masked_r2"] == pytest.approx(0)

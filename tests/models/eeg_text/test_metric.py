@@ -76,9 +76,9 @@ def test_the_standard_error_counts_sentences_and_not_readers():
     eeg, noise = rng.random(30), rng.random(30)
     differences = eeg - noise
     for readers in (1, 3):
-        table = np.zeros((40, 1 + 2 * len(INPUTS)))
+        table = np.zeros((40, 1 + len(INPUTS)))
         table[:30, 0] = readers
-        table[:30, 1], table[:30, 3] = readers * eeg, readers * noise
+        table[:30, 1], table[:30, 2] = readers * eeg, readers * noise
         found = gain(table)
         assert found["val_rouge1_gain"] == pytest.approx(min(differences.mean(), eeg.mean()))
         assert found["val_rouge1_gain_se"] == pytest.approx(differences.std(ddof=1) / math.sqrt(30))
