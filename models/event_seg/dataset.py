@@ -137,7 +137,7 @@ def facts(recordings: Sequence[EventRecording]) -> dict[str, Any]:
         "sensor": f"{shape(first.sensor)} (from {first.sensor_source})",
         "events": f"{count:,} in {len(recordings)} recordings of {seconds:.3g} s",
         "windows": f"{1e3 * np.median(lengths):.3g} ms, {len(lengths)} windows",
-        "time_unit": first.unit,
+        "time_unit": "s, by the format" if first.second == 1 else "µs, by the format",
         "labels": "; ".join(sorted({recording.labels for recording in recordings})[:3]),
     }
 

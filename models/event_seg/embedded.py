@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import lru_cache, partial
-from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -288,7 +287,6 @@ def recordings(sensor: Sides) -> list[EventRecording]:
                 sensor_source="model.size",
                 windows=spans(ends),
                 second=1.0,
-                unit="s, by the generator",
                 labels=RECIPE,
                 read=partial(_events, sensor, number),
                 label=partial(_label, sensor, number),
@@ -300,11 +298,8 @@ def recordings(sensor: Sides) -> list[EventRecording]:
 @lru_cache
 def _arrays(sensor: Sides) -> array_file.Arrays:
     """The events of all clips, `cuts` between the clips, `frames`, and `ends` of the windows."""
-    return cache.arrays("event-shapes", _made_from(sensor), partial(_render, sensor))
-
-
-def _made_from(sensor: Sides) -> dict[str, Any]:
-    return {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
+    made_from = {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
+    return cache.arrays("event-shapes", made_from, partial(_render, sensor))
 
 
 def _render(sensor: Sides) -> array_file.Arrays:
@@ -328,35 +323,15 @@ def _events(
     return {key: arrays[key][start:stop] for key in "txyp"}
 
 
+@lru_cache(CLIPS * WINDOWS)  # finding edges takes as long as training
 def _label(
     sensor: Sides,
     number: int,
     index: int,
     factor: int,
 ) -> ndarray:
-    return _labels(sensor, factor)[number, index]
-
-
-@lru_cache
-def _labels(
-    sensor: Sides,
-    factor: int,
-) -> ndarray:
-    """The labels of all windows, [clip, window, height, width]: they take as long as training."""
-    facts = {**_made_from(sensor), "factor": factor, "recipe": RECIPE}
-    return np.asarray(
-        cache.arrays("event-shapes-labels", facts, partial(_find_edges, sensor, factor))["labels"]
-    )
-
-
-def _find_edges(
-    sensor: Sides,
-    factor: int,
-) -> array_file.Arrays:
-    labels = []
-    for clip in _arrays(sensor)["frames"].reshape(CLIPS, WINDOWS + 1, *sensor):
-        labels.append([edges(frame, factor) for frame in clip[1:]])
-    return {"labels": np.array(labels)}
+    frames = _arrays(sensor)["frames"]
+    return edges(frames[number * (WINDOWS + 1) + index + 1], factor)
 
 
 def _clip(

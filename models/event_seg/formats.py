@@ -54,10 +54,11 @@ def encodings(header: str) -> list[str]:
 
     An unknown one has the format EVT2 in `recognize`: its reader names what is wrong with it.
     """
-    versions = re.findall(r"^% ?evt +(\S+)", header, re.MULTILINE)
-    names = re.findall(r"^% ?format +([^;\s]+)", header, re.MULTILINE)
-    names = [f"EVT{version}" for version in versions] + names
-    return list(dict.fromkeys(name.removesuffix(".0").replace(".", "") for name in names))
+    names = []
+    for key, value in re.findall(r"^% ?(evt|format) +([^;\s]+)", header, re.MULTILINE):
+        name = value if key == "format" else f"EVT{value}"
+        names.append(name.removesuffix(".0").replace(".", ""))
+    return list(dict.fromkeys(names))
 
 
 def _layout(path: Path) -> str | None:

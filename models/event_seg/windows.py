@@ -43,6 +43,11 @@ class Sample:
     """Classes, int64."""
     meta: dict[str, Any]
 
+    @property
+    def name(self) -> str:
+        """Recording and number of the window."""
+        return f"{self.meta['recording']}, window {self.meta['frame']}"
+
 
 class Windows:
     """Samples of a split.

@@ -67,7 +67,7 @@ class Events:
     x: ndarray
     y: ndarray
     p: ndarray
-    """int8, -1 or +1."""
+    """int8, -1 or +1; from a reader 0 and 1, or -1 and 1."""
 
     def __len__(self) -> int:
         return len(self.t)
@@ -106,8 +106,6 @@ class EventRecording:
     """[window, 2]: start and stop of half-open windows, in order, in the dtype of times."""
     second: float
     """One second in the unit of time."""
-    unit: str
-    """Unit of time and its source."""
     labels: str
     """Description of the labels."""
     read: Callable[[], Mapping[str, ndarray]]
@@ -143,27 +141,35 @@ def cached(
     """The arrays t, x, y and p of a file, and its extent, mapped from the cache.
 
     The first call decodes the file by `pieces`. Reads and writes the disk. Raises DataError for
-    times that do not ascend, for events beyond MAX_SIDE, and for a file without events.
+    times that do not ascend, for events beyond MAX_SIDE, for polarities that are neither all -1 and
+    1 nor all 0 and 1, and for a file without events.
     """
 
     def write(new: Open) -> None:
         types = {"t": time, "x": np.uint16, "y": np.uint16, "p": np.int8}
         arrays = {key: ArrayFile(new(key), kind) for key, kind in types.items()}
         last: ndarray = np.empty(0, time)
-        extent = np.zeros(2, np.int64)
+        extent = np.zeros(2)
+        codes = [(-1, 1), (0, 1)]
         for events in filter(len, pieces()):
             where = f"{path}, after event {arrays['t'].length}"
             check_ascending(np.concatenate((last, events.t)), where)
             last = events.t[-1:]
-            extent = np.maximum(extent, (events.y.max() + 1, events.x.max() + 1))
-            if extent.max() > MAX_SIDE:
+            codes = [code for code in codes if np.isin(events.p, code).all()]
+            places = np.stack((events.y, events.x))
+            extent = np.maximum(extent, places.max(1) + 1)
+            # Not a number is in no range.
+            if not (codes and places.min() >= 0 and extent.max() <= MAX_SIDE):
                 raise DataError(
-                    f"events extend to {shape(extent)} pixels",
+                    f"events from {places.min()} to {places.max()} pixels, "
+                    f"with polarities from {events.p.min()} to {events.p.max()}",
                     where=where,
-                    allowed=f"events of a sensor, at most {MAX_SIDE} pixels a side",
+                    allowed=f"x and y from 0 to {MAX_SIDE - 1}; polarities of 0 and 1, "
+                    "or of -1 and 1",
                 )
-            for key, array in arrays.items():
-                array.append(getattr(events, key))
+            arrays["p"].append(np.where(events.p > 0, 1, -1))
+            for key in "txy":
+                arrays[key].append(getattr(events, key))
 
         if not len(last):
             raise DataError(
@@ -173,7 +179,7 @@ def cached(
             )
         for array in arrays.values():
             array.finish()
-        np.save(new("extent"), extent)
+        np.save(new("extent"), extent.astype(np.int64))
 
     made_from = {"version": 1, "path": str(path.absolute()), "file": identity(path)}
     return streamed("events", made_from, write, path.stat().st_size)
@@ -189,17 +195,13 @@ def spans(ends: ndarray) -> ndarray:
     return np.stack((ends[:-1], ends[1:]), axis=1)
 
 
-def check_ascending(
-    t: ndarray,
-    where: str,
-    what: str = "timestamps",
-) -> None:
+def check_ascending(t: ndarray, where: str) -> None:
     """Raises DataError if `t` is not finite or not ascending; `where` names the location."""
     is_wrong = ~np.isfinite(t)
     is_wrong[1:] |= t[1:] < t[:-1]
     if is_wrong.any():
         raise DataError(
-            f"{what} are not finite or not sorted at {t[is_wrong][0]}",
+            f"times are not finite or not sorted at {t[is_wrong][0]}",
             where=where,
             allowed="numbers, in ascending order",
         )

@@ -10,7 +10,7 @@ from tests.models.event_seg.writers import random_events
 class Still:
     """A recording in which each window has one more event than the previous one, at one pixel."""
 
-    format, second, unit, labels = "made", 1e6, "µs", "made"
+    format, second, labels = "made", 1e6, "made"
     sensor = (64, 88)
 
     def __init__(self, name, row):
