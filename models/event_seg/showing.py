@@ -1,4 +1,4 @@
-"""Pictures of windows, and predictions of windows as rows, pictures and files."""
+"""Pictures and predictions of windows, for reports and files; `task` is the one of the family."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from gearshift.models.event_seg.config import BINS
 from gearshift.models.event_seg.formats import FORMATS, recognize
 from gearshift.models.event_seg.readers.files import open_recording
 from gearshift.models.event_seg.readers.recording import EventRecording, Sides
-from gearshift.models.event_seg.windows import Sample, Windows, collate, normalize, voxelize
+from gearshift.models.event_seg.windows import Sample, collate, normalize, voxelize
 
 PICTURES = 2
 SHOWN = 4
@@ -39,20 +39,16 @@ _SIDE = 640
 """Pixels of the longer side of a picture."""
 
 
-def pictures(windows: Windows) -> list[Picture]:
-    """A few windows: events red, foreground of the label green."""
-    samples = few_samples(windows, PICTURES)
+def pictures(task: Any) -> list[Picture]:
+    """A few training windows: events red, foreground of the label green."""
+    samples = few_samples(task.data("train"), PICTURES)
     return [_picture(number, sample, False) for number, sample in enumerate(samples, start=1)]
 
 
-def build_predictions(
-    model: Module,
-    windows: Windows,
-    device: torch.device,
-) -> Predictions:
-    """Predictions and scores of windows spread over a split. One forward pass. Collective."""
-    samples: list[Sample] = few_samples(windows, SHOWN)
-    batch = placed(collate(samples), device)
+def predictions(task: Any, model: Module) -> Predictions:
+    """Predictions and scores of a few validation windows. One forward pass. Collective."""
+    samples: list[Sample] = few_samples(task.data("val"), SHOWN)
+    batch = placed(collate(samples), task.context.device)
     loss, maps = model(batch["events"], batch["mask"], measure=True)
     rows = []
     drawings = []
@@ -100,8 +96,7 @@ def predict(
     """The mask of each window of the recordings at `path`, of the length of those in training.
 
     As PNG: 255 foreground, 0 background; of an encoder its features, with the cells of a grid, row
-    by row, as tokens. `task` is the one of the family. Masks and frames are not read. Raises
-    DataError.
+    by row, as tokens. Masks and frames are not read. Raises DataError.
     """
     names = DistinctNames()
     trained = task.trained

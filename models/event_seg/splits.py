@@ -57,18 +57,15 @@ def _find(
     paths: Sequence[str],
     name: str,
 ) -> str:
-    hits = [path for path in paths if name in _names(path)]
-    if name in hits:
+    if name in paths:
         return name
+    hits = [path for path in paths if name in _names(path)]
     if len(hits) == 1:
         return hits[0]
     options = hits or paths
     closest = get_close_matches(name, options, n=1, cutoff=0.0)[0]
-    problem = f"unknown recording '{name}'"
-    if hits:
-        problem = f"{len(hits)} recordings are called '{name}'"
     raise DataError(
-        problem,
+        f"{len(hits)} recordings are called '{name}'",
         where="data.sequences",
         allowed=listed(options, _LISTED),
         did_you_mean=closest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,17 +20,6 @@ from gearshift.models.event_seg.readers.recording import IGNORED, EventRecording
 
 MEASURED = 1000
 """Maximum number of windows for measuring the foreground share."""
-Control = Literal["real", "noise", "shuffle"]
-
-
-@dataclass(frozen=True)
-class WindowRules:
-    """Settings that turn windows into samples."""
-
-    downsample: int
-    crop: Sides | None
-    control: Control
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -49,29 +38,29 @@ class Sample:
         return f"{self.meta['recording']}, window {self.meta['frame']}"
 
 
+@dataclass(eq=False)
 class Windows:
     """Samples of a split.
 
     Crops change from epoch to epoch in training and are fixed elsewhere.
     """
 
-    def __init__(
-        self,
-        recordings: Sequence[EventRecording],
-        windows: ndarray,
-        rules: WindowRules,
-        fixed: int | None,
-    ) -> None:
-        """`windows` [window, 2]: recording and window; `fixed`: number of a fixed split."""
-        self.recordings = recordings
-        self.windows = windows
-        self.rules = rules
-        self.fixed = fixed
-        height, width = recordings[0].sensor
-        self.grid = (height // rules.downsample, width // rules.downsample)
-        height, width = map(min, self.grid, rules.crop or self.grid)
+    recordings: Sequence[EventRecording]
+    windows: ndarray
+    """[window, 2]: recording and window."""
+    fixed: int | None
+    """Number of a fixed split; None: training."""
+    downsample: int
+    crop: Sides | None
+    control: str
+    """`real`, `noise` or `shuffle`."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        height, width = self.recordings[0].sensor
+        self.grid = (height // self.downsample, width // self.downsample)
+        height, width = map(min, self.grid, self.crop or self.grid)
         self.shape = (height, width)
-        self.is_cropped = self.shape != self.grid
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -84,25 +73,16 @@ class Windows:
         rng = draws.rng() if self.fixed is None else self._rng(index)
         recording, window = self._at(index)
         start, stop = recording.windows[window]
-        events = self._events(index)
         # The order of draws is fixed: another one would change every sample of a seed.
-        corner = self._corner(events, rng)
+        top, left = corner = self._corner(index, rng)
         labels = self._labels(index, corner, rng)
-        if self.rules.control == "noise":
+        if self.control == "noise":
             # The count of another window: the own count would reveal the share of foreground.
             count = len(self._events(self._other_window(index, rng)))
-            since = np.sort(rng.uniform(0, float(stop - start), count))
-            t = start + since.astype(start.dtype)  # which may be integer microseconds
-            t = t[t < stop]  # the sum may be rounded up
-            height, width = self.grid
-            events = Events(
-                t,
-                y=rng.integers(0, height, len(t), dtype=np.int32),
-                x=rng.integers(0, width, len(t), dtype=np.int32),
-                p=rng.choice(np.array([-1, 1], np.int8), len(t)),
-            )
-        if self.is_cropped:
-            top, left = corner
+            events = self._noise(start, stop, count, rng)
+        else:
+            events = self._events(index)
+        if self.shape != self.grid:
             moved = replace(events, x=events.x - left, y=events.y - top)
             events = moved.downsampled(1, *self.shape)
 
@@ -116,17 +96,32 @@ class Windows:
         }
         return Sample(normalize(grid), labels, meta)
 
+    def _noise(
+        self,
+        start: Any,
+        stop: Any,
+        count: int,
+        rng: Generator,
+    ) -> Events:
+        """At most `count` events at random times and places."""
+        since = np.sort(rng.uniform(0, float(stop - start), count))
+        t = start + since.astype(start.dtype)  # which may be integer microseconds
+        t = t[t < stop]  # the sum may be rounded up
+        y, x = (rng.integers(0, side, len(t), dtype=np.int32) for side in self.grid)
+        return Events(t, x, y, rng.choice(np.array([-1, 1], np.int8), len(t)))
+
     def _rng(self, index: int) -> Generator:
-        return np.random.default_rng((self.rules.seed, self.fixed or 0, index))
+        return np.random.default_rng((self.seed, self.fixed or 0, index))
 
     def _corner(
         self,
-        events: Events,
+        index: int,
         rng: Generator,
     ) -> Sides:
         """Upper left corner of a crop around a random event, to avoid empty crops."""
-        if not self.is_cropped:
+        if self.shape == self.grid:
             return 0, 0
+        events = self._events(index)
         within = rng.integers(0, self.shape)
         place = np.floor_divide(self.grid, 2)
         number = rng.integers(0, max(1, len(events)))
@@ -146,9 +141,7 @@ class Windows:
         is_far = numbers != numbers[index]
         if not is_far.any():
             distance = np.abs(windows - windows[index])
-            is_far = distance >= max(1, distance.max() / 2)
-        if not is_far.any():
-            return index
+            is_far = distance >= distance.max() / 2
         return int(rng.choice(np.flatnonzero(is_far)))
 
     def _at(self, index: int) -> tuple[EventRecording, int]:
@@ -157,7 +150,7 @@ class Windows:
 
     def _events(self, index: int) -> Events:
         recording, window = self._at(index)
-        return recording.events(window).downsampled(self.rules.downsample, *self.grid)
+        return recording.events(window).downsampled(self.downsample, *self.grid)
 
     def _labels(
         self,
@@ -166,12 +159,12 @@ class Windows:
         rng: Generator,
     ) -> ndarray:
         """Those of another window if the control is shuffle."""
-        if self.rules.control == "shuffle":
+        if self.control == "shuffle":
             index = self._other_window(index, rng)
         recording, window = self._at(index)
         top, left = corner
         rows, columns = self.shape
-        label = recording.label(window, self.rules.downsample)
+        label = recording.label(window, self.downsample)
         crop = label[top : top + rows, left : left + columns]
         return np.where(crop == IGNORED, IGNORE, crop.astype(np.int64))
 
@@ -181,10 +174,7 @@ class Windows:
         labeled = 0
         for index in spread_positions(len(self), MEASURED):
             rng = self._rng(index)
-            corner = (0, 0)
-            if self.is_cropped:
-                corner = self._corner(self._events(index), rng)
-            labels = self._labels(index, corner, rng)
+            labels = self._labels(index, self._corner(index, rng), rng)
             foreground += int((labels == 1).sum())
             labeled += int((labels != IGNORE).sum())
         return foreground / max(1, labeled)

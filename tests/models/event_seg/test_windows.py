@@ -3,7 +3,7 @@ import pytest
 
 from gearshift.models.event_seg.network import IGNORE
 from gearshift.models.event_seg.readers.recording import Events, spans
-from gearshift.models.event_seg.windows import WindowRules, Windows, voxelize
+from gearshift.models.event_seg.windows import Windows, voxelize
 from tests.models.event_seg.writers import random_events
 
 
@@ -34,7 +34,7 @@ BOTH = np.array([(number, window) for number in (0, 1) for window in range(10)])
 
 
 def windows(control="real", fixed=1, crop=(32, 44), downsample=1, chosen=BOTH):
-    return Windows(RECORDINGS, chosen, WindowRules(downsample, crop, control, 0), fixed)
+    return Windows(RECORDINGS, chosen, fixed, downsample, crop, control, 0)
 
 
 def test_a_sample_is_its_window_and_label(draws):
