@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,11 @@ import torch
 from numpy import ndarray
 from torch.nn import Module
 
-from gearshift.models.base import (
-    Baseline,
-    Batch,
-    Context,
-    DataError,
-    Draws,
-    Goal,
-    Groups,
-    Loss,
-    Prediction,
-)
+from gearshift.models.base import Baseline, Batch, Context, DataError, Draws, Goal, Groups, Loss
 from gearshift.models.catalog import folder_of, local_path
 from gearshift.models.common import subwords
-from gearshift.models.common.data_files import existing_path, files, unknown_format
-from gearshift.models.common.data_reports import few, unknown_embedded
+from gearshift.models.common.data_files import existing_path, unknown_format
+from gearshift.models.common.data_reports import unknown_embedded
 from gearshift.models.common.family import (
     ENCODER,
     FACTS_FILE,
@@ -41,7 +31,6 @@ from gearshift.models.common.family import (
 )
 from gearshift.models.common.hugging_face import Coverage
 from gearshift.models.common.layers import check_kernel, restrict_blocks
-from gearshift.models.common.predictions import passed_over
 from gearshift.models.common.split import write_if_changed
 from gearshift.models.common.subwords import TOKENIZER_FILE
 from gearshift.models.doc_translation import embedded, formats, images, pretrained, showing
@@ -276,11 +265,7 @@ class DocTranslationTask(FamilyTask):
     preview = showing.preview
     pictures = showing.pictures
     predictions = showing.predictions
-
-    def predict(self, model: Module, path: Any) -> Iterator[Prediction]:
-        write = showing.features if self.stage == ENCODER else showing.translations
-        yield from write(self, model, showing.read(path))
-        yield from passed_over(path, filter(showing.recognize, files(path)))
+    predict = showing.predict
 
     def example(self) -> Sequence[Any]:
         pixels = self.size.whole.pixels
@@ -322,7 +307,9 @@ class DocTranslationTask(FamilyTask):
             **collection.counts,
         }
         if collection.notes:
-            facts["notes"] = few(collection.notes)
+            facts["notes"] = [
+                f"{file} and others: {note}" for note, file in collection.notes.items()
+            ]
         if self._reports:
             facts["pretrained"] = {name: report.counts for name, report in self._reports.items()}
         if self.control == "noise":

@@ -52,8 +52,8 @@ class Collection:
     """Skipped pages with reasons."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Further counts for the facts."""
-    notes: Sequence[str] = ()
-    """What was assumed of files; it may grow while pages are read."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What was assumed of files, and one of them; it may grow while pages are read."""
 
 
 def without_number(name: str) -> str:
