@@ -40,38 +40,29 @@ def local_view(image: Image.Image, height: int, width: int) -> ndarray:
     scale = min(height / inner.height, width / inner.width)
     inner_height = max(1, round(inner.height * scale))
     inner_width = max(1, round(inner.width * scale))
-    pixels = _scaled(inner, inner_width, inner_height)
-    above = (height - inner_height) // 2
-    left = (width - inner_width) // 2
-    shape = (len(pixels), height, width)
-    view = np.full(shape, WHITE, np.uint8)
-    page = view[:, above:, left:]
-    page[:, :inner_height, :inner_width] = pixels
-    return view
+    view = Image.new(image.mode, (width, height), "white")
+    place = ((width - inner_width) // 2, (height - inner_height) // 2)
+    view.paste(_scaled(inner, inner_width, inner_height), place)
+    return _channels(view)
 
 
-def _scaled(image: Image.Image, width: int, height: int) -> ndarray:
-    """uint8 [channel, height, width], of 1 or 3 channels."""
-    mode = "RGB"
-    if image.mode in ("1", "L", "LA"):
-        mode = "L"
-    image = image.convert(mode)
+def _scaled(image: Image.Image, width: int, height: int) -> Image.Image:
     # Pillow averages over all source pixels when it shrinks, which preserves thin strokes.
-    image = image.resize(
-        (width, height),
-        Image.Resampling.BILINEAR,
-    )
-    pixels = np.atleast_3d(np.asarray(image))
-    return pixels.transpose(2, 0, 1)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _channels(image: Image.Image) -> ndarray:
+    """uint8 [channel, height, width], of 1 or 3 channels."""
+    return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
 
 
 def views(image: Image.Image, size: Size) -> Views:
-    """The inputs of the encoders: the whole page as a square, and it without margins."""
+    """The inputs of the encoders, of an image in mode L or RGB.
+
+    The whole page as a square, and it without margins.
+    """
     side = size.whole.pixels
-    height, width = size.local.pixels
-    whole = _scaled(image, side, side)
-    local = local_view(image, height, width)
-    return whole, local
+    return _channels(_scaled(image, side, side)), local_view(image, *size.local.pixels)
 
 
 def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
@@ -87,17 +78,13 @@ def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
 
 def _colored(pictures: Sequence[ndarray]) -> Tensor:
     """Pictures of 1 or 3 channels as a batch of 3, float32."""
-    colored = []
-    for pixels in pictures:
-        shape = (3, *pixels.shape[1:])
-        colored.append(np.broadcast_to(pixels, shape))
+    colored = [np.broadcast_to(pixels, (3, *pixels.shape[1:])) for pixels in pictures]
     return torch.from_numpy(np.stack(colored)).float()
 
 
 def blank(page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
     """White pages in the shape of `batches`."""
-    local = torch.ones_like(page_local)
-    return torch.ones_like(page_global), _by_imagenet(local)
+    return torch.ones_like(page_global), _by_imagenet(torch.ones_like(page_local))
 
 
 def _by_imagenet(share: Tensor) -> Tensor:

@@ -110,12 +110,7 @@ class DocTranslationTask(FamilyTask):
             source = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
             if formats.recognize(source) is None:
                 raise unknown_format(source, formats.FORMATS)
-            self.collection = dota.read(
-                source,
-                data.target,
-                data.split,
-                data.on_bad,
-            )
+            self.collection = dota.read(source, data.target, data.split, data.on_bad)
         return self.collection.pages
 
     def groups_of(self, records: Sequence[Page]) -> Sequence[str]:
@@ -231,21 +226,15 @@ class DocTranslationTask(FamilyTask):
         return Loss(loss, {})
 
     def metric(self) -> TranslationMetric:
-        return self._metric(against_blank=self.control == "noise")
+        return self._metric(1, against_blank=self.control == "noise")
 
     def final_metric(self) -> TranslationMetric | None:
         """Scores of translations by beam search; None for one beam."""
-        return None if self.beams == 1 else self._metric(self.beams)
+        return None if self.beams == 1 else self._metric(self.beams, against_blank=False)
 
-    def _metric(self, beams: int = 1, against_blank: bool = False) -> TranslationMetric:
+    def _metric(self, beams: int, against_blank: bool) -> TranslationMetric:
         language = self.collection.language
-        return TranslationMetric(
-            self.vocabulary,
-            language,
-            self.count,
-            beams,
-            against_blank,
-        )
+        return TranslationMetric(self.vocabulary, language, self.count, beams, against_blank)
 
     def blocks(self, model: Module) -> list[Module]:
         return layers(model)
@@ -255,12 +244,7 @@ class DocTranslationTask(FamilyTask):
         from gearshift.models.doc_translation.baselines import baselines
 
         pages = {page.name: page for page in self.records}
-        return baselines(
-            train,
-            held_out,
-            pages,
-            bleu_of(self.collection.language),
-        )
+        return baselines(train, held_out, pages, bleu_of(self.collection.language))
 
     preview = showing.preview
     pictures = showing.pictures
@@ -271,12 +255,7 @@ class DocTranslationTask(FamilyTask):
         pixels = self.size.whole.pixels
         time = round(float(np.minimum(self._token_counts(), self.length).mean()))
         return (
-            torch.zeros(
-                1,
-                3,
-                pixels,
-                pixels,
-            ),
+            torch.zeros(1, 3, pixels, pixels),
             torch.zeros(1, 3, *self.size.local.pixels),
             None,
             torch.zeros(1, time, dtype=torch.int64),

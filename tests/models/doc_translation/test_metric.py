@@ -98,7 +98,7 @@ PAGE = "# Title\n\nFirst.\n\n## Part\n\nSecond.\n\nThird."
 
 
 def shape(node):
-    return (node.kind[0], [shape(child) for child in node.children])
+    return (node.label[0], [shape(child) for child in node.children])
 
 
 def test_paragraphs_are_children_of_their_heading():
