@@ -90,30 +90,28 @@ def split_recordings(
     recording and of its window; and how the data was split.
     """
     method = "by recording"
-    groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
-    windows: dict[SplitName, list[tuple[int, int]]] = {name: [] for name in SPLITS}
-    count = max(1, round(rule.fraction * len(recordings)))
+    groups: dict[SplitName, list[str]] = {side: [] for side in SPLITS}
+    windows: dict[SplitName, list[tuple[int, int]]] = {side: [] for side in SPLITS}
+    names = [recording.name for recording in recordings]
+    count = max(1, round(rule.fraction * len(names)))
     # Each split needs a recording of its own.
-    if count < 3:
+    if count >= 3:
+        for side, chosen in split_groups(names, rule, GROUPS).items():
+            for name in chosen:
+                number = names.index(name)
+                groups[side].append(name)
+                windows[side] += [(number, i) for i in range(len(recordings[number].windows))]
+    else:
         rule.refuse_fold("fewer than 3 recordings are split by time", hint="use more recordings")
-        order = np.random.default_rng(rule.seed).permutation(len(recordings))
+        order = np.random.default_rng(rule.seed).permutation(len(names))
         for number in sorted(order[:count].tolist()):
-            recording = recordings[number]
-            blocks, gap = _blocks(recording, rule.share)
+            limits = recordings[number].windows
+            blocks, gap = _blocks(recordings[number], rule.share)
             method = f"by time (fewer than 3 recordings); gap of {gap}"
             for side, block in blocks.items():
-                start = recording.windows[block[0], 0]
-                stop = recording.windows[block[-1], 1]
-                groups[side].append(f"{recording.name} from {start} to {stop}")
-                windows[side] += [(number, window) for window in block]
-    else:
-        number_of = {recording.name: number for number, recording in enumerate(recordings)}
-        for side, names in split_groups(number_of, rule, GROUPS).items():
-            groups[side] = list(names)
-            for name in names:
-                number = number_of[name]
-                count = len(recordings[number].windows)
-                windows[side] += [(number, window) for window in range(count)]
+                span = f"from {limits[block[0], 0]} to {limits[block[-1], 1]}"
+                groups[side].append(f"{names[number]} {span}")
+                windows[side] += [(number, i) for i in block]
     return groups, {side: np.array(pairs) for side, pairs in windows.items()}, method
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -109,12 +108,12 @@ class EventRecording:
     labels: str
     """Description of the labels."""
     read: Callable[[], Mapping[str, ndarray]]
-    """Reads the arrays t, x, y and p of all events; see `cached`."""
+    """Gives the arrays t, x, y and p of all events, reads them once; see `cached`."""
     label: Callable[[int, int], ndarray]
     """Gives the label at the end of a window by its number and the factor of downsampling: uint8,
     0, 1 or 255 (ignored). Raises DataError."""
 
-    @cached_property
+    @property
     def all_events(self) -> Events:
         """Events of the whole recording, mapped from disk."""
         arrays = self.read()
@@ -127,18 +126,14 @@ class EventRecording:
         part = events[start:stop]
         return replace(part, x=part.x.astype(np.int32), y=part.y.astype(np.int32))
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(vars(self))
-        state.pop("all_events", None)
-        return state
 
-
+@cache
 def cached(
     path: Path,
     pieces: Callable[[], Iterator[Events]],
     time: type,
 ) -> Mapping[str, ndarray]:
-    """The arrays t, x, y and p of a file, and its extent, mapped from the cache.
+    """The arrays t, x, y and p of a file, and its extent, mapped from the cache and kept so.
 
     The first call decodes the file by `pieces`. Reads and writes the disk. Raises DataError for
     times that do not ascend, for events beyond MAX_SIDE, for polarities that are neither all -1 and
