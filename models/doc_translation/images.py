@@ -34,15 +34,21 @@ def without_margins(image: Image.Image) -> Image.Image:
     return image.crop(ink.getbbox())
 
 
-def local_view(image: Image.Image, height: int, width: int) -> ndarray:
+def local_view(
+    image: Image.Image,
+    height: int,
+    width: int,
+) -> ndarray:
     """The page without margins at its aspect ratio, padded with white, uint8 [channel, h, w]."""
     inner = without_margins(image)
     scale = min(height / inner.height, width / inner.width)
     inner_height = max(1, round(inner.height * scale))
     inner_width = max(1, round(inner.width * scale))
     view = Image.new(image.mode, (width, height), "white")
-    place = ((width - inner_width) // 2, (height - inner_height) // 2)
-    view.paste(_scaled(inner, inner_width, inner_height), place)
+    left = (width - inner_width) // 2
+    above = (height - inner_height) // 2
+    page = _scaled(inner, inner_width, inner_height)
+    view.paste(page, (left, above))
     return _channels(view)
 
 
@@ -53,7 +59,8 @@ def _scaled(image: Image.Image, width: int, height: int) -> Image.Image:
 
 def _channels(image: Image.Image) -> ndarray:
     """uint8 [channel, height, width], of 1 or 3 channels."""
-    return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
+    pixels = np.atleast_3d(np.asarray(image))
+    return pixels.transpose(2, 0, 1)
 
 
 def views(image: Image.Image, size: Size) -> Views:
@@ -62,7 +69,10 @@ def views(image: Image.Image, size: Size) -> Views:
     The whole page as a square, and it without margins.
     """
     side = size.whole.pixels
-    return _channels(_scaled(image, side, side)), local_view(image, *size.local.pixels)
+    height, width = size.local.pixels
+    whole = _scaled(image, side, side)
+    local = local_view(image, height, width)
+    return _channels(whole), local
 
 
 def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
@@ -78,17 +88,23 @@ def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
 
 def _colored(pictures: Sequence[ndarray]) -> Tensor:
     """Pictures of 1 or 3 channels as a batch of 3, float32."""
-    colored = [np.broadcast_to(pixels, (3, *pixels.shape[1:])) for pixels in pictures]
-    return torch.from_numpy(np.stack(colored)).float()
+    colored = []
+    for pixels in pictures:
+        shape = (3, *pixels.shape[1:])
+        colored.append(np.broadcast_to(pixels, shape))
+    batch = np.stack(colored)
+    return torch.from_numpy(batch).float()
 
 
 def blank(page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
     """White pages in the shape of `batches`."""
-    return torch.ones_like(page_global), _by_imagenet(torch.ones_like(page_local))
+    local = torch.ones_like(page_local)
+    return torch.ones_like(page_global), _by_imagenet(local)
 
 
 def _by_imagenet(share: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=share.device)
     deviation = torch.tensor(IMAGENET_DEVIATION, device=share.device)
-    centered = share - mean.view(3, 1, 1)
-    return centered / deviation.view(3, 1, 1)
+    mean = mean.view(3, 1, 1)
+    deviation = deviation.view(3, 1, 1)
+    return (share - mean) / deviation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -123,6 +124,7 @@ def page_scores(bleu: Bleu, sums: Mapping[str, Sequence[float]], end: str = "") 
     }
 
 
+@dataclass(eq=False)
 class TranslationMetric(Sums):
     """val_bleu, val_bleu_pt and val_steds; of a beam search with the suffix `_beam`.
 
@@ -130,21 +132,15 @@ class TranslationMetric(Sums):
     minus BLEU of blank pages.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        language: str,
-        count: int,
-        beams: int = 1,
-        against_blank: bool = False,
-    ) -> None:
-        """`count`: tokens generated per page."""
+    vocabulary: Vocabulary
+    bleu: Bleu
+    count: int
+    """Tokens generated per page."""
+    beams: int = 1
+    against_blank: bool = False
+
+    def __post_init__(self) -> None:
         super().__init__(self._sums, self._metrics)
-        self.vocabulary = vocabulary
-        self.count = count
-        self.beams = beams
-        self.against_blank = against_blank
-        self.bleu = bleu_of(language)
 
     def _sums(self, model: Module, batch: Batch) -> dict[str, Any]:
         """Those of `page_sums`, of blank pages, loss and tokens; always as many model calls."""

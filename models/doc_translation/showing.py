@@ -26,7 +26,7 @@ from gearshift.models.common.predictions import (
 )
 from gearshift.models.doc_translation import images
 from gearshift.models.doc_translation.decoding import beam_search, texts
-from gearshift.models.doc_translation.metric import bleu_of, steds
+from gearshift.models.doc_translation.metric import steds
 from gearshift.models.doc_translation.readers.page import Page
 
 SHOWN = 3
@@ -77,7 +77,7 @@ def predictions(task: Any, model: Module) -> Predictions:
     References are cut to the same number of tokens for BLEU and STEDS.
     """
     count = min(task.count, TOKENS)
-    bleu = bleu_of(task.collection.language)
+    bleu = task.bleu()
     samples = few_samples(task.data("val"), SHOWN)
     translations = _written(task, model, samples, count)
     rows = []

@@ -16,6 +16,7 @@ from torch.nn import Module
 from gearshift.models.base import Baseline, Batch, Context, DataError, Draws, Goal, Groups, Loss
 from gearshift.models.catalog import folder_of, local_path
 from gearshift.models.common import subwords
+from gearshift.models.common.bleu import Bleu
 from gearshift.models.common.data_files import existing_path, unknown_format
 from gearshift.models.common.data_reports import unknown_embedded
 from gearshift.models.common.family import (
@@ -85,7 +86,6 @@ class DocTranslationTask(FamilyTask):
             decoder_layers=model.decoder_layers or size.decoder_layers,
             queries=model.queries or size.queries,
         )
-        self.control = data.control
         self.pretrained = None if model.pretrained is None else folder_of(model.pretrained)
         self.length = data.seq_len or size.positions
         self.beams = data.beams
@@ -226,15 +226,18 @@ class DocTranslationTask(FamilyTask):
         return Loss(loss, {})
 
     def metric(self) -> TranslationMetric:
-        return self._metric(1, against_blank=self.control == "noise")
+        return self._metric(1, against_blank=self.data_settings.control == "noise")
 
     def final_metric(self) -> TranslationMetric | None:
         """Scores of translations by beam search; None for one beam."""
         return None if self.beams == 1 else self._metric(self.beams, against_blank=False)
 
     def _metric(self, beams: int, against_blank: bool) -> TranslationMetric:
-        language = self.collection.language
-        return TranslationMetric(self.vocabulary, language, self.count, beams, against_blank)
+        return TranslationMetric(self.vocabulary, self.bleu(), self.count, beams, against_blank)
+
+    def bleu(self) -> Bleu:
+        """The BLEU of the target language."""
+        return bleu_of(self.collection.language)
 
     def blocks(self, model: Module) -> list[Module]:
         return layers(model)
@@ -244,7 +247,7 @@ class DocTranslationTask(FamilyTask):
         from gearshift.models.doc_translation.baselines import baselines
 
         pages = {page.name: page for page in self.records}
-        return baselines(train, held_out, pages, bleu_of(self.collection.language))
+        return baselines(train, held_out, pages, self.bleu())
 
     preview = showing.preview
     pictures = showing.pictures
@@ -282,7 +285,7 @@ class DocTranslationTask(FamilyTask):
             "max_new_tokens": self.count,
             "beams": self.beams,
             "cut_share": float((self._token_counts() > self.length).mean()),
-            "bleu": bleu_of(collection.language).signature,
+            "bleu": self.bleu().signature,
             **collection.counts,
         }
         if collection.notes:
@@ -291,6 +294,6 @@ class DocTranslationTask(FamilyTask):
             ]
         if self._reports:
             facts["pretrained"] = {name: report.counts for name, report in self._reports.items()}
-        if self.control == "noise":
+        if self.data_settings.control == "noise":
             facts["control"] = {"val_bleu_gain": {"max": MAX_GAIN}}
         return facts

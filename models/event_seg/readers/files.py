@@ -41,18 +41,21 @@ def open_recording(
     labels are not read, and windows begin at its first event. Reads and writes the disk. Raises
     DataError.
     """
-    is_mvsec = form == MVSEC
     # The first that names the sensor does.
     sizes: dict[str, Sides | None] = {}
     if sensor is not None:
         sizes["data.sensor"] = (sensor[0], sensor[1])
-    pieces: Callable[[], Iterator[Events]]
-    time: type = np.int64
+    pictures = hdf5.MASKS
+    source = path.with_name(f"{path.stem}_masks.h5")
+    labels = f"masks of {source.name}"
     second = 1e6
-    if is_mvsec:
-        pieces = partial(hdf5.mvsec_pieces, path)
-        time = np.float64
+    pieces: Callable[[], Iterator[Events]]
+    if form == MVSEC:
+        pictures = hdf5.FRAMES
+        source = path
+        labels = RECIPE
         second = 1.0
+        pieces = partial(hdf5.mvsec_pieces, path)
     elif form == DSEC:
         pieces = partial(hdf5.dsec_pieces, path)
     else:
@@ -62,9 +65,6 @@ def open_recording(
 
     # The end of each window, by its label; nothing has decoded the events yet.
     ends = np.empty(0)
-    kind = "frames" if is_mvsec else "masks"
-    pictures = hdf5.FRAMES if is_mvsec else hdf5.MASKS
-    source = path if is_mvsec else path.with_name(f"{path.stem}_masks.h5")
     if trained is None:
         if not source.exists():
             raise DataError(
@@ -72,28 +72,28 @@ def open_recording(
                 where=str(path),
                 allowed=f"masks in {source.name}: {pictures.allowed}",
             )
-        ends, sizes[kind] = hdf5.read_times(source, pictures)
+        ends, sizes[pictures.noun] = hdf5.read_times(source, pictures)
 
     # The reader of events is pickled with the recording: a partial, no closure.
-    read = partial(cached, path, pieces, time)
+    read = partial(cached, path, pieces, pictures.kind)
     events = read()
     height, width = events["extent"].tolist()
     sizes["events"] = (height, width)
     if trained is not None and np.less_equal((height, width), trained).all():
         sizes["events"] = trained
     sensor_source, size = next((name, sides) for name, sides in sizes.items() if sides)
-    size_of_labels = sizes.get(kind, size)
+    size_of_labels = sizes.get(pictures.noun, size)
     if height > size[0] or width > size[1] or size_of_labels != size:
         raise DataError(
-            f"events extend to {height}×{width}, {kind} are {size_of_labels}, "
+            f"events extend to {height}×{width}, {pictures.noun} are {size_of_labels}, "
             f"the sensor is {shape(size)} ({sensor_source})",
             where=str(path),
-            allowed=f"events within the sensor, and {kind} of its size",
+            allowed=f"events within the sensor, and {pictures.noun} of its size",
             fix=f"--set 'data.sensor=[{height},{width}]'",
         )
 
     # Whole microseconds, where times are.
-    step = None if window_ms is None else time(window_ms * (second / 1e3))
+    step = None if window_ms is None else pictures.kind(window_ms * (second / 1e3))
     first = 0
     if trained is not None:
         windows = _equal_windows(path, events["t"], step)
@@ -105,8 +105,8 @@ def open_recording(
         size,
         sensor_source,
         windows,
-        second,
-        labels=RECIPE if is_mvsec else f"masks of {source.name}",
+        second=second,
+        labels=labels,
         read=read,
         label=partial(hdf5.read_label, source, pictures, first),
     )

@@ -41,6 +41,7 @@ DSEC = (
 class Pictures(NamedTuple):
     """Pictures uint8 [picture, height, width] of a file, and the time of each [picture]."""
 
+    noun: str
     name: str
     times: str
     kind: type
@@ -48,8 +49,9 @@ class Pictures(NamedTuple):
     allowed: str
 
 
-FRAMES = Pictures(f"{GROUP}/image_raw", f"{GROUP}/image_raw_ts", np.float64, MVSEC)
+FRAMES = Pictures("frames", f"{GROUP}/image_raw", f"{GROUP}/image_raw_ts", np.float64, MVSEC)
 MASKS = Pictures(
+    "masks",
     "masks",
     "t",
     np.int64,

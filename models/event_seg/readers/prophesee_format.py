@@ -12,7 +12,6 @@ import numpy as np
 from numpy import ndarray
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import unreadable_file
 from gearshift.models.event_seg.formats import encodings
 from gearshift.models.event_seg.readers.recording import MAX_SIDE, PIECE, Events, Sides, shape
 
@@ -40,11 +39,8 @@ class Header(NamedTuple):
 
 def read_header(path: Path) -> Header:
     """Read the header of a file. Raises DataError with the byte position of a problem."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(MAX_HEADER_BYTES)
-    except OSError as error:
-        raise unreadable_file(path, error) from None
+    with path.open("rb") as file:
+        start = file.read(MAX_HEADER_BYTES)
     lines = next(_LINES.finditer(start))[0]  # which may be empty
     if not lines:
         raise invalid(path, 0, "has no Prophesee header of complete lines", _ALLOWED)
