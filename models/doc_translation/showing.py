@@ -13,7 +13,7 @@ from torch.nn import Module
 
 from gearshift.models.base import Picture, Prediction, Predictions
 from gearshift.models.common.data_files import existing_path, files, known_files
-from gearshift.models.common.family import ENCODER, evaluating, printable
+from gearshift.models.common.family import ENCODER, printable
 from gearshift.models.common.pictures import count_pages, open_picture
 from gearshift.models.common.predictions import (
     DistinctNames,
@@ -54,8 +54,7 @@ def _written(
 def preview(task: Any, model: Module) -> str:
     """Reference translation of the first page, "│" and the generated one. Collective."""
     samples = few_samples(task.data("val"), 1)
-    with evaluating(model):
-        (written,) = _written(task, model, samples, task.count)
+    (written,) = _written(task, model, samples, task.count)
     return f"{printable(samples[0]['reference'])}│{printable(written)}"
 
 

@@ -105,11 +105,8 @@ def facts(recordings: Sequence[EventRecording]) -> dict[str, Any]:
     """What a user should know of the recordings."""
     first = recordings[0]
     lengths = window_lengths(recordings)
-    count = 0
-    seconds = 0.0
-    for recording in recordings:
-        count += len(recording.all_events)
-        seconds += float(np.ptp(recording.windows)) / recording.second
+    count = sum(len(recording.all_events) for recording in recordings)
+    seconds = sum(float(np.ptp(each.windows)) / each.second for each in recordings)
     return {
         "sensor": f"{shape(first.sensor)} (from {first.sensor_source})",
         "events": f"{count:,} in {len(recordings)} recordings of {seconds:.3g} s",

@@ -29,7 +29,7 @@ from gearshift.models.event_seg import metric
 from gearshift.models.event_seg.config import BINS
 from gearshift.models.event_seg.formats import FORMATS, recognize
 from gearshift.models.event_seg.readers.files import open_recording
-from gearshift.models.event_seg.readers.recording import EventRecording, Sides
+from gearshift.models.event_seg.readers.recording import Sides
 from gearshift.models.event_seg.windows import Sample, collate, normalize, voxelize
 
 PICTURES = 2
@@ -114,34 +114,32 @@ def predict(
                 task.data_settings.sensor,
                 trained.sensor,
             )
-        for number in range(len(recording.windows)):
-            yield _predict_window(task, model, recording, number, f"{start}-{number:05d}")
+        for number, window in enumerate(recording.windows):
+            events = recording.events(number)
+            begin, end = window / recording.second
+            text = f"{title}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
+            sides = task.grid(recording.sensor)
+            coarse = events.downsampled(task.downsample, *sides)
+            grid = normalize(voxelize(coarse, *window, (BINS, *sides)))
+            yield _predict_grid(task, model, grid, f"{start}-{number:05d}", text)
     yield from passed_over(path, [file for file, _ in known.values()])
 
 
-def _predict_window(
+@torch.no_grad()
+def _predict_grid(
     task: Any,
     model: Module,
-    recording: EventRecording,
-    number: int,
+    grid: ndarray,
     name: str,
+    text: str,
 ) -> Prediction:
-    window = recording.windows[number]
-    events = recording.events(number)
-    sides = task.grid(recording.sensor)
-    coarse = events.downsampled(task.downsample, *sides)
-    grid = normalize(voxelize(coarse, *window, (BINS, *sides)))
     x = torch.from_numpy(grid)[None].to(task.context.device)
-    with torch.no_grad():
-        x = task.part(model)(x).float().cpu()
-
-    begin, end = window / recording.second
-    text = f"{recording.name}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
+    x = task.part(model)(x).float().cpu()
     if task.stage == ENCODER:
         cells = {"grid": np.array(x.shape[2:])}
         tokens = x.flatten(2).mT.numpy()
         return features_file(name, text, [text], tokens, more=cells)
     mask = _foreground(x[0])
     image = Image.fromarray(mask.astype(np.uint8) * 255)
-    text += f", foreground {mask.mean():.1%}"
+    text = f"{text}, foreground {mask.mean():.1%}"
     return Prediction(name, text, {".png": png(image)})

@@ -38,9 +38,7 @@ def choose(
     elif preferred is not None:
         hits = [path for path in paths if preferred in _names(path)]
         chosen = [*hits, *paths][:1]
-        reason = "data.mvsec_sequence"
-        if not hits:
-            reason = f"the first by name, because none is '{preferred}', {reason}"
+        reason = f"data.mvsec_sequence {preferred}, otherwise the first"
     else:
         return list(paths), {}
     text = f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} ({reason})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
+from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,6 @@ def read(
     if split == "file":  # another split is by article itself
         splits = _splits(names, path)
     folder = root / f"{language}_mmd"
-    if not folder.is_dir():
-        languages = sorted(path.name.removesuffix("_mmd") for path in root.glob("*_mmd"))
-        raise DataError(
-            f"'{root}' has no texts in '{language}'",
-            where=f"data.target, {folder}",
-            allowed=", ".join(languages) or folder.name,
-        )
-
     bad_records = BadRecords("pages")
     images = {path.stem: path for path in files(root / IMAGES) if path.suffix == ".png"}
     left_out = [(name, f"not in {SPLIT_FILE}") for name in sorted(images.keys() - names.keys())]
@@ -70,8 +63,8 @@ def read(
         if not _is_complete(image):
             bad_records.add(f"{IMAGES}/{name}.png", "no complete PNG image", _FIX)
             continue
-        english = root / SOURCES / f"{name}.mmd"
         source = None
+        english = root / SOURCES / f"{name}.mmd"
         if text != english and english.is_file():
             source = partial(_text, english, notes)
         page = Page(
@@ -90,10 +83,12 @@ def read(
     skipped = bad_records.finish(on_bad, len(pages))
     left_out += bad_records.rows
     if not pages:
+        languages = sorted(path.name for path in root.glob("*_mmd"))
         raise DataError(
             f"'{root}' has no page with an image and a text in '{language}'",
-            where=f"{len(left_out)} skipped pages, the first: {left_out[:1]}",
-            allowed=f"{IMAGES}/NAME.png and {folder.name}/NAME.mmd for names in {SPLIT_FILE}",
+            where=f"data.target; {len(left_out)} skipped pages, the first: {left_out[:1]}",
+            allowed=f"{IMAGES}/NAME.png for names in {SPLIT_FILE}, and NAME.mmd in a folder of "
+            f"{folder.name} or {', '.join(languages)}",
         )
     if splits is not None:
         # Of the pages that are left.
@@ -110,13 +105,11 @@ def read(
     )
 
 
-def _missing(root: Path, image: Path, text: Path) -> str:
+def _missing(root: Path, *paths: Path) -> str:
     """What a page lacks, so that it is left out; empty: nothing."""
-    for path in (image, text):
-        if not path.is_file():
-            return f"no {path.relative_to(root)}"
-    if text.stat().st_size < 2:
-        return f"{text.relative_to(root)} is empty"
+    for path in paths:
+        if not path.is_file() or path.stat().st_size < 2:
+            return f"{path.relative_to(root)} is missing or empty"
     return ""
 
 
@@ -167,7 +160,7 @@ def _is_complete(path: Path) -> bool:
     """Whether a PNG file can be read and has its end."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - len(_TAIL)))
+            file.seek(-len(_TAIL), SEEK_END)
             return file.read() == _TAIL
-    except OSError:
+    except OSError:  # also of a smaller file
         return False

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
+from scipy import ndimage
 
 from gearshift.models.base import DataError
 from gearshift.models.common.array_file import ArrayFile, Open
 from gearshift.models.common.cache import streamed
 from gearshift.models.common.data_files import identity
-from gearshift.models.event_seg.canny import canny, dilated, shrunk, squares
+from gearshift.models.event_seg.canny import canny, shrunk, squares
 
 LOW = 100
 HIGH = 200
@@ -40,7 +41,8 @@ def edges(
     """Edges of `frame` uint8 [height, width], after averaging `factor`² pixels: 0 or 1, uint8."""
     if factor > 1:
         frame = shrunk(frame, factor)
-    return dilated(canny(frame, LOW, HIGH), DILATION)
+    is_edge = canny(frame, LOW, HIGH)
+    return ndimage.maximum_filter(is_edge.view(np.uint8), DILATION, mode="constant")
 
 
 def downsample_mask(

@@ -55,9 +55,9 @@ def test_incomplete_and_unlisted_pages_are_skipped_and_listed(dota):
     assert len(found.pages) == 17
     assert dict(found.skipped) == {
         "2101.00099_1": "not in split_dataset.json",
-        "2101.00000_1": "no zh_mmd/2101.00000_1.mmd",
-        "2101.00000_2": "zh_mmd/2101.00000_2.mmd is empty",
-        "2101.00001_1": "no imgs/2101.00001_1.png",
+        "2101.00000_1": "zh_mmd/2101.00000_1.mmd is missing or empty",
+        "2101.00000_2": "zh_mmd/2101.00000_2.mmd is missing or empty",
+        "2101.00001_1": "imgs/2101.00001_1.png is missing or empty",
     }
     assert found.counts == {"skipped_pages": 0, "left_out_pages": 4}
 
@@ -92,7 +92,7 @@ def test_an_invalid_split_file_is_an_error(dota, text):
     assert "train_name_list, valid_name_list, test_name_list" in error.allowed
 
 
-@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n cut"])
+@pytest.mark.parametrize("content", [b"cut", b"\x89PNG\r\n\x1a\n cut"])
 def test_an_incomplete_image_is_an_invalid_page(dota, content):
     (dota / "imgs" / "2101.00003_1.png").write_bytes(content)
     assert "2101.00003_1.png" in error_of(read, dota, "zh", "file", "stop").where
