@@ -123,8 +123,8 @@ def read_cards() -> Collection:
             document=f"cards {i // 2:04}",
             name=f"card {i:04}",
             image=partial(Image.fromarray, pixels),
-            text=text,
-            source=source,
+            target=partial(str, text),
+            source=partial(str, source),
         )
         cards.append(card)
     return Collection("embedded:cards", cards)
@@ -303,8 +303,8 @@ def read_pages() -> Collection:
             document=f"document {text.document:03}",
             name=f"page {i:03}",
             image=partial(_decoded, scans[i]),
-            text=text.target,
-            source=text.source,
+            target=partial(str, text.target),
+            source=partial(str, text.source),
         )
         pages.append(page)
     return Collection("embedded:pages", pages)

@@ -29,7 +29,7 @@ PARTS = {"global": "global_encoder", "local": "local_encoder", "decoder": "decod
 MIN_FILLED = 0.95
 """Minimum share of a part's tensors that its folder must fill."""
 _ALLOWED = "config.json and *.safetensors of a model that transformers supports"
-_LAYER = re.compile(r"(.*\blayer\.)(\d+)(\..*)")
+_LAYER = re.compile(r"\blayer\.(\d+)\.")
 _PREFIX = re.compile(r"^(beit|donut|swin|bert)\.")
 """Of the names of tensors in a model with a head."""
 Tensors = Mapping[str, Tensor]
@@ -114,14 +114,14 @@ def _select_layers(tensors: Tensors, layers: Sequence[int], folder: Path) -> Ten
     chosen = {}
     existing = set()
     for name, tensor in tensors.items():
-        match = _LAYER.fullmatch(name)
+        match = _LAYER.search(name)
         if match is None:
             chosen[name] = tensor
             continue
-        before, number, after = match.groups()
-        existing.add(int(number))
-        if int(number) in layers:
-            chosen[f"{before}{layers.index(int(number))}{after}"] = tensor
+        number = int(match[1])
+        existing.add(number)
+        if number in layers:
+            chosen[_LAYER.sub(f"layer.{layers.index(number)}.", name)] = tensor
     missing = set(layers) - existing
     if missing:
         raise DataError(

@@ -119,7 +119,7 @@ def read(path: Path) -> list[Page]:
             count = count_pages(file)
             for n in range(count):
                 name = f"{title} page {n + 1}" if count > 1 else title
-                pages.append(Page(title, name, partial(open_picture, file, page=n), ""))
+                pages.append(Page(title, name, partial(open_picture, file, page=n), str))
     return pages
 
 

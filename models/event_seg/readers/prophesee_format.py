@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from gearshift.models.base import DataError
 from gearshift.models.event_seg.formats import encodings
-from gearshift.models.event_seg.readers.recording import MAX_SIDE, PIECE, Events, Sides, shape
+from gearshift.models.event_seg.readers.recording import PIECE, Events, Sides
 
 MAX_HEADER_BYTES = 65536
 _ALLOWED = (
@@ -46,7 +46,7 @@ def read_header(path: Path) -> Header:
         raise invalid(path, 0, "has no Prophesee header of complete lines", _ALLOWED)
     header = lines.decode("latin-1")
     text = header.lower()
-    sensor = _sensor(path, text)
+    sensor = _sensor(text)
     if path.suffix.lower() == ".dat":
         # Version 1 has other bit fields. The words for the kind of events differ: CD, TD, Event2D,
         # N9Chronocam7Event2dE; the bytes do not.
@@ -80,21 +80,13 @@ def invalid(
     )
 
 
-def _sensor(path: Path, text: str) -> Sides | None:
-    """Height and width, which a header may have at two places. Raises DataError."""
+def _sensor(text: str) -> Sides | None:
+    """Height and width, which a header may have at two places; None: no possible ones."""
     text = re.sub(r"% ?geometry (\d+)x(\d+)", r"width \1 height \2", text)
-    sides = dict(re.findall(r"\b(height|width)[= ](\d{1,9})\b", text))
+    sides = dict(re.findall(r"\b(height|width)[= ]([1-9]\d{0,3})\b", text))
     if len(sides) < 2:
         return None
-    size = (int(sides["height"]), int(sides["width"]))
-    if not 1 <= min(size) <= max(size) <= MAX_SIDE:
-        raise invalid(
-            path,
-            0,
-            f"has a sensor of {shape(size)} pixels in its header",
-            f"1 to {MAX_SIDE} pixels a side",
-        )
-    return size
+    return int(sides["height"]), int(sides["width"])
 
 
 def raw_pieces(path: Path, header: Header) -> Iterator[Events]:
