@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from gearshift.models.event_seg.config import BINS
 from gearshift.models.event_seg.formats import FORMATS, recognize
 from gearshift.models.event_seg.readers.files import open_recording
 from gearshift.models.event_seg.readers.recording import Sides
-from gearshift.models.event_seg.windows import Sample, collate, normalize, voxelize
+from gearshift.models.event_seg.windows import collate, normalize, voxelize
 
 PICTURES = 2
 SHOWN = 4
@@ -47,7 +47,7 @@ def pictures(task: Any) -> list[Picture]:
 
 def predictions(task: Any, model: Module) -> Predictions:
     """Predictions and scores of a few validation windows. One forward pass. Collective."""
-    samples: list[Sample] = few_samples(task.data("val"), SHOWN)
+    samples = few_samples(task.data("val"), SHOWN)
     batch = placed(collate(samples), task.context.device)
     loss, maps = model(batch["events"], batch["mask"], measure=True)
     rows = []
@@ -56,7 +56,7 @@ def predictions(task: Any, model: Module) -> Predictions:
         one = slice(number, number + 1)
         overlap = metric.overlap(maps[one], batch["mask"][one])
         scores = metric.scores({"loss": loss, **overlap})
-        rows.append((sample.name, sample.meta["events"], *map(scores.get, SCORES)))
+        rows.append((_title(sample), sample["meta"]["events"], *map(scores.get, SCORES)))
         drawings.append(_picture(number + 1, sample, _foreground(maps[number])))
     return Predictions(("window", "events", "iou", "precision", "recall"), rows, drawings)
 
@@ -66,15 +66,17 @@ def _foreground(maps: torch.Tensor) -> ndarray:
     return (maps[1] > maps[0]).cpu().numpy()
 
 
-def _picture(number: int, sample: Sample, predicted: ndarray | bool) -> Picture:
+def _title(sample: Mapping[str, Any]) -> str:
+    return "{recording}, window {frame}".format(**sample["meta"])
+
+
+def _picture(number: int, sample: Mapping[str, Any], predicted: ndarray | bool) -> Picture:
     """Events red, the label green and the prediction blue: where both are right it is cyan."""
-    strength = np.abs(sample.events.sum(0)).clip(0, 1)
-    colors = np.broadcast_arrays(strength, sample.labels == 1, predicted)
+    strength = np.abs(sample["events"].sum(0)).clip(0, 1)
+    colors = np.broadcast_arrays(strength, sample["labels"] == 1, predicted)
     pixels = (255 * np.stack(colors, axis=-1)).astype(np.uint8)
     image = ImageOps.contain(Image.fromarray(pixels), (_SIDE, _SIDE), Image.Resampling.NEAREST)
-    caption = (
-        f"{sample.name}: {sample.meta['events']:,} events (red), label (green), prediction (blue)"
-    )
+    caption = f"{_title(sample)}: events (red), label (green), prediction (blue)"
     return Picture(f"window_{number}", caption, png(image))
 
 

@@ -95,9 +95,8 @@ def split_recordings(
     # Each split needs a recording of its own.
     if count >= 3:
         for side, chosen in split_groups(names, rule, GROUPS).items():
-            for name in chosen:
-                number = names.index(name)
-                groups[side].append(name)
+            groups[side] += chosen
+            for number in map(names.index, chosen):
                 windows[side] += [(number, i) for i in range(len(recordings[number].windows))]
     else:
         rule.refuse_fold("fewer than 3 recordings are split by time", hint="use more recordings")
@@ -124,10 +123,8 @@ def _blocks(
     size = held_out(count, share)
     first_test = count - size
     gap = 0.0
-    gap_text = "1 window"
     if duration >= _LONG * GAP_S:
         gap = GAP_S * recording.second
-        gap_text = f"{GAP_S:g} s"
     last_val = _before(stops, starts[first_test], gap)
     first_val = max(0, last_val - size + 1)
     last_train = _before(stops, starts[first_val], gap)
@@ -144,7 +141,7 @@ def _blocks(
         "val": range(first_val, last_val + 1),
         "test": range(first_test, count),
     }
-    return blocks, gap_text
+    return blocks, f"{GAP_S:g} s" if gap else "1 window"
 
 
 def _before(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -13,29 +13,13 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from gearshift.models.base import Draws
-from gearshift.models.common.family import spread_positions
+from gearshift.models.common.family import columns_of, spread_positions
 from gearshift.models.event_seg.config import BINS
 from gearshift.models.event_seg.network import IGNORE
 from gearshift.models.event_seg.readers.recording import IGNORED, EventRecording, Events, Sides
 
 MEASURED = 1000
 """Maximum number of windows for measuring the foreground share."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One window; arrays [..., height, width]."""
-
-    events: ndarray
-    """[bin, height, width], float32: the normalized voxel grid."""
-    labels: ndarray
-    """Classes, int64."""
-    meta: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Recording and number of the window."""
-        return f"{self.meta['recording']}, window {self.meta['frame']}"
 
 
 @dataclass(eq=False)
@@ -69,7 +53,12 @@ class Windows:
         self,
         index: int,
         draws: Draws,
-    ) -> Sample:
+    ) -> dict[str, Any]:
+        """One window.
+
+        `events` [bin, height, width] float32, the normalized voxel grid; `labels` [height, width],
+        classes, int64; `meta`.
+        """
         rng = draws.rng() if self.fixed is None else self._rng(index)
         recording, window = self._at(index)
         start, stop = recording.windows[window]
@@ -94,7 +83,7 @@ class Windows:
             "t0": float(start / recording.second),
             "t1": float(stop / recording.second),
         }
-        return Sample(normalize(grid), labels, meta)
+        return {"events": normalize(grid), "labels": labels, "meta": meta}
 
     def _noise(
         self,
@@ -220,19 +209,19 @@ def normalize(grid: ndarray) -> ndarray:
     return grid / (grid[grid != 0].std() or 1.0)
 
 
-def collate(samples: Sequence[Sample]) -> dict[str, Any]:
+def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Collate samples into a batch.
 
     `events` [batch, bin, height, width] float32; `mask` [batch, height, width] int64 with `valid`,
     bool, the pixels in the loss; `units`, their number; `meta`, one mapping per sample.
     """
-    events = np.stack([sample.events for sample in samples])
-    labels = torch.from_numpy(np.stack([sample.labels for sample in samples]))
+    columns = columns_of(samples)
+    labels = torch.from_numpy(np.stack(columns["labels"]))
     valid = labels != IGNORE
     return {
-        "events": torch.from_numpy(events),
+        "events": torch.from_numpy(np.stack(columns["events"])),
         "mask": labels,
         "valid": valid,
         "units": int(valid.sum()),
-        "meta": [sample.meta for sample in samples],
+        "meta": columns["meta"],
     }

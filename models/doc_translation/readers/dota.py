@@ -9,7 +9,7 @@ from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
-from gearshift.models.base import DataError, Groups, SplitName
+from gearshift.models.base import DataError, SplitName
 from gearshift.models.common.data_files import copies, files
 from gearshift.models.common.data_reports import BadRecords, OnBad, library_errors
 from gearshift.models.common.pictures import open_picture
@@ -42,11 +42,9 @@ def read(
     Reads only the ends of images. Raises DataError.
     """
     files(root)  # refuses pipes and devices before anything is read
-    path = root / SPLIT_FILE
-    names = _names(path)
-    splits = None
+    names = _names(root / SPLIT_FILE)
     if split == "file":  # another split is by article itself
-        splits = _splits(names, path)
+        _check_articles(names, root / SPLIT_FILE)
     folder = root / f"{language}_mmd"
     bad_records = BadRecords("pages")
     images = {path.stem: path for path in files(root / IMAGES) if path.suffix == ".png"}
@@ -90,10 +88,12 @@ def read(
             allowed=f"{IMAGES}/NAME.png for names in {SPLIT_FILE}, and NAME.mmd in a folder of "
             f"{folder.name} or {', '.join(languages)}",
         )
-    if splits is not None:
-        # Of the pages that are left.
-        documents = {page.document for page in pages}
-        splits = {side: sorted(documents.intersection(splits[side])) for side in splits}
+    splits: dict[SplitName, list[str]] | None = None
+    if split == "file":
+        splits = {}
+        for side in LISTS.values():
+            documents = {page.document for page in pages if side in names[page.name]}
+            splits[side] = sorted(documents)
     return Collection(
         str(root),
         pages,
@@ -136,9 +136,9 @@ def _names(path: Path) -> dict[str, set[SplitName]]:
     return names
 
 
-def _splits(names: Mapping[str, set[SplitName]], path: Path) -> Groups:
-    """The articles of each split. Raises DataError if pages of one are in two splits."""
-    splits_of: defaultdict[str, set[SplitName]] = defaultdict(set)
+def _check_articles(names: Mapping[str, set[SplitName]], path: Path) -> None:
+    """Raises DataError if pages of one article are in two splits."""
+    splits_of = defaultdict(set)
     for name, splits in names.items():
         splits_of[without_number(name)] |= splits
     shared = sorted(article for article, splits in splits_of.items() if len(splits) > 1)
@@ -150,10 +150,6 @@ def _splits(names: Mapping[str, set[SplitName]], path: Path) -> Groups:
             allowed="each article in one split, so that evaluation uses unseen articles only",
             fix="--set data.split=article",
         )
-    articles: dict[SplitName, list[str]] = {side: [] for side in LISTS.values()}
-    for article, splits in splits_of.items():
-        articles[splits.pop()].append(article)
-    return articles
 
 
 def _is_complete(path: Path) -> bool:
