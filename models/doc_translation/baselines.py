@@ -32,9 +32,9 @@ def baselines(
     for batch in held_out:
         references += batch["references"]
         for _, name in batch["meta"]:
-            source = pages[name].source_text()
+            source = pages[name].source
             if source is not None:
-                sources.append(source)
+                sources.append(source())
 
     constant = [_best(translations, bleu)] * len(references)
     methods = {"the most frequent translation for every page": constant}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,15 +27,19 @@ SEED = 2024
 _SOURCE = ("bcdfghjklmnprstvwz", "aeiou", "bdfgklmnprstvxz")
 _TARGET = ("ptkmnlrsh", "aeiou", "nlrsmk")
 _T = TypeVar("_T")
-Sentence = tuple[str, ...]
-"""Source text, then its translation under each kind of heading."""
+_ENDING = "~"
+"""Stands for the ending of an adjective in a translation."""
 
 
-class TranslatedWord(NamedTuple):
-    """A word and its translation; that of an adjective lacks its ending."""
+class Bitext(NamedTuple):
+    """Words, a text or Markdown, and their translation."""
 
     read: str
     written: str
+
+    def target(self, kind: int) -> str:
+        """The translation under the heading of number `kind`."""
+        return self.written.replace(_ENDING, SUFFIXES[kind])
 
 
 def _distinct(
@@ -59,10 +64,20 @@ def _pick(rng: Generator, items: Sequence[_T]) -> _T:
     return items[int(rng.integers(len(items)))]
 
 
-def phrase(noun: TranslatedWord, adjective: TranslatedWord) -> Sentence:
+def phrase(noun: Bitext, adjective: Bitext) -> Bitext:
     """Adjective and noun; the translation has noun first and an agreeing ending."""
-    written = f"{noun.written} {adjective.written}"
-    return (f"{adjective.read} {noun.read}", *(written + suffix for suffix in SUFFIXES))
+    return Bitext(
+        f"{adjective.read} {noun.read}",
+        f"{noun.written} {adjective.written}{_ENDING}",
+    )
+
+
+def _joined(separator: str, parts: Sequence[Bitext]) -> Bitext:
+    return Bitext(*map(separator.join, zip(*parts, strict=True)))
+
+
+def _marked(mark: str, text: Bitext) -> Bitext:
+    return Bitext(mark + text.read, mark + text.written)
 
 
 CARDS_VERSION = 2
@@ -78,7 +93,7 @@ _LEXICON = """
 bak=amari dol=beso fim=cildo gus=duna hen=efri jor=golu
 mev=jast nax=korm pir=lind rot=merk sul=nols tez=pund
 """
-_WORDS = [TranslatedWord(*pair.split("=")) for pair in _LEXICON.split()]
+_WORDS = [Bitext(*pair.split("=")) for pair in _LEXICON.split()]
 NOUNS = _WORDS[:6]
 ADJECTIVES = _WORDS[6:]
 _LETTERS = 14
@@ -92,11 +107,7 @@ def read_cards() -> Collection:
     pair = (len(ADJECTIVES), len(NOUNS))
     shape = (len(SUFFIXES), len(NOUNS), *pair, *pair)
     # Without replacement: no card is in two splits.
-    numbers = rng.choice(
-        int(np.prod(shape)),
-        size=COUNT,
-        replace=False,
-    )
+    numbers = rng.choice(math.prod(shape), size=COUNT, replace=False)
     words = np.stack(np.unravel_index(numbers, shape), axis=1)
     made_from = {
         "version": CARDS_VERSION,
@@ -104,15 +115,7 @@ def read_cards() -> Collection:
         "count": COUNT,
         "words": [word.read for word in _WORDS],
     }
-    arrays = cache.arrays(
-        "doc-translation-cards",
-        made_from,
-        partial(
-            _draw,
-            words,
-            rng,
-        ),
-    )
+    arrays = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))
     cards = []
     for i, pixels in enumerate(arrays["cards"]):
         source, text = card_texts(*words[i].tolist())
@@ -120,8 +123,8 @@ def read_cards() -> Collection:
             document=f"cards {i // 2:04}",
             name=f"card {i:04}",
             image=partial(Image.fromarray, pixels),
-            text=text,
-            source=source,
+            target=partial(str, text),
+            source=partial(str, source),
         )
         cards.append(card)
     return Collection("embedded:cards", cards)
@@ -132,15 +135,11 @@ def card_texts(kind: int, heading: int, *pairs: int) -> tuple[str, str]:
 
     By kind of heading, heading, and two pairs of adjective and noun.
     """
-    lines = [_marked("# ", _alike(NOUNS[heading])), _alike(TranslatedWord("", ""))]
-    for adjective, noun in zip(
-        pairs[::2],
-        pairs[1::2],
-        strict=True,
-    ):
+    lines = [_marked("# ", NOUNS[heading]), Bitext("", "")]
+    for adjective, noun in zip(pairs[::2], pairs[1::2], strict=True):
         lines.append(phrase(NOUNS[noun], ADJECTIVES[adjective]))
-    texts = _joined("\n", lines)
-    return texts[0], texts[1 + kind]
+    text = _joined("\n", lines)
+    return text.read, text.target(kind)
 
 
 def _draw(words: ndarray, rng: Generator) -> array_file.Arrays:
@@ -148,65 +147,29 @@ def _draw(words: ndarray, rng: Generator) -> array_file.Arrays:
 
     A frame prevents the cropping of margins.
     """
-    nouns = np.stack([_word(noun.read) for noun in NOUNS])
-    adjectives = np.stack([_word(adjective.read) for adjective in ADJECTIVES])
-    kind, heading, *pairs = words.T
-    cards = np.full(
-        (len(words), HEIGHT, WIDTH),
-        255,
-        dtype=np.uint8,
-    )
-    title, *lines = (cards[:, top : top + _CELL_HEIGHT] for top in ROWS)
-    for number, left in enumerate(CARD_HEADINGS):
-        is_kind = kind == number
-        title[is_kind, :, left : left + _CELL_WIDTH] = nouns[heading[is_kind]]
-    for line, adjective, noun in zip(
-        lines,
-        pairs[::2],
-        pairs[1::2],
-        strict=True,
-    ):
-        line[..., 1 : 1 + _CELL_WIDTH] = adjectives[adjective]
-        line[..., -_CELL_WIDTH:] = nouns[noun]
-
-    faint = rng.integers(
-        0,
-        30,
-        (len(words), 1, 1),
-    )  # some cards are paler
-    for card, paler in zip(
-        cards,
-        faint,
-        strict=True,
-    ):  # noise takes 8 bytes a pixel
-        speckle = rng.integers(
-            0,
-            12,
-            card.shape,
-        )
-        ink = (card < 128) * paler
-        card[:] = np.clip(
-            card.astype(np.int16) + ink - speckle,
-            0,
-            255,
-        )
+    nouns = [_word(noun.read) for noun in NOUNS]
+    adjectives = [_word(adjective.read) for adjective in ADJECTIVES]
+    paler = rng.integers(0, 30, len(words)).tolist()  # some cards are
+    cards = np.full((len(words), HEIGHT, WIDTH), 255, dtype=np.uint8)
+    for number, (kind, heading, *pairs) in enumerate(words.tolist()):
+        card = cards[number]
+        title, *lines = (card[top : top + _CELL_HEIGHT] for top in ROWS)
+        left = CARD_HEADINGS[kind]
+        title[:, left : left + _CELL_WIDTH] = nouns[heading]
+        for line, adjective, noun in zip(lines, pairs[::2], pairs[1::2], strict=True):
+            line[:, 1 : 1 + _CELL_WIDTH] = adjectives[adjective]
+            line[:, -_CELL_WIDTH:] = nouns[noun]
+        speckle = rng.integers(0, 12, card.shape)
+        ink = (card < 128) * paler[number]
+        card[:] = np.clip(card + ink - speckle, 0, 255)
     cards[:, (0, -1)] = cards[:, :, (0, -1)] = 0
     return {"cards": cards}
 
 
 def _word(text: str) -> ndarray:
     """Rendered word, uint8 [cell height, cell width]."""
-    cell = Image.new(
-        "L",
-        (_CELL_WIDTH, _CELL_HEIGHT),
-        255,
-    )
-    ImageDraw.Draw(cell).text(
-        (1, 2),
-        text,
-        font=font(_LETTERS),
-        fill=0,
-    )
+    cell = Image.new("L", (_CELL_WIDTH, _CELL_HEIGHT), 255)
+    ImageDraw.Draw(cell).text((1, 2), text, font=font(_LETTERS), fill=0)
     return np.asarray(cell)
 
 
@@ -239,23 +202,9 @@ class Author:
 
     def __post_init__(self) -> None:
         total = sum(COUNTS.values())
-        read = _distinct(
-            self.rng,
-            total,
-            _SOURCE,
-            fewest=1,
-        )
-        written = _distinct(
-            self.rng,
-            total,
-            _TARGET,
-            fewest=2,
-        )
-        words = map(
-            TranslatedWord,
-            read,
-            written,
-        )
+        read = _distinct(self.rng, total, _SOURCE, fewest=1)
+        written = _distinct(self.rng, total, _TARGET, fewest=2)
+        words = map(Bitext, read, written)
         self.words = {kind: list(islice(words, count)) for kind, count in COUNTS.items()}
         self.used: set[str] = set()
         self.shared = [self._new() for _ in range(SHARED)]
@@ -264,14 +213,7 @@ class Author:
         """Two to four pages with one kind of heading."""
         kind = int(self.rng.integers(len(HEADINGS)))
         pages = self.rng.integers(2, 5)
-        return [
-            self._page(
-                number,
-                kind,
-                is_first=page == 0,
-            )
-            for page in range(pages)
-        ]
+        return [self._page(number, kind, is_first=page == 0) for page in range(pages)]
 
     def _page(
         self,
@@ -284,93 +226,68 @@ class Author:
         style = HEADINGS[kind]
         if is_first:
             title = self._phrase()
-            blocks.append(PageBlock("title", title[0].title()))
+            blocks.append(PageBlock("title", title.read.title()))
             texts.append(_marked("# ", title))
         for section in range(1, self.rng.integers(2, 4) + 1):
             name = self._phrase()
-            heading = f"{section} {name[0]}" if style == "numbered" else name[0]
+            heading = f"{section} {name.read}" if style == "numbered" else name.read
             blocks.append(PageBlock(style, heading))
             texts.append(_marked("## ", name))
             sentences = [self._sentence() for _ in range(self.rng.integers(3, 8))]
-            paragraphs = _joined(" ", sentences)
-            blocks.append(PageBlock("paragraph", paragraphs[0]))
-            texts.append(paragraphs)
+            paragraph = _joined(" ", sentences)
+            blocks.append(PageBlock("paragraph", paragraph.read))
+            texts.append(paragraph)
             self._extra(blocks, texts)
         markdown = _joined("\n\n", texts)
-        return Text(
-            number,
-            blocks,
-            markdown[0],
-            markdown[1 + kind],
-        )
+        return Text(number, blocks, markdown.read, markdown.target(kind))
 
     def _extra(
         self,
         blocks: list[PageBlock],
-        texts: list[Sentence],
+        texts: list[Bitext],
     ) -> None:
         """Add a list, a table, a formula, or nothing."""
         choice = self.rng.integers(5)
         if choice == 0:
-            items = []
-            for _ in range(3):
-                item = self._phrase()
-                blocks.append(PageBlock("bullet", item[0]))
-                items.append(_marked("* ", item))
-            texts.append(_joined("\n", items))
+            items = [self._phrase() for _ in range(3)]
+            blocks += [PageBlock("bullet", item.read) for item in items]
+            texts.append(_joined("\n", [_marked("* ", item) for item in items]))
         if choice == 1:
             rows = []
             for _ in range(self.rng.integers(2, 4)):
                 rows.append(_joined(" & ", [self._phrase(), self._phrase()]))
-            bodies = _joined(r" \\ ", rows)
-            table = "\n".join(row[0] for row in rows).replace(" & ", "|")
+            body = _joined(r" \\ ", rows)
+            table = body.read.replace(r" \\ ", "\n").replace(" & ", "|")
             blocks.append(PageBlock("table", table))
-            texts.append(tuple(rf"\begin{{tabular}}{{ll}} {x} \end{{tabular}}" for x in bodies))
+            texts.append(Bitext(*(rf"\begin{{tabular}}{{ll}} {x} \end{{tabular}}" for x in body)))
         if choice == 2:
-            a, b = self.rng.integers(
-                2,
-                50,
-                2,
-            ).tolist()
+            a, b = self.rng.integers(2, 50, 2).tolist()
             blocks.append(PageBlock("formula", f"{a} x + {b} = {a * b}"))
-            texts.append((rf"\[{a}x+{b}={a * b}\]",) * (1 + len(SUFFIXES)))
+            formula = rf"\[{a}x+{b}={a * b}\]"
+            texts.append(Bitext(formula, formula))
 
-    def _sentence(self) -> Sentence:
+    def _sentence(self) -> Bitext:
         if self.rng.random() < OWN:
             return self._new()
         return _pick(self.rng, self.shared)
 
-    def _new(self) -> Sentence:
+    def _new(self) -> Bitext:
         """New sentence: phrase, verb, phrase and sometimes a third phrase."""
         while True:
-            verb = _alike(self._word("verbs"))
+            verb = self._word("verbs")  # drawn first
             parts = [self._phrase(), verb, self._phrase()]
             if self.rng.random() < 0.3:
-                parts += [_alike(self._word("joints")), self._phrase()]
-            texts = _joined(" ", parts)
-            sentence = tuple(f"{text[:1].upper()}{text[1:]}." for text in texts)
-            if sentence[0] not in self.used:
-                self.used.add(sentence[0])
-                return sentence
+                parts += [self._word("joints"), self._phrase()]
+            text = _joined(" ", parts)
+            if text.read not in self.used:
+                self.used.add(text.read)
+                return Bitext(f"{text.read.capitalize()}.", f"{text.written.capitalize()}.")
 
-    def _word(self, kind: str) -> TranslatedWord:
+    def _word(self, kind: str) -> Bitext:
         return _pick(self.rng, self.words[kind])
 
-    def _phrase(self) -> Sentence:
+    def _phrase(self) -> Bitext:
         return phrase(self._word("nouns"), self._word("adjectives"))
-
-
-def _alike(word: TranslatedWord) -> Sentence:
-    """A word that is translated alike under all kinds of heading."""
-    return (word.read, *[word.written] * len(SUFFIXES))
-
-
-def _joined(separator: str, parts: Sequence[Sentence]) -> Sentence:
-    return tuple(map(separator.join, zip(*parts, strict=True)))
-
-
-def _marked(mark: str, text: Sentence) -> Sentence:
-    return tuple(mark + part for part in text)
 
 
 def read_pages() -> Collection:
@@ -378,11 +295,7 @@ def read_pages() -> Collection:
     author = Author(np.random.default_rng(SEED))
     texts = list(chain.from_iterable(map(author.document, range(DOCUMENTS))))
     made_from = {"version": PAGES_VERSION, "seed": SEED, "documents": DOCUMENTS}
-    arrays = cache.arrays(
-        "doc-translation-pages",
-        made_from,
-        partial(_scans, texts),
-    )
+    arrays = cache.arrays("doc-translation-pages", made_from, partial(_scans, texts))
     scans = np.split(arrays["png"], arrays["ends"][:-1])
     pages = []
     for i, text in enumerate(texts):
@@ -390,8 +303,8 @@ def read_pages() -> Collection:
             document=f"document {text.document:03}",
             name=f"page {i:03}",
             image=partial(_decoded, scans[i]),
-            text=text.target,
-            source=text.source,
+            target=partial(str, text.target),
+            source=partial(str, text.source),
         )
         pages.append(page)
     return Collection("embedded:pages", pages)
@@ -407,13 +320,8 @@ def _scans(texts: Sequence[Text]) -> array_file.Arrays:
     pngs = io.BytesIO()
     ends = []
     for text in texts:
-        png = io.BytesIO()
-        scan(text, rng).save(
-            png,
-            "png",
-            compress_level=3,
-        )
-        pngs.write(png.getbuffer())
+        # Pillow writes a PNG from where the file is.
+        scan(text, rng).save(pngs, "png", compress_level=3)
         ends.append(pngs.tell())
     return {"png": np.frombuffer(pngs.getvalue(), dtype=np.uint8), "ends": np.array(ends)}
 
@@ -421,33 +329,13 @@ def _scans(texts: Sequence[Text]) -> array_file.Arrays:
 def scan(text: Text, rng: Generator) -> Image.Image:
     """Render a page with random margins and columns, slightly rotated, blurred and speckled."""
     columns = int(rng.integers(1, 3))
-    page = draw(
-        text.blocks,
-        int(rng.integers(32, 72)),
-        columns,
-    )
-    angle = rng.uniform(-1, 1)
-    page = page.rotate(
-        angle,
-        resample=Image.Resampling.BILINEAR,
-        fillcolor=255,
-    )
+    page = draw(text.blocks, int(rng.integers(32, 72)), columns)
+    page = page.rotate(rng.uniform(-1, 1), resample=Image.Resampling.BILINEAR, fillcolor=255)
     page = page.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.8)))
     dots = np.array(page).ravel()
     # Sparse and grey, so that cropping does not take speckle for ink.
-    at = rng.integers(
-        0,
-        dots.size,
-        dots.size // 500,
-    )
-    dots[at] = np.minimum(
-        dots[at],
-        rng.integers(
-            205,
-            250,
-            len(at),
-        ),
-    )
+    at = rng.integers(0, dots.size, dots.size // 500)
+    dots[at] = np.minimum(dots[at], rng.integers(205, 250, len(at)))
     return Image.fromarray(dots.reshape(page.height, page.width))
 
 

@@ -34,44 +34,45 @@ def without_margins(image: Image.Image) -> Image.Image:
     return image.crop(ink.getbbox())
 
 
-def local_view(image: Image.Image, height: int, width: int) -> ndarray:
+def local_view(
+    image: Image.Image,
+    height: int,
+    width: int,
+) -> ndarray:
     """The page without margins at its aspect ratio, padded with white, uint8 [channel, h, w]."""
     inner = without_margins(image)
     scale = min(height / inner.height, width / inner.width)
     inner_height = max(1, round(inner.height * scale))
     inner_width = max(1, round(inner.width * scale))
-    pixels = _scaled(inner, inner_width, inner_height)
-    above = (height - inner_height) // 2
+    view = Image.new(image.mode, (width, height), "white")
     left = (width - inner_width) // 2
-    shape = (len(pixels), height, width)
-    view = np.full(shape, WHITE, np.uint8)
-    page = view[:, above:, left:]
-    page[:, :inner_height, :inner_width] = pixels
-    return view
+    above = (height - inner_height) // 2
+    page = _scaled(inner, inner_width, inner_height)
+    view.paste(page, (left, above))
+    return _channels(view)
 
 
-def _scaled(image: Image.Image, width: int, height: int) -> ndarray:
-    """uint8 [channel, height, width], of 1 or 3 channels."""
-    mode = "RGB"
-    if image.mode in ("1", "L", "LA"):
-        mode = "L"
-    image = image.convert(mode)
+def _scaled(image: Image.Image, width: int, height: int) -> Image.Image:
     # Pillow averages over all source pixels when it shrinks, which preserves thin strokes.
-    image = image.resize(
-        (width, height),
-        Image.Resampling.BILINEAR,
-    )
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _channels(image: Image.Image) -> ndarray:
+    """uint8 [channel, height, width], of 1 or 3 channels."""
     pixels = np.atleast_3d(np.asarray(image))
     return pixels.transpose(2, 0, 1)
 
 
 def views(image: Image.Image, size: Size) -> Views:
-    """The inputs of the encoders: the whole page as a square, and it without margins."""
+    """The inputs of the encoders, of an image in mode L or RGB.
+
+    The whole page as a square, and it without margins.
+    """
     side = size.whole.pixels
     height, width = size.local.pixels
     whole = _scaled(image, side, side)
     local = local_view(image, height, width)
-    return whole, local
+    return _channels(whole), local
 
 
 def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
@@ -91,7 +92,8 @@ def _colored(pictures: Sequence[ndarray]) -> Tensor:
     for pixels in pictures:
         shape = (3, *pixels.shape[1:])
         colored.append(np.broadcast_to(pixels, shape))
-    return torch.from_numpy(np.stack(colored)).float()
+    batch = np.stack(colored)
+    return torch.from_numpy(batch).float()
 
 
 def blank(page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,5 +105,6 @@ def blank(page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
 def _by_imagenet(share: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=share.device)
     deviation = torch.tensor(IMAGENET_DEVIATION, device=share.device)
-    centered = share - mean.view(3, 1, 1)
-    return centered / deviation.view(3, 1, 1)
+    mean = mean.view(3, 1, 1)
+    deviation = deviation.view(3, 1, 1)
+    return (share - mean) / deviation

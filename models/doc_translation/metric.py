@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -56,51 +56,38 @@ _HEADING = re.compile(r"(#{1,6})\s*(.*)", re.DOTALL)
 _BLANK = re.compile(r"\n\s*\n")
 
 
-@dataclass
-class HeadingNode:
-    """A heading with its subtree, or a paragraph."""
+def tree(text: str) -> Any:
+    """Tree of the headings and paragraphs of Markdown, separated by blank lines and headings.
 
-    kind: str
-    has_text: bool
-    level: int
-    children: list[HeadingNode] = field(default_factory=list)
+    The label of a node is its kind; empty: a heading without text.
+    """
+    from zss import Node
 
-    def count(self) -> int:
-        return 1 + sum(child.count() for child in self.children)
-
-
-def tree(text: str) -> HeadingNode:
-    """Tree of the headings and paragraphs of Markdown, separated by blank lines and headings."""
-    root = HeadingNode("root", True, 0)
-    path = [root]
+    root = Node("root")
+    # By its level, the headings that the next line is below.
+    path = {0: root}
     for part in _BLANK.split(text):
         in_paragraph = False
         for line in part.strip().split("\n"):
             heading = _HEADING.match(line)
             if heading is None:
                 if line.strip() and not in_paragraph:
-                    path[-1].children.append(HeadingNode("paragraph", True, 7))
+                    path[max(path)].addkid(Node("paragraph"))
                     in_paragraph = True
                 continue
             in_paragraph = False
-            node = HeadingNode(
-                "heading",
-                bool(heading[2].strip()),
-                len(heading[1]),
-            )
+            node = Node("heading" if heading[2].strip() else "")
             # A heading ends those of its own level and below.
-            while path[-1].level >= node.level:
-                path.pop()
-            path[-1].children.append(node)
-            path.append(node)
+            level = len(heading[1])
+            path = {above: path[above] for above in path if above < level}
+            path[max(path)].addkid(node)
+            path[level] = node
     return root
 
 
-def _update_cost(first: HeadingNode | None, second: HeadingNode | None) -> int:
-    """0 for nodes of one kind with text, otherwise 1."""
-    if first is None or second is None:
-        return 1
-    return int(first.kind != second.kind or not (first.has_text and second.has_text))
+def _cost(first: str, second: str) -> int:
+    """0 for labels of one kind with text, otherwise 1; also to insert and to remove one."""
+    return int(not first or first != second)
 
 
 def steds(written: str, reference: str) -> float:
@@ -111,20 +98,11 @@ def steds(written: str, reference: str) -> float:
     """
     import zss
 
-    first = tree(written)
-    second = tree(reference)
-    nodes = max(first.count(), second.count()) - 1
+    trees = (tree(written), tree(reference))
+    nodes = max(len(list(root.iter())) for root in trees) - 1
     if nodes == 0:
         return 100.0
-    distance = zss.distance(
-        first,
-        second,
-        get_children=lambda node: node.children,
-        insert_cost=lambda node: 1,
-        remove_cost=lambda node: 1,
-        update_cost=_update_cost,
-    )
-    return 100.0 * (1 - float(distance) / nodes)
+    return 100.0 * (1 - float(zss.simple_distance(*trees, label_dist=_cost)) / nodes)
 
 
 def page_sums(bleu: Bleu, written: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
@@ -146,6 +124,7 @@ def page_scores(bleu: Bleu, sums: Mapping[str, Sequence[float]], end: str = "") 
     }
 
 
+@dataclass(eq=False)
 class TranslationMetric(Sums):
     """val_bleu, val_bleu_pt and val_steds; of a beam search with the suffix `_beam`.
 
@@ -153,21 +132,15 @@ class TranslationMetric(Sums):
     minus BLEU of blank pages.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        language: str,
-        count: int,
-        beams: int = 1,
-        against_blank: bool = False,
-    ) -> None:
-        """`count`: tokens generated per page."""
+    vocabulary: Vocabulary
+    bleu: Bleu
+    count: int
+    """Tokens generated per page."""
+    beams: int = 1
+    against_blank: bool = False
+
+    def __post_init__(self) -> None:
         super().__init__(self._sums, self._metrics)
-        self.vocabulary = vocabulary
-        self.count = count
-        self.beams = beams
-        self.against_blank = against_blank
-        self.bleu = bleu_of(language)
 
     def _sums(self, model: Module, batch: Batch) -> dict[str, Any]:
         """Those of `page_sums`, of blank pages, loss and tokens; always as many model calls."""
@@ -186,13 +159,7 @@ class TranslationMetric(Sums):
         return sums
 
     def _written(self, model: Module, memory: Tensor) -> list[str]:
-        tokens = beam_search(
-            model,
-            memory,
-            self.count,
-            self.vocabulary,
-            self.beams,
-        )
+        tokens = beam_search(model, memory, self.count, self.vocabulary, self.beams)
         return texts(tokens, self.vocabulary)
 
     def _metrics(self, sums: Mapping[str, Tensor]) -> Scores:

@@ -16,8 +16,6 @@ from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import listed
 from gearshift.models.common.hugging_face import (
     Coverage,
-    StoredTensor,
-    StoredWeights,
     compare,
     from_pretrained,
     load_errors,
@@ -31,10 +29,10 @@ PARTS = {"global": "global_encoder", "local": "local_encoder", "decoder": "decod
 MIN_FILLED = 0.95
 """Minimum share of a part's tensors that its folder must fill."""
 _ALLOWED = "config.json and *.safetensors of a model that transformers supports"
-_LAYER = re.compile(r"(.*\blayer\.)(\d+)(\..*)")
+_LAYER = re.compile(r"\blayer\.(\d+)\.")
 _PREFIX = re.compile(r"^(beit|donut|swin|bert)\.")
 """Of the names of tensors in a model with a head."""
-Tensors = Mapping[str, Tensor | StoredTensor]
+Tensors = Mapping[str, Tensor]
 
 
 def load(
@@ -66,13 +64,8 @@ def load(
         coverage = fill(model.get_submodule(PARTS[name]), tensors)
         reports[name] = coverage
         counts = ", ".join(f"{count} {what}" for what, count in coverage.counts.items())
+        log.info("pretrained %s: %s", name, counts)
         share = len(coverage.matched) / (len(coverage.matched) + len(coverage.random))
-        log.info(
-            "pretrained %s: %s (%.0f %%)",
-            name,
-            counts,
-            100 * share,
-        )
         if share < MIN_FILLED and name not in partial:
             raise DataError(
                 f"'{folder / name}' fills {share:.0%} of the part '{name}'; "
@@ -85,35 +78,24 @@ def load(
 
 
 def _tensors(folder: Path, is_decoder: bool) -> Tensors:
-    """Weights of a model: those in its files, or, under outdated names, those of transformers.
-
-    Of a whole Donut or Nougat, those of its encoder.
-    """
+    """The weights that the files of a model have; of a whole Donut or Nougat, of its encoder."""
     import transformers
 
     kind: Any = transformers.AutoModelForCausalLM if is_decoder else transformers.AutoModel
-    config = read_config(folder, _ALLOWED)
-    is_pair = config.model_type == "vision-encoder-decoder"
-    if is_pair:
+    prefix = ""
+    if read_config(folder, _ALLOWED).model_type == "vision-encoder-decoder":
         kind = transformers.VisionEncoderDecoderModel
+        prefix = "encoder."
     with load_errors(folder, _ALLOWED):
-        with torch.device("meta"):  # only names and shapes are needed
-            inner = kind(config) if is_pair else kind.from_config(config)
-        inner.tie_weights()
-        stored = StoredWeights(inner, folder)
-        tensors: dict[str, Any] = {n: stored.source(n) for n, _ in inner.named_parameters()}
-        # Names of an older version of transformers: it knows how they are called now.
-        if None in tensors.values() and stored.unexpected():
-            inner, coverage = from_pretrained(kind, folder)
-            tensors = dict(inner.named_parameters()) | dict.fromkeys(coverage.random)
-    prefix = "encoder." if is_pair else ""
-    chosen = {}
-    for name, tensor in tensors.items():
-        if tensor is not None and name.startswith(prefix):
-            chosen[name.removeprefix(prefix)] = tensor
-    return chosen
+        inner, coverage = from_pretrained(kind, folder)
+    tensors = {}
+    for name, tensor in inner.named_parameters():
+        if name.startswith(prefix) and name not in coverage.random:
+            tensors[name.removeprefix(prefix)] = tensor
+    return tensors
 
 
+@torch.no_grad()
 def fill(part: Module, tensors: Tensors) -> Coverage:
     """Copy tensors of matching name and shape into `part`.
 
@@ -122,13 +104,8 @@ def fill(part: Module, tensors: Tensors) -> Coverage:
     parameters = {_PREFIX.sub("", name): tensor for name, tensor in part.named_parameters()}
     stored = {_PREFIX.sub("", name): tensor for name, tensor in tensors.items()}
     coverage = compare(parameters, stored)
-    with torch.no_grad():
-        for name in coverage.matched:
-            source = stored[name]
-            if isinstance(source, StoredTensor):
-                source.read_into(parameters[name])
-            else:
-                parameters[name].copy_(source)
+    for name in coverage.matched:
+        parameters[name].copy_(stored[name])
     return coverage
 
 
@@ -137,14 +114,14 @@ def _select_layers(tensors: Tensors, layers: Sequence[int], folder: Path) -> Ten
     chosen = {}
     existing = set()
     for name, tensor in tensors.items():
-        match = _LAYER.fullmatch(name)
+        match = _LAYER.search(name)
         if match is None:
             chosen[name] = tensor
             continue
-        before, number, after = match.groups()
-        existing.add(int(number))
-        if int(number) in layers:
-            chosen[f"{before}{layers.index(int(number))}{after}"] = tensor
+        number = int(match[1])
+        existing.add(number)
+        if number in layers:
+            chosen[_LAYER.sub(f"layer.{layers.index(number)}.", name)] = tensor
     missing = set(layers) - existing
     if missing:
         raise DataError(

@@ -111,49 +111,24 @@ def _lines(
             cells = row.split("|")
             for n, cell in enumerate(cells):
                 # All cells of a row but the last one leave the pen where it is.
-                lines.append(
-                    _Line(
-                        cell.strip(),
-                        size,
-                        width / len(cells) * n,
-                        0.0,
-                    )
-                )
+                lines.append(_Line(cell, size, width / len(cells) * n, 0.0))
             lines[-1] = lines[-1]._replace(height=height, is_ruled=True)
     else:
-        left = base * 1.2 if block.kind == "bullet" else 0.0
+        left = 0.0
+        if block.kind == "bullet":
+            left = base * 1.2
+            lines.append(_Line("-", size, base * 0.3, 0.0))
         face = font(size)
-        for text in _wrapped(
-            block.text,
-            face,
-            width - left,
-        ):
+        for text in _wrapped(block.text, face, width - left):
             if block.kind in ("title", "centered", "formula"):
                 left = (width - face.getlength(text)) / 2
-            lines.append(
-                _Line(
-                    text,
-                    size,
-                    left,
-                    height,
-                )
-            )
+            lines.append(_Line(text, size, left, height))
     # The gap to the next block.
     last = lines[-1]
     lines[-1] = last._replace(
         height=last.height + base * 0.6,
         is_ruled=last.is_ruled or block.kind == "ruled",
     )
-    if block.kind == "bullet":
-        lines.insert(
-            0,
-            _Line(
-                "-",
-                size,
-                base * 0.3,
-                0.0,
-            ),
-        )
     return lines
 
 

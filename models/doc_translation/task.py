@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,12 @@ import torch
 from numpy import ndarray
 from torch.nn import Module
 
-from gearshift.models.base import (
-    Baseline,
-    Batch,
-    Context,
-    DataError,
-    Draws,
-    Goal,
-    Groups,
-    Loss,
-    Prediction,
-)
+from gearshift.models.base import Baseline, Batch, Context, DataError, Draws, Goal, Groups, Loss
 from gearshift.models.catalog import folder_of, local_path
 from gearshift.models.common import subwords
-from gearshift.models.common.data_files import existing_path, files, unknown_format
-from gearshift.models.common.data_reports import few, unknown_embedded
+from gearshift.models.common.bleu import Bleu
+from gearshift.models.common.data_files import existing_path, unknown_format
+from gearshift.models.common.data_reports import unknown_embedded
 from gearshift.models.common.family import (
     ENCODER,
     FACTS_FILE,
@@ -41,7 +32,6 @@ from gearshift.models.common.family import (
 )
 from gearshift.models.common.hugging_face import Coverage
 from gearshift.models.common.layers import check_kernel, restrict_blocks
-from gearshift.models.common.predictions import passed_over
 from gearshift.models.common.split import write_if_changed
 from gearshift.models.common.subwords import TOKENIZER_FILE
 from gearshift.models.doc_translation import embedded, formats, images, pretrained, showing
@@ -96,7 +86,6 @@ class DocTranslationTask(FamilyTask):
             decoder_layers=model.decoder_layers or size.decoder_layers,
             queries=model.queries or size.queries,
         )
-        self.control = data.control
         self.pretrained = None if model.pretrained is None else folder_of(model.pretrained)
         self.length = data.seq_len or size.positions
         self.beams = data.beams
@@ -121,12 +110,7 @@ class DocTranslationTask(FamilyTask):
             source = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
             if formats.recognize(source) is None:
                 raise unknown_format(source, formats.FORMATS)
-            self.collection = dota.read(
-                source,
-                data.target,
-                data.split,
-                data.on_bad,
-            )
+            self.collection = dota.read(source, data.target, data.split, data.on_bad)
         return self.collection.pages
 
     def groups_of(self, records: Sequence[Page]) -> Sequence[str]:
@@ -242,21 +226,18 @@ class DocTranslationTask(FamilyTask):
         return Loss(loss, {})
 
     def metric(self) -> TranslationMetric:
-        return self._metric(against_blank=self.control == "noise")
+        return self._metric(1, against_blank=self.data_settings.control == "noise")
 
     def final_metric(self) -> TranslationMetric | None:
         """Scores of translations by beam search; None for one beam."""
-        return None if self.beams == 1 else self._metric(self.beams)
+        return None if self.beams == 1 else self._metric(self.beams, against_blank=False)
 
-    def _metric(self, beams: int = 1, against_blank: bool = False) -> TranslationMetric:
-        language = self.collection.language
-        return TranslationMetric(
-            self.vocabulary,
-            language,
-            self.count,
-            beams,
-            against_blank,
-        )
+    def _metric(self, beams: int, against_blank: bool) -> TranslationMetric:
+        return TranslationMetric(self.vocabulary, self.bleu(), self.count, beams, against_blank)
+
+    def bleu(self) -> Bleu:
+        """The BLEU of the target language."""
+        return bleu_of(self.collection.language)
 
     def blocks(self, model: Module) -> list[Module]:
         return layers(model)
@@ -266,32 +247,18 @@ class DocTranslationTask(FamilyTask):
         from gearshift.models.doc_translation.baselines import baselines
 
         pages = {page.name: page for page in self.records}
-        return baselines(
-            train,
-            held_out,
-            pages,
-            bleu_of(self.collection.language),
-        )
+        return baselines(train, held_out, pages, self.bleu())
 
     preview = showing.preview
     pictures = showing.pictures
     predictions = showing.predictions
-
-    def predict(self, model: Module, path: Any) -> Iterator[Prediction]:
-        write = showing.features if self.stage == ENCODER else showing.translations
-        yield from write(self, model, showing.read(path))
-        yield from passed_over(path, filter(showing.recognize, files(path)))
+    predict = showing.predict
 
     def example(self) -> Sequence[Any]:
         pixels = self.size.whole.pixels
         time = round(float(np.minimum(self._token_counts(), self.length).mean()))
         return (
-            torch.zeros(
-                1,
-                3,
-                pixels,
-                pixels,
-            ),
+            torch.zeros(1, 3, pixels, pixels),
             torch.zeros(1, 3, *self.size.local.pixels),
             None,
             torch.zeros(1, time, dtype=torch.int64),
@@ -318,13 +285,15 @@ class DocTranslationTask(FamilyTask):
             "max_new_tokens": self.count,
             "beams": self.beams,
             "cut_share": float((self._token_counts() > self.length).mean()),
-            "bleu": bleu_of(collection.language).signature,
+            "bleu": self.bleu().signature,
             **collection.counts,
         }
         if collection.notes:
-            facts["notes"] = few(collection.notes)
+            facts["notes"] = [
+                f"{file} and others: {note}" for note, file in collection.notes.items()
+            ]
         if self._reports:
             facts["pretrained"] = {name: report.counts for name, report in self._reports.items()}
-        if self.control == "noise":
+        if self.data_settings.control == "noise":
             facts["control"] = {"val_bleu_gain": {"max": MAX_GAIN}}
         return facts

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import tokenizers
@@ -17,8 +18,8 @@ END = "<|end|>"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 MIN_SIZE = 3 + len(BYTES)
 """Entries required to encode every text."""
-TRAINED_ON = 50_000_000
-"""Maximum characters of training text; more hardly changes the subwords."""
+TRAINED_ON = 30_000
+"""Maximum number of training texts; more hardly change the subwords."""
 
 _PIECES = Regex(r" ?[\p{L}\p{M}]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+")
 _SPECIALS = (
@@ -54,16 +55,7 @@ def train(texts: Iterable[str], size: int) -> Vocabulary:
         special_tokens=[PAD, START, END, *BYTES],
         limit_alphabet=(size - MIN_SIZE) // 2,
     )
-
-    def first_texts() -> Iterator[str]:
-        left = TRAINED_ON
-        for text in texts:
-            if left <= 0:
-                return
-            left -= len(text)
-            yield text
-
-    inner.train_from_iterator(first_texts(), trainer)
+    inner.train_from_iterator(islice(texts, TRAINED_ON), trainer)
     return Vocabulary(inner)
 
 

@@ -68,14 +68,6 @@ def canny(
     return is_edge[parts]
 
 
-def dilated(
-    mask: ndarray,
-    size: int,
-) -> ndarray:
-    """`mask` bool [height, width], each true pixel as a square of `size` pixels: 0 or 1, uint8."""
-    return ndimage.maximum_filter(mask.view(np.uint8), size, mode="constant")
-
-
 def _is_peak(
     strength: ndarray,
     candidates: ndarray,

@@ -99,9 +99,9 @@ class Data(DataSection):
     downsample: int = Field(default=1, ge=1, le=8)
     """Sensor pixels per sample pixel, along each axis."""
     window_ms: Annotated[
-        float | None, Field(gt=0, le=3_600_000, json_schema_extra={"unit": "milliseconds"})
+        float | None, Field(ge=0.001, le=3_600_000, json_schema_extra={"unit": "milliseconds"})
     ] = None
-    """Window length before each mask of a RAW file. Default: from one mask to the next."""
+    """Window length before each mask or frame. Default: from one to the next."""
     sensor: Annotated[
         list[Annotated[int, Field(ge=1, le=8192)]] | None,
         Field(
@@ -110,5 +110,5 @@ class Data(DataSection):
             json_schema_extra={"allowed": "height and width, for example [480, 640]"},
         ),
     ] = None
-    """Height and width of the sensor, if a RAW file lacks them. Default: the extent of the
+    """Height and width of the sensor, if a recording lacks them. Default: the extent of the
     events."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,7 @@ from gearshift.models.common.data_files import existing_path, known_files
 from gearshift.models.common.data_reports import BadRecords, MissingPackage, unknown_embedded
 from gearshift.models.event_seg import splits
 from gearshift.models.event_seg.config import Data
-from gearshift.models.event_seg.formats import (
-    COMPANION_SUFFIXES,
-    DSEC,
-    EMBEDDED,
-    FORMATS,
-    MVSEC,
-    recognize,
-)
+from gearshift.models.event_seg.formats import EMBEDDED, FORMATS, MVSEC, is_companion, recognize
 from gearshift.models.event_seg.readers.files import open_recording
 from gearshift.models.event_seg.readers.recording import EventRecording, Sides, shape
 
@@ -48,35 +40,13 @@ def read(
         raise unknown_embedded(path, EMBEDDED)
 
     allowed = "; ".join(FORMATS)
-    bad_records = BadRecords("recordings")
-    recordings, facts = find_recordings(existing_path(path, allowed), settings, bad_records)
-    skipped = bad_records.finish(settings.on_bad, len(recordings))
-    if not recordings:
-        where = f"data.path, skipped: {skipped}"
-        raise DataError(f"'{path}' has no usable recording", where=where, allowed=allowed)
-    formats = {recording.format.partition(" with ")[0] for recording in recordings}
-    facts = {"format": ", ".join(sorted(formats)), **facts, "skipped_recordings": skipped}
-    if skipped:
-        facts["skipped"] = bad_records.examples()
-    return recordings, facts
-
-
-def find_recordings(
-    path: Path,
-    settings: Data,
-    bad_records: BadRecords,
-) -> tuple[list[EventRecording], dict[str, Any]]:
-    """The chosen recordings of a file or folder, sorted by name, and facts of the other files.
-
-    Invalid recordings of a folder are added to `bad_records`. Raises DataError if there is no
-    recording or if sensors differ.
-    """
-    known = known_files(path, recognize, FORMATS)
+    source = existing_path(path, allowed)
+    known = known_files(source, recognize, FORMATS)
     names, facts = _choose({name: form for name, (_, form) in known.items()}, settings)
     # A copy under another name would be trained on and validate.
     copies = data_files.copies({name: known[name][0] for name in names})
     names = [name for name in names if name not in copies]
-    facts |= data_files.told_copies(copies)
+    bad_records = BadRecords("recordings")
     recordings: list[EventRecording] = []
     for name in names:
         file, form = known[name]
@@ -88,18 +58,26 @@ def find_recordings(
             if len(names) == 1:
                 raise
             bad_records.add(f"{name} ({error.where})", error.message, error.fix or error.hint)
+    skipped = bad_records.finish(settings.on_bad, len(recordings))
     sensors = {shape(recording.sensor): recording.name for recording in recordings}
-    if len(sensors) > 1:
+    if len(sensors) != 1:
         raise DataError(
-            f"recordings have different sensor sizes: {sensors}",
-            where=str(path),
+            f"{len(recordings)} usable recordings have {len(sensors)} sensor sizes: {sensors}",
+            where=f"data.path {path}",
             allowed="recordings of one sensor size",
             hint="use one folder per camera, or  --set 'data.sensor=[HEIGHT,WIDTH]'  for RAW files",
         )
-    num_recordings = sum(
-        not file.name.endswith(COMPANION_SUFFIXES) for file in data_files.files(path)
-    )
-    facts["ignored_files"] = num_recordings - len(known)
+    files = [file for file in data_files.files(source) if not is_companion(file)]
+    formats = {recording.format.partition(" with ")[0] for recording in recordings}
+    facts = {
+        "format": ", ".join(sorted(formats)),
+        **facts,
+        **data_files.told_copies(copies),
+        "ignored_files": len(files) - len(known),
+        "skipped_recordings": skipped,
+    }
+    if skipped:
+        facts["skipped"] = bad_records.examples()
     return recordings, facts
 
 
@@ -108,36 +86,32 @@ def _choose(
     settings: Data,
 ) -> tuple[list[str], dict[str, Any]]:
     """The names of the recordings to use, of those with `formats`, and facts of the choice."""
-    names = list(formats)
     if settings.sequences:
-        return splits.choose(names, settings.sequences)
-    # Both cameras of DSEC see the same scene: one would be trained on, the other validated.
+        return splits.choose(list(formats), settings.sequences)
+    # Both cameras of a pair see the same scene: one would be trained on, the other validated.
     left = []
-    for name, form in formats.items():
-        other = re.sub(r"(^|/)right(?=/|$)", r"\1left", name)
-        if form != DSEC or other == name or other not in formats:
+    for name in formats:
+        other = re.sub(r"\bright/", "left/", name)
+        if other == name or other not in formats:
             left.append(name)
-    if left != names:
-        text = f"{len(names) - len(left)}, of scenes whose left camera is used"
+    if len(left) < len(formats):
+        text = f"{len(formats) - len(left)}, of scenes whose left camera is used"
         return left, {"right_cameras": text}
-    has_one = len(names) == 1 or set(formats.values()) != {MVSEC}
-    return splits.choose(names, (), None if has_one else settings.mvsec_sequence)
+    has_sequences = len(left) > 1 and set(formats.values()) == {MVSEC}
+    return splits.choose(left, (), settings.mvsec_sequence if has_sequences else None)
 
 
 def facts(recordings: Sequence[EventRecording]) -> dict[str, Any]:
     """What a user should know of the recordings."""
     first = recordings[0]
     lengths = window_lengths(recordings)
-    count = 0
-    seconds = 0.0
-    for recording in recordings:
-        count += len(recording.all_events)
-        seconds += float(np.ptp(recording.windows)) / recording.second
+    count = sum(len(recording.all_events) for recording in recordings)
+    seconds = sum(float(np.ptp(each.windows)) / each.second for each in recordings)
     return {
         "sensor": f"{shape(first.sensor)} (from {first.sensor_source})",
         "events": f"{count:,} in {len(recordings)} recordings of {seconds:.3g} s",
         "windows": f"{1e3 * np.median(lengths):.3g} ms, {len(lengths)} windows",
-        "time_unit": first.unit,
+        "time_unit": "s, by the format" if first.second == 1 else "µs, by the format",
         "labels": "; ".join(sorted({recording.labels for recording in recordings})[:3]),
     }
 

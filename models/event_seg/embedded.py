@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import lru_cache, partial
-from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -128,18 +127,13 @@ class MovingShape:
         """Frequency in radians per pixel."""
         self.has_stripes = rng.random() < 0.4
 
-    @property
-    def reach(self) -> float:
-        """Maximum distance of a point from the center, pixels."""
         reach = float(self.radii.max())
-        if self.is_ellipse:
-            return reach
-        return reach * (1 / math.cos(math.pi / len(self.radii)))
-
-    @property
-    def speed(self) -> float:
+        if not self.is_ellipse:
+            reach /= math.cos(math.pi / sides)
+        self.reach = reach
+        """Maximum distance of a point from the center, pixels."""
+        self.speed = math.hypot(*self.velocity) + abs(self.turn) * reach
         """Speed of its fastest point, pixels per second."""
-        return float(np.hypot(*self.velocity)) + abs(self.turn) * self.reach
 
     def add_to(
         self,
@@ -273,7 +267,6 @@ STEP = 1.5
 """Maximum motion of a point between two rendered pictures, pixels."""
 _VERSION = 1
 _SEED = 0
-_FIELDS = np.dtype([("t", "f8"), ("x", "u2"), ("y", "u2"), ("p", "i1")])
 
 
 def recordings(sensor: Sides) -> list[EventRecording]:
@@ -288,7 +281,6 @@ def recordings(sensor: Sides) -> list[EventRecording]:
                 sensor_source="model.size",
                 windows=spans(ends),
                 second=1.0,
-                unit="s, by the generator",
                 labels=RECIPE,
                 read=partial(_events, sensor, number),
                 label=partial(_label, sensor, number),
@@ -300,20 +292,20 @@ def recordings(sensor: Sides) -> list[EventRecording]:
 @lru_cache
 def _arrays(sensor: Sides) -> array_file.Arrays:
     """The events of all clips, `cuts` between the clips, `frames`, and `ends` of the windows."""
-    return cache.arrays("event-shapes", _made_from(sensor), partial(_render, sensor))
-
-
-def _made_from(sensor: Sides) -> dict[str, Any]:
-    return {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
+    made_from = {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
+    return cache.arrays("event-shapes", made_from, partial(_render, sensor))
 
 
 def _render(sensor: Sides) -> array_file.Arrays:
     clips = [_clip(np.random.default_rng((_SEED, n)), sensor, n) for n in range(CLIPS)]
     parts, frames, ends = zip(*clips, strict=True)
-    events = np.concatenate(parts)
+    t, x, y, p = np.concatenate(parts, axis=1)
     return {
-        **{key: events[key] for key in "txyp"},
-        "cuts": np.cumsum([0, *map(len, parts)]),
+        "t": t,
+        "x": x.astype(np.uint16),
+        "y": y.astype(np.uint16),
+        "p": p.astype(np.int8),
+        "cuts": np.cumsum([0, *(part.shape[1] for part in parts)]),
         "frames": np.concatenate(frames),
         "ends": np.stack(ends),
     }
@@ -328,35 +320,15 @@ def _events(
     return {key: arrays[key][start:stop] for key in "txyp"}
 
 
+@lru_cache(CLIPS * WINDOWS)  # finding edges takes as long as training
 def _label(
     sensor: Sides,
     number: int,
     index: int,
     factor: int,
 ) -> ndarray:
-    return _labels(sensor, factor)[number, index]
-
-
-@lru_cache
-def _labels(
-    sensor: Sides,
-    factor: int,
-) -> ndarray:
-    """The labels of all windows, [clip, window, height, width]: they take as long as training."""
-    facts = {**_made_from(sensor), "factor": factor, "recipe": RECIPE}
-    return np.asarray(
-        cache.arrays("event-shapes-labels", facts, partial(_find_edges, sensor, factor))["labels"]
-    )
-
-
-def _find_edges(
-    sensor: Sides,
-    factor: int,
-) -> array_file.Arrays:
-    labels = []
-    for clip in _arrays(sensor)["frames"].reshape(CLIPS, WINDOWS + 1, *sensor):
-        labels.append([edges(frame, factor) for frame in clip[1:]])
-    return {"labels": np.array(labels)}
+    frames = _arrays(sensor)["frames"]
+    return edges(frames[number * (WINDOWS + 1) + index + 1], factor)
 
 
 def _clip(
@@ -364,7 +336,7 @@ def _clip(
     sensor: Sides,
     number: int,
 ) -> tuple[ndarray, ndarray, ndarray]:
-    """The events of a clip, with fields t, x, y and p; its frames, and their times."""
+    """The events of a clip, float64 [4, event] of t, x, y and p; its frames, and their times."""
     scene = Scene(rng, sensor)
     steps = int(np.ceil(scene.speed / FRAMES_PER_SECOND / STEP))
     times = np.arange(WINDOWS * steps + 1) / (FRAMES_PER_SECOND * steps)
@@ -382,6 +354,6 @@ def _clip(
     begin = EPOCH + 100 * number + rng.uniform(0, 1)
     t, pixel, sign = np.concatenate(parts, axis=1)
     y, x = np.divmod(pixel, sensor[1])
-    events: ndarray = np.rec.fromarrays((begin + t, x, y, sign), _FIELDS)
-    events = events[np.argsort(events["t"], kind="stable")]
-    return events, np.rint(frames).astype(np.uint8), begin + times[::steps]
+    events = np.stack((begin + t, x, y, sign))
+    order = np.argsort(events[0], kind="stable")
+    return events[:, order], np.rint(frames).astype(np.uint8), begin + times[::steps]

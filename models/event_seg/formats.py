@@ -18,9 +18,12 @@ MVSEC, EVT2, EVT3, DAT, EVT21, DSEC = FORMATS = (
 BY_ENCODING = {"EVT2": EVT2, "EVT3": EVT3, "EVT21": EVT21, "DAT": DAT}
 """Format of each encoding of a header."""
 EMBEDDED = ("embedded:shapes",)
-COMPANION_SUFFIXES = ("_gt.hdf5", "_gt.h5", "_masks.h5")
-"""Name endings of files that accompany a recording."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+def is_companion(path: Path) -> bool:
+    """Whether a file accompanies a recording, by its name."""
+    return path.name.endswith(("_gt.hdf5", "_gt.h5", "_masks.h5"))
 
 
 def recognize(path: Path) -> str | None:
@@ -30,7 +33,7 @@ def recognize(path: Path) -> str | None:
     """
     if path.is_dir():
         return next(filter(None, map(recognize, first_files(path))), None)
-    if path.name.endswith(COMPANION_SUFFIXES) or not path.is_file():
+    if is_companion(path) or not path.is_file():
         return None
     try:
         with path.open("rb") as file:
@@ -54,10 +57,11 @@ def encodings(header: str) -> list[str]:
 
     An unknown one has the format EVT2 in `recognize`: its reader names what is wrong with it.
     """
-    versions = re.findall(r"^% ?evt +(\S+)", header, re.MULTILINE)
-    names = re.findall(r"^% ?format +([^;\s]+)", header, re.MULTILINE)
-    names = [f"EVT{version}" for version in versions] + names
-    return list(dict.fromkeys(name.removesuffix(".0").replace(".", "") for name in names))
+    names = []
+    for key, value in re.findall(r"^% ?(evt|format) +([^;\s]+)", header, re.MULTILINE):
+        name = value if key == "format" else f"EVT{value}"
+        names.append(name.removesuffix(".0").replace(".", ""))
+    return list(dict.fromkeys(names))
 
 
 def _layout(path: Path) -> str | None:

@@ -1,9 +1,8 @@
-"""Pictures of windows, and predictions of windows as rows, pictures and files."""
+"""Pictures and predictions of windows, for reports and files; `task` is the one of the family."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy import ndarray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.nn import Module
 
-from gearshift.models.base import DataError, Picture, Prediction, Predictions
+from gearshift.models.base import Picture, Prediction, Predictions
 from gearshift.models.common.data_files import existing_path, known_files
 from gearshift.models.common.family import ENCODER
 from gearshift.models.common.predictions import (
@@ -29,98 +28,56 @@ from gearshift.models.common.predictions import (
 from gearshift.models.event_seg import metric
 from gearshift.models.event_seg.config import BINS
 from gearshift.models.event_seg.formats import FORMATS, recognize
-from gearshift.models.event_seg.network import IGNORE
 from gearshift.models.event_seg.readers.files import open_recording
-from gearshift.models.event_seg.readers.recording import EventRecording, Sides
-from gearshift.models.event_seg.windows import Sample, Windows, collate, normalize, voxelize
+from gearshift.models.event_seg.readers.recording import Sides
+from gearshift.models.event_seg.windows import collate, normalize, voxelize
 
 PICTURES = 2
 SHOWN = 4
 SCORES = ("val_iou", "precision", "recall")
-_LEAST_WIDTH = 320
-_RED = (214, 39, 40)
-_BLUE = (31, 119, 180)
-_GREY = 127
+_SIDE = 640
+"""Pixels of the longer side of a picture."""
 
 
-def pictures(windows: Windows) -> list[Picture]:
-    """Pictures of a few windows (red brighter, blue darker) beside their labels.
-
-    Label: foreground white, ignored grey.
-    """
-    drawings = []
-    for number, sample in enumerate(few_samples(windows, PICTURES), start=1):
-        length_ms = 1e3 * (sample.meta["t1"] - sample.meta["t0"])
-        caption = (
-            f"{sample_name(sample)}: {sample.meta['events']:,} events in {length_ms:.3g} ms "
-            "(red brighter, blue darker), and its label"
-        )
-        picture = _side_by_side(_polarity(sample), _label(sample.labels))
-        drawings.append(Picture(f"window_{number}", caption, picture))
-    return drawings
+def pictures(task: Any) -> list[Picture]:
+    """A few training windows: events red, foreground of the label green."""
+    samples = few_samples(task.data("train"), PICTURES)
+    return [_picture(number, sample, False) for number, sample in enumerate(samples, start=1)]
 
 
-def build_predictions(
-    model: Module,
-    windows: Windows,
-    device: torch.device,
-) -> Predictions:
-    """Predictions and scores of windows spread over a split. One forward pass. Collective."""
-    samples: list[Sample] = few_samples(windows, SHOWN)
-    batch = placed(collate(samples), device)
+def predictions(task: Any, model: Module) -> Predictions:
+    """Predictions and scores of a few validation windows. One forward pass. Collective."""
+    samples = few_samples(task.data("val"), SHOWN)
+    batch = placed(collate(samples), task.context.device)
     loss, maps = model(batch["events"], batch["mask"], measure=True)
     rows = []
     drawings = []
-    parts = zip(
-        samples,
-        maps.split(1),
-        batch["mask"].split(1),
-        strict=True,
-    )
-    for number, (sample, map_pair, mask) in enumerate(parts, start=1):
-        name = sample_name(sample)
-        scores = metric.scores({"loss": loss, **metric.overlap(map_pair, mask)})
-        rows.append((name, sample.meta["events"], *map(scores.get, SCORES)))
-        predicted = np.where(sample.labels == IGNORE, IGNORE, _foreground(map_pair))
-        picture = _side_by_side(_polarity(sample), _label(sample.labels), _label(predicted))
-        caption = f"{name}: input, target, prediction"
-        drawings.append(Picture(f"window_{number}", caption, picture))
+    for number, sample in enumerate(samples):
+        one = slice(number, number + 1)
+        overlap = metric.overlap(maps[one], batch["mask"][one])
+        scores = metric.scores({"loss": loss, **overlap})
+        rows.append((_title(sample), sample["meta"]["events"], *map(scores.get, SCORES)))
+        drawings.append(_picture(number + 1, sample, _foreground(maps[number])))
     return Predictions(("window", "events", "iou", "precision", "recall"), rows, drawings)
 
 
 def _foreground(maps: torch.Tensor) -> ndarray:
-    """Whether a pixel is predicted as foreground by `maps` [1, 2, height, width]."""
-    background, foreground = maps[0]
-    return (foreground > background).cpu().numpy()
+    """Whether a pixel is predicted as foreground by `maps` [2, height, width]."""
+    return (maps[1] > maps[0]).cpu().numpy()
 
 
-def sample_name(sample: Sample) -> str:
-    """Recording and number of a window."""
-    return f"{sample.meta['recording']}, window {sample.meta['frame']}"
+def _title(sample: Mapping[str, Any]) -> str:
+    return "{recording}, window {frame}".format(**sample["meta"])
 
 
-def _side_by_side(*panels: ndarray) -> bytes:
-    """PNG of `panels` [height, width, 3] uint8 side by side, enlarged to a visible size."""
-    gap = ((0, 0), (0, 4), (0, 0))
-    parts = [np.pad(panel, gap, constant_values=255) for panel in panels]
-    picture = np.concatenate(parts, axis=1)
-    scale = max(1, math.ceil(_LEAST_WIDTH / picture.shape[1]))
-    return png(Image.fromarray(picture.repeat(scale, 0).repeat(scale, 1)))
-
-
-def _polarity(sample: Sample) -> ndarray:
-    """Polarity of the events as colors on white, [height, width, 3] uint8."""
-    mass = sample.events.sum(0)[..., None]
-    # A quantile, because one hot pixel would make all others pale.
-    full = max(1e-6, float(np.quantile(np.abs(mass), 0.98)))
-    strength = np.clip(np.abs(mass) / full, 0, 1)
-    color = np.where(mass > 0, _RED, _BLUE)
-    return (255 - strength * (255 - color)).astype(np.uint8)
-
-
-def _label(labels: ndarray) -> ndarray:
-    shade = np.select([labels == 1, labels == 0], [255, 0], _GREY)
-    return shade.astype(np.uint8)[..., None].repeat(3, axis=2)
+def _picture(number: int, sample: Mapping[str, Any], predicted: ndarray | bool) -> Picture:
+    """Events red, the label green and the prediction blue: where both are right it is cyan."""
+    strength = np.abs(sample["events"].sum(0)).clip(0, 1)
+    colors = np.broadcast_arrays(strength, sample["labels"] == 1, predicted)
+    pixels = (255 * np.stack(colors, axis=-1)).astype(np.uint8)
+    image = ImageOps.contain(Image.fromarray(pixels), (_SIDE, _SIDE), Image.Resampling.NEAREST)
+    caption = f"{_title(sample)}: events (red), label (green), prediction (blue)"
+    return Picture(f"window_{number}", caption, png(image))
 
 
 @dataclass(frozen=True)
@@ -141,8 +98,7 @@ def predict(
     """The mask of each window of the recordings at `path`, of the length of those in training.
 
     As PNG: 255 foreground, 0 background; of an encoder its features, with the cells of a grid, row
-    by row, as tokens. `task` is the one of the family. Masks and frames are not read. Raises
-    DataError.
+    by row, as tokens. Masks and frames are not read. Raises DataError.
     """
     names = DistinctNames()
     trained = task.trained
@@ -160,51 +116,32 @@ def predict(
                 task.data_settings.sensor,
                 trained.sensor,
             )
-            if not len(recording.windows):
-                raise DataError(
-                    f"'{file.name}' is shorter than a window of {trained.window_ms:.4g} ms",
-                    where=str(file),
-                    allowed="a recording of at least one window of the length in training",
-                )
-        for number in range(len(recording.windows)):
-            yield _predict_window(
-                task,
-                model,
-                recording,
-                number,
-                f"{start}-{number:05d}",
-            )
+        for number, window in enumerate(recording.windows):
+            events = recording.events(number)
+            begin, end = window / recording.second
+            text = f"{title}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
+            sides = task.grid(recording.sensor)
+            coarse = events.downsampled(task.downsample, *sides)
+            grid = normalize(voxelize(coarse, *window, (BINS, *sides)))
+            yield _predict_grid(task, model, grid, f"{start}-{number:05d}", text)
     yield from passed_over(path, [file for file, _ in known.values()])
 
 
-def _predict_window(
+@torch.no_grad()
+def _predict_grid(
     task: Any,
     model: Module,
-    recording: EventRecording,
-    number: int,
+    grid: ndarray,
     name: str,
+    text: str,
 ) -> Prediction:
-    sides = task.grid(recording.sensor)
-    start, stop = recording.windows[number]
-    events = recording.events(number)
-    coarse = events.downsampled(task.downsample, *sides)
-    grid = voxelize(coarse, start, stop, (BINS, *sides))
-    x = torch.from_numpy(normalize(grid))[None].to(task.context.device)
-    with torch.no_grad():
-        x = task.part(model)(x).float().cpu()
-
-    begin, end = recording.windows[number] / recording.second
-    text = f"{recording.name}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
+    x = torch.from_numpy(grid)[None].to(task.context.device)
+    x = task.part(model)(x).float().cpu()
     if task.stage == ENCODER:
         cells = {"grid": np.array(x.shape[2:])}
-        return features_file(
-            name,
-            text,
-            [text],
-            x.flatten(2).mT.numpy(),
-            more=cells,
-        )
-    mask = _foreground(x)
+        tokens = x.flatten(2).mT.numpy()
+        return features_file(name, text, [text], tokens, more=cells)
+    mask = _foreground(x[0])
     image = Image.fromarray(mask.astype(np.uint8) * 255)
-    text += f", foreground {mask.mean():.1%}"
+    text = f"{text}, foreground {mask.mean():.1%}"
     return Prediction(name, text, {".png": png(image)})

@@ -38,9 +38,7 @@ def choose(
     elif preferred is not None:
         hits = [path for path in paths if preferred in _names(path)]
         chosen = [*hits, *paths][:1]
-        reason = "data.mvsec_sequence"
-        if not hits:
-            reason = f"the first by name, because none is '{preferred}', {reason}"
+        reason = f"data.mvsec_sequence {preferred}, otherwise the first"
     else:
         return list(paths), {}
     text = f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} ({reason})"
@@ -57,18 +55,15 @@ def _find(
     paths: Sequence[str],
     name: str,
 ) -> str:
-    hits = [path for path in paths if name in _names(path)]
-    if name in hits:
+    if name in paths:
         return name
+    hits = [path for path in paths if name in _names(path)]
     if len(hits) == 1:
         return hits[0]
     options = hits or paths
     closest = get_close_matches(name, options, n=1, cutoff=0.0)[0]
-    problem = f"unknown recording '{name}'"
-    if hits:
-        problem = f"{len(hits)} recordings are called '{name}'"
     raise DataError(
-        problem,
+        f"{len(hits)} recordings are called '{name}'",
         where="data.sequences",
         allowed=listed(options, _LISTED),
         did_you_mean=closest,
@@ -93,30 +88,27 @@ def split_recordings(
     recording and of its window; and how the data was split.
     """
     method = "by recording"
-    groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
-    windows: dict[SplitName, list[tuple[int, int]]] = {name: [] for name in SPLITS}
-    count = max(1, round(rule.fraction * len(recordings)))
+    groups: dict[SplitName, list[str]] = {side: [] for side in SPLITS}
+    windows: dict[SplitName, list[tuple[int, int]]] = {side: [] for side in SPLITS}
+    names = [recording.name for recording in recordings]
+    count = max(1, round(rule.fraction * len(names)))
     # Each split needs a recording of its own.
-    if count < 3:
+    if count >= 3:
+        for side, chosen in split_groups(names, rule, GROUPS).items():
+            groups[side] += chosen
+            for number in map(names.index, chosen):
+                windows[side] += [(number, i) for i in range(len(recordings[number].windows))]
+    else:
         rule.refuse_fold("fewer than 3 recordings are split by time", hint="use more recordings")
-        order = np.random.default_rng(rule.seed).permutation(len(recordings))
+        order = np.random.default_rng(rule.seed).permutation(len(names))
         for number in sorted(order[:count].tolist()):
-            recording = recordings[number]
-            blocks, gap = _blocks(recording, rule.share)
+            limits = recordings[number].windows
+            blocks, gap = _blocks(recordings[number], rule.share)
             method = f"by time (fewer than 3 recordings); gap of {gap}"
             for side, block in blocks.items():
-                start = recording.windows[block[0], 0]
-                stop = recording.windows[block[-1], 1]
-                groups[side].append(f"{recording.name} from {start} to {stop}")
-                windows[side] += [(number, window) for window in block]
-    else:
-        number_of = {recording.name: number for number, recording in enumerate(recordings)}
-        for side, names in split_groups(number_of, rule, GROUPS).items():
-            groups[side] = list(names)
-            for name in names:
-                number = number_of[name]
-                count = len(recordings[number].windows)
-                windows[side] += [(number, window) for window in range(count)]
+                span = f"from {limits[block[0], 0]} to {limits[block[-1], 1]}"
+                groups[side].append(f"{names[number]} {span}")
+                windows[side] += [(number, i) for i in block]
     return groups, {side: np.array(pairs) for side, pairs in windows.items()}, method
 
 
@@ -131,10 +123,8 @@ def _blocks(
     size = held_out(count, share)
     first_test = count - size
     gap = 0.0
-    gap_text = "1 window"
     if duration >= _LONG * GAP_S:
         gap = GAP_S * recording.second
-        gap_text = f"{GAP_S:g} s"
     last_val = _before(stops, starts[first_test], gap)
     first_val = max(0, last_val - size + 1)
     last_train = _before(stops, starts[first_val], gap)
@@ -151,7 +141,7 @@ def _blocks(
         "val": range(first_val, last_val + 1),
         "test": range(first_test, count),
     }
-    return blocks, gap_text
+    return blocks, f"{GAP_S:g} s" if gap else "1 window"
 
 
 def _before(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module
 
-from gearshift.models.base import (
-    Baseline,
-    Batch,
-    Context,
-    DataError,
-    Goal,
-    Loss,
-    Picture,
-    Prediction,
-    Predictions,
-)
+from gearshift.models.base import Baseline, Batch, Context, DataError, Goal, Loss
 from gearshift.models.common.family import (
     ENCODER,
     FACTS_FILE,
@@ -38,7 +27,7 @@ from gearshift.models.event_seg.network import SegmentationNetwork
 from gearshift.models.event_seg.readers.recording import DILATION, HIGH, LOW, EventRecording, Sides
 from gearshift.models.event_seg.showing import TrainedOnEvents
 from gearshift.models.event_seg.splits import split_recordings
-from gearshift.models.event_seg.windows import WindowRules, Windows
+from gearshift.models.event_seg.windows import Windows
 
 MAX_FOREGROUND_WEIGHT = 10.0
 """Maximum weight of the foreground in the loss."""
@@ -82,18 +71,15 @@ class EventSegTask(FamilyTask):
         self.recordings, self._read_facts = dataset.read(self.data_settings, self.size.sensor)
         self.groups, of_split, self._method = split_recordings(self.recordings, self.rule)
         self.save_split(self.groups)
-        rules = WindowRules(
-            self.downsample,
-            self.size.crop,
-            self.data_settings.control,
-            self.rule.seed,
-        )
         for number, name in enumerate(SPLITS):
             samples = Windows(
                 self.recordings,
                 of_split[name],
-                rules,
                 number or None,
+                self.downsample,
+                self.size.crop,
+                self.data_settings.control,
+                self.rule.seed,
             )
             self.splits[name] = samples
             if name != "test":
@@ -157,26 +143,15 @@ class EventSegTask(FamilyTask):
 
         return [threshold_on_events(train, held_out)]
 
-    def blocks(self, model: Module) -> list[Module]:
-        assert isinstance(model, SegmentationNetwork)
-        return model.blocks
+    def blocks(self, model: Any) -> list[Module]:
+        return list(model.blocks)
 
     def example(self) -> Sequence[Tensor]:
         return [torch.zeros(1, BINS, *self.data("train").shape)]
 
-    def pictures(self) -> Sequence[Picture]:
-        return showing.pictures(self.data("train"))
-
-    def predictions(self, model: Module) -> Predictions:
-        """Predictions for a few validation windows. Collective."""
-        return showing.build_predictions(model, self.data("val"), self.context.device)
-
-    def predict(
-        self,
-        model: Module,
-        path: Path,
-    ) -> Iterator[Prediction]:
-        return showing.predict(self, model, path)
+    pictures = showing.pictures
+    predictions = showing.predictions
+    predict = showing.predict
 
     def part(self, model: Any) -> Module:
         """What predicts: from voxel grids to maps; of an encoder, to its features."""

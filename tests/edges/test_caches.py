@@ -41,7 +41,7 @@ FIRST = writers.NAMES
 CACHED = {
     "a.raw": (
         lambda path: write_raw(path, random_events(500, 10_000)),
-        lambda path: open_events(path, "a", EVT2, 10, None, (1, 1)).all_events.p.sum(),
+        lambda path: open_events(path, "a", EVT2, 5, None, (1, 1)).all_events.p.sum(),
         darker,
     ),
     "a.txt": (

@@ -7,7 +7,6 @@ import warnings
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,12 +19,12 @@ from gearshift.models.abr.readers import epl, recordings
 from gearshift.models.abr.readers.files import read_responses
 from gearshift.models.abr.responses import ResponseReading
 from gearshift.models.base import DataError
-from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.pictures import count_pages, open_picture
 from gearshift.models.common.recordings.files import open_recording
 from gearshift.models.eeg_text.config import Data as EegData
 from gearshift.models.eeg_text.readers import files as eeg_files
-from gearshift.models.event_seg.dataset import find_recordings
+from gearshift.models.event_seg.config import Data as EventData
+from gearshift.models.event_seg.dataset import read as read_recordings
 from gearshift.models.event_seg.formats import recognize
 from gearshift.models.language.readers.file_corpus import read_corpus
 from tests.edges.edf_files import Signal, write_edf
@@ -203,8 +202,7 @@ def read_series(path):
 def read_windows(path):
     if recognize(path) is None:
         return
-    chosen = SimpleNamespace(window_ms=None, sensor=None, sequences=[], mvsec_sequence=None)
-    for recording in find_recordings(path, chosen, BadRecords())[0]:
+    for recording in read_recordings(EventData(path=str(path)), (48, 64))[0]:
         for number in range(0, len(recording.windows), max(1, len(recording.windows) // 3)):
             recording.events(number)
             recording.label(number, 1)

@@ -35,7 +35,6 @@ def set_of_eeglab(path):
 ARRAYS = [
     ("indoor_data.hdf5", write_mvsec, events, "davis/left/events"),
     ("indoor_data.hdf5", write_mvsec, events, "davis/left/image_raw"),
-    ("indoor_data.hdf5", write_mvsec, predicted, "davis/left/image_raw"),
     ("events.h5", lambda path: write_dsec(path, random_events(99, 9999)), predicted, "events/x"),
     ("events.h5", lambda path: write_dsec(path, random_events(99, 9999)), predicted, "t_offset"),
     ("resultsA_NR.mat", write_matlab73, eeg, "sentenceData/rawData"),

@@ -78,7 +78,7 @@ NO_TEXTS = {
 """By place: a cut gzip, one with a wrong checksum; documents that are not text."""
 HEADERS = (
     *("% evt 4.0", "% evt 3.0\n% format EVT2;height=4;width=4", "% evt 2.1\n% endianness big"),
-    *("% evt 2.1\n% format EVT21;endianness=legacy", "% evt 3.0\n% geometry 0x48"),
+    "% evt 2.1\n% format EVT21;endianness=legacy",
 )
 LAYOUTS = {
     "events__x": (np.zeros(5, np.uint16),),

@@ -20,22 +20,10 @@ class Page:
     name: str
     image: Callable[[], Image.Image]
     """Reads it, grey or in color. Raises DataError. Can be pickled for other processes."""
-    text: str | Callable[[], str]
-    """The translation as Markdown, or what reads it. Raises DataError."""
-    source: str | Callable[[], str] | None = None
-    """The text on the page, as `text`; None: unknown."""
-
-    def target(self) -> str:
-        """The translation. Raises DataError."""
-        return _read(self.text)
-
-    def source_text(self) -> str | None:
-        """The text on the page; None: unknown. Raises DataError."""
-        return None if self.source is None else _read(self.source)
-
-
-def _read(text: str | Callable[[], str]) -> str:
-    return text if isinstance(text, str) else text()
+    target: Callable[[], str]
+    """Reads the translation as Markdown, as `image`."""
+    source: Callable[[], str] | None = None
+    """Reads the text on the page, as `image`; None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +40,8 @@ class Collection:
     """Skipped pages with reasons."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Further counts for the facts."""
-    notes: Sequence[str] = ()
-    """What was assumed of files; it may grow while pages are read."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What was assumed of files, and one of them; it may grow while pages are read."""
 
 
 def without_number(name: str) -> str:

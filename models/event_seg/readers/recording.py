@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy import ndarray
+from scipy import ndimage
 
 from gearshift.models.base import DataError
 from gearshift.models.common.array_file import ArrayFile, Open
 from gearshift.models.common.cache import streamed
 from gearshift.models.common.data_files import identity
-from gearshift.models.event_seg.canny import canny, dilated, shrunk, squares
+from gearshift.models.event_seg.canny import canny, shrunk, squares
 
 LOW = 100
 HIGH = 200
@@ -41,7 +41,8 @@ def edges(
     """Edges of `frame` uint8 [height, width], after averaging `factor`² pixels: 0 or 1, uint8."""
     if factor > 1:
         frame = shrunk(frame, factor)
-    return dilated(canny(frame, LOW, HIGH), DILATION)
+    is_edge = canny(frame, LOW, HIGH)
+    return ndimage.maximum_filter(is_edge.view(np.uint8), DILATION, mode="constant")
 
 
 def downsample_mask(
@@ -67,7 +68,7 @@ class Events:
     x: ndarray
     y: ndarray
     p: ndarray
-    """int8, -1 or +1."""
+    """int8, -1 or +1; from a reader 0 and 1, or -1 and 1."""
 
     def __len__(self) -> int:
         return len(self.t)
@@ -106,17 +107,15 @@ class EventRecording:
     """[window, 2]: start and stop of half-open windows, in order, in the dtype of times."""
     second: float
     """One second in the unit of time."""
-    unit: str
-    """Unit of time and its source."""
     labels: str
     """Description of the labels."""
     read: Callable[[], Mapping[str, ndarray]]
-    """Reads the arrays t, x, y and p of all events; see `cached`."""
+    """Gives the arrays t, x, y and p of all events, reads them once; see `cached`."""
     label: Callable[[int, int], ndarray]
     """Gives the label at the end of a window by its number and the factor of downsampling: uint8,
     0, 1 or 255 (ignored). Raises DataError."""
 
-    @cached_property
+    @property
     def all_events(self) -> Events:
         """Events of the whole recording, mapped from disk."""
         arrays = self.read()
@@ -129,41 +128,45 @@ class EventRecording:
         part = events[start:stop]
         return replace(part, x=part.x.astype(np.int32), y=part.y.astype(np.int32))
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(vars(self))
-        state.pop("all_events", None)
-        return state
 
-
+@cache
 def cached(
     path: Path,
     pieces: Callable[[], Iterator[Events]],
     time: type,
 ) -> Mapping[str, ndarray]:
-    """The arrays t, x, y and p of a file, and its extent, mapped from the cache.
+    """The arrays t, x, y and p of a file, and its extent, mapped from the cache and kept so.
 
     The first call decodes the file by `pieces`. Reads and writes the disk. Raises DataError for
-    times that do not ascend, for events beyond MAX_SIDE, and for a file without events.
+    times that do not ascend, for events beyond MAX_SIDE, for polarities that are neither all -1 and
+    1 nor all 0 and 1, and for a file without events.
     """
 
     def write(new: Open) -> None:
         types = {"t": time, "x": np.uint16, "y": np.uint16, "p": np.int8}
         arrays = {key: ArrayFile(new(key), kind) for key, kind in types.items()}
         last: ndarray = np.empty(0, time)
-        extent = np.zeros(2, np.int64)
+        extent = np.zeros(2)
+        codes = [(-1, 1), (0, 1)]
         for events in filter(len, pieces()):
             where = f"{path}, after event {arrays['t'].length}"
             check_ascending(np.concatenate((last, events.t)), where)
             last = events.t[-1:]
-            extent = np.maximum(extent, (events.y.max() + 1, events.x.max() + 1))
-            if extent.max() > MAX_SIDE:
+            codes = [code for code in codes if np.isin(events.p, code).all()]
+            places = np.stack((events.y, events.x))
+            extent = np.maximum(extent, places.max(1) + 1)
+            # Not a number is in no range.
+            if not (codes and places.min() >= 0 and extent.max() <= MAX_SIDE):
                 raise DataError(
-                    f"events extend to {shape(extent)} pixels",
+                    f"events from {places.min()} to {places.max()} pixels, "
+                    f"with polarities from {events.p.min()} to {events.p.max()}",
                     where=where,
-                    allowed=f"events of a sensor, at most {MAX_SIDE} pixels a side",
+                    allowed=f"x and y from 0 to {MAX_SIDE - 1}; polarities of 0 and 1, "
+                    "or of -1 and 1",
                 )
-            for key, array in arrays.items():
-                array.append(getattr(events, key))
+            arrays["p"].append(np.where(events.p > 0, 1, -1))
+            for key in "txy":
+                arrays[key].append(getattr(events, key))
 
         if not len(last):
             raise DataError(
@@ -173,7 +176,7 @@ def cached(
             )
         for array in arrays.values():
             array.finish()
-        np.save(new("extent"), extent)
+        np.save(new("extent"), extent.astype(np.int64))
 
     made_from = {"version": 1, "path": str(path.absolute()), "file": identity(path)}
     return streamed("events", made_from, write, path.stat().st_size)
@@ -189,17 +192,13 @@ def spans(ends: ndarray) -> ndarray:
     return np.stack((ends[:-1], ends[1:]), axis=1)
 
 
-def check_ascending(
-    t: ndarray,
-    where: str,
-    what: str = "timestamps",
-) -> None:
+def check_ascending(t: ndarray, where: str) -> None:
     """Raises DataError if `t` is not finite or not ascending; `where` names the location."""
     is_wrong = ~np.isfinite(t)
     is_wrong[1:] |= t[1:] < t[:-1]
     if is_wrong.any():
         raise DataError(
-            f"{what} are not finite or not sorted at {t[is_wrong][0]}",
+            f"times are not finite or not sorted at {t[is_wrong][0]}",
             where=where,
             allowed="numbers, in ascending order",
         )

@@ -17,7 +17,7 @@ from tests.models.doc_translation.test_decoding import Counted
 @pytest.mark.parametrize(("against_blank", "calls"), [(False, 2 + 5), (True, 3 + 10)])
 def test_the_number_of_calls_is_independent_of_the_text(noisy, batch_of, against_blank, calls):
     task, model = noisy
-    metric = TranslationMetric(task.vocabulary, "", 5, 1, against_blank)
+    metric = TranslationMetric(task.vocabulary, bleu_of(""), 5, 1, against_blank)
     for count in (1, 4):
         counted = Counted(model)
         found = metric.result(metric.update(counted, batch_of(task, count, "val")))
@@ -98,7 +98,7 @@ PAGE = "# Title\n\nFirst.\n\n## Part\n\nSecond.\n\nThird."
 
 
 def shape(node):
-    return (node.kind[0], [shape(child) for child in node.children])
+    return (node.label[0], [shape(child) for child in node.children])
 
 
 def test_paragraphs_are_children_of_their_heading():

@@ -71,7 +71,7 @@ def test_every_part_gets_the_weights_of_its_folder(make_task, saved, caplog):
     assert "pretrained global: 41 matched, 0 missing, 0 unexpected, 0 wrong_shape" in caplog.text
 
 
-def test_only_rank_0_reads_the_weights(ready_task, saved, rank_alone):
+def test_the_weights_of_a_folder_may_be_deferred(ready_task, saved, rank_alone):
     folder, parts = saved
     task = ready_task(pretrained=str(folder))
     for rank in (0, 1):

@@ -53,7 +53,7 @@ def test_skipped_pages_are_listed_in_the_run_folder(ready_task, dota, tmp_path):
     folder.mkdir()
     task = ready_task(folder, path=dota)
     assert json.loads((folder / "left_out.json").read_text()) == [
-        {"page": "2101.00000_1", "why": "no zh_mmd/2101.00000_1.mmd"}
+        {"page": "2101.00000_1", "why": "zh_mmd/2101.00000_1.mmd is missing or empty"}
     ]
     assert task.facts()["left_out_pages"] == 1
 

@@ -1,13 +1,10 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.event_seg import embedded
-from gearshift.models.event_seg.config import SIZES
-from gearshift.models.event_seg.dataset import find_recordings
+from gearshift.models.event_seg.config import SIZES, Data
+from gearshift.models.event_seg.dataset import read
 from gearshift.models.event_seg.formats import BY_ENCODING, MVSEC, recognize
 from gearshift.models.event_seg.readers.files import open_recording
 from gearshift.models.event_seg.readers.recording import downsample_mask, edges
@@ -19,8 +16,6 @@ from tests.models.event_seg.writers import (
     write_mvsec,
     write_raw,
 )
-
-SETTINGS = SimpleNamespace(window_ms=None, sensor=None, sequences=[], mvsec_sequence=None)
 
 
 @pytest.fixture
@@ -36,8 +31,8 @@ def write(path, events=None, encoding="EVT2"):
     return write_raw(path, random_events(50, 4000) if events is None else events, encoding)
 
 
-def found(path, bad_records=None):
-    return find_recordings(path, SETTINGS, bad_records or BadRecords("recordings"))
+def found(path, on_bad="stop"):
+    return read(Data(path=str(path), on_bad=on_bad), (48, 64))
 
 
 def test_a_recording_under_two_names_is_read_once(folder):
@@ -66,7 +61,7 @@ def test_a_folder_gives_its_recordings_by_name_at_any_depth_without_companions(f
         write(folder / name, random_events(50, 4000, seed=seed))
     recordings, facts = found(folder)
     assert [recording.name for recording in recordings] == ["b.raw", "deep/a.raw"]
-    assert facts == {"ignored_files": 0}
+    assert facts["ignored_files"] == 0
     assert recordings[1].labels == "masks of a_masks.h5"
     other = folder.with_name("other")
     other.mkdir()
@@ -74,7 +69,7 @@ def test_a_folder_gives_its_recordings_by_name_at_any_depth_without_companions(f
         write_mvsec(other / name, frames=3)
     (other / "notes.txt").write_text("no recording")
     (recording,), facts = found(other)
-    assert recording.name == "outdoor_day1_data.hdf5" and facts == {"ignored_files": 1}
+    assert recording.name == "outdoor_day1_data.hdf5" and facts["ignored_files"] == 1
     assert recognize(other / "outdoor_day1_gt.hdf5") is None
 
 
@@ -82,10 +77,10 @@ def test_an_invalid_recording_is_counted_in_a_folder_and_an_error_if_alone(folde
     write(folder / "good.raw")
     broken = write(folder / "broken.raw")
     broken.write_bytes(broken.read_bytes()[:-1])
-    bad_records = BadRecords("recordings")
-    assert [recording.name for recording in found(folder, bad_records)[0]] == ["good.raw"]
-    assert bad_records.finish("skip", 1) == 1
-    error = error_of(bad_records.finish, "stop", 1)
+    recordings, facts = found(folder, "skip")
+    assert [recording.name for recording in recordings] == ["good.raw"]
+    assert facts["skipped_recordings"] == 1 and "broken.raw" in facts["skipped"][0]
+    error = error_of(found, folder)
     assert "1 of 2 recordings cannot be used" in str(error)
     assert "'broken.raw' is truncated" in str(error)
     with pytest.raises(DataError, match="truncated"):

@@ -41,7 +41,7 @@ def test_mvsec_trains(ready_task, tmp_path):
     assert facts["sensor"] == "52×69 (from frames), downsampled by 2, samples of 26×34"
     assert facts["split"].startswith("by time") and sum(facts["samples"].values()) == 57
     sample = task.data("val").sample(3, None)
-    assert np.abs(sample.events).sum((1, 2)).min() > 0  # events in each of the ten bins
+    assert np.abs(sample["events"]).sum((1, 2)).min() > 0  # events in each of the ten bins
 
 
 def test_every_parameter_of_a_deep_size_trains(ready_task, tmp_path, batch_of):

@@ -3,14 +3,14 @@ import pytest
 
 from gearshift.models.event_seg.network import IGNORE
 from gearshift.models.event_seg.readers.recording import Events, spans
-from gearshift.models.event_seg.windows import WindowRules, Windows, voxelize
+from gearshift.models.event_seg.windows import Windows, voxelize
 from tests.models.event_seg.writers import random_events
 
 
 class Still:
     """A recording in which each window has one more event than the previous one, at one pixel."""
 
-    format, second, unit, labels = "made", 1e6, "µs", "made"
+    format, second, labels = "made", 1e6, "made"
     sensor = (64, 88)
 
     def __init__(self, name, row):
@@ -34,27 +34,27 @@ BOTH = np.array([(number, window) for number in (0, 1) for window in range(10)])
 
 
 def windows(control="real", fixed=1, crop=(32, 44), downsample=1, chosen=BOTH):
-    return Windows(RECORDINGS, chosen, WindowRules(downsample, crop, control, 0), fixed)
+    return Windows(RECORDINGS, chosen, fixed, downsample, crop, control, 0)
 
 
 def test_a_sample_is_its_window_and_label(draws):
     samples = windows(crop=None)
     assert len(samples) == 20
     sample = samples.sample(13, draws(0))
-    assert sample.meta == {"recording": "b", "frame": 3, "t0": 0.003, "t1": 0.004, "events": 8}
-    assert sample.events.shape == (10, 64, 88) and sample.events.dtype == np.float32
-    assert np.flatnonzero(sample.events.any((0, 2))).tolist() == [40]
-    assert (sample.labels[40] == 1).all() and (sample.labels[0] == IGNORE).all()
-    assert sample.labels.dtype == np.int64
+    assert sample["meta"] == {"recording": "b", "frame": 3, "t0": 0.003, "t1": 0.004, "events": 8}
+    assert sample["events"].shape == (10, 64, 88) and sample["events"].dtype == np.float32
+    assert np.flatnonzero(sample["events"].any((0, 2))).tolist() == [40]
+    assert (sample["labels"][40] == 1).all() and (sample["labels"][0] == IGNORE).all()
+    assert sample["labels"].dtype == np.int64
 
 
 def test_a_crop_is_aligned_between_events_and_label(draws):
     rows = set()
     for number in range(20):
         sample = windows(fixed=None).sample(13, draws(number))
-        assert sample.events.shape[1:] == sample.labels.shape == (32, 44)
-        (row,) = np.flatnonzero(sample.events.any((0, 2)))
-        assert (sample.labels[row] == 1).all()
+        assert sample["events"].shape[1:] == sample["labels"].shape == (32, 44)
+        (row,) = np.flatnonzero(sample["events"].any((0, 2)))
+        assert (sample["labels"][row] == 1).all()
         rows.add(row)
     assert len(rows) > 5  # elsewhere in each epoch
 
@@ -64,9 +64,7 @@ def test_evaluation_samples_are_fixed_and_training_samples_are_augmented(draws, 
     def samples_are_equal(fixed):
         samples = windows(control, fixed)
         first, second = samples.sample(3, draws(1)), samples.sample(3, draws(2))
-        return all(
-            np.array_equal(getattr(first, k), getattr(second, k)) for k in ("events", "labels")
-        )
+        return all(np.array_equal(first[k], second[k]) for k in ("events", "labels"))
 
     assert samples_are_equal(fixed=1) and not samples_are_equal(fixed=None)
 
@@ -76,17 +74,17 @@ def test_noise_has_the_events_of_another_window_in_number_and_no_place(draws):
     counts, filled = set(), np.zeros((64, 88), bool)
     for number in range(60):
         sample = samples.sample(2, draws(number))
-        assert (sample.labels[20] == 1).all()
-        counts.add(sample.meta["events"])
-        filled |= sample.events.any(0)
+        assert (sample["labels"][20] == 1).all()
+        counts.add(sample["meta"]["events"])
+        filled |= sample["events"].any(0)
     assert counts == set(range(5, 15))  # of the other recording's windows
     assert filled.any(0).sum() > 80 and filled.any(1).sum() > 60
 
 
 def test_a_shuffled_label_is_of_another_recording_or_time(draws):
     sample = windows("shuffle", crop=None).sample(2, draws(0))
-    assert np.flatnonzero(sample.events.any((0, 2))).tolist() == [20]
-    assert (sample.labels[40] == 1).all() and (sample.labels[20] == 0).all()
+    assert np.flatnonzero(sample["events"].any((0, 2))).tolist() == [20]
+    assert (sample["labels"][40] == 1).all() and (sample["labels"][20] == 0).all()
     alone = windows("shuffle", fixed=None, chosen=BOTH[:10])
     for number in range(20):
         assert abs(alone._other_window(2, draws(number).rng()) - 2) >= 4
@@ -129,8 +127,7 @@ def test_events_are_dropped_where_the_coarser_grid_ends():
     ]
 
 
-@pytest.mark.parametrize(("t", "x", "y"), [(-1, 0, 0), (10, 0, 0), (5, 5, 3), (5, 0, -1)], ids=str)
-def test_an_event_outside_is_refused(t, x, y):
-    event = Events(np.array([t]), np.array([x]), np.array([y]), np.array([1], np.int8))
-    with pytest.raises(ValueError):
-        voxelize(event, 0, 10, (10, 4, 5))
+@pytest.mark.parametrize("t", [-1, 10])
+def test_an_event_outside_the_window_does_not_count(t):
+    event = Events(np.array([t]), np.array([0]), np.array([0]), np.array([1], np.int8))
+    assert not voxelize(event, 0, 10, (10, 4, 5)).any()
