@@ -22,7 +22,6 @@ from gearshift.models.catalog import name_of
 from gearshift.models.common import initial_weights, subwords
 from gearshift.models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
 from gearshift.models.common.subwords import TOKENIZER_FILE
-from gearshift.models.language.byte_pairs import BytePairs, byte_pairs
 from gearshift.models.language.readers.records import Record, Turn
 from gearshift.models.language.tokenizer import (
     ANSWER,
@@ -74,17 +73,10 @@ class BpeTokenizer(Tokenizer):
     def digest(self) -> str:  # type: ignore[override]
         return hashlib.sha256(self.inner.to_str().encode()).hexdigest()
 
-    @cached_property
-    def _byte_pairs(self) -> BytePairs | None:
-        return byte_pairs(self.inner)
-
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
-            # For one text it is not worth the time that tiktoken takes to start.
-            if len(texts) > 1 and self._byte_pairs is not None:
-                return [_vector(self._byte_pairs.encode(text), self.size) for text in texts]
             encodings = self.inner.encode_batch_fast(texts, add_special_tokens=False)
-            return [_vector(encoding.ids, self.size) for encoding in encodings]
+        return [_vector(encoding.ids, self.size) for encoding in encodings]
 
     def encode_parts(self, texts: Sequence[str], cuts: Cuts) -> Parts:
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
