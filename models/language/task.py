@@ -194,16 +194,6 @@ class LanguageTask(FamilyTask):
                 sums.update(truncated_prompts=samples.truncated, skipped_rows=samples.skipped)
             size = corpus.source.size or int(encoded.text_bytes.sum())
             sums.update(corpus.left_out, bytes=size, tokens=len(encoded), records=len(corpus))
-        if not self.is_chat and tokens["train"] < rules.length:
-            raise DataError(
-                f"the training split has {tokens['train']} tokens, "
-                f"less than one sample of {rules.length}",
-                where="data.path, data.seq_len",
-                allowed="at least one sample",
-                fix=f"--set data.seq_len={max(8, tokens['train'] // 16)}",
-                hint="or add data",
-            )
-
         facts = self._facts_of_files(corpora)
         if self.names:
             from gearshift.models.language.sources import Mixture
@@ -422,7 +412,7 @@ class LanguageTask(FamilyTask):
 
     def preview(self, model: Module) -> str | None:
         """The first validation sample: a text is continued by sampling, an answer is greedy."""
-        [(_, prompt, _, written, _)] = self._predict(model, 1, self.data("val").temperature).rows
+        [(_, prompt, _, written)] = self._predict(model, 1, self.data("val").temperature).rows
         return f"{prompt}│{written}"
 
     def predictions(self, model: Module) -> Predictions:
