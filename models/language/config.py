@@ -94,17 +94,6 @@ class Model(FamilySection):
     """Local folder of a causal language model that transformers can load, or OWNER/NAME of the
     Hugging Face hub with or without hf: and @REVISION; its size and tokenizer replace the built-in
     ones."""
-    allow_missing: Annotated[
-        bool,
-        Field(
-            json_schema_extra={
-                "unless": {"model.pretrained": [None]},
-                "only_if": {"model.lora.rank": [None]},
-            }
-        ),
-    ] = False
-    """Initialize tensors at random that the files of model.pretrained lack, or have in another
-    shape; off: an error that names them."""
     lora: Lora = Lora()
     quantize: Literal["nf4"] | None = None
     """Hold the frozen linear layers of model.pretrained in 4 bits, beside adapters of model.lora;

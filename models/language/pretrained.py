@@ -197,11 +197,10 @@ def read_weights(
             source.read_into(tensor)
 
 
-def open_inner(folder: Path, allow_missing: bool = False) -> Opened:
+def open_inner(folder: Path) -> Opened:
     """The model of transformers in `folder`, in float32 on the CPU.
 
-    With `allow_missing`, tensors that the files lack are random. Disk access; no download, no
-    pickle, no code of the folder is run. Raises DataError.
+    Disk access; no download, no pickle, no code of the folder is run. Raises DataError.
     """
     from transformers import AutoModelForCausalLM
 
@@ -212,14 +211,12 @@ def open_inner(folder: Path, allow_missing: bool = False) -> Opened:
             inner, coverage = from_pretrained(AutoModelForCausalLM, folder)
             opened = inner, coverage, []
     inner, coverage, unread = opened
-    if coverage.random and not allow_missing:
+    if coverage.random:
         raise DataError(
             f"the weights in model.pretrained '{folder}' do not fit its config.json: "
             f"{coverage.render()}",
             where=str(folder / "config.json"),
             allowed="files with all tensors of the model",
-            fix="--set model.allow_missing=true",
-            hint="this initializes them at random",
         )
     return inner.float(), coverage, unread
 
@@ -263,8 +260,6 @@ class FromFolder:
         self._kernel = context.attention
         self.lora = model.lora
         self.has_adapters = model.lora.rank is not None
-        # A checkpoint of adapters lacks the frozen weights, which must therefore be in the folder.
-        self._allow_missing = not self.has_adapters and model.allow_missing
         self._quantizer: Quantizer | None = None
         if self.has_adapters and model.quantize is not None:
             from gearshift.models.common.nf4 import Quantizer
@@ -285,7 +280,7 @@ class FromFolder:
         self._entries = tokenizer.size
 
     def build(self) -> Pretrained:
-        inner, coverage, unread = open_inner(self.folder, self._allow_missing)
+        inner, coverage, unread = open_inner(self.folder)
         self.coverage = coverage.render()
         self.num_layers = getattr(inner.config, "num_hidden_layers", None)
         model = Pretrained(inner, self._smoothing)
