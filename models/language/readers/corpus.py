@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
-VERSION = 12
+VERSION = 13
 """Cache version; increase it when the same files give another index or other tokens."""
 _CHUNK = 1 << 16
 """Records whose entries are Python objects at a time."""
