@@ -72,13 +72,17 @@ class Dialogues:
         room = self.length + 1 - sizes
         fits = room >= 1
         names = corpus.names[requests]
-        self.skipped = _num_skipped(
-            names,
-            sizes,
-            fits,
-            longest=int(answer_sizes.max()),
-            rules=rules,
-        )
+        fix = ""
+        longest = int(answer_sizes.max())  # also of the other splits
+        if rules.longest is None or longest <= rules.longest:
+            fix = f"--seq-len {longest}"
+        bad_records = BadRecords()
+        for i in np.flatnonzero(~fits):
+            problem = f"the answer has {sizes[i]} tokens; data.seq_len is {self.length}"
+            bad_records.add(text_of(names[i]), problem, fix)
+        # Where no answer fits, skipping leaves nothing.
+        on_bad = rules.on_bad if fits.any() else "stop"
+        self.skipped = bad_records.finish(on_bad, int(fits.sum()))
 
         is_cut = fits & (prompts > room) & ~is_true
         self.truncated = int(is_cut.sum())
@@ -99,29 +103,20 @@ class Dialogues:
 
         `first`: for each of `numbers`, the first exchange of its conversation.
         """
-        begins = np.flatnonzero(np.diff(first, prepend=-1))
-        stops = np.append(begins[1:], len(numbers))
-        sizes_of_all = np.diff(self._encoded.offsets[::2])
-        sizes = sizes_of_all[numbers]
-        ends = np.cumsum(sizes)
+        is_first = np.diff(first, prepend=-1) != 0
+        sizes = np.diff(self._encoded.offsets[::2])[numbers]
         whole_row = self.length + 1
-        cuts: list[int] = []
-        for row in np.flatnonzero(np.add.reduceat(sizes, begins) > whole_row):
-            at = int(begins[row])
-            stop = stops[row]
-            room = whole_row
-            while True:
-                begin = ends[at] - sizes[at]
-                if ends[stop - 1] - begin <= room:
-                    break
-                next_row = int(np.searchsorted(ends, begin + room, side="right"))
-                at = max(at + 1, next_row)
-                if at == stop:
-                    break
-                cuts.append(at)
+        begins = []
+        used = 0
+        room = 0
+        for at, size in enumerate(sizes.tolist()):
+            if is_first[at] or used + size > room:
                 # Half of each later row is for history.
-                room = whole_row // 2
-        return np.sort(np.append(begins, cuts).astype(np.int64))
+                room = whole_row if is_first[at] else whole_row // 2
+                used = 0
+                begins.append(at)
+            used += size
+        return np.array(begins)
 
     def _total(self, counts: np.ndarray) -> int:
         """The sum over the answers of all rows; `counts`: one for each answer of the data."""
@@ -169,26 +164,3 @@ class Dialogues:
 
 Samples = TokenWindows | Dialogues
 """The samples of a split."""
-
-
-def _num_skipped(
-    names: np.ndarray,
-    sizes: np.ndarray,
-    fits: np.ndarray,
-    longest: int,
-    rules: Rules,
-) -> int:
-    """The number of rows whose answers do not fit. Raises DataError unless they are skipped.
-
-    `longest`: tokens of the longest answer, also of the other splits.
-    """
-    fix = ""
-    if rules.longest is None or longest <= rules.longest:
-        fix = f"--seq-len {longest}"
-    bad_records = BadRecords()
-    for i in np.flatnonzero(~fits):
-        problem = f"the answer has {sizes[i]} tokens; data.seq_len is {rules.length}"
-        bad_records.add(text_of(names[i]), problem, fix)
-    # Where no answer fits, skipping leaves nothing.
-    on_bad = rules.on_bad if fits.any() else "stop"
-    return bad_records.finish(on_bad, int(fits.sum()))

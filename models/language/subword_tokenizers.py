@@ -81,11 +81,7 @@ class BpeTokenizer(Tokenizer):
     def encode_parts(self, texts: Sequence[str], cuts: Cuts) -> Parts:
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
             encodings = self.inner.encode_batch(list(texts), add_special_tokens=False)
-        parts = []
-        for encoding, edges in zip(encodings, cuts, strict=True):
-            tokens = _vector(encoding.ids, self.size)
-            parts.append(_cut(tokens, encoding.offsets, edges))
-        return parts
+        return _parts(encodings, cuts, self.size)
 
     def decode(self, tokens: Sequence[int]) -> str:
         hidden = {self.pad, self.start, self.end}
@@ -126,9 +122,9 @@ class ExternalTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         return [_vector(numbers, self.size) for numbers in self._encoded(texts)["input_ids"]]
 
-    def _encoded(self, texts: Sequence[str], **options: bool) -> Any:
+    def _encoded(self, texts: Sequence[str]) -> Any:
         with subwords.encode_errors(str(self.folder)):
-            return self.inner(list(texts), add_special_tokens=False, verbose=False, **options)
+            return self.inner(list(texts), add_special_tokens=False, verbose=False)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.inner.decode(list(map(int, tokens)), skip_special_tokens=True)
@@ -156,18 +152,14 @@ class ExternalTokenizer(Tokenizer):
         return self.end, self._closing
 
     def encode_parts(self, texts: Sequence[str], cuts: Cuts) -> Parts:
-        if not self.inner.is_fast:
+        encodings = self._encoded(texts).encodings
+        if encodings is None:
             raise DataError(
                 "the tokenizer does not tell which letters a token is of",
                 where=str(self.folder),
                 allowed=f"for conversations, a tokenizer with a {TOKENIZER_FILE}",
             )
-        encodings = self._encoded(texts, return_offsets_mapping=True)
-        numbers = encodings["input_ids"]
-        parts = []
-        for ids, offsets, edges in zip(numbers, encodings["offset_mapping"], cuts, strict=True):
-            parts.append(_cut(_vector(ids, self.size), offsets, edges))
-        return parts
+        return _parts(encodings, cuts, self.size)
 
     def encode_chats(self, chats: Sequence[Sequence[Record]]) -> Iterator[Exchange]:
         """As Tokenizer.encode_chats, with the tokens of apply_chat_template.
@@ -260,20 +252,16 @@ _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """What a chat template writes around answers; see return_assistant_tokens_mask of transformers."""
 
 
-def _cut(
-    tokens: np.ndarray,
-    offsets: Sequence[tuple[int, int]],
-    cuts: Sequence[int],
-) -> list[np.ndarray]:
-    """As Tokenizer.encode_parts, of one text.
-
-    `offsets`: the first letter of each token, and its end.
-    """
-    begins, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
-    edges = np.empty(len(cuts), dtype=np.int64)
-    edges[::2] = np.searchsorted(ends, cuts[::2], side="right")
-    edges[1::2] = np.searchsorted(begins, cuts[1::2], side="left")
-    return np.split(tokens, edges)
+def _parts(encodings: Sequence[tokenizers.Encoding], cuts: Cuts, size: int) -> Parts:
+    """As Tokenizer.encode_parts, from the tokens of each text and the letters they are of."""
+    parts = []
+    for encoding, edges in zip(encodings, cuts, strict=True):
+        begins, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
+        at = np.empty(len(edges), dtype=np.int64)
+        at[::2] = np.searchsorted(ends, edges[::2], side="right")
+        at[1::2] = np.searchsorted(begins, edges[1::2], side="left")
+        parts.append(np.split(_vector(encoding.ids, size), at))
+    return parts
 
 
 def _vector(ids: Sequence[int], size: int) -> np.ndarray:
