@@ -57,18 +57,17 @@ def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     if isinstance(tokenizer, BpeTokenizer):
         return tokenizer.inner
     assert isinstance(tokenizer, ByteTokenizer)
-    # Byte-level BPE without merges, in which printable bytes stand for themselves.
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
+    # Byte-level BPE without merges, in which visible bytes stand for themselves.
+    visible = ByteLevel.alphabet()
+    others = map(chr, range(0x100, 0x200))
     vocabulary = {}
-    for byte in range(256):
-        vocabulary[chr(byte if byte in printable else next(others))] = byte
+    for byte, letter in enumerate(map(chr, range(0x100))):
+        vocabulary[letter if letter in visible else next(others)] = byte
     inner = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
-    inner.add_tokens(
-        [AddedToken(text, normalized=False, special=text not in TAGS) for text in SPECIALS]
-    )
+    for text in SPECIALS:
+        inner.add_tokens([AddedToken(text, normalized=False, special=text not in TAGS)])
     return inner
 
 

@@ -320,9 +320,8 @@ class FromFolder:
             generation = {name: config.get(name) for name in names}
         known = generation.get("eos_token_id")
         ends = known if isinstance(known, list) else [known]
-        new_ends = [token for token in tokenizer.stops if token not in ends]
-        if new_ends:
-            generation["eos_token_id"] = [token for token in ends if token is not None] + new_ends
+        ends = dict.fromkeys([*ends, *tokenizer.stops])
+        generation["eos_token_id"] = [token for token in ends if token is not None]
         return {CONFIG: config, GENERATION: generation}
 
     def write_adapted(self, weights: Tensors, folder: Path, *, merged: bool) -> None:

@@ -22,22 +22,20 @@ if TYPE_CHECKING:
 
 
 def source_names(paths: Sequence[str]) -> list[str]:
-    """A name for each source: of its file or folder, if two are equal with the folders above it."""
-    for count in (1, 2, 99):
-        names = [_name(path, count) for path in paths]
-        if len(set(names)) == len(names):
-            return names
+    """The name of each source, of its file, folder or data set; numbered if two are equal.
+
+    They have letters, digits, `_`, `.` and `-`.
+    """
+    names = []
+    for path in paths:
+        if path.startswith(("embedded:", HUB)):
+            last = re.sub("@[^:]*", "", path.partition(":")[2]).split("/")[-1]  # without the commit
+        else:
+            last = Path(path).expanduser().absolute().stem
+        names.append(re.sub(r"[^\w.-]+", "-", last).strip("-."))
+    if len(set(names)) == len(names):
+        return names
     return [f"{name}-{number}" for number, name in enumerate(names, 1)]
-
-
-def _name(path: str, count: int) -> str:
-    """The last `count` parts of a path or of a name, as letters, digits, `_`, `.` and `-`."""
-    if path.startswith(("embedded:", HUB)):
-        parts = re.sub("@[^:]*", "", path.partition(":")[2]).split("/")  # without the commit
-    else:
-        whole = Path(path).expanduser().absolute()
-        parts = [*whole.parts[:-1], whole.stem]
-    return re.sub(r"[^\w.-]+", "-", "-".join(parts[-count:])).strip("-.")
 
 
 def check_sources(corpora: Sequence[Corpus]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import Embedding, Module
+from torch.nn import functional as F
 
 from gearshift.models.base import (
     LAYERS,
@@ -181,19 +182,19 @@ class LanguageTask(FamilyTask):
 
             kind = Dialogues
         parts: dict[SplitName, list[Samples]] = {name: [] for name in SPLITS}
-        tokens = dict.fromkeys(SPLITS, 0)
         sums: Counter[str] = Counter()
+        records = "exchanges" if self.is_chat else "documents"
         longest = 0
         for corpus in corpora:
             encoded = encode(corpus, self.tokenizer)
             for side, (name, numbers) in enumerate(corpus.members(self.groups).items()):
                 samples = kind(encoded, corpus, numbers, rules, side)
                 parts[name].append(samples)
-                tokens[name] += samples.tokens
                 longest = max(longest, samples.whole_length)
                 sums.update(truncated_prompts=samples.truncated, skipped_rows=samples.skipped)
-            size = corpus.source.size or int(encoded.text_bytes.sum())
-            sums.update(corpus.left_out, bytes=size, tokens=len(encoded), records=len(corpus))
+            sums["bytes"] += corpus.source.size or int(encoded.text_bytes.sum())
+            sums[records] += len(corpus)
+            sums.update(corpus.left_out)
         facts = self._facts_of_files(corpora)
         if self.names:
             from gearshift.models.language.sources import Mixture
@@ -207,14 +208,10 @@ class LanguageTask(FamilyTask):
             }
         else:
             self.splits.update({name: parts[name][0] for name in SPLITS})
-        facts["bytes"] = sums.pop("bytes")
-        records = sums.pop("records")
-        facts["exchanges" if self.is_chat else "documents"] = records
         facts |= {
-            "mean_tokens": round(sums.pop("tokens") / records, 1),
             "tokenizer": self.tokenizer.name,
             "seq_len": rules.length,
-            "tokens": tokens,
+            "tokens": {name: sum(part.tokens for part in parts[name]) for name in SPLITS},
             **sums,
         }
         if sums["truncated_prompts"]:
@@ -568,15 +565,11 @@ def counts(
     tokens = valid.sum(1).double()
 
     # Answers are numbered in each row; the mistakes of each are counted.
-    begins = valid.int().diff(dim=1, prepend=torch.zeros_like(tokens[:, None]).int()) > 0
+    begins = valid & ~F.pad(valid, (1, 0))[:, :-1]
     number = begins.cumsum(1)
     answers = begins.sum(1)
     mistakes = (valid & ~correct).long()
-    wrong = torch.zeros_like(number).scatter_add(
-        1,
-        (number - 1).clamp(min=0),
-        mistakes,
-    )
+    wrong = torch.zeros_like(number).scatter_add(1, (number - 1).clamp(min=0), mistakes)
     rows = {
         "nats": row_nats,
         "tokens": tokens,

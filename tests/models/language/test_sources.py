@@ -26,8 +26,8 @@ def folders(tmp_path):
     ("paths", "names"),
     [
         (["/x/code.jsonl", "embedded:python"], ["code", "python"]),
-        (["/x/code/train.jsonl", "/x/my prose/train.jsonl"], ["code-train", "my-prose-train"]),
-        (["/x/a.txt", "/x/a.md"], ["x-a-1", "x-a-2"]),
+        (["/x/code", "/x/my prose/"], ["code", "my-prose"]),
+        (["/x/a.txt", "/x/a.md"], ["a-1", "a-2"]),
         (["hf:me/chats@0ab1:en:all", "hf:me/chats@0ab1:de:all"], ["chats-en-all", "chats-de-all"]),
     ],
 )
