@@ -114,8 +114,6 @@ class Model(FamilySection):
     """Entries of a bpe tokenizer. Default: that of the size, at least 512."""
     kv_heads: int | None = Field(default=None, ge=1, le=1024)
     """Key and value heads, shared by groups of query heads. Default: the number of query heads."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Label smoothing: share of each target spread over the vocabulary."""
 
     @property
     def parameters(self) -> int | None:

@@ -80,13 +80,12 @@ class Pretrained(HasFrozenParts):
     models are in memory as a whole; only their float32 copies are made chunk by chunk.
     """
 
-    def __init__(self, inner: Any, smoothing: float) -> None:
+    def __init__(self, inner: Any) -> None:
         super().__init__()
         if _has_plain_head(inner):
             weight = inner.get_output_embeddings().weight
-            inner.set_output_embeddings(Head(weight, smoothing))
+            inner.set_output_embeddings(Head(weight))
         self.inner = inner
-        self.smoothing = smoothing
 
     def forward(
         self,
@@ -145,7 +144,6 @@ class Pretrained(HasFrozenParts):
             labels,
             ignore_index=IGNORE,
             reduction="sum",
-            label_smoothing=self.smoothing,
         )
 
 
@@ -256,7 +254,6 @@ class FromFolder:
         """Read the settings. Raises DataError."""
         self.folder = folder
         self.context = SIZES[model.size].context
-        self._smoothing = model.label_smoothing
         self._kernel = context.attention
         self.lora = model.lora
         self.has_adapters = model.lora.rank is not None
@@ -283,7 +280,7 @@ class FromFolder:
         inner, coverage, unread = open_inner(self.folder)
         self.coverage = coverage.render()
         self.num_layers = getattr(inner.config, "num_hidden_layers", None)
-        model = Pretrained(inner, self._smoothing)
+        model = Pretrained(inner)
         if self.has_adapters:
             add_adapters(inner, self.lora)
         rows = inner.get_input_embeddings().weight.shape[0]

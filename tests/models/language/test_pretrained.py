@@ -183,7 +183,7 @@ def test_a_known_output_layer_gives_the_logits_of_transformers(kind):
     inner = transformers.AutoModelForCausalLM.from_config(config).eval()
     ids = torch.arange(1, 9)[None]
     expected = F.cross_entropy(inner(ids).logits[0], ids[0], reduction="sum")
-    model = Pretrained(inner, 0.0)
+    model = Pretrained(inner)
     assert type(inner.get_output_embeddings()) is Head
     torch.testing.assert_close(model(ids, ids), expected)
 
