@@ -89,21 +89,19 @@ def measure(
     metric: Metric,
 ) -> list[Baseline]:
     """Unigram and bigram of tokens below `size`, as HasBaselines.baselines."""
-    inputs = []
-    labels = []
+    pairs = []
     total = 0
     for batch in train:
-        is_label = batch["labels"] != IGNORE
-        inputs.append(batch["input_ids"][is_label].numpy())
-        labels.append(batch["labels"][is_label].numpy())
-        total += len(labels[-1])
+        both = torch.stack((batch["input_ids"], batch["labels"]))
+        pairs.append(both[:, batch["labels"] != IGNORE].numpy())
+        total += pairs[-1].shape[1]
         if total > MOST_TOKENS:
             break
     if total == 0:
         return []
-    counted = np.concatenate(labels)
-    unigram = shares(counted, size)
-    bigram = Frequencies(unigram, np.concatenate(inputs), counted)
+    inputs, labels = np.concatenate(pairs, axis=1)
+    unigram = shares(labels, size)
+    bigram = Frequencies(unigram, inputs, labels)
     models = {UNIGRAM: Frequencies(unigram), BIGRAM: bigram}
 
     sums = dict.fromkeys(models, torch.zeros(()))

@@ -140,12 +140,9 @@ class Dialogues:
         tokens = np.concatenate((opening, newest, answers)).astype(np.int64)
 
         # What is between two edges is in turn an answer, and what is before the next one.
-        sizes = np.diff(edges)
-        is_answer = np.arange(len(sizes)) % 2 == 0
-        is_label = np.repeat(is_answer, sizes)
-        labels = tokens[1:].copy()
-        labels[: len(newest)] = IGNORE
-        labels[len(newest) :][~is_label] = IGNORE
+        is_answer = np.arange(len(edges) - 1) % 2 == 0
+        is_label = np.append(np.zeros(len(newest), bool), np.repeat(is_answer, np.diff(edges)))
+        labels = np.where(is_label, tokens[1:], IGNORE)
         return Row(
             tokens[:-1],
             labels,

@@ -150,24 +150,22 @@ class LanguageTask(FamilyTask):
 
     def _split(self, corpora: Sequence[Corpus]) -> None:
         """Split each source, and record the groups of all. Raises DataError."""
-        earlier = self.rule.earlier or {}
-        if len(corpora) > 1 or any(_MARK in group for group in earlier):
-            from gearshift.models.language import sources
+        from gearshift.models.language import sources
 
-            names = sources.source_names(self.paths)
+        names = sources.source_names(self.paths)
+        if len(corpora) > 1:
             sources.check_sources(corpora)
-            for name, corpus in zip(names, corpora, strict=True):
-                prefix = name + _MARK
-                # A source alone has its groups in a run of several, too.
-                if len(names) > 1 or any(group.startswith(prefix) for group in earlier):
-                    corpus.prefix = prefix
-            if len(names) > 1:
-                self.names = names
+            self.names = names
+        earlier = self.rule.earlier or {}
+        for name, corpus in zip(names, corpora, strict=True):
+            prefix = name + _MARK
+            # A source alone has its groups in a run of several, too.
+            if self.names or any(group.startswith(prefix) for group in earlier):
+                corpus.prefix = prefix
         groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
         for corpus in corpora:
-            splits = split_groups(corpus.groups, self.rule, self.noun)
-            for name, of_source in splits.items():
-                groups[name] += of_source
+            for name, members in split_groups(corpus.groups, self.rule, self.noun).items():
+                groups[name] += members
         self.groups = groups
         self.save_split(groups)
 
@@ -380,10 +378,10 @@ class LanguageTask(FamilyTask):
         if self.is_chat:
             metrics["exact_match"] = n["exact"] / n["answers"]
             if self.control == "noise":
-                metrics["matched_gap"] = loss - n["true_nats"] / n["true_tokens"]
+                metrics["matched_gap"] = loss - n["true nats"] / n["true tokens"]
         for number, name in enumerate(self.names):
-            tokens = n[f"tokens {number}"]
-            metrics[f"val_loss_{name}"] = n[f"nats {number}"] / tokens if tokens else None
+            tokens = n[f"{number} tokens"]
+            metrics[f"val_loss_{name}"] = n[f"{number} nats"] / tokens if tokens else None
         return metrics
 
     def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
@@ -580,10 +578,10 @@ def counts(
     }
     # A product, because indexing would synchronize host and device.
     sums = {name: (x * ~is_true).sum() for name, x in rows.items()}
-    sums["true_nats"] = (row_nats * is_true).sum()
-    sums["true_tokens"] = (tokens * is_true).sum()
+    parts: dict[str, Tensor] = {"true": is_true}
     for number in range(num_sources):
-        is_here = (batch["source"].to(nats.device) == number) & ~is_true
-        sums[f"nats {number}"] = (row_nats * is_here).sum()
-        sums[f"tokens {number}"] = (tokens * is_here).sum()
+        parts[str(number)] = (batch["source"].to(nats.device) == number) & ~is_true
+    for part, is_in_part in parts.items():
+        sums[f"{part} nats"] = (row_nats * is_in_part).sum()
+        sums[f"{part} tokens"] = (tokens * is_in_part).sum()
     return sums
