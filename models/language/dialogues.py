@@ -84,11 +84,7 @@ class Dialogues:
         on_bad = rules.on_bad if fits.any() else "stop"
         self.skipped = bad_records.finish(on_bad, int(fits.sum()))
 
-        is_cut = fits & (prompts > room) & ~is_true
-        self.truncated = int(is_cut.sum())
-        length = int((prompts + sizes)[is_cut].max(initial=1)) - 1
-        self.whole_length = min(length, rules.longest or length)
-        """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
+        self.truncated = int((fits & (prompts > room) & ~is_true).sum())
 
         prompts = np.minimum(prompts, room)
         rows = np.stack((requests, answers, ends, starts, prompts, is_true))

@@ -17,7 +17,6 @@ from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.preview import choose
 from gearshift.models.language.readers.columns import contents
 from gearshift.models.language.readers.forms import OPTIONAL
-from gearshift.models.language.readers.records import Turn
 from gearshift.models.language.readers.rows import file_kind
 from gearshift.models.language.tokenizer import Tokenizer
 
@@ -51,18 +50,17 @@ def read_prompts(path: Path, declared: Meanings, on_bad: OnBad) -> list[Prompt]:
     return prompts
 
 
-def _prompt(name: str, content: str | Sequence[Turn]) -> Prompt:
-    turns = [Turn("user", content)] if isinstance(content, str) else list(content)
+def _prompt(name: str, content: str | Sequence[Message]) -> Prompt:
+    turns = [Message("user", content)] if isinstance(content, str) else list(content)
     while turns and turns[-1].role == "assistant":  # after the last request
         turns.pop()
-    return Prompt(name, [Message(turn.role, turn.text) for turn in turns])
+    return Prompt(name, turns)
 
 
 def tokens(prompt: Prompt, tokenizer: Tokenizer, *, is_request: bool) -> list[int]:
     """The tokens of a prompt as in training: of a request, up to the answer; or of a text."""
     if is_request:
-        turns = [Turn(message.role, message.text) for message in prompt.messages]
-        return tokenizer.prompt(turns).tolist()
+        return tokenizer.prompt(prompt.messages).tolist()
     text = "\n".join(message.text for message in prompt.messages)
     return [tokenizer.first, *tokenizer.encode(text).tolist()]
 

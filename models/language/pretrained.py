@@ -373,19 +373,14 @@ def add_adapters(inner: Any, settings: Lora) -> None:
     ends = list(dict.fromkeys(name.rpartition(".")[2] for name in free))
     for layer in settings.layers:
         named = {name for name in weights if f".{name}".endswith(f".{layer}")}
-        closest: list[str] = []
-        if not named:
-            problem = "is of no layer"
-            closest = get_close_matches(layer, ends, 1)
-        elif not named.issubset(free):
-            problem = "shares its weight"
-        else:
+        if named and named.issubset(free):
             continue
+        problem = "shares its weight" if named else "is of no layer"
         raise DataError(
             f"model.lora.layers: '{layer}' {problem}",
             where="model.lora.layers",
             allowed=f"names of linear layers: {', '.join(ends)}; [] for all",
-            did_you_mean="".join(closest),
+            did_you_mean="".join(get_close_matches(layer, ends, 1)),
         )
     with _expected_warnings():
         inject_adapter_in_model(_config(settings), inner)

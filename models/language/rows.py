@@ -109,7 +109,7 @@ class TokenWindows:
 
     temperature = 0.8
     """The divisor of the logits where a row is continued."""
-    skipped = truncated = whole_length = 0
+    skipped = truncated = 0
     """See Dialogues."""
 
     def __init__(

@@ -55,13 +55,6 @@ def check_sources(corpora: Sequence[Corpus]) -> None:
                 hint="train on one after the other: see model.start",
             )
         corpus.leave_out(keys)
-        if not len(corpus.numbers):
-            raise DataError(
-                f"'{corpus.source.name}' has nothing that the sources before it lack",
-                where="data.path",
-                allowed="sources with rows or texts of their own",
-                hint="name it before the others, or leave it out",
-            )
         keys = np.append(keys, corpus.keys)
 
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from gearshift.models.base import DataError
+from gearshift.models.base import DataError, Message
 from gearshift.models.catalog import name_of
 from gearshift.models.common import initial_weights, subwords
 from gearshift.models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
 from gearshift.models.common.subwords import TOKENIZER_FILE
-from gearshift.models.language.readers.records import Record, Turn
+from gearshift.models.language.readers.records import Record
 from gearshift.models.language.tokenizer import (
     ANSWER,
     FORMS,
@@ -134,7 +134,7 @@ class ExternalTokenizer(Tokenizer):
         """The token that the chat template writes after an answer; None: none."""
         answer = "It is so."
         try:
-            text = self._render((Turn("user", "Is it so?"), Turn("assistant", answer)))
+            text = self._render((Message("user", "Is it so?"), Message("assistant", answer)))
         except DataError:  # a template that needs other turns
             return None
         if answer not in text:
@@ -207,7 +207,7 @@ class ExternalTokenizer(Tokenizer):
         begin = len(prompt)
         if not text.startswith(prompt):
             # Such as a prompt that opens <think>: take what is before any answer.
-            other = self._render((*record.before, Turn("assistant", "\ue000")))
+            other = self._render((*record.before, Message("assistant", "\ue000")))
             begin = len(commonprefix([text, other]))  # noqa: RUF071
         # Line ends after the last turn belong to no answer.
         end = max(begin, len(text.rstrip()))
@@ -226,10 +226,10 @@ class ExternalTokenizer(Tokenizer):
                 end = max(end, marked[-1][1])
         return [begin, end]
 
-    def prompt(self, turns: Sequence[Turn]) -> np.ndarray:
+    def prompt(self, turns: Sequence[Message]) -> np.ndarray:
         return self.encode(self._render(turns, add_generation_prompt=True))
 
-    def _render(self, turns: Sequence[Turn], tokenize: bool = False, **options: Any) -> Any:
+    def _render(self, turns: Sequence[Message], tokenize: bool = False, **options: Any) -> Any:
         """The text of a conversation, or what `options` ask for. Raises DataError."""
         messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         try:

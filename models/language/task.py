@@ -122,9 +122,8 @@ class LanguageTask(FamilyTask):
         Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
         length = self._row_length()  # refuses a wrong model.pretrained before the data is read
-        corpora = []
-        for path in map(local_path, self.paths):
-            corpora.append(read(path, self.answers, self.on_bad, self.columns))
+        paths = map(local_path, self.paths)
+        corpora = [read(path, self.answers, self.on_bad, self.columns) for path in paths]
         self.is_chat = not corpora[0].is_text
         self.noun = "requests" if self.is_chat else "documents"
         self._split(corpora)
@@ -164,7 +163,10 @@ class LanguageTask(FamilyTask):
                 corpus.prefix = prefix
         groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
         for corpus in corpora:
-            for name, members in split_groups(corpus.groups, self.rule, self.noun).items():
+            noun = self.noun
+            if self.names:
+                noun = f"{noun} of '{corpus.source.name}' that no source before it has"
+            for name, members in split_groups(corpus.groups, self.rule, noun).items():
                 groups[name] += members
         self.groups = groups
         self.save_split(groups)
@@ -182,13 +184,11 @@ class LanguageTask(FamilyTask):
         parts: dict[SplitName, list[Samples]] = {name: [] for name in SPLITS}
         sums: Counter[str] = Counter()
         records = "exchanges" if self.is_chat else "documents"
-        longest = 0
         for corpus in corpora:
             encoded = encode(corpus, self.tokenizer)
             for side, (name, numbers) in enumerate(corpus.members(self.groups).items()):
                 samples = kind(encoded, corpus, numbers, rules, side)
                 parts[name].append(samples)
-                longest = max(longest, samples.whole_length)
                 sums.update(truncated_prompts=samples.truncated, skipped_rows=samples.skipped)
             sums["bytes"] += corpus.source.size or int(encoded.text_bytes.sum())
             sums[records] += len(corpus)
@@ -213,9 +213,9 @@ class LanguageTask(FamilyTask):
             **sums,
         }
         if sums["truncated_prompts"]:
-            advice = f", or set  --seq-len {longest}" if longest > rules.length else ""
             facts["warning"] = (
-                f"{sums['truncated_prompts']} prompts lose their start: shorten them{advice}"
+                f"{sums['truncated_prompts']} prompts lose their start: "
+                f"shorten them, or raise  --seq-len {rules.length}  if the model allows it"
             )
         return facts
 

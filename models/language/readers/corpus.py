@@ -93,13 +93,13 @@ class Corpus:
 
     def members(self, splits: Groups) -> dict[SplitName, np.ndarray]:
         """The numbers of the records of each split, in order; `splits`: the groups of each."""
-        side_of: dict[str, int] = {}
-        for side, name in enumerate(SPLITS):
-            side_of.update(dict.fromkeys(splits[name], side))
-        numbers = (side_of.get(group, len(SPLITS)) for group in self.groups)
-        # Groups beyond data.fraction are in no split.
-        sides = np.fromiter(numbers, dtype=np.int8, count=len(self.numbers))
-        return {name: self.numbers[sides == side] for side, name in enumerate(SPLITS)}
+        groups = self._index["groups"][self.numbers]
+        members = {}
+        for name in SPLITS:
+            # Groups beyond data.fraction are in no split.
+            chosen = [bytes_of(group.removeprefix(self.prefix)) for group in splits[name]]
+            members[name] = self.numbers[np.isin(groups, chosen)]
+        return members
 
     @property
     def left_out(self) -> Counter[str]:
@@ -138,6 +138,11 @@ class Corpus:
 def text_of(name: bytes) -> str:
     """A name or group of a corpus; names of files need not be UTF-8."""
     return name.decode("utf-8", "surrogateescape")
+
+
+def bytes_of(name: str) -> bytes:
+    """As `text_of` reads them."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 def from_records(name: str, records: Sequence[Record]) -> Corpus:
@@ -222,9 +227,7 @@ def _entry(record: Record) -> Entry:
     if record.before:
         compared = "\n".join(f"{turn.role} {normalized(turn.text)}" for turn in record.before)
         label = _digest(record.label)
-    name = record.where.encode("utf-8", "surrogateescape")
-    group = record.group.encode("utf-8", "surrogateescape")
-    return name, group, _digest(compared), label
+    return bytes_of(record.where), bytes_of(record.group), _digest(compared), label
 
 
 def _digest(text: str) -> bytes:

@@ -76,8 +76,6 @@ def parquet_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
         from pyarrow.parquet import ParquetFile
 
         with ParquetFile(file.path) as table:
-            groups = (table.metadata.row_group(n) for n in range(table.num_row_groups))
-            check_expansion(file.path, sum(group.total_byte_size for group in groups))
             unpacked = 0
             numbers = count(1)
             for batch in table.iter_batches(_BATCH):

@@ -84,4 +84,4 @@ def test_a_source_with_nothing_of_its_own_is_refused(folders, ready_task):
     shutil.copytree(folders[0], copy)
     with pytest.raises(DataError) as refused:
         ready_task(path=[folders[0], str(copy)], seq_len=16)
-    assert refused.value.where == "data.path" and str(copy) in refused.value.message
+    assert "data.path" in refused.value.where and str(copy) in refused.value.message
