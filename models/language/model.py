@@ -496,12 +496,11 @@ class BuiltIn:
         self.kv_heads = model.kv_heads or size.heads
         self._kernel = context.attention
         if size.heads % self.kv_heads:
-            divisors = [str(n) for n in range(1, size.heads + 1) if size.heads % n == 0]
             raise DataError(
                 f"model.kv_heads {self.kv_heads} does not divide "
                 f"the {size.heads} heads of the size",
                 where="model.kv_heads",
-                allowed=", ".join(divisors),
+                allowed=f"a divisor of {size.heads}",
             )
 
     def fit(self, tokenizer: Tokenizer) -> None:

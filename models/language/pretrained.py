@@ -205,10 +205,7 @@ def open_inner(folder: Path) -> Opened:
     config = read_config(folder)
     with load_errors(folder, ALLOWED):
         opened = _by_name(folder, config)
-        if opened is None:
-            inner, coverage = from_pretrained(AutoModelForCausalLM, folder)
-            opened = inner, coverage, []
-    inner, coverage, unread = opened
+        inner, coverage, unread = opened or (*from_pretrained(AutoModelForCausalLM, folder), [])
     if coverage.random:
         raise DataError(
             f"the weights in model.pretrained '{folder}' do not fit its config.json: "

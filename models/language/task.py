@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -129,14 +129,7 @@ class LanguageTask(FamilyTask):
         self._split(corpora)
         save_facts(_TextFacts(self.is_chat), self.context.folder)
 
-        def texts(most_bytes: int) -> Iterator[str]:
-            # At even distances: the beginning of the data may be of another kind than the rest.
-            size = sum(corpus.source.size for corpus in corpora)
-            step = max(1, math.ceil(size / most_bytes))
-            for corpus in corpora:
-                yield from corpus.texts(corpus.members(self.groups)["train"][::step])
-
-        self.tokenizer = self._load_tokenizer(texts)
+        self.tokenizer = self._load_tokenizer(corpora)
         rules = Rules(
             length,
             self.on_bad,
@@ -222,21 +215,19 @@ class LanguageTask(FamilyTask):
     def _facts_of_files(self, corpora: Sequence[Corpus]) -> dict[str, Any]:
         """What is known of the files before their samples."""
         sources = [corpus.source for corpus in corpora]
-        facts: dict[str, Any] = {
-            "source": " + ".join(source.name for source in sources),
-            "kind": self._kind,
-            "format": " and ".join(dict.fromkeys(source.format for source in sources)),
-        }
         meanings: dict[str, str] = {}
         assumed = []
         for corpus in corpora:
             meanings |= corpus.meanings
             assumed += [f"{name}: {listed(files, 1)}" for name, files in corpus.encodings.items()]
-        if meanings:
-            facts["columns"] = meanings
-        if assumed:
-            facts["encoding"] = "; ".join(assumed)
-        return facts
+        facts: dict[str, Any] = {
+            "source": " + ".join(source.name for source in sources),
+            "kind": self._kind,
+            "format": " and ".join(dict.fromkeys(source.format for source in sources)),
+            "columns": meanings,
+            "encoding": "; ".join(assumed),
+        }
+        return {name: fact for name, fact in facts.items() if fact}
 
     @property
     def _kind(self) -> str:
@@ -257,10 +248,10 @@ class LanguageTask(FamilyTask):
                 allowed=first._kind,
             )
 
-    def _load_tokenizer(self, texts: Callable[[int], Iterable[str]] | None = None) -> Tokenizer:
-        """The tokenizer of the settings; one of bpe of the run folder, or else trained.
+    def _load_tokenizer(self, corpora: Sequence[Corpus] = ()) -> Tokenizer:
+        """The tokenizer of the settings; that of bpe of the run folder, or trained on `corpora`.
 
-        `texts` gives the training text, at most so many bytes of it. Disk access; raises DataError.
+        Disk access; raises DataError.
         """
         if self._local is not None:
             return self._local
@@ -270,7 +261,7 @@ class LanguageTask(FamilyTask):
         from gearshift.models.language import subword_tokenizers as bpe
 
         folder = self.context.folder
-        if texts is None:
+        if not corpora:
             return bpe.load((folder or Path()) / TOKENIZER_FILE)
 
         def fit() -> tokenizers.Tokenizer:
@@ -278,9 +269,17 @@ class LanguageTask(FamilyTask):
                 return bpe.of_start(self.start).inner
             assert isinstance(self.source, BuiltIn)
             # The library uses about as much memory as the text has bytes.
-            return bpe.train(texts(bpe.TRAINED_ON), self.source.size.vocabulary).inner
+            texts = self._training_texts(corpora, bpe.TRAINED_ON)
+            return bpe.train(texts, self.source.size.vocabulary).inner
 
         return bpe.BpeTokenizer(load_or_fit(folder, fit))
+
+    def _training_texts(self, corpora: Sequence[Corpus], most_bytes: int) -> Iterator[str]:
+        """Records at even distances: the beginning may be of another kind than the rest."""
+        size = sum(corpus.source.size for corpus in corpora)
+        step = max(1, math.ceil(size / most_bytes))
+        for corpus in corpora:
+            yield from corpus.texts(corpus.members(self.groups)["train"][::step])
 
     @cached_property
     def _local(self) -> Tokenizer | None:

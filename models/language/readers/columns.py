@@ -129,8 +129,7 @@ def turns_of(messages: Any, field: str) -> Turns:
 def _turn(message: Any, at: str) -> Turn:
     if not isinstance(message, dict):
         raise ValueError(f"{at} is {type(message).__name__}, not an object")
-    is_shared = "role" not in message and "from" in message
-    role_key, content_key = ("from", "value") if is_shared else ("role", "content")
+    role_key, content_key = ("from", "value") if "from" in message else ("role", "content")
     role = str(message.get(role_key)).lower()
     role = _ALIASES.get(role, role)
     if role not in ROLES:
