@@ -61,9 +61,8 @@ class Dialogues:
             begins = self._begins(first[numbers], numbers)
             requests = numbers[begins]
             answers = requests
-            next_begins = np.append(begins[1:], len(numbers))
-            ends = numbers[next_begins - 1] + 1
-            is_true = np.zeros_like(requests, dtype=bool)
+            ends = np.append(numbers[begins[1:] - 1], numbers[-1]) + 1
+            is_true = np.zeros(len(begins), dtype=bool)
 
         # The last token is only a label; at least one prompt token must remain.
         starts = offsets[2 * first[requests]]
@@ -83,7 +82,6 @@ class Dialogues:
         # Where no answer fits, skipping leaves nothing.
         on_bad = rules.on_bad if fits.any() else "stop"
         self.skipped = bad_records.finish(on_bad, int(fits.sum()))
-
         self.truncated = int((fits & (prompts > room) & ~is_true).sum())
 
         prompts = np.minimum(prompts, room)

@@ -28,11 +28,9 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
     `is_chat`: with a chat template that renders conversations as training saw them.
     """
     if isinstance(tokenizer, ExternalTokenizer):
-        template = tokenizer.inner.chat_template
         if is_chat and tokenizer.form is not None:
             tokenizer.inner.chat_template = tokenizer.form
         tokenizer.inner.save_pretrained(folder)
-        tokenizer.inner.chat_template = template
         return
     inner = _as_library_tokenizer(tokenizer)
     atomic_write(folder / TOKENIZER, inner.to_str(pretty=True))

@@ -510,10 +510,6 @@ class BuiltIn:
     def build(self) -> Transformer:
         return Transformer(self.size, self.kv_heads, self._kernel)
 
-    def head_of(self, model: nn.Module) -> nn.Module:
-        """The output layer."""
-        return model.get_submodule("lm_head")
-
     def configs(self, length: int, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
         """Configurations for transformers by file, for samples of `length`."""
         size = self.size

@@ -82,10 +82,14 @@ class Pretrained(HasFrozenParts):
 
     def __init__(self, inner: Any) -> None:
         super().__init__()
-        if _has_plain_head(inner):
-            weight = inner.get_output_embeddings().weight
-            inner.set_output_embeddings(Head(weight))
         self.inner = inner
+        if _has_plain_head(inner):
+            inner.set_output_embeddings(Head(self.lm_head.weight))
+
+    @property
+    def lm_head(self) -> Any:
+        """The output layer."""
+        return self.inner.get_output_embeddings()
 
     def forward(
         self,
@@ -95,7 +99,7 @@ class Pretrained(HasFrozenParts):
         measure: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """As Transformer.forward; `attention_mask` [batch, time] is False at padding."""
-        head = self.inner.get_output_embeddings()
+        head = self.lm_head
         is_fused = isinstance(head, Head) and labels is not None
         inner = self.inner.base_model if is_fused else self.inner
         output = inner(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
@@ -114,7 +118,7 @@ class Pretrained(HasFrozenParts):
 
     def begin(self) -> Callable[[Sequence[int]], Tensor]:
         """As Transformer.begin; of an architecture without a cache, all is computed again."""
-        head = self.inner.get_output_embeddings()
+        head = self.lm_head
         all_tokens: list[int] = []
         cache = None
         is_plain = isinstance(head, Head)
@@ -129,7 +133,7 @@ class Pretrained(HasFrozenParts):
             output = inner(
                 input_ids=torch.tensor([new], device=device),
                 use_cache=True,
-                **({} if cache is None else {name: cache}),
+                **{name: cache},
             )
             cache = getattr(output, name, None)
             if is_plain:
@@ -292,11 +296,6 @@ class FromFolder:
         read_weights(inner, unread, self.folder, self._quantizer)
         return model
 
-    def head_of(self, model: Any) -> nn.Module:
-        """The output layer."""
-        head: nn.Module = model.inner.get_output_embeddings()
-        return head
-
     def configs(self, length: int, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
         """Those of the folder, with dtype float32 and the tokens that end an answer.
 
@@ -314,8 +313,8 @@ class FromFolder:
             generation = {name: config.get(name) for name in names}
         known = generation.get("eos_token_id")
         ends = known if isinstance(known, list) else [known]
-        ends = dict.fromkeys([*ends, *tokenizer.stops])
-        generation["eos_token_id"] = [token for token in ends if token is not None]
+        all_ends = dict.fromkeys([*ends, *tokenizer.stops])
+        generation["eos_token_id"] = [token for token in all_ends if token is not None]
         return {CONFIG: config, GENERATION: generation}
 
     def write_adapted(self, weights: Tensors, folder: Path, *, merged: bool) -> None:

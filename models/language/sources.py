@@ -66,13 +66,11 @@ class Mixture:
         self.source_sizes = list(map(len, parts))
         self.source_weights = weights
         taken = np.array(weights or self.source_sizes)
-        self.shares = taken / taken.sum()
-        """What each has of the samples taken."""
         self._starts = list(accumulate(self.source_sizes, initial=0))
         self.length = parts[0].length
         self.row_length = parts[0].row_length
         self.temperature = parts[0].temperature
-        self.mean_length = self._mean("mean_length", self.shares)
+        self.mean_length = self._mean("mean_length", taken / taken.sum())
         tokens = np.array([part.tokens for part in parts])
         self._shares_of_tokens = tokens / tokens.sum()
         self._bytes_per_token = self._mean("bytes_per_token", self._shares_of_tokens)

@@ -140,10 +140,8 @@ class ExternalTokenizer(Tokenizer):
         if answer not in text:
             return None
         special = {self.end, *self.inner.added_tokens_decoder}
-        for token in self.encode(text.rpartition(answer)[2]).tolist():
-            if token in special:
-                return token
-        return None
+        after = self.encode(text.rpartition(answer)[2]).tolist()
+        return next(filter(special.__contains__, after), None)
 
     @property
     def stops(self) -> tuple[int, ...]:

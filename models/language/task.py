@@ -190,15 +190,10 @@ class LanguageTask(FamilyTask):
         if self.names:
             from gearshift.models.language.sources import Mixture
 
-            mixtures = {name: Mixture(parts[name], self.weights) for name in SPLITS}
-            self.splits.update(mixtures)
-            shares = mixtures["train"].shares.tolist()
-            facts["sources"] = {
-                name: {"samples": len(part), "share": share}
-                for name, part, share in zip(self.names, parts["train"], shares, strict=True)
-            }
+            self.splits = {name: Mixture(parts[name], self.weights) for name in SPLITS}
+            facts["sources"] = dict(zip(self.names, map(len, parts["train"]), strict=True))
         else:
-            self.splits.update({name: parts[name][0] for name in SPLITS})
+            self.splits = {name: parts[name][0] for name in SPLITS}
         facts |= {
             "tokenizer": self.tokenizer.name,
             "seq_len": rules.length,
@@ -396,12 +391,12 @@ class LanguageTask(FamilyTask):
     def blocks(self, model: Module) -> list[Module]:
         return decoder_layers(model, self.source.num_layers)
 
-    def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
+    def model_parts(self, model: Any) -> Mapping[str, Sequence[Module]]:
         """As HasParts.model_parts."""
         return {
             LAYERS: self.blocks(model),
             "embedding": [module for module in model.modules() if isinstance(module, Embedding)],
-            "head": [self.source.head_of(model)],
+            "head": [model.lm_head],
         }
 
     def preview(self, model: Module) -> str | None:

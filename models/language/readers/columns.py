@@ -108,9 +108,8 @@ def _content(fields: Facts, form: Form, optional: Collection[str]) -> str | Turn
     for turn in _side(fields, columns["request"], "user"):
         turns.append(replace(turn, learned=False))
     context = _optional(fields, columns.get("context"))
-    last = turns[-1]
-    if context and last.role == "user":
-        turns[-1] = replace(last, text=f"{last.text}\n\n{context}")
+    if context and turns[-1].role == "user":
+        turns[-1] = replace(turns[-1], text=f"{turns[-1].text}\n\n{context}")
     if "answer" not in optional:
         turns += _side(fields, columns["answer"], "assistant")
     return tuple(turns)

@@ -83,8 +83,6 @@ def read_parallel(
     bad_records: BadRecords,
 ) -> Iterator[Record]:
     """Line N of `answers` answers line N of `requests`. Raises DataError if one has more lines."""
-    for file in (requests, answers):
-        file.first_line()  # raises DataError if the file is empty
     both = (map(str.rstrip, file.lines_with_ends()) for file in (requests, answers))
     for line, (request, answer) in enumerate(zip_longest(*both), start=1):
         if request is None or answer is None:
