@@ -21,7 +21,10 @@ PIECES = 50
 
 
 def records_of(lines: Iterable[str], name: str) -> Iterator[Record]:
-    """The records of one text, cut at line ends into texts of about PART characters."""
+    """The records of one text, cut at line ends into texts of about PART characters.
+
+    None of a blank text, such as an empty `__init__.py` among source files.
+    """
     for text in _joined(lines, PART, "\n"):
         yield document(name, text)
 
@@ -39,12 +42,6 @@ def _joined(pieces: Iterable[str], minimum: int, separator: str) -> Iterator[str
             size = 0
     if any(map(str.strip, buffer)):
         yield separator.join(buffer)
-
-
-def read_whole(file: TextFile) -> Iterator[Record]:
-    """The file as one text, which may come in parts."""
-    file.first_line()  # raises DataError if the file is empty
-    yield from records_of(file.lines(), file.name)
 
 
 def read_documents(file: TextFile) -> Iterator[Record]:

@@ -87,6 +87,7 @@ def test_a_folder_gives_a_document_for_each_file_in_the_order_of_names(tmp_path)
         ("z.txt", "last"),
         ("b/m.py", "middle\n\nwith a blank line"),
         ("a.md", "first"),
+        ("b/__init__.py", "\n"),
     ):
         write(tmp_path / name, content)
     for name in (".git/x.txt", "image.png", "package.json"):
