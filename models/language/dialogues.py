@@ -66,7 +66,8 @@ class Dialogues:
 
         # The last token is only a label; at least one prompt token must remain.
         starts = offsets[2 * first[requests]]
-        prompts = offsets[2 * requests + 1] - starts
+        prompt_ends = offsets[2 * requests + 1]
+        prompts = prompt_ends - starts
         sizes = offsets[2 * ends] - offsets[2 * answers + 1]
         room = self.length + 1 - sizes
         fits = room >= 1
@@ -85,7 +86,8 @@ class Dialogues:
         self.truncated = int((fits & (prompts > room) & ~is_true).sum())
 
         prompts = np.minimum(prompts, room)
-        rows = np.stack((requests, answers, ends, starts, prompts, is_true))
+        prompt_begins = prompt_ends - prompts + 1
+        rows = np.stack((starts, prompt_begins, prompt_ends, answers, ends, is_true))
         self._rows = rows[:, fits]
         self._names = names[fits]
         self.tokens = self._total(answer_sizes)
@@ -115,7 +117,7 @@ class Dialogues:
     def _total(self, counts: np.ndarray) -> int:
         """The sum over the answers of all rows; `counts`: one for each answer of the data."""
         sums = np.append(0, counts.cumsum())
-        _, answers, ends, *_ = self._rows
+        answers, ends = self._rows[3:5]
         return int((sums[ends] - sums[answers]).sum())
 
     def __len__(self) -> int:
@@ -123,13 +125,11 @@ class Dialogues:
 
     def sample(self, index: int, draws: Draws | None = None) -> Row:
         encoded = self._encoded
-        request, answer, end, start, prompt_size, is_true = self._rows[:, index].tolist()
-        prompt_end = int(encoded.offsets[2 * request + 1])
-        prompt_begin = prompt_end - prompt_size + 1
+        start, begin, prompt_end, answer, end, is_true = self._rows[:, index].tolist()
         edges = encoded.offsets[2 * answer + 1 : 2 * end + 1]
 
         opening = encoded.read(start, start + 1)
-        newest = encoded.read(prompt_begin, prompt_end)
+        newest = encoded.read(begin, prompt_end)
         answers = encoded.read(int(edges[0]), int(edges[-1]))
         tokens = np.concatenate((opening, newest, answers)).astype(np.int64)
 

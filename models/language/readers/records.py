@@ -48,15 +48,15 @@ def document(name: str, text: str) -> Record:
     return Record(name, name, text)
 
 
-def exchanges(turns: Sequence[Turn], where: str, group: str = "", label: str = "") -> list[Record]:
-    """One record per answer that is learned. By default the first request is group and label."""
+def exchanges(turns: Sequence[Turn], where: str) -> list[Record]:
+    """One record per answer that is learned. The first request is group and label."""
     opening = normalized(next((turn.text for turn in turns if turn.role == "user"), ""))
-    group = group or hashlib.sha256(opening.encode()).hexdigest()[:16]
+    group = hashlib.sha256(opening.encode()).hexdigest()[:16]
     records = []
     for at, turn in enumerate(turns):
         text = turn.text.strip()
         if turn.role == "assistant" and at > 0 and turn.learned and text:
-            records.append(Record(group, where, text, tuple(turns), at, label or opening))
+            records.append(Record(group, where, text, tuple(turns), at, opening))
     return records
 
 
