@@ -24,9 +24,6 @@ class Dialogues:
     pairs.
     """
 
-    temperature = 0.0
-    row_length = None
-
     def __init__(
         self,
         encoded: Encoded,

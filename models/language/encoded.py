@@ -65,10 +65,6 @@ class Encoded:
             self._begin = tokens.offset
             self._tokens = np.empty(0, tokens.dtype)
 
-    def __len__(self) -> int:
-        """The number of tokens."""
-        return int(self.offsets[-1])
-
     @property
     def sizes(self) -> np.ndarray:
         """Number of tokens of each piece."""

@@ -34,10 +34,8 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
         return
     inner = _as_library_tokenizer(tokenizer)
     atomic_write(folder / TOKENIZER, inner.to_str(pretty=True))
-    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    if tokenizer.start is not None:
-        config["bos_token"] = inner.id_to_token(tokenizer.start)
-    config |= {
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": inner.id_to_token(tokenizer.end),
         "pad_token": inner.id_to_token(tokenizer.pad),
         "model_max_length": length,
@@ -46,6 +44,8 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
         # special tokens of a conversation into its text.
         "split_special_tokens": not is_chat,
     }
+    if tokenizer.start is not None:
+        config["bos_token"] = inner.id_to_token(tokenizer.start)
     if is_chat:
         config["chat_template"] = chat_template(tokenizer)
     write_json(folder / TOKENIZER_CONFIG, config)

@@ -106,8 +106,6 @@ class TokenWindows:
     the labels of each row are shuffled, which leaves only token frequencies.
     """
 
-    temperature = 0.8
-    """The divisor of the logits where a row is continued."""
     skipped = truncated = 0
     """See Dialogues."""
 
@@ -120,7 +118,7 @@ class TokenWindows:
         side: int,
     ) -> None:
         """`numbers` are the documents of a split, which is number `side`."""
-        self.length = self.row_length = rules.length
+        self.length = rules.length
         self.mean_length = float(rules.length)
         self._is_noise = rules.control == "noise"
         self._seed = (rules.seed, side)

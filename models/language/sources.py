@@ -68,8 +68,6 @@ class Mixture:
         taken = np.array(weights or self.source_sizes)
         self._starts = list(accumulate(self.source_sizes, initial=0))
         self.length = parts[0].length
-        self.row_length = parts[0].row_length
-        self.temperature = parts[0].temperature
         self.mean_length = self._mean("mean_length", taken / taken.sum())
         tokens = np.array([part.tokens for part in parts])
         self._shares_of_tokens = tokens / tokens.sum()

@@ -225,6 +225,11 @@ class LanguageTask(FamilyTask):
         return {name: fact for name, fact in facts.items() if fact}
 
     @property
+    def _temperature(self) -> float:
+        """Answers are greedy; a text is continued by sampling."""
+        return 0.0 if self.is_chat else 0.8
+
+    @property
     def _kind(self) -> str:
         return "conversations" if self.is_chat else "text"
 
@@ -334,11 +339,8 @@ class LanguageTask(FamilyTask):
         return model
 
     def collate(self, samples: Sequence[Row]) -> Batch:
-        return collate(
-            samples,
-            self.tokenizer.pad,
-            self.data("train").row_length,
-        )
+        length = None if self.is_chat else self.data("train").length
+        return collate(samples, self.tokenizer.pad, length)
 
     def num_tokens(self, batch: Batch) -> int:
         return int(batch["tokens"])
@@ -401,7 +403,7 @@ class LanguageTask(FamilyTask):
 
     def preview(self, model: Module) -> str | None:
         """The first validation sample: a text is continued by sampling, an answer is greedy."""
-        [(_, prompt, _, written)] = self._predict(model, 1, self.data("val").temperature).rows
+        [(_, prompt, _, written)] = self._predict(model, 1, self._temperature).rows
         return f"{prompt}│{written}"
 
     def predictions(self, model: Module) -> Predictions:
@@ -448,8 +450,7 @@ class LanguageTask(FamilyTask):
         from gearshift.models.language import generate
 
         if sampling.temperature is None:
-            default = 0.0 if self.is_chat else TokenWindows.temperature
-            sampling = replace(sampling, temperature=default)
+            sampling = replace(sampling, temperature=self._temperature)
         tokens = generate.tokens(prompt, self.tokenizer, is_request=self.is_chat)
         return generate.generate(model, tokens, sampling, self.tokenizer, self._window)
 

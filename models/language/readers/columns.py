@@ -150,8 +150,7 @@ def _turn(message: Any, at: str) -> Turn:
 def _joined(parts: Sequence[Any]) -> str | None:
     """The text of a content in parts; None if a part is no text, such as an image."""
     try:
-        is_text = all(part["type"] == "text" for part in parts)
-        return "\n".join(part["text"] for part in parts) if is_text else None
+        return "\n".join(part["text"] for part in parts)
     except (KeyError, TypeError):
         return None
 
