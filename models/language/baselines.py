@@ -20,71 +20,52 @@ BIGRAM = "token frequencies after the previous token (bigram)"
 
 Tokens = NDArray[np.int64]
 Numbers = NDArray[np.float64]
+_NONE: Tokens = np.empty(0, np.int64)
+
+
+def shares(labels: Tokens, size: int) -> Numbers:
+    """The frequencies of `labels` among tokens below `size`, as Frequencies smooths them."""
+    counts = np.bincount(labels, minlength=size)
+    kinds = np.count_nonzero(counts)
+    return (counts + kinds * (1 / size)) / (len(labels) + kinds)
 
 
 class Frequencies(Module):
     """How often each token follows each context; measured as a language model is.
 
     The probability of a token is (its count + n × its prior) ÷ (count of the context + n), where n
-    different tokens follow the context; it is never 0. Source: Witten and Bell, The Zero-Frequency
-    Problem, 1991, method C.
+    different tokens follow the context; it is never 0. After a context that never came, and without
+    any counts, it is the prior. Source: Witten and Bell, The Zero-Frequency Problem, 1991, method
+    C.
     """
 
-    def __init__(
-        self,
-        inputs: Tokens,
-        labels: Tokens,
-        size: int,
-        prior: Frequencies | None = None,
-    ) -> None:
-        """Count `labels`, each after its token in `inputs`; all are below `size`.
-
-        `prior`: the frequencies of single tokens. None: these are counted, one context for all
-        inputs, and their prior is 1 ÷ size.
-        """
+    def __init__(self, priors: Numbers, inputs: Tokens = _NONE, labels: Tokens = _NONE) -> None:
+        """Count `labels`, each after its token in `inputs`; `priors` [vocabulary] of all tokens."""
         super().__init__()
-        self._is_unigram = prior is None
-        self._size = size
-        tokens = np.arange(size)
-        if prior is None:
-            self._priors = np.full(size, 1 / size)
-        else:
-            self._priors = prior.probabilities(tokens, tokens)
-        self._pairs, self._counts = np.unique(
-            self._contexts(inputs) * size + labels,
-            return_counts=True,
-        )
-        contexts, followers = np.divmod(self._pairs, size)
-        # After a context that never came, all is the prior's.
+        self._priors = priors
+        size = len(priors)
+        pairs, counts = np.unique(inputs * size + labels, return_counts=True)
+        contexts, followers = np.divmod(pairs, size)
         self._kinds = np.bincount(contexts, minlength=size).clip(min=1)
-        self._totals = np.bincount(contexts, self._counts, size) + self._kinds
+        self._totals = np.bincount(contexts, counts, size) + self._kinds
+        # Above all pairs, so that each is searched in a list that does not end before it.
+        self._pairs = np.append(pairs, size**2)
+        self._counts = np.append(counts, 0)
 
-        frequent = np.full(size, self._priors.argmax())
-        self._likeliest = frequent.copy()
-        order = np.lexsort((self._probability(contexts, followers), contexts))
-        self._likeliest[contexts[order]] = followers[order]  # the last of each context stays
-        is_likelier = self._probability(tokens, frequent) > self._probability(
-            tokens,
-            self._likeliest,
-        )
-        self._likeliest[is_likelier] = frequent[is_likelier]
-
-    def _contexts(self, inputs: Tokens) -> Tokens:
-        return 0 * inputs if self._is_unigram else inputs
-
-    def _probability(self, contexts: Tokens, labels: Tokens) -> Numbers:
-        pairs = contexts * self._size + labels
-        at = np.searchsorted(self._pairs, pairs).clip(max=len(self._pairs) - 1)
-        counts = np.where(self._pairs[at] == pairs, self._counts[at], 0)
-        return (counts + self._kinds[contexts] * self._priors[labels]) / self._totals[contexts]
+        # After each context a token that came there, or the most frequent one.
+        contexts = np.append(np.arange(size), contexts)
+        followers = np.append(np.full(size, priors.argmax()), followers)
+        order = np.lexsort((self.probabilities(contexts, followers), contexts))
+        self.likeliest = np.empty(size, np.int64)
+        """The likeliest token after each context: the last one of the order."""
+        self.likeliest[contexts[order]] = followers[order]
 
     def probabilities(self, inputs: Tokens, labels: Tokens) -> Numbers:
         """The probability of each of `labels` after `inputs`."""
-        return self._probability(self._contexts(inputs), labels)
-
-    def likeliest(self, inputs: Tokens) -> Tokens:
-        """The likeliest token after each of `inputs`."""
-        return self._likeliest[self._contexts(inputs)]
+        pairs = inputs * len(self._priors) + labels
+        at = np.searchsorted(self._pairs, pairs)
+        counts = np.where(self._pairs[at] == pairs, self._counts[at], 0)
+        return (counts + self._kinds[inputs] * self._priors[labels]) / self._totals[inputs]
 
     def forward(
         self,
@@ -96,7 +77,7 @@ class Frequencies(Module):
         inputs = input_ids.numpy()
         known_labels = labels.clamp(min=0).numpy()
         nats = -np.log(self.probabilities(inputs, known_labels))
-        is_correct = self.likeliest(inputs) == known_labels
+        is_correct = self.likeliest[inputs] == known_labels
         is_label = labels != IGNORE
         return torch.from_numpy(nats) * is_label, torch.from_numpy(is_correct) & is_label
 
@@ -108,21 +89,20 @@ def measure(
     metric: Metric,
 ) -> list[Baseline]:
     """Unigram and bigram of tokens below `size`, as HasBaselines.baselines."""
-    inputs = []
-    labels = []
+    pairs = []
     total = 0
     for batch in train:
-        is_label = batch["labels"] != IGNORE
-        inputs.append(batch["input_ids"][is_label].numpy())
-        labels.append(batch["labels"][is_label].numpy())
-        total += len(labels[-1])
+        both = torch.stack((batch["input_ids"], batch["labels"]))
+        pairs.append(both[:, batch["labels"] != IGNORE].numpy())
+        total += pairs[-1].shape[1]
         if total > MOST_TOKENS:
             break
     if total == 0:
         return []
-    tokens = np.concatenate(inputs), np.concatenate(labels)
-    unigram = Frequencies(*tokens, size)
-    models = {UNIGRAM: unigram, BIGRAM: Frequencies(*tokens, size, prior=unigram)}
+    inputs, labels = np.concatenate(pairs, axis=1)
+    unigram = shares(labels, size)
+    bigram = Frequencies(unigram, inputs, labels)
+    models = {UNIGRAM: Frequencies(unigram), BIGRAM: bigram}
 
     sums = dict.fromkeys(models, torch.zeros(()))
     for batch in held_out:

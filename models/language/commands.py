@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -38,7 +37,6 @@ _CORRECT = (
     "{} does not work",
     "repair {}",
 )
-_T = TypeVar("_T")
 
 
 def read_conversations() -> list[Record]:
@@ -82,7 +80,7 @@ def _draw(intent: str, is_misspelt: bool, rng: Generator) -> Record:
     )
 
 
-def _choose(options: Sequence[_T], rng: Generator) -> _T:
+def _choose(options: Sequence[str], rng: Generator) -> str:
     return options[int(rng.integers(len(options)))]
 
 

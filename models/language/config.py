@@ -94,17 +94,6 @@ class Model(FamilySection):
     """Local folder of a causal language model that transformers can load, or OWNER/NAME of the
     Hugging Face hub with or without hf: and @REVISION; its size and tokenizer replace the built-in
     ones."""
-    allow_missing: Annotated[
-        bool,
-        Field(
-            json_schema_extra={
-                "unless": {"model.pretrained": [None]},
-                "only_if": {"model.lora.rank": [None]},
-            }
-        ),
-    ] = False
-    """Initialize tensors at random that the files of model.pretrained lack, or have in another
-    shape; off: an error that names them."""
     lora: Lora = Lora()
     quantize: Literal["nf4"] | None = None
     """Hold the frozen linear layers of model.pretrained in 4 bits, beside adapters of model.lora;
@@ -125,8 +114,6 @@ class Model(FamilySection):
     """Entries of a bpe tokenizer. Default: that of the size, at least 512."""
     kv_heads: int | None = Field(default=None, ge=1, le=1024)
     """Key and value heads, shared by groups of query heads. Default: the number of query heads."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Label smoothing: share of each target spread over the vocabulary."""
 
     @property
     def parameters(self) -> int | None:

@@ -24,9 +24,6 @@ class Dialogues:
     pairs.
     """
 
-    temperature = 0.0
-    row_length = None
-
     def __init__(
         self,
         encoded: Encoded,
@@ -61,33 +58,33 @@ class Dialogues:
             begins = self._begins(first[numbers], numbers)
             requests = numbers[begins]
             answers = requests
-            next_begins = np.append(begins[1:], len(numbers))
-            ends = numbers[next_begins - 1] + 1
-            is_true = np.zeros_like(requests, dtype=bool)
+            ends = np.append(numbers[begins[1:] - 1], numbers[-1]) + 1
+            is_true = np.zeros(len(begins), dtype=bool)
 
         # The last token is only a label; at least one prompt token must remain.
         starts = offsets[2 * first[requests]]
-        prompts = offsets[2 * requests + 1] - starts
+        prompt_ends = offsets[2 * requests + 1]
+        prompts = prompt_ends - starts
         sizes = offsets[2 * ends] - offsets[2 * answers + 1]
         room = self.length + 1 - sizes
         fits = room >= 1
         names = corpus.names[requests]
-        self.skipped = _num_skipped(
-            names,
-            sizes,
-            fits,
-            longest=int(answer_sizes.max()),
-            rules=rules,
-        )
-
-        is_cut = fits & (prompts > room) & ~is_true
-        self.truncated = int(is_cut.sum())
-        length = int((prompts + sizes)[is_cut].max(initial=1)) - 1
-        self.whole_length = min(length, rules.longest or length)
-        """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
+        fix = ""
+        longest = int(answer_sizes.max())  # also of the other splits
+        if rules.longest is None or longest <= rules.longest:
+            fix = f"--seq-len {longest}"
+        bad_records = BadRecords()
+        for i in np.flatnonzero(~fits):
+            problem = f"the answer has {sizes[i]} tokens; data.seq_len is {self.length}"
+            bad_records.add(text_of(names[i]), problem, fix)
+        # Where no answer fits, skipping leaves nothing.
+        on_bad = rules.on_bad if fits.any() else "stop"
+        self.skipped = bad_records.finish(on_bad, int(fits.sum()))
+        self.truncated = int((fits & (prompts > room) & ~is_true).sum())
 
         prompts = np.minimum(prompts, room)
-        rows = np.stack((requests, answers, ends, starts, prompts, is_true))
+        prompt_begins = prompt_ends - prompts + 1
+        rows = np.stack((starts, prompt_begins, prompt_ends, answers, ends, is_true))
         self._rows = rows[:, fits]
         self._names = names[fits]
         self.tokens = self._total(answer_sizes)
@@ -99,34 +96,25 @@ class Dialogues:
 
         `first`: for each of `numbers`, the first exchange of its conversation.
         """
-        begins = np.flatnonzero(np.diff(first, prepend=-1))
-        stops = np.append(begins[1:], len(numbers))
-        sizes_of_all = np.diff(self._encoded.offsets[::2])
-        sizes = sizes_of_all[numbers]
-        ends = np.cumsum(sizes)
+        is_first = np.diff(first, prepend=-1) != 0
+        sizes = np.diff(self._encoded.offsets[::2])[numbers]
         whole_row = self.length + 1
-        cuts: list[int] = []
-        for row in np.flatnonzero(np.add.reduceat(sizes, begins) > whole_row):
-            at = int(begins[row])
-            stop = stops[row]
-            room = whole_row
-            while True:
-                begin = ends[at] - sizes[at]
-                if ends[stop - 1] - begin <= room:
-                    break
-                next_row = int(np.searchsorted(ends, begin + room, side="right"))
-                at = max(at + 1, next_row)
-                if at == stop:
-                    break
-                cuts.append(at)
+        begins = []
+        used = 0
+        room = 0
+        for at, size in enumerate(sizes.tolist()):
+            if is_first[at] or used + size > room:
                 # Half of each later row is for history.
-                room = whole_row // 2
-        return np.sort(np.append(begins, cuts).astype(np.int64))
+                room = whole_row if is_first[at] else whole_row // 2
+                used = 0
+                begins.append(at)
+            used += size
+        return np.array(begins)
 
     def _total(self, counts: np.ndarray) -> int:
         """The sum over the answers of all rows; `counts`: one for each answer of the data."""
         sums = np.append(0, counts.cumsum())
-        _, answers, ends, *_ = self._rows
+        answers, ends = self._rows[3:5]
         return int((sums[ends] - sums[answers]).sum())
 
     def __len__(self) -> int:
@@ -134,23 +122,18 @@ class Dialogues:
 
     def sample(self, index: int, draws: Draws | None = None) -> Row:
         encoded = self._encoded
-        request, answer, end, start, prompt_size, is_true = self._rows[:, index].tolist()
-        prompt_end = int(encoded.offsets[2 * request + 1])
-        prompt_begin = prompt_end - prompt_size + 1
+        start, begin, prompt_end, answer, end, is_true = self._rows[:, index].tolist()
         edges = encoded.offsets[2 * answer + 1 : 2 * end + 1]
 
         opening = encoded.read(start, start + 1)
-        newest = encoded.read(prompt_begin, prompt_end)
+        newest = encoded.read(begin, prompt_end)
         answers = encoded.read(int(edges[0]), int(edges[-1]))
         tokens = np.concatenate((opening, newest, answers)).astype(np.int64)
 
         # What is between two edges is in turn an answer, and what is before the next one.
-        sizes = np.diff(edges)
-        is_answer = np.arange(len(sizes)) % 2 == 0
-        is_label = np.repeat(is_answer, sizes)
-        labels = tokens[1:].copy()
-        labels[: len(newest)] = IGNORE
-        labels[len(newest) :][~is_label] = IGNORE
+        is_answer = np.arange(len(edges) - 1) % 2 == 0
+        is_label = np.append(np.zeros(len(newest), bool), np.repeat(is_answer, np.diff(edges)))
+        labels = np.where(is_label, tokens[1:], IGNORE)
         return Row(
             tokens[:-1],
             labels,
@@ -169,26 +152,3 @@ class Dialogues:
 
 Samples = TokenWindows | Dialogues
 """The samples of a split."""
-
-
-def _num_skipped(
-    names: np.ndarray,
-    sizes: np.ndarray,
-    fits: np.ndarray,
-    longest: int,
-    rules: Rules,
-) -> int:
-    """The number of rows whose answers do not fit. Raises DataError unless they are skipped.
-
-    `longest`: tokens of the longest answer, also of the other splits.
-    """
-    fix = ""
-    if rules.longest is None or longest <= rules.longest:
-        fix = f"--seq-len {longest}"
-    bad_records = BadRecords()
-    for i in np.flatnonzero(~fits):
-        problem = f"the answer has {sizes[i]} tokens; data.seq_len is {rules.length}"
-        bad_records.add(text_of(names[i]), problem, fix)
-    # Where no answer fits, skipping leaves nothing.
-    on_bad = rules.on_bad if fits.any() else "stop"
-    return bad_records.finish(on_bad, int(fits.sum()))

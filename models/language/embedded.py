@@ -51,17 +51,15 @@ def _topics() -> list[Record]:
 
 def _sources(library: Path) -> list[Record]:
     """Source files in the order of their hashed names, which mixes packages."""
-    files = {}
+    files = []
     for root, folders, names in os.walk(library):
         folders[:] = [name for name in folders if name not in _EXCLUDED]
-        for name in names:
-            path = Path(root, name)
-            if path.suffix == ".py":
-                files[path.relative_to(library).as_posix()] = path
+        relative = Path(root).relative_to(library)
+        files += [(relative / name).as_posix() for name in names if name.endswith(".py")]
     documents = []
     total = 0
     for name in sorted(files, key=lambda name: hashlib.sha256(name.encode()).digest()):
-        raw = files[name].read_bytes()
+        raw = (library / name).read_bytes()
         if not raw.strip() or len(raw) > LARGEST:
             continue
         total += len(raw)

@@ -6,8 +6,7 @@ import os
 from array import array
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain, groupby
-from operator import attrgetter
+from itertools import chain, count, groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -65,10 +64,6 @@ class Encoded:
             self._path = os.fspath(tokens.filename)
             self._begin = tokens.offset
             self._tokens = np.empty(0, tokens.dtype)
-
-    def __len__(self) -> int:
-        """The number of tokens."""
-        return int(self.offsets[-1])
 
     @property
     def sizes(self) -> np.ndarray:
@@ -147,12 +142,9 @@ def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[_Piece]:
 
 def _chats(corpus: Corpus) -> Iterator[list[Record]]:
     """Each text, or the records of each conversation."""
-    if corpus.is_text:
-        for record in corpus.records():
-            yield [record]
-    else:
-        for _, records in groupby(corpus.records(), attrgetter("turns")):
-            yield list(records)
+    numbers = count()
+    for _, records in groupby(corpus.records(), lambda record: record.turns or next(numbers)):
+        yield list(records)
 
 
 def _documents(batch: Chats, tokenizer: Tokenizer) -> Iterator[_Piece]:

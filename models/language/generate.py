@@ -17,7 +17,6 @@ from gearshift.models.common.text_file import TextFile
 from gearshift.models.language.preview import choose
 from gearshift.models.language.readers.columns import contents
 from gearshift.models.language.readers.forms import OPTIONAL
-from gearshift.models.language.readers.records import Turn
 from gearshift.models.language.readers.rows import file_kind
 from gearshift.models.language.tokenizer import Tokenizer
 
@@ -51,18 +50,17 @@ def read_prompts(path: Path, declared: Meanings, on_bad: OnBad) -> list[Prompt]:
     return prompts
 
 
-def _prompt(name: str, content: str | Sequence[Turn]) -> Prompt:
-    turns = [Turn("user", content)] if isinstance(content, str) else list(content)
+def _prompt(name: str, content: str | Sequence[Message]) -> Prompt:
+    turns = [Message("user", content)] if isinstance(content, str) else list(content)
     while turns and turns[-1].role == "assistant":  # after the last request
         turns.pop()
-    return Prompt(name, [Message(turn.role, turn.text) for turn in turns])
+    return Prompt(name, turns)
 
 
 def tokens(prompt: Prompt, tokenizer: Tokenizer, *, is_request: bool) -> list[int]:
     """The tokens of a prompt as in training: of a request, up to the answer; or of a text."""
     if is_request:
-        turns = [Turn(message.role, message.text) for message in prompt.messages]
-        return tokenizer.prompt(turns).tolist()
+        return tokenizer.prompt(prompt.messages).tolist()
     text = "\n".join(message.text for message in prompt.messages)
     return [tokenizer.first, *tokenizer.encode(text).tolist()]
 
@@ -96,16 +94,9 @@ def generate(
     tokens = new = fitting(prompt, window, sampling.max_tokens)
     generator = torch.Generator().manual_seed(sampling.seed)
     logits_after = model.begin()
-    # `context`: the first token before the next text; `shown`: the first without text so far.
     written: list[int] = []
-    context = 0
-    shown = 0
-
-    def new_text() -> str:
-        # Some tokenizers decode a word without the blank before it unless a token precedes it.
-        before = tokenizer.decode(written[context:shown])
-        return tokenizer.decode(written[context:])[len(before) :]
-
+    shown = ""
+    text = ""
     for _ in range(sampling.max_tokens):
         if len(tokens) >= window:
             tokens = new = _newest(tokens, max(2, window // 2))
@@ -118,11 +109,11 @@ def generate(
         tokens = [*tokens, token]
         new = [token]
         written.append(token)
-        text = new_text()
-        if text and not text.endswith("\N{REPLACEMENT CHARACTER}"):  # the start of a character
-            yield text
-            context = shown
-            shown = len(written)
-    text = new_text()
-    if text:
-        yield text
+        # All tokens: some tokenizers decode a word without the blank before it unless one precedes.
+        text = tokenizer.decode(written)
+        is_whole = not text.endswith("\N{REPLACEMENT CHARACTER}")  # or else a part of a character
+        if is_whole and len(text) > len(shown):
+            yield text[len(shown) :]
+            shown = text
+    if len(text) > len(shown):
+        yield text[len(shown) :]

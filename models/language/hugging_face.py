@@ -28,18 +28,14 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
     `is_chat`: with a chat template that renders conversations as training saw them.
     """
     if isinstance(tokenizer, ExternalTokenizer):
-        template = tokenizer.inner.chat_template
         if is_chat and tokenizer.form is not None:
             tokenizer.inner.chat_template = tokenizer.form
         tokenizer.inner.save_pretrained(folder)
-        tokenizer.inner.chat_template = template
         return
     inner = _as_library_tokenizer(tokenizer)
     atomic_write(folder / TOKENIZER, inner.to_str(pretty=True))
-    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    if tokenizer.start is not None:
-        config["bos_token"] = inner.id_to_token(tokenizer.start)
-    config |= {
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": inner.id_to_token(tokenizer.end),
         "pad_token": inner.id_to_token(tokenizer.pad),
         "model_max_length": length,
@@ -48,6 +44,8 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
         # special tokens of a conversation into its text.
         "split_special_tokens": not is_chat,
     }
+    if tokenizer.start is not None:
+        config["bos_token"] = inner.id_to_token(tokenizer.start)
     if is_chat:
         config["chat_template"] = chat_template(tokenizer)
     write_json(folder / TOKENIZER_CONFIG, config)
@@ -57,18 +55,17 @@ def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     if isinstance(tokenizer, BpeTokenizer):
         return tokenizer.inner
     assert isinstance(tokenizer, ByteTokenizer)
-    # Byte-level BPE without merges, in which printable bytes stand for themselves.
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
+    # Byte-level BPE without merges, in which visible bytes stand for themselves.
+    visible = ByteLevel.alphabet()
+    others = map(chr, range(0x100, 0x200))
     vocabulary = {}
-    for byte in range(256):
-        vocabulary[chr(byte if byte in printable else next(others))] = byte
+    for byte, letter in enumerate(map(chr, range(0x100))):
+        vocabulary[letter if letter in visible else next(others)] = byte
     inner = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
-    inner.add_tokens(
-        [AddedToken(text, normalized=False, special=text not in TAGS) for text in SPECIALS]
-    )
+    for text in SPECIALS:
+        inner.add_tokens([AddedToken(text, normalized=False, special=text not in TAGS)])
     return inner
 
 

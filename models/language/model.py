@@ -296,7 +296,7 @@ class _ChunkedLoss(torch.autograd.Function):
     Liger Kernel: Efficient Triton Kernels for LLM Training, 2024, section 3.2.
 
     Not torch.nn.functional.linear_cross_entropy: in bfloat16 it rounds the summed loss to 8 bits
-    and adds up the weight gradient in bfloat16, and it has no label smoothing in chunks.
+    and adds up the weight gradient in bfloat16.
     """
 
     @staticmethod
@@ -305,7 +305,6 @@ class _ChunkedLoss(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         labels: Tensor,
-        smoothing: float,
         low: torch.dtype,
         rows: int,
         chunk_loss: Callable[..., Tensor],
@@ -324,7 +323,6 @@ class _ChunkedLoss(torch.autograd.Function):
                 hidden[chunk].to(low),
                 narrow,
                 labels[chunk],
-                smoothing,
                 hidden_gradient[chunk],
                 weight_gradient,
             )
@@ -338,14 +336,13 @@ class _ChunkedLoss(torch.autograd.Function):
         hidden, weight = ctx.saved_tensors
         if weight is not None:
             weight = weight * incoming
-        return hidden * incoming, weight, None, None, None, None, None
+        return hidden * incoming, weight, None, None, None, None
 
 
 def _chunk_loss(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
-    smoothing: float,
     hidden_gradient: Tensor,
     weight_gradient: Tensor | None,
 ) -> Tensor:
@@ -359,16 +356,11 @@ def _chunk_loss(
     logp = logits.log_softmax(-1, dtype=torch.float32)
     index = labels.clamp(min=0)[:, None]
     label_logp = logp.gather(-1, index)
-    loss = -(label_logp * valid).sum() * (1 - smoothing)
-    share = smoothing / logits.shape[-1]
-    if smoothing:
-        loss = loss - (logp.mean(-1, keepdim=True) * valid).sum() * smoothing
+    loss = -(label_logp * valid).sum()
     gradient = torch.exp(logp, out=logits)
     del logp
-    if smoothing:
-        gradient -= share
     # In float32: a likely target leaves only the last bits of its probability.
-    target = label_logp.exp() - (1 - smoothing + share)
+    target = label_logp.exp() - 1
     gradient.scatter_(-1, index, target.to(gradient.dtype))
     # Ignored labels are excluded here: these have fewer columns than the logits.
     hidden_gradient.copy_((gradient @ weight) * valid)
@@ -382,10 +374,9 @@ class Head(nn.Module):
 
     compiles_parts = True
 
-    def __init__(self, weight: nn.Parameter, smoothing: float, chunk: int = CHUNK) -> None:
+    def __init__(self, weight: nn.Parameter, chunk: int = CHUNK) -> None:
         super().__init__()
         self.weight = weight
-        self.smoothing = smoothing
         self.rows = max(1, chunk // weight.shape[0])
         self.chunk_loss = _chunk_loss
 
@@ -413,7 +404,6 @@ class Head(nn.Module):
             hidden.flatten(0, 1),
             self.weight,
             labels.flatten(),
-            self.smoothing,
             compute_dtype(hidden),
             self.rows,
             self.chunk_loss,
@@ -434,12 +424,11 @@ class Transformer(HasFrozenParts):
         self,
         size: Size,
         kv_heads: int | None = None,
-        smoothing: float = 0.0,
         kernel: str = "auto",
     ) -> None:
         super().__init__()
         self.model = Decoder(size, kv_heads or size.heads, kernel)
-        self.lm_head = Head(self.model.embed_tokens.weight, smoothing)
+        self.lm_head = Head(self.model.embed_tokens.weight)
         deviation = math.sqrt(2 / (5 * size.width))
         residual = deviation / math.sqrt(2 * size.layers)
         for name, parameter in self.named_parameters():
@@ -461,7 +450,7 @@ class Transformer(HasFrozenParts):
         [documents + 1], int32, holds the first token of each document, counted over all rows, and
         the number of tokens; attention stays within a document, and each row begins one. Rotary
         positions are relative, so documents need no restart. With `measure`: instead of the sum,
-        the loss of each token without label smoothing and whether it was the likeliest token,
+        the loss of each token and whether it was the likeliest token,
         [batch, time].
         """
         return self.lm_head(self.model(input_ids, boundaries), labels, measure)
@@ -505,15 +494,13 @@ class BuiltIn:
         self.context = size.context
         self.num_layers = size.layers
         self.kv_heads = model.kv_heads or size.heads
-        self._smoothing = model.label_smoothing
         self._kernel = context.attention
         if size.heads % self.kv_heads:
-            divisors = [str(n) for n in range(1, size.heads + 1) if size.heads % n == 0]
             raise DataError(
                 f"model.kv_heads {self.kv_heads} does not divide "
                 f"the {size.heads} heads of the size",
                 where="model.kv_heads",
-                allowed=", ".join(divisors),
+                allowed=f"a divisor of {size.heads}",
             )
 
     def fit(self, tokenizer: Tokenizer) -> None:
@@ -521,11 +508,7 @@ class BuiltIn:
         self.size = replace(self.size, vocabulary=-(-tokenizer.size // 8) * 8)
 
     def build(self) -> Transformer:
-        return Transformer(self.size, self.kv_heads, self._smoothing, self._kernel)
-
-    def head_of(self, model: nn.Module) -> nn.Module:
-        """The output layer."""
-        return model.get_submodule("lm_head")
+        return Transformer(self.size, self.kv_heads, self._kernel)
 
     def configs(self, length: int, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
         """Configurations for transformers by file, for samples of `length`."""

@@ -80,13 +80,16 @@ class Pretrained(HasFrozenParts):
     models are in memory as a whole; only their float32 copies are made chunk by chunk.
     """
 
-    def __init__(self, inner: Any, smoothing: float) -> None:
+    def __init__(self, inner: Any) -> None:
         super().__init__()
-        if _has_plain_head(inner):
-            weight = inner.get_output_embeddings().weight
-            inner.set_output_embeddings(Head(weight, smoothing))
         self.inner = inner
-        self.smoothing = smoothing
+        if _has_plain_head(inner):
+            inner.set_output_embeddings(Head(self.lm_head.weight))
+
+    @property
+    def lm_head(self) -> Any:
+        """The output layer."""
+        return self.inner.get_output_embeddings()
 
     def forward(
         self,
@@ -96,7 +99,7 @@ class Pretrained(HasFrozenParts):
         measure: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """As Transformer.forward; `attention_mask` [batch, time] is False at padding."""
-        head = self.inner.get_output_embeddings()
+        head = self.lm_head
         is_fused = isinstance(head, Head) and labels is not None
         inner = self.inner.base_model if is_fused else self.inner
         output = inner(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
@@ -115,7 +118,7 @@ class Pretrained(HasFrozenParts):
 
     def begin(self) -> Callable[[Sequence[int]], Tensor]:
         """As Transformer.begin; of an architecture without a cache, all is computed again."""
-        head = self.inner.get_output_embeddings()
+        head = self.lm_head
         all_tokens: list[int] = []
         cache = None
         is_plain = isinstance(head, Head)
@@ -130,7 +133,7 @@ class Pretrained(HasFrozenParts):
             output = inner(
                 input_ids=torch.tensor([new], device=device),
                 use_cache=True,
-                **({} if cache is None else {name: cache}),
+                **{name: cache},
             )
             cache = getattr(output, name, None)
             if is_plain:
@@ -145,7 +148,6 @@ class Pretrained(HasFrozenParts):
             labels,
             ignore_index=IGNORE,
             reduction="sum",
-            label_smoothing=self.smoothing,
         )
 
 
@@ -197,29 +199,23 @@ def read_weights(
             source.read_into(tensor)
 
 
-def open_inner(folder: Path, allow_missing: bool = False) -> Opened:
+def open_inner(folder: Path) -> Opened:
     """The model of transformers in `folder`, in float32 on the CPU.
 
-    With `allow_missing`, tensors that the files lack are random. Disk access; no download, no
-    pickle, no code of the folder is run. Raises DataError.
+    Disk access; no download, no pickle, no code of the folder is run. Raises DataError.
     """
     from transformers import AutoModelForCausalLM
 
     config = read_config(folder)
     with load_errors(folder, ALLOWED):
         opened = _by_name(folder, config)
-        if opened is None:
-            inner, coverage = from_pretrained(AutoModelForCausalLM, folder)
-            opened = inner, coverage, []
-    inner, coverage, unread = opened
-    if coverage.random and not allow_missing:
+        inner, coverage, unread = opened or (*from_pretrained(AutoModelForCausalLM, folder), [])
+    if coverage.random:
         raise DataError(
             f"the weights in model.pretrained '{folder}' do not fit its config.json: "
             f"{coverage.render()}",
             where=str(folder / "config.json"),
             allowed="files with all tensors of the model",
-            fix="--set model.allow_missing=true",
-            hint="this initializes them at random",
         )
     return inner.float(), coverage, unread
 
@@ -259,12 +255,9 @@ class FromFolder:
         """Read the settings. Raises DataError."""
         self.folder = folder
         self.context = SIZES[model.size].context
-        self._smoothing = model.label_smoothing
         self._kernel = context.attention
         self.lora = model.lora
         self.has_adapters = model.lora.rank is not None
-        # A checkpoint of adapters lacks the frozen weights, which must therefore be in the folder.
-        self._allow_missing = not self.has_adapters and model.allow_missing
         self._quantizer: Quantizer | None = None
         if self.has_adapters and model.quantize is not None:
             from gearshift.models.common.nf4 import Quantizer
@@ -285,10 +278,10 @@ class FromFolder:
         self._entries = tokenizer.size
 
     def build(self) -> Pretrained:
-        inner, coverage, unread = open_inner(self.folder, self._allow_missing)
+        inner, coverage, unread = open_inner(self.folder)
         self.coverage = coverage.render()
         self.num_layers = getattr(inner.config, "num_hidden_layers", None)
-        model = Pretrained(inner, self._smoothing)
+        model = Pretrained(inner)
         if self.has_adapters:
             add_adapters(inner, self.lora)
         rows = inner.get_input_embeddings().weight.shape[0]
@@ -302,11 +295,6 @@ class FromFolder:
         layers.restrict_blocks(decoder_layers(model, self.num_layers), self._kernel)
         read_weights(inner, unread, self.folder, self._quantizer)
         return model
-
-    def head_of(self, model: Any) -> nn.Module:
-        """The output layer."""
-        head: nn.Module = model.inner.get_output_embeddings()
-        return head
 
     def configs(self, length: int, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
         """Those of the folder, with dtype float32 and the tokens that end an answer.
@@ -325,9 +313,8 @@ class FromFolder:
             generation = {name: config.get(name) for name in names}
         known = generation.get("eos_token_id")
         ends = known if isinstance(known, list) else [known]
-        new_ends = [token for token in tokenizer.stops if token not in ends]
-        if new_ends:
-            generation["eos_token_id"] = [token for token in ends if token is not None] + new_ends
+        all_ends = dict.fromkeys([*ends, *tokenizer.stops])
+        generation["eos_token_id"] = [token for token in all_ends if token is not None]
         return {CONFIG: config, GENERATION: generation}
 
     def write_adapted(self, weights: Tensors, folder: Path, *, merged: bool) -> None:
@@ -382,19 +369,14 @@ def add_adapters(inner: Any, settings: Lora) -> None:
     ends = list(dict.fromkeys(name.rpartition(".")[2] for name in free))
     for layer in settings.layers:
         named = {name for name in weights if f".{name}".endswith(f".{layer}")}
-        closest: list[str] = []
-        if not named:
-            problem = "is of no layer"
-            closest = get_close_matches(layer, ends, 1)
-        elif not named.issubset(free):
-            problem = "shares its weight"
-        else:
+        if named and named.issubset(free):
             continue
+        problem = "shares its weight" if named else "is of no layer"
         raise DataError(
             f"model.lora.layers: '{layer}' {problem}",
             where="model.lora.layers",
             allowed=f"names of linear layers: {', '.join(ends)}; [] for all",
-            did_you_mean="".join(closest),
+            did_you_mean="".join(get_close_matches(layer, ends, 1)),
         )
     with _expected_warnings():
         inject_adapter_in_model(_config(settings), inner)

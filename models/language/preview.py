@@ -27,40 +27,29 @@ WRITTEN_TOKENS = 64
 Tokens = list[int]
 
 
-def sample_text(
-    row: Row,
-    tokenizer: Tokenizer,
-) -> list[SamplePart]:
+def sample_text(row: Row, tokenizer: Tokenizer) -> list[SamplePart]:
     """A row as text; neighboring tokens that are all labels, or none of them, are one part."""
     # The first token is context: a label is the token after its input.
     in_loss = np.append(False, row.labels != IGNORE)
     labels = np.append(0, row.labels)
-    tokens = np.append(row.inputs, row.labels[-1])
+    inputs = np.append(row.inputs, row.labels[-1])
     # Where the next document begins, the label is the end of the one before it.
-    tokens = np.where(in_loss, labels, tokens).tolist()
-    changes = np.flatnonzero(np.diff(in_loss)) + 1
+    tokens = np.where(in_loss, labels, inputs).tolist()
     parts = []
-    begin = 0
-    for end in [*changes.tolist(), len(tokens)]:
-        text = _with_ends(tokens[:end], begin, tokenizer)
-        if text:
-            parts.append(SamplePart(text, bool(in_loss[begin])))
-        begin = end
-    return parts
-
-
-def _with_ends(tokens: Tokens, begin: int, tokenizer: Tokenizer) -> str:
-    """The text of the tokens from `begin`, with END for each token that ends an answer."""
+    before = ""
     text = ""
-    before = tokenizer.decode(tokens[:begin])
-    for at in range(begin, len(tokens)):
-        if tokens[at] in tokenizer.stops:
+    for at, token in enumerate(tokens):
+        is_end = token in tokenizer.stops
+        is_last = at + 1 == len(tokens) or in_loss[at + 1] != in_loss[at]
+        if is_end or is_last:
             # All tokens are decoded: a word alone can lack the blank before it.
-            whole = tokenizer.decode(tokens[:at])
-            text += whole[len(before) :] + END
+            whole = tokenizer.decode(tokens[: at + 1])
+            text += whole[len(before) :] + END * is_end
             before = whole
-    whole = tokenizer.decode(tokens)
-    return text + whole[len(before) :]
+        if is_last and text:
+            parts.append(SamplePart(text, bool(in_loss[at])))
+            text = ""
+    return parts
 
 
 def choose(
@@ -132,29 +121,22 @@ def predict(
     sampling = Sampling(min(WRITTEN_TOKENS, half), temperature)
     generated = continue_tokens(model, prompts, sampling, tokenizer.pad, device)
 
-    table: list[list[str | float | None]] = []
-    for row, (prompt, target), written in zip(rows, pairs, generated, strict=True):
-        texts = [readable(tokens, tokenizer) for tokens in (prompt, target, written)]
-        accuracy = np.mean(np.equal(target, written[: len(target)]))
-        table.append([row.name, *texts, float(accuracy)])
-    return Predictions(("source", "prompt", "target", "generated", "token accuracy"), table)
+    table = []
+    for row, pair, written in zip(rows, pairs, generated, strict=True):
+        texts = [readable(tokens, tokenizer) for tokens in (*pair, written)]
+        table.append([row.name, *texts])
+    return Predictions(("source", "prompt", "target", "generated"), table)
 
 
 def _prompt_and_target(row: Row, half: int) -> tuple[Tokens, Tokens]:
-    """The tokens before the first answer of a row, and the answer; or the halves of a text."""
+    """The tokens before the first answer of a row, and those after; or the halves of a text."""
     tokens = np.append(row.inputs, row.labels[-1]).tolist()
-    is_label = row.labels != IGNORE
     longest = min(PROMPT_TOKENS, half)
-    cut = int(is_label.argmax()) + 1
+    cut = int((row.labels != IGNORE).argmax()) + 1
     if cut == 1:
         cut = min(longest, len(tokens) - 1)
-    end = cut + min(WRITTEN_TOKENS, half)
-    # Another turn may follow the answer.
-    others = np.flatnonzero(~is_label[cut:])
-    if len(others) > 0:
-        end = min(end, cut + int(others[0]) + 1)
     begin = max(0, cut - longest)
-    return tokens[begin:cut], tokens[cut:end]
+    return tokens[begin:cut], tokens[cut : cut + min(WRITTEN_TOKENS, half)]
 
 
 def readable(tokens: Tokens, tokenizer: Tokenizer) -> str:

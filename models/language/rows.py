@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import lgamma
 from typing import Any, Literal
 
@@ -107,9 +106,7 @@ class TokenWindows:
     the labels of each row are shuffled, which leaves only token frequencies.
     """
 
-    temperature = 0.8
-    """The divisor of the logits where a row is continued."""
-    skipped = truncated = whole_length = 0
+    skipped = truncated = 0
     """See Dialogues."""
 
     def __init__(
@@ -121,7 +118,7 @@ class TokenWindows:
         side: int,
     ) -> None:
         """`numbers` are the documents of a split, which is number `side`."""
-        self.length = self.row_length = rules.length
+        self.length = rules.length
         self.mean_length = float(rules.length)
         self._is_noise = rules.control == "noise"
         self._seed = (rules.seed, side)
@@ -150,11 +147,11 @@ class TokenWindows:
         first, last = np.searchsorted(self._starts, (low, high - 1), side="right") - 1
 
         # The part of each document that is in the row.
-        pieces = []
         edges = self._starts[first : last + 2].clip(low, high)
         shifts = self._shifts[first : last + 1]
-        for (begin, end), shift in zip(pairwise(edges.tolist()), shifts.tolist(), strict=True):
-            pieces.append(self._encoded.read(begin + shift, end + shift + 1))
+        begins = edges[:-1] + shifts
+        ends = edges[1:] + shifts + 1
+        pieces = list(map(self._encoded.read, begins.tolist(), ends.tolist()))
         inputs = np.concatenate([piece[:-1] for piece in pieces]).astype(np.int64)
         labels = np.concatenate([piece[1:] for piece in pieces]).astype(np.int64)
         starts = (edges[1:-1] - low).tolist()

@@ -22,22 +22,20 @@ if TYPE_CHECKING:
 
 
 def source_names(paths: Sequence[str]) -> list[str]:
-    """A name for each source: of its file or folder, if two are equal with the folders above it."""
-    for count in (1, 2, 99):
-        names = [_name(path, count) for path in paths]
-        if len(set(names)) == len(names):
-            return names
+    """The name of each source, of its file, folder or data set; numbered if two are equal.
+
+    They have letters, digits, `_`, `.` and `-`.
+    """
+    names = []
+    for path in paths:
+        if path.startswith(("embedded:", HUB)):
+            last = re.sub("@[^:]*", "", path.partition(":")[2]).split("/")[-1]  # without the commit
+        else:
+            last = Path(path).expanduser().absolute().stem
+        names.append(re.sub(r"[^\w.-]+", "-", last).strip("-."))
+    if len(set(names)) == len(names):
+        return names
     return [f"{name}-{number}" for number, name in enumerate(names, 1)]
-
-
-def _name(path: str, count: int) -> str:
-    """The last `count` parts of a path or of a name, as letters, digits, `_`, `.` and `-`."""
-    if path.startswith(("embedded:", HUB)):
-        parts = re.sub("@[^:]*", "", path.partition(":")[2]).split("/")  # without the commit
-    else:
-        whole = Path(path).expanduser().absolute()
-        parts = [*whole.parts[:-1], whole.stem]
-    return re.sub(r"[^\w.-]+", "-", "-".join(parts[-count:])).strip("-.")
 
 
 def check_sources(corpora: Sequence[Corpus]) -> None:
@@ -57,13 +55,6 @@ def check_sources(corpora: Sequence[Corpus]) -> None:
                 hint="train on one after the other: see model.start",
             )
         corpus.leave_out(keys)
-        if not len(corpus.numbers):
-            raise DataError(
-                f"'{corpus.source.name}' has nothing that the sources before it lack",
-                where="data.path",
-                allowed="sources with rows or texts of their own",
-                hint="name it before the others, or leave it out",
-            )
         keys = np.append(keys, corpus.keys)
 
 
@@ -75,13 +66,9 @@ class Mixture:
         self.source_sizes = list(map(len, parts))
         self.source_weights = weights
         taken = np.array(weights or self.source_sizes)
-        self.shares = taken / taken.sum()
-        """What each has of the samples taken."""
         self._starts = list(accumulate(self.source_sizes, initial=0))
         self.length = parts[0].length
-        self.row_length = parts[0].row_length
-        self.temperature = parts[0].temperature
-        self.mean_length = self._mean("mean_length", self.shares)
+        self.mean_length = self._mean("mean_length", taken / taken.sum())
         tokens = np.array([part.tokens for part in parts])
         self._shares_of_tokens = tokens / tokens.sum()
         self._bytes_per_token = self._mean("bytes_per_token", self._shares_of_tokens)

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from gearshift.models.base import DataError
+from gearshift.models.base import DataError, Message
 from gearshift.models.catalog import name_of
 from gearshift.models.common import initial_weights, subwords
 from gearshift.models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
 from gearshift.models.common.subwords import TOKENIZER_FILE
-from gearshift.models.language.byte_pairs import BytePairs, byte_pairs
-from gearshift.models.language.readers.records import Record, Turn
+from gearshift.models.language.readers.records import Record
 from gearshift.models.language.tokenizer import (
     ANSWER,
     FORMS,
@@ -74,26 +73,15 @@ class BpeTokenizer(Tokenizer):
     def digest(self) -> str:  # type: ignore[override]
         return hashlib.sha256(self.inner.to_str().encode()).hexdigest()
 
-    @cached_property
-    def _byte_pairs(self) -> BytePairs | None:
-        return byte_pairs(self.inner)
-
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
-            # For one text it is not worth the time that tiktoken takes to start.
-            if len(texts) > 1 and self._byte_pairs is not None:
-                return [_vector(self._byte_pairs.encode(text), self.size) for text in texts]
             encodings = self.inner.encode_batch_fast(texts, add_special_tokens=False)
-            return [_vector(encoding.ids, self.size) for encoding in encodings]
+        return [_vector(encoding.ids, self.size) for encoding in encodings]
 
     def encode_parts(self, texts: Sequence[str], cuts: Cuts) -> Parts:
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
             encodings = self.inner.encode_batch(list(texts), add_special_tokens=False)
-        parts = []
-        for encoding, edges in zip(encodings, cuts, strict=True):
-            tokens = _vector(encoding.ids, self.size)
-            parts.append(_cut(tokens, encoding.offsets, edges))
-        return parts
+        return _parts(encodings, cuts, self.size)
 
     def decode(self, tokens: Sequence[int]) -> str:
         hidden = {self.pad, self.start, self.end}
@@ -134,9 +122,9 @@ class ExternalTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         return [_vector(numbers, self.size) for numbers in self._encoded(texts)["input_ids"]]
 
-    def _encoded(self, texts: Sequence[str], **options: bool) -> Any:
+    def _encoded(self, texts: Sequence[str]) -> Any:
         with subwords.encode_errors(str(self.folder)):
-            return self.inner(list(texts), add_special_tokens=False, verbose=False, **options)
+            return self.inner(list(texts), add_special_tokens=False, verbose=False)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.inner.decode(list(map(int, tokens)), skip_special_tokens=True)
@@ -146,16 +134,14 @@ class ExternalTokenizer(Tokenizer):
         """The token that the chat template writes after an answer; None: none."""
         answer = "It is so."
         try:
-            text = self._render((Turn("user", "Is it so?"), Turn("assistant", answer)))
+            text = self._render((Message("user", "Is it so?"), Message("assistant", answer)))
         except DataError:  # a template that needs other turns
             return None
         if answer not in text:
             return None
         special = {self.end, *self.inner.added_tokens_decoder}
-        for token in self.encode(text.rpartition(answer)[2]).tolist():
-            if token in special:
-                return token
-        return None
+        after = self.encode(text.rpartition(answer)[2]).tolist()
+        return next(filter(special.__contains__, after), None)
 
     @property
     def stops(self) -> tuple[int, ...]:
@@ -164,18 +150,14 @@ class ExternalTokenizer(Tokenizer):
         return self.end, self._closing
 
     def encode_parts(self, texts: Sequence[str], cuts: Cuts) -> Parts:
-        if not self.inner.is_fast:
+        encodings = self._encoded(texts).encodings
+        if encodings is None:
             raise DataError(
                 "the tokenizer does not tell which letters a token is of",
                 where=str(self.folder),
                 allowed=f"for conversations, a tokenizer with a {TOKENIZER_FILE}",
             )
-        encodings = self._encoded(texts, return_offsets_mapping=True)
-        numbers = encodings["input_ids"]
-        parts = []
-        for ids, offsets, edges in zip(numbers, encodings["offset_mapping"], cuts, strict=True):
-            parts.append(_cut(_vector(ids, self.size), offsets, edges))
-        return parts
+        return _parts(encodings, cuts, self.size)
 
     def encode_chats(self, chats: Sequence[Sequence[Record]]) -> Iterator[Exchange]:
         """As Tokenizer.encode_chats, with the tokens of apply_chat_template.
@@ -223,7 +205,7 @@ class ExternalTokenizer(Tokenizer):
         begin = len(prompt)
         if not text.startswith(prompt):
             # Such as a prompt that opens <think>: take what is before any answer.
-            other = self._render((*record.before, Turn("assistant", "\ue000")))
+            other = self._render((*record.before, Message("assistant", "\ue000")))
             begin = len(commonprefix([text, other]))  # noqa: RUF071
         # Line ends after the last turn belong to no answer.
         end = max(begin, len(text.rstrip()))
@@ -242,10 +224,10 @@ class ExternalTokenizer(Tokenizer):
                 end = max(end, marked[-1][1])
         return [begin, end]
 
-    def prompt(self, turns: Sequence[Turn]) -> np.ndarray:
+    def prompt(self, turns: Sequence[Message]) -> np.ndarray:
         return self.encode(self._render(turns, add_generation_prompt=True))
 
-    def _render(self, turns: Sequence[Turn], tokenize: bool = False, **options: Any) -> Any:
+    def _render(self, turns: Sequence[Message], tokenize: bool = False, **options: Any) -> Any:
         """The text of a conversation, or what `options` ask for. Raises DataError."""
         messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         try:
@@ -268,20 +250,16 @@ _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """What a chat template writes around answers; see return_assistant_tokens_mask of transformers."""
 
 
-def _cut(
-    tokens: np.ndarray,
-    offsets: Sequence[tuple[int, int]],
-    cuts: Sequence[int],
-) -> list[np.ndarray]:
-    """As Tokenizer.encode_parts, of one text.
-
-    `offsets`: the first letter of each token, and its end.
-    """
-    begins, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
-    edges = np.empty(len(cuts), dtype=np.int64)
-    edges[::2] = np.searchsorted(ends, cuts[::2], side="right")
-    edges[1::2] = np.searchsorted(begins, cuts[1::2], side="left")
-    return np.split(tokens, edges)
+def _parts(encodings: Sequence[tokenizers.Encoding], cuts: Cuts, size: int) -> Parts:
+    """As Tokenizer.encode_parts, from the tokens of each text and the letters they are of."""
+    parts = []
+    for encoding, edges in zip(encodings, cuts, strict=True):
+        begins, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
+        at = np.empty(len(edges), dtype=np.int64)
+        at[::2] = np.searchsorted(ends, edges[::2], side="right")
+        at[1::2] = np.searchsorted(begins, edges[1::2], side="left")
+        parts.append(np.split(_vector(encoding.ids, size), at))
+    return parts
 
 
 def _vector(ids: Sequence[int], size: int) -> np.ndarray:

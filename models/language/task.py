@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import Embedding, Module
+from torch.nn import functional as F
 
 from gearshift.models.base import (
     LAYERS,
@@ -121,22 +122,14 @@ class LanguageTask(FamilyTask):
         Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
         length = self._row_length()  # refuses a wrong model.pretrained before the data is read
-        corpora = []
-        for path in map(local_path, self.paths):
-            corpora.append(read(path, self.answers, self.on_bad, self.columns))
+        paths = map(local_path, self.paths)
+        corpora = [read(path, self.answers, self.on_bad, self.columns) for path in paths]
         self.is_chat = not corpora[0].is_text
         self.noun = "requests" if self.is_chat else "documents"
         self._split(corpora)
         save_facts(_TextFacts(self.is_chat), self.context.folder)
 
-        def texts(most_bytes: int) -> Iterator[str]:
-            # At even distances: the beginning of the data may be of another kind than the rest.
-            size = sum(corpus.source.size for corpus in corpora)
-            step = max(1, math.ceil(size / most_bytes))
-            for corpus in corpora:
-                yield from corpus.texts(corpus.members(self.groups)["train"][::step])
-
-        self.tokenizer = self._load_tokenizer(texts)
+        self.tokenizer = self._load_tokenizer(corpora)
         rules = Rules(
             length,
             self.on_bad,
@@ -149,24 +142,25 @@ class LanguageTask(FamilyTask):
 
     def _split(self, corpora: Sequence[Corpus]) -> None:
         """Split each source, and record the groups of all. Raises DataError."""
-        earlier = self.rule.earlier or {}
-        if len(corpora) > 1 or any(_MARK in group for group in earlier):
-            from gearshift.models.language import sources
+        from gearshift.models.language import sources
 
-            names = sources.source_names(self.paths)
+        names = sources.source_names(self.paths)
+        if len(corpora) > 1:
             sources.check_sources(corpora)
-            for name, corpus in zip(names, corpora, strict=True):
-                prefix = name + _MARK
-                # A source alone has its groups in a run of several, too.
-                if len(names) > 1 or any(group.startswith(prefix) for group in earlier):
-                    corpus.prefix = prefix
-            if len(names) > 1:
-                self.names = names
+            self.names = names
+        earlier = self.rule.earlier or {}
+        for name, corpus in zip(names, corpora, strict=True):
+            prefix = name + _MARK
+            # A source alone has its groups in a run of several, too.
+            if self.names or any(group.startswith(prefix) for group in earlier):
+                corpus.prefix = prefix
         groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
         for corpus in corpora:
-            splits = split_groups(corpus.groups, self.rule, self.noun)
-            for name, of_source in splits.items():
-                groups[name] += of_source
+            noun = self.noun
+            if self.names:
+                noun = f"{noun} of '{corpus.source.name}' that no source before it has"
+            for name, members in split_groups(corpus.groups, self.rule, noun).items():
+                groups[name] += members
         self.groups = groups
         self.save_split(groups)
 
@@ -181,77 +175,59 @@ class LanguageTask(FamilyTask):
 
             kind = Dialogues
         parts: dict[SplitName, list[Samples]] = {name: [] for name in SPLITS}
-        tokens = dict.fromkeys(SPLITS, 0)
         sums: Counter[str] = Counter()
-        longest = 0
+        records = "exchanges" if self.is_chat else "documents"
         for corpus in corpora:
             encoded = encode(corpus, self.tokenizer)
             for side, (name, numbers) in enumerate(corpus.members(self.groups).items()):
                 samples = kind(encoded, corpus, numbers, rules, side)
                 parts[name].append(samples)
-                tokens[name] += samples.tokens
-                longest = max(longest, samples.whole_length)
                 sums.update(truncated_prompts=samples.truncated, skipped_rows=samples.skipped)
-            size = corpus.source.size or int(encoded.text_bytes.sum())
-            sums.update(corpus.left_out, bytes=size, tokens=len(encoded), records=len(corpus))
-        if not self.is_chat and tokens["train"] < rules.length:
-            raise DataError(
-                f"the training split has {tokens['train']} tokens, "
-                f"less than one sample of {rules.length}",
-                where="data.path, data.seq_len",
-                allowed="at least one sample",
-                fix=f"--set data.seq_len={max(8, tokens['train'] // 16)}",
-                hint="or add data",
-            )
-
+            sums["bytes"] += corpus.source.size or int(encoded.text_bytes.sum())
+            sums[records] += len(corpus)
+            sums.update(corpus.left_out)
         facts = self._facts_of_files(corpora)
         if self.names:
             from gearshift.models.language.sources import Mixture
 
-            mixtures = {name: Mixture(parts[name], self.weights) for name in SPLITS}
-            self.splits.update(mixtures)
-            shares = mixtures["train"].shares.tolist()
-            facts["sources"] = {
-                name: {"samples": len(part), "share": share}
-                for name, part, share in zip(self.names, parts["train"], shares, strict=True)
-            }
+            self.splits = {name: Mixture(parts[name], self.weights) for name in SPLITS}
+            facts["sources"] = dict(zip(self.names, map(len, parts["train"]), strict=True))
         else:
-            self.splits.update({name: parts[name][0] for name in SPLITS})
-        facts["bytes"] = sums.pop("bytes")
-        records = sums.pop("records")
-        facts["exchanges" if self.is_chat else "documents"] = records
+            self.splits = {name: parts[name][0] for name in SPLITS}
         facts |= {
-            "mean_tokens": round(sums.pop("tokens") / records, 1),
             "tokenizer": self.tokenizer.name,
             "seq_len": rules.length,
-            "tokens": tokens,
+            "tokens": {name: sum(part.tokens for part in parts[name]) for name in SPLITS},
             **sums,
         }
         if sums["truncated_prompts"]:
-            advice = f", or set  --seq-len {longest}" if longest > rules.length else ""
             facts["warning"] = (
-                f"{sums['truncated_prompts']} prompts lose their start: shorten them{advice}"
+                f"{sums['truncated_prompts']} prompts lose their start: "
+                f"shorten them, or raise  --seq-len {rules.length}  if the model allows it"
             )
         return facts
 
     def _facts_of_files(self, corpora: Sequence[Corpus]) -> dict[str, Any]:
         """What is known of the files before their samples."""
         sources = [corpus.source for corpus in corpora]
-        facts: dict[str, Any] = {
-            "source": " + ".join(source.name for source in sources),
-            "kind": self._kind,
-            "format": " and ".join(dict.fromkeys(source.format for source in sources)),
-        }
         meanings: dict[str, str] = {}
         assumed = []
         for corpus in corpora:
             meanings |= corpus.meanings
             assumed += [f"{name}: {listed(files, 1)}" for name, files in corpus.encodings.items()]
-        if meanings:
-            facts["columns"] = meanings
-        if assumed:
-            facts["encoding"] = "; ".join(assumed)
-        return facts
+        facts: dict[str, Any] = {
+            "source": " + ".join(source.name for source in sources),
+            "kind": self._kind,
+            "format": " and ".join(dict.fromkeys(source.format for source in sources)),
+            "columns": meanings,
+            "encoding": "; ".join(assumed),
+        }
+        return {name: fact for name, fact in facts.items() if fact}
+
+    @property
+    def _temperature(self) -> float:
+        """Answers are greedy; a text is continued by sampling."""
+        return 0.0 if self.is_chat else 0.8
 
     @property
     def _kind(self) -> str:
@@ -272,10 +248,10 @@ class LanguageTask(FamilyTask):
                 allowed=first._kind,
             )
 
-    def _load_tokenizer(self, texts: Callable[[int], Iterable[str]] | None = None) -> Tokenizer:
-        """The tokenizer of the settings; one of bpe of the run folder, or else trained.
+    def _load_tokenizer(self, corpora: Sequence[Corpus] = ()) -> Tokenizer:
+        """The tokenizer of the settings; that of bpe of the run folder, or trained on `corpora`.
 
-        `texts` gives the training text, at most so many bytes of it. Disk access; raises DataError.
+        Disk access; raises DataError.
         """
         if self._local is not None:
             return self._local
@@ -285,7 +261,7 @@ class LanguageTask(FamilyTask):
         from gearshift.models.language import subword_tokenizers as bpe
 
         folder = self.context.folder
-        if texts is None:
+        if not corpora:
             return bpe.load((folder or Path()) / TOKENIZER_FILE)
 
         def fit() -> tokenizers.Tokenizer:
@@ -293,9 +269,17 @@ class LanguageTask(FamilyTask):
                 return bpe.of_start(self.start).inner
             assert isinstance(self.source, BuiltIn)
             # The library uses about as much memory as the text has bytes.
-            return bpe.train(texts(bpe.TRAINED_ON), self.source.size.vocabulary).inner
+            texts = self._training_texts(corpora, bpe.TRAINED_ON)
+            return bpe.train(texts, self.source.size.vocabulary).inner
 
         return bpe.BpeTokenizer(load_or_fit(folder, fit))
+
+    def _training_texts(self, corpora: Sequence[Corpus], most_bytes: int) -> Iterator[str]:
+        """Records at even distances: the beginning may be of another kind than the rest."""
+        size = sum(corpus.source.size for corpus in corpora)
+        step = max(1, math.ceil(size / most_bytes))
+        for corpus in corpora:
+            yield from corpus.texts(corpus.members(self.groups)["train"][::step])
 
     @cached_property
     def _local(self) -> Tokenizer | None:
@@ -355,11 +339,8 @@ class LanguageTask(FamilyTask):
         return model
 
     def collate(self, samples: Sequence[Row]) -> Batch:
-        return collate(
-            samples,
-            self.tokenizer.pad,
-            self.data("train").row_length,
-        )
+        length = None if self.is_chat else self.data("train").length
+        return collate(samples, self.tokenizer.pad, length)
 
     def num_tokens(self, batch: Batch) -> int:
         return int(batch["tokens"])
@@ -393,10 +374,10 @@ class LanguageTask(FamilyTask):
         if self.is_chat:
             metrics["exact_match"] = n["exact"] / n["answers"]
             if self.control == "noise":
-                metrics["matched_gap"] = loss - n["true_nats"] / n["true_tokens"]
+                metrics["matched_gap"] = loss - n["true nats"] / n["true tokens"]
         for number, name in enumerate(self.names):
-            tokens = n[f"tokens {number}"]
-            metrics[f"val_loss_{name}"] = n[f"nats {number}"] / tokens if tokens else None
+            tokens = n[f"{number} tokens"]
+            metrics[f"val_loss_{name}"] = n[f"{number} nats"] / tokens if tokens else None
         return metrics
 
     def baselines(self, train: Iterable[Batch], held_out: Iterable[Batch]) -> list[Baseline]:
@@ -412,17 +393,17 @@ class LanguageTask(FamilyTask):
     def blocks(self, model: Module) -> list[Module]:
         return decoder_layers(model, self.source.num_layers)
 
-    def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
+    def model_parts(self, model: Any) -> Mapping[str, Sequence[Module]]:
         """As HasParts.model_parts."""
         return {
             LAYERS: self.blocks(model),
             "embedding": [module for module in model.modules() if isinstance(module, Embedding)],
-            "head": [self.source.head_of(model)],
+            "head": [model.lm_head],
         }
 
     def preview(self, model: Module) -> str | None:
         """The first validation sample: a text is continued by sampling, an answer is greedy."""
-        [(_, prompt, _, written, _)] = self._predict(model, 1, self.data("val").temperature).rows
+        [(_, prompt, _, written)] = self._predict(model, 1, self._temperature).rows
         return f"{prompt}│{written}"
 
     def predictions(self, model: Module) -> Predictions:
@@ -469,8 +450,7 @@ class LanguageTask(FamilyTask):
         from gearshift.models.language import generate
 
         if sampling.temperature is None:
-            default = 0.0 if self.is_chat else TokenWindows.temperature
-            sampling = replace(sampling, temperature=default)
+            sampling = replace(sampling, temperature=self._temperature)
         tokens = generate.tokens(prompt, self.tokenizer, is_request=self.is_chat)
         return generate.generate(model, tokens, sampling, self.tokenizer, self._window)
 
@@ -578,15 +558,11 @@ def counts(
     tokens = valid.sum(1).double()
 
     # Answers are numbered in each row; the mistakes of each are counted.
-    begins = valid.int().diff(dim=1, prepend=torch.zeros_like(tokens[:, None]).int()) > 0
+    begins = valid & ~F.pad(valid, (1, 0))[:, :-1]
     number = begins.cumsum(1)
     answers = begins.sum(1)
     mistakes = (valid & ~correct).long()
-    wrong = torch.zeros_like(number).scatter_add(
-        1,
-        (number - 1).clamp(min=0),
-        mistakes,
-    )
+    wrong = torch.zeros_like(number).scatter_add(1, (number - 1).clamp(min=0), mistakes)
     rows = {
         "nats": row_nats,
         "tokens": tokens,
@@ -597,10 +573,10 @@ def counts(
     }
     # A product, because indexing would synchronize host and device.
     sums = {name: (x * ~is_true).sum() for name, x in rows.items()}
-    sums["true_nats"] = (row_nats * is_true).sum()
-    sums["true_tokens"] = (tokens * is_true).sum()
+    parts: dict[str, Tensor] = {"true": is_true}
     for number in range(num_sources):
-        is_here = (batch["source"].to(nats.device) == number) & ~is_true
-        sums[f"nats {number}"] = (row_nats * is_here).sum()
-        sums[f"tokens {number}"] = (tokens * is_here).sum()
+        parts[str(number)] = (batch["source"].to(nats.device) == number) & ~is_true
+    for part, is_in_part in parts.items():
+        sums[f"{part} nats"] = (row_nats * is_in_part).sum()
+        sums[f"{part} tokens"] = (tokens * is_in_part).sum()
     return sums

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gearshift.models.language.readers.records import Record, Turn
+from gearshift.models.base import Message
+from gearshift.models.language.readers.records import Record
 
 TAGS = (
     "<system>",
@@ -120,7 +121,7 @@ class Tokenizer:
                 else:
                     before.append(answer)
 
-    def _sections(self, turns: Sequence[Turn]) -> Iterator[tuple[str, int]]:
+    def _sections(self, turns: Sequence[Message]) -> Iterator[tuple[str, int]]:
         """The text from the end of one answer to that of the next, and where the latter begins."""
         text = ""
         for turn in turns:
@@ -137,13 +138,13 @@ class Tokenizer:
             yield text + said, len(text)
             text = "\n"
 
-    def prompt(self, turns: Sequence[Turn]) -> np.ndarray:
+    def prompt(self, turns: Sequence[Message]) -> np.ndarray:
         """Tokens of a conversation up to its next answer. Raises DataError."""
         answer = Record(
             "",
             "",
             "",
-            (*turns, Turn("assistant", "")),
+            (*turns, Message("assistant", "")),
             len(turns),
         )
         [exchange] = self.encode_chats([[answer]])

@@ -92,13 +92,13 @@ def test_the_evaluation_has_the_loss_of_each_source_and_of_all(here):
     assert code == 0, error
     whole = json.loads(out)["metrics"]
     assert whole == evaluations(Path("x"))[-1]
-    for name in ("code", "prose"):
+    for number, name in enumerate(("code", "prose"), start=1):
         data = ("--data", f"{name}/train.jsonl")
         code, out, error = here("evaluate", "x", "--split", "val", *data, "--json")
         assert code == 0, error
         alone = json.loads(out)["metrics"]["val_loss"]
         # The split of a source is that of the run, and its loss to the last bits, too.
-        assert whole[f"val_loss_{name}-train"] == pytest.approx(alone, rel=1e-6)
+        assert whole[f"val_loss_train-{number}"] == pytest.approx(alone, rel=1e-6)
         assert whole["val_loss"] != pytest.approx(alone, rel=1e-3)
 
 

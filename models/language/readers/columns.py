@@ -108,9 +108,8 @@ def _content(fields: Facts, form: Form, optional: Collection[str]) -> str | Turn
     for turn in _side(fields, columns["request"], "user"):
         turns.append(replace(turn, learned=False))
     context = _optional(fields, columns.get("context"))
-    last = turns[-1]
-    if context and last.role == "user":
-        turns[-1] = replace(last, text=f"{last.text}\n\n{context}")
+    if context and turns[-1].role == "user":
+        turns[-1] = replace(turns[-1], text=f"{turns[-1].text}\n\n{context}")
     if "answer" not in optional:
         turns += _side(fields, columns["answer"], "assistant")
     return tuple(turns)
@@ -129,8 +128,7 @@ def turns_of(messages: Any, field: str) -> Turns:
 def _turn(message: Any, at: str) -> Turn:
     if not isinstance(message, dict):
         raise ValueError(f"{at} is {type(message).__name__}, not an object")
-    is_shared = "role" not in message and "from" in message
-    role_key, content_key = ("from", "value") if is_shared else ("role", "content")
+    role_key, content_key = ("from", "value") if "from" in message else ("role", "content")
     role = str(message.get(role_key)).lower()
     role = _ALIASES.get(role, role)
     if role not in ROLES:
@@ -152,8 +150,7 @@ def _turn(message: Any, at: str) -> Turn:
 def _joined(parts: Sequence[Any]) -> str | None:
     """The text of a content in parts; None if a part is no text, such as an image."""
     try:
-        is_text = all(part["type"] == "text" for part in parts)
-        return "\n".join(part["text"] for part in parts) if is_text else None
+        return "\n".join(part["text"] for part in parts)
     except (KeyError, TypeError):
         return None
 

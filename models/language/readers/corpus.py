@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
-VERSION = 12
+VERSION = 13
 """Cache version; increase it when the same files give another index or other tokens."""
 _CHUNK = 1 << 16
 """Records whose entries are Python objects at a time."""
@@ -59,18 +59,18 @@ class Corpus:
     """Texts or exchanges without duplicates. Each pass reads from disk."""
 
     def __init__(self, source: FileSource | RecordSource, index: Mapping[str, np.ndarray]) -> None:
-        """`index`: the arrays of `scan`, of all that was read; `kept` is without duplicates."""
+        """`index`: the arrays of `scan`."""
         self.source = source
-        self._kept = index["kept"]
         self._index = index
         self.is_text = bool(index["is_text"][0])
-        self.skipped = int(index["skipped"][0])
-        self.names = index["names"][self._kept]
-        self.labels = index["labels"][self._kept]
+        self.names = index["names"]
+        self.labels = index["labels"]
         """The source of each in UTF-8, and the number of its kind of request."""
+        self.keys = index["keys"]
+        """A digest of each text or request, the same for equal ones."""
         self.prefix = ""
         """The name of the source, before the groups of each of several."""
-        self.numbers = np.arange(len(self._kept))
+        self.numbers = np.arange(len(self))
         """The records that may be in a split: all but those that another source has, too."""
         self.encodings: dict[str, list[str]]
         """The files whose encoding was assumed, by encoding."""
@@ -79,18 +79,13 @@ class Corpus:
         self.encodings, self.meanings = json.loads(index["notes"].tobytes())
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self.names)
 
     @property
     def groups(self) -> Iterator[str]:
         """The split group of each of `numbers`."""
-        groups = self._index["groups"][self._kept][self.numbers]
+        groups = self._index["groups"][self.numbers]
         return (self.prefix + text_of(group) for group in groups)
-
-    @property
-    def keys(self) -> np.ndarray:
-        """A digest of each text or request, the same for equal ones."""
-        return self._index["keys"][self._kept]
 
     def leave_out(self, keys: np.ndarray) -> None:
         """Keep the texts and requests with one of `keys` out of all splits."""
@@ -98,33 +93,30 @@ class Corpus:
 
     def members(self, splits: Groups) -> dict[SplitName, np.ndarray]:
         """The numbers of the records of each split, in order; `splits`: the groups of each."""
-        side_of: dict[str, int] = {}
-        for side, name in enumerate(SPLITS):
-            side_of.update(dict.fromkeys(splits[name], side))
-        numbers = (side_of.get(group, len(SPLITS)) for group in self.groups)
-        # Groups beyond data.fraction are in no split.
-        sides = np.fromiter(numbers, dtype=np.int8, count=len(self.numbers))
-        return {name: self.numbers[sides == side] for side, name in enumerate(SPLITS)}
+        groups = self._index["groups"][self.numbers]
+        members = {}
+        for name in SPLITS:
+            # Groups beyond data.fraction are in no split.
+            chosen = [bytes_of(group.removeprefix(self.prefix)) for group in splits[name]]
+            members[name] = self.numbers[np.isin(groups, chosen)]
+        return members
 
     @property
     def left_out(self) -> Counter[str]:
         """Non-zero counts of skipped rows, duplicates and ignored files."""
-        duplicates = len(self._index["names"]) - len(self.numbers)
         return +Counter(
-            skipped_rows=self.skipped,
+            skipped_rows=int(self._index["skipped"][0]),
             ignored_files=self.source.ignored,
-            duplicates=duplicates,
+            duplicates=len(self._index["is_kept"]) - len(self.numbers),
         )
 
     def records(self) -> Iterator[Record]:
         """The texts or exchanges in order."""
-        is_kept = np.zeros(len(self._index["names"]), dtype=bool)
-        is_kept[self._kept] = True
         # The index counts no record of a bad part, so none of them is read.
         bad_parts = self._index["bad_parts"]
         parts = (part for part in range(self.source.parts) if part not in bad_parts)
         records = (self.source.read(part, BadRecords()) for part in parts)
-        return compress(chain.from_iterable(records), is_kept)
+        return compress(chain.from_iterable(records), self._index["is_kept"])
 
     def texts(self, chosen: np.ndarray) -> Iterator[str]:
         """What the records with the numbers `chosen` say, and the turns before them."""
@@ -146,6 +138,11 @@ class Corpus:
 def text_of(name: bytes) -> str:
     """A name or group of a corpus; names of files need not be UTF-8."""
     return name.decode("utf-8", "surrogateescape")
+
+
+def bytes_of(name: str) -> bytes:
+    """As `text_of` reads them."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 def from_records(name: str, records: Sequence[Record]) -> Corpus:
@@ -195,16 +192,18 @@ def scan(source: FileSource | RecordSource, on_bad: OnBad) -> array_file.Arrays:
         )
     # Of equal texts or requests, the first one is kept.
     _, first = np.unique(keys, return_index=True)
-    _, label_numbers = np.unique(labels, return_inverse=True)
+    is_kept = np.zeros(len(keys), dtype=bool)
+    is_kept[first] = True
+    _, label_numbers = np.unique(labels[is_kept], return_inverse=True)
     return {
         "is_text": is_text[:1],
         "skipped": np.array([skipped]),
         "bad_parts": np.array(bad_parts, dtype=np.int64),
-        "kept": np.sort(first),
+        "is_kept": is_kept,
         "labels": label_numbers.reshape(-1),
-        "names": names,
-        "groups": groups,
-        "keys": keys,
+        "names": names[is_kept],
+        "groups": groups[is_kept],
+        "keys": keys[is_kept],
         "notes": np.frombuffer(json.dumps([notes, source.meanings]).encode(), np.uint8),
     }
 
@@ -228,9 +227,7 @@ def _entry(record: Record) -> Entry:
     if record.before:
         compared = "\n".join(f"{turn.role} {normalized(turn.text)}" for turn in record.before)
         label = _digest(record.label)
-    name = record.where.encode("utf-8", "surrogateescape")
-    group = record.group.encode("utf-8", "surrogateescape")
-    return name, group, _digest(compared), label
+    return bytes_of(record.where), bytes_of(record.group), _digest(compared), label
 
 
 def _digest(text: str) -> bytes:

@@ -83,7 +83,7 @@ class FileSource:
         elif self.parts < _FEWEST:
             yield from plain_text.read_documents(file)
         else:
-            yield from plain_text.read_whole(file)
+            yield from plain_text.records_of(file.lines(), file.name)
         self.note = file.note
 
     def _records_of(self, file: TextFile, bad_records: BadRecords) -> Iterator[Record]:

@@ -77,8 +77,7 @@ def form_of(
     unknown = [name for key, name in others.items() if key not in _STANDARD]
 
     complete = [form for form in FORMS if columns.keys() >= set(form) - set(optional)]
-    if not complete:
-        return Form(columns, unknown, is_sample=False)
-    form = min(complete, key=lambda form: len(chosen.difference(form)))
-    columns = {meaning: columns[meaning] for meaning in form if meaning in columns}
-    return Form(columns, unknown, is_sample=True)
+    if complete:
+        form = min(complete, key=lambda form: len(chosen.difference(form)))
+        columns = {meaning: columns[meaning] for meaning in form if meaning in columns}
+    return Form(columns, unknown, bool(complete))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from itertools import groupby, islice, zip_longest
+from itertools import chain, groupby, islice, zip_longest
 from shlex import quote
 
 from gearshift.models.base import DataError
@@ -21,30 +21,27 @@ PIECES = 50
 
 
 def records_of(lines: Iterable[str], name: str) -> Iterator[Record]:
-    """The records of one text, cut at line ends into texts of about PART characters."""
-    for text in _cut(lines, PART):
+    """The records of one text, cut at line ends into texts of about PART characters.
+
+    None of a blank text, such as an empty `__init__.py` among source files.
+    """
+    for text in _joined(lines, PART, "\n"):
         yield document(name, text)
 
 
-def _cut(lines: Iterable[str], minimum: int) -> Iterator[str]:
-    """Texts of whole lines, of `minimum` characters or more but for the last one."""
+def _joined(pieces: Iterable[str], minimum: int, separator: str) -> Iterator[str]:
+    """Texts of whole pieces, with `minimum` characters in them or more but for the last text."""
     buffer: list[str] = []
     size = 0
-    for line in lines:
-        buffer.append(line)
-        size += len(line) + 1
+    for piece in pieces:
+        buffer.append(piece)
+        size += len(piece)
         if size >= minimum:
-            yield "\n".join(buffer)
+            yield separator.join(buffer)
             buffer = []
             size = 0
-    if any(line.strip() for line in buffer):
-        yield "\n".join(buffer)
-
-
-def read_whole(file: TextFile) -> Iterator[Record]:
-    """The file as one text, which may come in parts."""
-    file.first_line()  # raises DataError if the file is empty
-    yield from records_of(file.lines(), file.name)
+    if any(map(str.strip, buffer)):
+        yield separator.join(buffer)
 
 
 def read_documents(file: TextFile) -> Iterator[Record]:
@@ -61,32 +58,20 @@ def read_documents(file: TextFile) -> Iterator[Record]:
                 hint=f"rename it, such as  mv {quote(file.name)} {quote(file.name)}.jsonl",
             )
     minimum = min(PIECE, len(next(file.chunks())) // PIECES)
-    blocks = (is_text for is_text, _ in groupby(file.lines(), _is_text) if is_text)
-    by_line = len(list(islice(blocks, 2))) == 1
-    number = 0
-    size = 0
-    buffer: list[str] = []
-    for is_text, lines in groupby(file.lines(), _is_text):
-        if not is_text:
-            continue
-        for text in _cut(lines, 1 if by_line else PART):
-            buffer.append(text)
-            size += len(text)
-            if size >= minimum:
-                yield _numbered(file, number, buffer, by_line)
-                number += 1
-                size = 0
-                buffer = []
-    if buffer:
-        yield _numbered(file, number, buffer, by_line)
+    if len(list(islice(_blocks(file), 2))) == 1:
+        texts = _joined(filter(str.strip, file.lines()), minimum, "\n")
+    else:
+        parts = (_joined(block, PART, "\n") for block in _blocks(file))
+        texts = _joined(chain.from_iterable(parts), minimum, "\n\n")
+    for number, text in enumerate(texts):
+        yield document(f"{file.name}#{number:06}", text)
 
 
-def _is_text(line: str) -> bool:
-    return bool(line.strip())
-
-
-def _numbered(file: TextFile, number: int, blocks: list[str], by_line: bool) -> Record:
-    return document(f"{file.name}#{number:06}", ("\n" if by_line else "\n\n").join(blocks))
+def _blocks(file: TextFile) -> Iterator[Iterator[str]]:
+    """The lines of each block, in order: neighboring lines that are not blank."""
+    for is_blank, lines in groupby(file.lines(), lambda line: not line.strip()):
+        if not is_blank:
+            yield lines
 
 
 def read_parallel(
@@ -95,8 +80,6 @@ def read_parallel(
     bad_records: BadRecords,
 ) -> Iterator[Record]:
     """Line N of `answers` answers line N of `requests`. Raises DataError if one has more lines."""
-    for file in (requests, answers):
-        file.first_line()  # raises DataError if the file is empty
     both = (map(str.rstrip, file.lines_with_ends()) for file in (requests, answers))
     for line, (request, answer) in enumerate(zip_longest(*both), start=1):
         if request is None or answer is None:

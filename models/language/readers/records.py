@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gearshift.models.base import Message
+
 
 @dataclass(frozen=True)
-class Turn:
-    """One message of a conversation; `role` is system, user or assistant."""
+class Turn(Message):
+    """One message of a conversation that is learned."""
 
-    role: str
-    text: str
     learned: bool = True
     """Whether it counts in the loss, if it is an answer."""
 
@@ -26,7 +26,7 @@ class Record:
     where: str
     """The name of the text, or file and line of the conversation."""
     text: str
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[Message, ...] = ()
     """The conversation: equal in all records of it."""
     at: int = 0
     """The number of the answer among `turns`."""
@@ -34,11 +34,11 @@ class Record:
     """Kind of request; the noise control permutes answers between kinds."""
 
     @property
-    def before(self) -> tuple[Turn, ...]:
+    def before(self) -> tuple[Message, ...]:
         return self.turns[: self.at]
 
     @property
-    def conversation(self) -> tuple[Turn, ...]:
+    def conversation(self) -> tuple[Message, ...]:
         """The turns up to the answer."""
         return self.turns[: self.at + 1]
 
@@ -48,15 +48,15 @@ def document(name: str, text: str) -> Record:
     return Record(name, name, text)
 
 
-def exchanges(turns: Sequence[Turn], where: str, group: str = "", label: str = "") -> list[Record]:
-    """One record per answer that is learned. By default the first request is group and label."""
+def exchanges(turns: Sequence[Turn], where: str) -> list[Record]:
+    """One record per answer that is learned. The first request is group and label."""
     opening = normalized(next((turn.text for turn in turns if turn.role == "user"), ""))
-    group = group or hashlib.sha256(opening.encode()).hexdigest()[:16]
+    group = hashlib.sha256(opening.encode()).hexdigest()[:16]
     records = []
     for at, turn in enumerate(turns):
         text = turn.text.strip()
         if turn.role == "assistant" and at > 0 and turn.learned and text:
-            records.append(Record(group, where, text, tuple(turns), at, label or opening))
+            records.append(Record(group, where, text, tuple(turns), at, opening))
     return records
 
 

@@ -76,8 +76,6 @@ def parquet_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
         from pyarrow.parquet import ParquetFile
 
         with ParquetFile(file.path) as table:
-            groups = (table.metadata.row_group(n) for n in range(table.num_row_groups))
-            check_expansion(file.path, sum(group.total_byte_size for group in groups))
             unpacked = 0
             numbers = count(1)
             for batch in table.iter_batches(_BATCH):
@@ -117,12 +115,10 @@ def json_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
     Whatever the suffix says. The array may be in an object, as in {"version": 1, "data": [...]}.
     Blank lines are skipped. Raises DataError for text that is not JSON.
     """
-    is_array = file.first_line().lstrip().startswith("[")
-    if file_kind(file.path) == "JSON":
-        lines = islice(filter(str.strip, file.lines()), 2)
-        ends = "".join(line.strip()[:1] + line.strip()[-1:] for line in lines)
-        is_array = not ends.startswith("{}{")
-    if is_array:
+    lines = map(str.strip, file.lines())
+    ends = "".join(line[0] + line[-1] for line in islice(filter(None, lines), 2))
+    is_jsonl = file_kind(file.path) == "JSONL" and not ends.startswith("[")
+    if not is_jsonl and not ends.startswith("{}{"):
         yield from _array_rows(file)
         return
     for line, raw in enumerate(file.lines(), start=1):

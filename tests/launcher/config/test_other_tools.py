@@ -22,7 +22,7 @@ PLAUSIBLE = {
     **{"--ds-config": "ds.json", "--engine": "ddp", "--precision": "bfloat16", "--seq-len": "64"},
     **{"optim.name": "adamw_torch", "schedule.name": "cosine_with_restarts", "device": "cuda"},
     **{"memory.activation_checkpointing": "selective", "model.quantize": "nf4"},
-    **{"eval.share": "0.1", "schedule.final": "0.1", "model.label_smoothing": "0.1"},
+    **{"eval.share": "0.1", "schedule.final": "0.1"},
     **{"model.lora.dropout": "0.1", "train.ema": "0.99", "data.fraction": "0.5"},
     **{"schedule.warmup": "0.03", "eval.every": "0.1", "save.every": "5", "optim.lr": "1e-4"},
     **{"model.lora.layers": "q_proj,v_proj", "data.columns": "body", "model.vocabulary": "512"},

@@ -50,14 +50,14 @@ def errors_of(now, reset=(), old=None):
     return list(resume_rules.errors_of(found, reset, now, "runs/x until step 10"))
 
 
-WARMUP, SMOOTHING = "schedule.warmup=4", "model.label_smoothing=0.1"
+WARMUP, HEADS = "schedule.warmup=4", "model.kv_heads=2"
 
 
 @pytest.mark.parametrize(
     ("now", "key", "where", "resets"),
     [
         (resolved(WARMUP), "schedule.warmup", f"--set {WARMUP}", {"schedule"}),
-        (resolved(SMOOTHING), "model.label_smoothing", f"--set {SMOOTHING}", set()),
+        (resolved(HEADS), "model.kv_heads", f"--set {HEADS}", set()),
     ],
 )
 def test_a_change_is_refused_unless_its_part_is_reset(now, key, where, resets):

@@ -1,5 +1,7 @@
 """Samples from records in memory."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from gearshift.models.language.dialogues import Dialogues
@@ -26,7 +28,12 @@ def windows(texts, length, **settings):
 def conversation(request="list all", answer="ls -a", history=(), label="l"):
     """The records of a conversation that ends in `answer`."""
     turns = (*history, Turn("user", request), Turn("assistant", answer))
-    return exchanges(turns, "x.csv:2", "g", label)
+    return labeled(exchanges(turns, "x.csv:2"), label)
+
+
+def labeled(records, label):
+    """Of one group, and one kind of request."""
+    return [replace(record, group="g", label=label) for record in records]
 
 
 def dialogues(conversations, length, side=0, tokenizer=TOKENIZER, **settings):

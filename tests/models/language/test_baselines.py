@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gearshift.models.language.baselines import Frequencies
+from gearshift.models.language.baselines import Frequencies, shares
 from gearshift.models.language.rows import Row
 
 A, B, C, D = range(97, 101)
@@ -52,13 +52,13 @@ def test_probabilities_add_up_to_one_and_the_highest_is_the_likeliest():
     # After 10 come eight tokens, each less likely there than 11, which never comes there.
     inputs = np.r_[rng.integers(0, 9, 60), [10] * 8, [9] * 100]
     labels = np.r_[rng.integers(0, 9, 60) ** 2 // 9, range(8), [11] * 100]
-    unigram = Frequencies(inputs, labels, 12)
-    for model in unigram, Frequencies(inputs, labels, 12, unigram):
+    unigram = shares(labels, 12)
+    for model in Frequencies(unigram), Frequencies(unigram, inputs, labels):
         contexts, followers = (x.ravel() for x in np.mgrid[:12, :12])
         rows = model.probabilities(contexts, followers).reshape(12, 12)
         assert rows.min() > 0
         np.testing.assert_allclose(rows.sum(1), 1)
-        likeliest = model.likeliest(np.arange(12))
+        likeliest = model.likeliest
         np.testing.assert_array_equal(rows[np.arange(12), likeliest], rows.max(1))
         assert likeliest[10] == 11
 
@@ -66,8 +66,7 @@ def test_probabilities_add_up_to_one_and_the_highest_is_the_likeliest():
 def test_a_large_vocabulary_takes_memory_for_the_pairs_in_the_text_only(task):
     size = 150_000
     ids = torch.arange(size).flip(0)[None, :1000]
-    frequencies = Frequencies(ids[0].numpy(), ids[0].numpy(), size)
-    bigram = Frequencies(ids[0].numpy(), ids[0].numpy(), size, frequencies)
+    bigram = Frequencies(shares(ids[0].numpy(), size), ids[0].numpy(), ids[0].numpy())
     nats, is_correct = bigram(ids, labels=ids, measure=True)
     assert is_correct.all()
     np.testing.assert_allclose(nats, -np.log((1 + (1 + 1000 / size) / 2000) / 2), rtol=1e-9)

@@ -35,7 +35,7 @@ def large(tmp_path):
 def tokens_of(path):
     corpus = read_corpus(path, None, "stop")
     encoded = encode(corpus, TOKENIZER)
-    return encoded, encoded.read(0, len(encoded))
+    return encoded, encoded.read(0, int(encoded.offsets[-1]))
 
 
 def test_cached_tokens_are_those_in_memory_and_read_again_by_other_starts_and_processes(large):

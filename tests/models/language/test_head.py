@@ -44,17 +44,17 @@ class PeakBytes(TorchDispatchMode):
         self.live -= size
 
 
-def head_and_input(smoothing=0.0, chunk=64, vocabulary=23):
+def head_and_input(chunk=64, vocabulary=23):
     weight = nn.Parameter(torch.randn(vocabulary, 8, dtype=torch.float64))
     hidden = torch.randn(3, 7, 8, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(0, vocabulary, (3, 7))
     labels[0, :4] = labels[2] = IGNORE
-    return Head(weight, smoothing, chunk), hidden, labels
+    return Head(weight, chunk), hidden, labels
 
 
-@pytest.mark.parametrize(("smoothing", "chunk"), [(0.1, 1), (0.0, 64), (0.1, 10**6)])
-def test_loss_and_gradients_are_those_of_torch_on_all_logits(smoothing, chunk):
-    head, hidden, labels = head_and_input(smoothing, chunk)
+@pytest.mark.parametrize("chunk", [1, 64, 10**6])
+def test_loss_and_gradients_are_those_of_torch_on_all_logits(chunk):
+    head, hidden, labels = head_and_input(chunk)
     loss = head(hidden, labels, measure=False)
     ours = torch.autograd.grad(loss * 3, (hidden, head.weight))
     plain = F.cross_entropy(
@@ -62,7 +62,6 @@ def test_loss_and_gradients_are_those_of_torch_on_all_logits(smoothing, chunk):
         labels.flatten(),
         ignore_index=IGNORE,
         reduction="sum",
-        label_smoothing=smoothing,
     )
     theirs = torch.autograd.grad(plain * 3, (hidden, head.weight))
     # The logits are float64 here, the softmax float32: its rounding is what may differ.
@@ -86,9 +85,7 @@ def peak_bytes(tokens, vocabulary, width, dtype, chunk):
     hidden = torch.zeros(tokens, width, requires_grad=True)
     labels = torch.zeros(tokens, dtype=torch.int64)
     with PeakBytes(hidden, weight, labels) as memory:
-        loss = _ChunkedLoss.apply(
-            hidden, weight, labels, 0.0, dtype, chunk // vocabulary, _chunk_loss
-        )
+        loss = _ChunkedLoss.apply(hidden, weight, labels, dtype, chunk // vocabulary, _chunk_loss)
         torch.autograd.grad(loss, (hidden, weight))
     return memory.peak
 
@@ -102,8 +99,8 @@ def test_16k_tokens_and_32k_vocabulary_take_less_than_a_gibibyte(dtype):
     assert peak < 2**30, peak / 2**30  # all logits take 2 GiB in float32
 
 
-def test_measuring_gives_the_loss_of_each_token_without_smoothing():
-    head, hidden, labels = head_and_input(smoothing=0.3)
+def test_measuring_gives_the_loss_of_each_token():
+    head, hidden, labels = head_and_input()
     logits = F.linear(hidden, head.weight)
     labels[1, :3] = logits[1, :3].argmax(-1)
     nats, right = head(hidden, labels, measure=True)
@@ -115,11 +112,10 @@ def test_measuring_gives_the_loss_of_each_token_without_smoothing():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_on_a_gpu_loss_gradients_and_memory_are_as_stated(smoothing):
+def test_on_a_gpu_loss_gradients_and_memory_are_as_stated():
     tokens, vocabulary, width = 2**14, 2**15, SIZES["1.3B"].width
     torch.manual_seed(0)
-    head = Head(nn.Parameter(torch.randn(vocabulary, width, device="cuda") * 0.02), smoothing)
+    head = Head(nn.Parameter(torch.randn(vocabulary, width, device="cuda") * 0.02))
     hidden = torch.randn(1, tokens, width, device="cuda", requires_grad=True)
     labels = torch.randint(0, vocabulary, (1, tokens), device="cuda")
     labels[0, ::7] = IGNORE
@@ -132,9 +128,7 @@ def test_on_a_gpu_loss_gradients_and_memory_are_as_stated(smoothing):
         loss = head(hidden, labels)
     ours = torch.autograd.grad(loss, (hidden, head.weight))
     assert torch.cuda.max_memory_allocated() - before < 2**30
-    plain = F.cross_entropy(
-        F.linear(hidden[0], head.weight), labels[0], reduction="sum", label_smoothing=smoothing
-    )
+    plain = F.cross_entropy(F.linear(hidden[0], head.weight), labels[0], reduction="sum")
     theirs = torch.autograd.grad(plain, (hidden, head.weight))
     assert loss.item() == pytest.approx(plain.item(), rel=1e-3)
     for a, b in zip(ours, theirs, strict=True):

@@ -6,7 +6,7 @@ from gearshift.models.language.config import SIZES
 from gearshift.models.language.model import Transformer
 from gearshift.models.language.readers.records import Turn, exchanges
 from gearshift.models.language.rows import collate
-from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
+from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, labeled, windows
 
 TEXTS = ["one and two", "", "three is a longer text of its own", "four", "fünf"]
 
@@ -65,13 +65,13 @@ def test_boundaries_are_the_starts_of_rows_and_of_their_documents():
     assert boundaries.dtype == torch.int32
 
 
-def labeled(row):
+def labels_of(row):
     return row.labels[row.labels != -100].tolist()
 
 
 def test_labels_are_the_answer_and_the_end_token_only():
     row = dialogues([conversation()], 64).sample(0)
-    assert labeled(row) == [*b"ls -a", TOKENIZER.end]
+    assert labels_of(row) == [*b"ls -a", TOKENIZER.end]
     first = (row.labels != -100).argmax()
     assert row.inputs[first] == ord(" ")  # the last prompt token predicts the first answer token
     assert row.bytes_per_token == len("ls -a") / 6
@@ -82,7 +82,7 @@ def test_a_long_prompt_loses_its_oldest_tokens_and_the_answer_loses_none(length)
     samples = dialogues([conversation()], length)
     row = samples.sample(0)
     assert len(row.inputs) <= length
-    assert labeled(row) == [*b"ls -a", TOKENIZER.end]
+    assert labels_of(row) == [*b"ls -a", TOKENIZER.end]
     assert row.inputs[0] == TOKENIZER.start
     whole = dialogues([conversation()], 64).sample(0)
     assert (
@@ -128,7 +128,7 @@ def chat(sizes, name="c", learned=()):
 
 def learned_in(rows):
     """The answers that are labels, in order, without their end tokens."""
-    return TOKENIZER.decode([label for row in rows for label in labeled(row)])
+    return TOKENIZER.decode([label for row in rows for label in labels_of(row)])
 
 
 def test_the_answers_of_a_conversation_are_labels_of_one_row():
@@ -165,7 +165,7 @@ def test_a_long_conversation_becomes_rows_that_learn_each_answer_once_with_the_n
     rows = all_rows(samples)
     assert len(rows) > 2
     assert learned_in(rows[:-1]) == learned_in([whole]) and learned_in(rows[-1:]) == "aaaa"
-    assert samples.tokens == sum(len(labeled(row)) for row in rows)
+    assert samples.tokens == sum(len(labels_of(row)) for row in rows)
     position = 0
     for row in rows[:-1]:
         assert len(row.inputs) <= length and row.inputs[0] == TOKENIZER.start
@@ -179,7 +179,7 @@ def test_a_long_conversation_becomes_rows_that_learn_each_answer_once_with_the_n
         # A row has all history that fits.
         assert len(row.inputs) == min(length, position + 1)
     assert position == len(whole.inputs) - 1
-    assert samples.truncated == len(rows) - 2 and samples.whole_length == len(whole.inputs)
+    assert samples.truncated == len(rows) - 2
 
 
 def test_later_rows_of_a_long_conversation_have_half_a_row_of_history():
@@ -192,7 +192,7 @@ def test_later_rows_of_a_long_conversation_have_half_a_row_of_history():
 
 
 def test_the_noise_control_permutes_each_answer_of_a_conversation():
-    chats = [exchanges(chat([2, 3], name), "a", label=name) for name in "xyz"]
+    chats = [labeled(exchanges(chat([2, 3], name), "a"), name) for name in "xyz"]
     rows = all_rows(dialogues(chats, 200, control="noise"))
     assert len(rows) == 6
     assert sorted(learned_in([row]) for row in rows) == ["aa", "aa", "aa", "bbb", "bbb", "bbb"]
