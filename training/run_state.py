@@ -151,7 +151,7 @@ class TrainingRun:
         self._replayed = {fit.step: fit for fit in replayed_fits}
         self._budget: TimeBudget | None = None
         self._methods: Any = None  # Baselines that were measured early
-        if train_plan.time_s is not None and train_plan.until is None:
+        if train_plan.time_s is not None:
             from gearshift.training.time_budget import TimeBudget  # for runs with such a budget
 
             self._budget = TimeBudget(train_plan.time_s, train_plan, settings)
@@ -352,16 +352,16 @@ class TrainingRun:
         if self.step in self._replayed:
             self._take(self._replayed[self.step])
         budget = self._budget
-        if budget is None or self.is_over or not budget.is_due(self.step):
+        if budget is None or self.is_over or not budget.is_due(self.step, self._plan.total_steps):
             return
         world = self._engine.world
         synchronize(world.device)
-        if budget.mark(self.step, self.timer.steps_s):
+        budget.mark(self.step, self.timer.steps_s)
+        if budget.step_s:
             self._fit(budget, world)
-        budget.plan_next(self.step, self._plan.total_steps)
 
     def _fit(self, budget: TimeBudget, world: World) -> None:
-        if budget.needs_costs:
+        if budget.needs_costs(self._plan.total_steps):
             with self._interruptible(), self.timer.paused(EVALUATION):
                 began = time.perf_counter()
                 self._preview.make(self.step)
@@ -382,8 +382,9 @@ class TrainingRun:
         if self.is_over:
             return
         facts = budget.agree(world, self._plan, self.step, self.timer.wall_s)
-        if facts["total_steps"] != self._plan.total_steps or not self._plan.fits:
-            self._take(Fit(self.step, facts["total_steps"]))
+        fit = Fit(self.step, facts["total_steps"], facts["evaluates_until"])
+        if fit[1:] != (self._plan.total_steps, self._plan.evaluates_until) or not self._plan.fits:
+            self._take(fit)
             self._callbacks.event("fitted", facts)
 
     def _take(self, fit: Fit) -> None:

@@ -32,6 +32,8 @@ class Fit(NamedTuple):
 
     step: int
     total_steps: int
+    evaluates_until: int = MOST_STEPS
+    """Evaluations that are due later are left out, but not the one at the end."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class TrainPlan:
     """The last step without a budget of time, by `train.epochs` or `train.max_steps`."""
     fits: Sequence[Fit] = ()
     """Of the steps so far, to the budget of time."""
+    evaluates_until: int = MOST_STEPS
+    """See Fit."""
 
     @property
     def has_length(self) -> bool:
@@ -117,6 +121,8 @@ class TrainPlan:
 
     def evaluates_at(self, step: int) -> bool:
         """Whether `eval.every` or `eval.each_epoch` requires an evaluation after `step`."""
+        if step > self.evaluates_until:
+            return False
         since = step - self.data_start
         ends_epoch = self.eval_each_epoch and since % self.steps_per_epoch == 0
         return ends_epoch or bool(self.eval_every and since % self.eval_every == 0)
@@ -127,6 +133,7 @@ class TrainPlan:
         def due(every: int) -> int:
             return (until - self.data_start) // every - (after - self.data_start) // every
 
+        until = max(after, min(until, self.evaluates_until))
         every = self.eval_every
         epoch = self.steps_per_epoch
         if not self.eval_each_epoch:
@@ -141,9 +148,8 @@ class TrainPlan:
 
     def facts(self, step: int) -> dict[str, Any]:
         """The position of the run after `step` updates, as JSON; ResumePoint reads it."""
-        fits = {} if self.time_s is None else {"fits": self.fits}
         return {
-            **fits,
+            "fits": self.fits,
             "step": step,
             "epoch": self.epoch(step),
             "samples": self.samples(step),
@@ -234,8 +240,10 @@ def solve(
     return with_total(plan, settings, total)
 
 
-def with_total(plan: TrainPlan, settings: TrainingSettings, total: int) -> TrainPlan:
-    """`plan` with another last step, and with what follows from it."""
+def with_total(
+    plan: TrainPlan, settings: TrainingSettings, total: int, evaluates_until: int = MOST_STEPS
+) -> TrainPlan:
+    """`plan` with another last step, and with what follows from it; `evaluates_until` as of Fit."""
 
     def cadence(every: int | str | None) -> int | None:
         if every is None:
@@ -251,6 +259,7 @@ def with_total(plan: TrainPlan, settings: TrainingSettings, total: int) -> Train
     return replace(
         plan,
         total_steps=total,
+        evaluates_until=evaluates_until,
         keep_at=keep_at,
         stop_after=cadence(settings.stop.after),
         keep_every=cadence(settings.save.keep_every),

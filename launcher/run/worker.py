@@ -44,6 +44,7 @@ from gearshift.training.data.samples import DataOrder, Samples, fingerprint
 from gearshift.training.data.workers import DataWatchdog
 from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart
 from gearshift.training.inspection import Architecture, architecture
+from gearshift.training.logging import resumed_lines
 from gearshift.training.loop import train
 from gearshift.training.optim import optimizer
 from gearshift.training.resources.memory import PeakMemory
@@ -220,14 +221,18 @@ def _train(rank: Rank) -> Outcome:
         rank.samples = Samples(task, task.data("train"), settings.train.seed)
     samples = rank.samples
     global_batch = job.resolved.batching.global_batch
-    budget_s = None
-    if settings.train.time is not None and not job.experience:
-        from gearshift.launcher.run import time_limit  # for runs with a budget of time
+    resume = job.resume
+    time_s = None
+    is_replay = resume is not None and resume.until is not None  # as long as its run
+    if settings.train.time is not None and not job.experience and not is_replay:
+        from gearshift.launcher.run.time_limit import budget_s  # for runs with such a budget
 
-        budget_s, resumed = time_limit.budget(job, settings.train.time, rank.storage.path, resumed)
-    replayed = [Fit(*fit) for fit in job.resume.fits] if job.resume else []
+        if resumed and resume and resume.step is None:  # else the user goes back, for other steps
+            resumed = replace(resumed, lost_s=resumed_lines.lost_s(rank.storage.path, resumed.step))
+        time_s = budget_s(settings.train.time, resumed.wall_s if resumed else 0.0)
+    replayed = [Fit(*fit) for fit in resume.fits] if resume else []
     order = order_of(samples.split, global_batch, settings.train.seed)
-    train_plan = _train_plan(rank, order, resumed, budget_s)
+    train_plan = _train_plan(rank, order, resumed, time_s)
     held_out = _held_out(rank)
     info = callbacks.run_info(
         job,
@@ -279,9 +284,7 @@ def _train(rank: Rank) -> Outcome:
         return train(task, rank.engine, rank.module, batches, run)
     except SettingError:  # as of a budget of time that is too short: nothing is left of the start
         if world.rank == 0 and not job.resume:
-            from gearshift.launcher.run.time_limit import forget_training
-
-            forget_training(rank.storage.path)
+            run_folder.clear(rank.storage.path)
         raise
 
 
@@ -289,7 +292,7 @@ def _train_plan(
     rank: Rank,
     order: DataOrder,
     resumed: ResumePoint | None,
-    budget_s: float | None,
+    time_s: float | None,
 ) -> TrainPlan:
     """The solved numbers of the run, with the shares of its ranks."""
     job = rank.job
@@ -308,7 +311,7 @@ def _train_plan(
         starts=resumed.starts if resumed else None,
         until=job.resume.until if job.resume else None,
         experience=job.number,
-        time_s=budget_s,
+        time_s=time_s,
     )
     if world.size > 1 and settings.engine.shares != "equal":
         from gearshift.training.shares import with_shares
