@@ -98,12 +98,12 @@ class TrainingRun:
         resume_point: ResumePoint | None = None,
         peak_memory: PeakMemory | None = None,
         test: EvaluationBatches | None = None,
-        replayed_fits: Sequence[Fit] = (),
+        fits: Sequence[Sequence[int]] = (),
     ):
         """`constant_facts` go into every checkpoint.
 
-        `test` is the test split to evaluate at the end; None: it is not. A replay takes the
-        `replayed_fits` of its run.
+        `test` is the test split to evaluate at the end; None: it is not. `fits` to the budget of
+        time are those of the run so far, and of later steps where it is replayed.
         The engine already has the state of `resume_point`. Raises ValueError for a bad duration.
         """
         self.step = train_plan.first_step
@@ -148,7 +148,8 @@ class TrainingRun:
         )
         self._preview = Preview(settings, self._callbacks)
         self._settings = settings
-        self._replayed = {fit.step: fit for fit in replayed_fits}
+        self._known_fits = [Fit(*fit) for fit in fits]
+        self._take_fits(0)
         self._budget: TimeBudget | None = None
         self._methods: Any = None  # Baselines that were measured early
         if train_plan.time_s is not None:
@@ -349,8 +350,7 @@ class TrainingRun:
 
         By the clock of rank 0. Raises SettingError if a run that starts has no time for its end.
         """
-        if self.step in self._replayed:
-            self._take(self._replayed[self.step])
+        self._take_fits(self.step)
         budget = self._budget
         if budget is None or self.is_over or not budget.is_due(self.step, self._plan.total_steps):
             return
@@ -386,6 +386,11 @@ class TrainingRun:
         if fit[1:] != (self._plan.total_steps, self._plan.evaluates_until) or not self._plan.fits:
             self._take(fit)
             self._callbacks.event("fitted", facts)
+
+    def _take_fits(self, since: int) -> None:
+        for fit in self._known_fits:
+            if since <= fit.step <= self.step:
+                self._take(fit)
 
     def _take(self, fit: Fit) -> None:
         from gearshift.training.time_budget import fitted
@@ -480,8 +485,6 @@ class TrainingRun:
         self.timer.resume(fact("time_split", {}), resume_point.wall_s)
         self._evaluated_at = self._preview.shown_at = fact("evaluated_at")
         self._owes_evaluation = fact("owes_evaluation", False)
-        for fit in resume_point.fits:
-            self._take(fit)
         if "data" not in resume_point.reset:  # scores on other data cannot be compared
             self._evaluator.resume(fact("evaluator"), keeps_best=not resume_point.is_fork)
 

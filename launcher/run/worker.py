@@ -51,7 +51,7 @@ from gearshift.training.resources.memory import PeakMemory
 from gearshift.training.run_state import TrainingRun
 from gearshift.training.settings import Loader, SettingError
 from gearshift.training.storage import Storage
-from gearshift.training.train_plan import Fit, TrainPlan, solve
+from gearshift.training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -230,7 +230,9 @@ def _train(rank: Rank) -> Outcome:
         if resumed and resume and resume.step is None:  # else the user goes back, for other steps
             resumed = replace(resumed, lost_s=resumed_lines.lost_s(rank.storage.path, resumed.step))
         time_s = budget_s(settings.train.time, resumed.wall_s if resumed else 0.0)
-    replayed = [Fit(*fit) for fit in resume.fits] if resume else []
+    fits = resumed.fits if resumed else []
+    if resume and is_replay:
+        fits = resume.fits
     order = order_of(samples.split, global_batch, settings.train.seed)
     train_plan = _train_plan(rank, order, resumed, time_s)
     held_out = _held_out(rank)
@@ -268,7 +270,7 @@ def _train(rank: Rank) -> Outcome:
         resumed,
         rank.peaks,
         rank.test,
-        replayed,
+        fits,
     )
     # Everything that reads settings is built by now.
     check.check_before_training(job.resolved, train_plan, _tracked(settings), world.rank == 0)

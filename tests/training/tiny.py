@@ -258,7 +258,7 @@ def run_tiny(
     has_test=False,
     shares=(),
     time_s=None,
-    replayed_fits=(),
+    fits=(),
     **changes,
 ):
     """A whole run, as in a worker process; with `has_test` the end evaluates the test split.
@@ -312,7 +312,7 @@ def run_tiny(
         {},
         before,
         test=test,
-        replayed_fits=replayed_fits,
+        fits=fits or (before.fits if before else ()),
     )
     outcome = train(task, built, module, batches, run)
     weights = {p.name: p.data.clone() for p in built.state().pieces if p.kind == "weight"}
