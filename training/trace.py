@@ -136,4 +136,5 @@ def _lines(folder: Path, after: int, same_split: bool) -> list[Any]:
             line = json.loads(text)
             if line[0] >= after and (same_split or line[2] == SAMPLE):
                 lines.append(line if same_split else line[:4])
-    return sorted(lines, key=lambda line: line[:2])
+    # A batch that is divided otherwise has the same samples in another order.
+    return sorted(lines, key=lambda line: line[:2] if same_split else line)

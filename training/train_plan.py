@@ -149,7 +149,7 @@ class TrainPlan:
     def facts(self, step: int) -> dict[str, Any]:
         """The position of the run after `step` updates, as JSON; ResumePoint reads it."""
         return {
-            "fits": self.fits,
+            "fits": self.fits or None,
             "step": step,
             "epoch": self.epoch(step),
             "samples": self.samples(step),
