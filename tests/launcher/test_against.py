@@ -119,7 +119,7 @@ def test_the_first_line_of_a_step_is_that_of_its_first_phase(tmp_path):
     assert first_difference(first, third, 3, same_split=True).kind == "gradient"
     assert first_difference(first, third, 2, same_split=True).kind == "weight"
     assert first_difference(first, third, 2, same_split=False) is None
-    fourth = lines_of(tmp_path / "d", state, gradient, *samples[::-1])
+    fourth = lines_of(tmp_path / "d", state, gradient, *samples[::-1], samples[0])
     assert first_difference(first, fourth, 2, same_split=False) is None
 
 

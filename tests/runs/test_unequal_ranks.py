@@ -47,3 +47,4 @@ def test_shares_that_were_measured_survive_a_kill_and_are_replayed(program, monk
     cause = result["cause"]
     assert (done.returncode, cause["kind"], cause["key"]) == (1, "measured", "shares")
     assert cause["a"][0][1][0] > 8 and result["rounding"]
+    assert result["first_difference"]["kind"] != "sample"  # all are of the same batch
