@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING
 
-from gearshift.models.base import HasFinalMetric
-from gearshift.training.evaluation.evaluate import measure_batches
+from gearshift.training.evaluation.evaluate import evaluate, evaluate_final
 from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.settings import MOST_STEPS, SettingError
 from gearshift.training.train_plan import Fit, TrainPlan, with_total
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from gearshift.engines.base import World
-    from gearshift.models.base import Metric, Task
+    from gearshift.models.base import Task
     from gearshift.training.agreement import Interruption
     from gearshift.training.callbacks.base import Facts
     from gearshift.training.data.loader import EvaluationBatches
@@ -58,8 +58,6 @@ class TimeBudget:
     def __init__(self, time_s: float, plan: TrainPlan, settings: TrainingSettings) -> None:
         self._time_s = time_s
         self._settings = settings
-        self._evaluates_last = int(settings.eval.last)
-        self._saves_last = int(settings.save.last)
         self._first_step = plan.first_step
         # The step of the newest mark, and the seconds of all steps up to it
         self._step = plan.first_step
@@ -116,15 +114,13 @@ class TimeBudget:
         # Before the clock: workers start only once in an evaluation, and load meanwhile.
         probes = list(islice(batches, _PROBES))
 
-        def seconds(metric: Metric) -> float:
+        def seconds(action: Callable[..., object]) -> float:
             began = time.perf_counter()
-            measure_batches(metric, module, probes, interruption)
+            action(task, module, probes, interruption)
             return (time.perf_counter() - began) / len(probes) * batches.rounds
 
-        if not self.evaluation_s:
-            self.evaluation_s = seconds(task.metric())
-        final = task.final_metric() if isinstance(task, HasFinalMetric) else None
-        self.final_s = 0.0 if final is None else seconds(final)
+        self.evaluation_s = self.evaluation_s or seconds(evaluate)
+        self.final_s = seconds(evaluate_final)
         if test is not None:
             both_s = self.evaluation_s + self.final_s
             self.final_s += both_s * test.rounds / batches.rounds
@@ -187,19 +183,19 @@ class TimeBudget:
         self, plan: TrainPlan, step: int, total: int, evaluates_until: int = MOST_STEPS
     ) -> float:
         """Seconds from `step` to the end of a run of `total` steps."""
-        plan = with_total(plan, self._settings, total, evaluates_until)
+        plan = with_total(plan, self._settings, total)
         before = step - 1
-        evaluations = plan.evaluations(before, max(total - 1, before)) + self._evaluates_last
-        saves = float(self._saves_last)
-        if plan.save_every:
-            saves += (total - step) / plan.save_every
-        steps_s = (total - step) * self.step_s
+        last = max(before, min(total - 1, evaluates_until))
+        evaluations = plan.evaluations(before, last) + self._settings.eval.last
+        steps = total - step
+        saves = self._settings.save.last + steps / (plan.save_every or MOST_STEPS)
+        steps_s = steps * self.step_s
         return steps_s + evaluations * self.evaluation_s + saves * self.save_s + self.final_s
 
 
 def fitted(plan: TrainPlan, settings: TrainingSettings, fit: Fit) -> TrainPlan:
     """`plan` from `fit` on. A decay that has begun keeps the checkpoint before it."""
-    longer = with_total(plan, settings, fit.total_steps, fit.evaluates_until)
+    longer = with_total(plan, settings, fit.total_steps)
     keep_at = longer.keep_at
     if plan.keep_at is not None and plan.keep_at <= fit.step:
         keep_at = plan.keep_at

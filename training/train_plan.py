@@ -33,7 +33,7 @@ class Fit(NamedTuple):
     step: int
     total_steps: int
     evaluates_until: int = MOST_STEPS
-    """Evaluations that are due later are left out, but not the one at the end."""
+    """The last step with an evaluation before the end."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,16 @@ class TrainPlan:
     """The last step without a budget of time, by `train.epochs` or `train.max_steps`."""
     fits: Sequence[Fit] = ()
     """Of the steps so far, to the budget of time."""
-    evaluates_until: int = MOST_STEPS
-    """See Fit."""
 
     @property
     def has_length(self) -> bool:
         """Whether the last step is known, at least as a limit; else the first fit tells it."""
         return self.total_steps < MOST_STEPS
+
+    @property
+    def evaluates_until(self) -> int:
+        """Evaluations that are due later do not fit the budget of time, and are left out."""
+        return self.fits[-1].evaluates_until if self.fits else MOST_STEPS
 
     @property
     def end_step(self) -> int:
@@ -121,19 +124,14 @@ class TrainPlan:
 
     def evaluates_at(self, step: int) -> bool:
         """Whether `eval.every` or `eval.each_epoch` requires an evaluation after `step`."""
-        if step > self.evaluates_until:
-            return False
-        since = step - self.data_start
-        ends_epoch = self.eval_each_epoch and since % self.steps_per_epoch == 0
-        return ends_epoch or bool(self.eval_every and since % self.eval_every == 0)
+        return self.evaluations(step - 1, min(step, self.evaluates_until)) > 0
 
     def evaluations(self, after: int, until: int) -> int:
-        """The number of evaluations due in the steps (after, until], as `evaluates_at`."""
+        """The number of evaluations that `eval` requires in the steps (after, until]."""
 
         def due(every: int) -> int:
             return (until - self.data_start) // every - (after - self.data_start) // every
 
-        until = max(after, min(until, self.evaluates_until))
         every = self.eval_every
         epoch = self.steps_per_epoch
         if not self.eval_each_epoch:
@@ -240,10 +238,8 @@ def solve(
     return with_total(plan, settings, total)
 
 
-def with_total(
-    plan: TrainPlan, settings: TrainingSettings, total: int, evaluates_until: int = MOST_STEPS
-) -> TrainPlan:
-    """`plan` with another last step, and with what follows from it; `evaluates_until` as of Fit."""
+def with_total(plan: TrainPlan, settings: TrainingSettings, total: int) -> TrainPlan:
+    """`plan` with another last step, and with what follows from it."""
 
     def cadence(every: int | str | None) -> int | None:
         if every is None:
@@ -259,7 +255,6 @@ def with_total(
     return replace(
         plan,
         total_steps=total,
-        evaluates_until=evaluates_until,
         keep_at=keep_at,
         stop_after=cadence(settings.stop.after),
         keep_every=cadence(settings.save.keep_every),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from gearshift.launcher.base import environment
+from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import JOB_VARIABLE
 from gearshift.training.settings import SLURM, TIME_FORMS, SettingError, time_s
 
@@ -12,6 +14,19 @@ _LEAD_S = 360.0
 """Slurm warns job.sh 300 s before the end, and up to 60 s earlier: then the run is saved."""
 _MARGIN_S = 30.0
 """Of another job: for what the run does after its end."""
+
+
+def lost_s(folder: Path, step: int) -> float:
+    """Seconds of the steps after `step` that the run in `folder` logged, and takes again.
+
+    Reads the disk. Raises InvalidRecord.
+    """
+    seconds = 0.0
+    for line in RunReader(folder).metrics():
+        if line["kind"] == "train" and line["step"] > step:
+            seconds += line["step_time_s"] * (line["step"] - step)
+            step = line["step"]
+    return seconds
 
 
 def budget_s(text: str, used_s: float = 0.0) -> float:

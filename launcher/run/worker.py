@@ -44,7 +44,6 @@ from gearshift.training.data.samples import DataOrder, Samples, fingerprint
 from gearshift.training.data.workers import DataWatchdog
 from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart
 from gearshift.training.inspection import Architecture, architecture
-from gearshift.training.logging import resumed_lines
 from gearshift.training.loop import train
 from gearshift.training.optim import optimizer
 from gearshift.training.resources.memory import PeakMemory
@@ -222,17 +221,17 @@ def _train(rank: Rank) -> Outcome:
     samples = rank.samples
     global_batch = job.resolved.batching.global_batch
     resume = job.resume
+    fits = resumed.fits if resumed else []
     time_s = None
-    is_replay = resume is not None and resume.until is not None  # as long as its run
-    if settings.train.time is not None and not job.experience and not is_replay:
-        from gearshift.launcher.run.time_limit import budget_s  # for runs with such a budget
+    if resume and resume.until is not None:  # a replay, as long as its run
+        fits = resume.fits
+    elif settings.train.time is not None and not job.experience:
+        from gearshift.launcher.run import time_limit  # for runs with a budget of time
 
         if resumed and resume and resume.step is None:  # else the user goes back, for other steps
-            resumed = replace(resumed, lost_s=resumed_lines.lost_s(rank.storage.path, resumed.step))
-        time_s = budget_s(settings.train.time, resumed.wall_s if resumed else 0.0)
-    fits = resumed.fits if resumed else []
-    if resume and is_replay:
-        fits = resume.fits
+            lost_s = time_limit.lost_s(rank.storage.path, resumed.step)
+            resumed = replace(resumed, lost_s=lost_s)
+        time_s = time_limit.budget_s(settings.train.time, resumed.wall_s if resumed else 0.0)
     order = order_of(samples.split, global_batch, settings.train.seed)
     train_plan = _train_plan(rank, order, resumed, time_s)
     held_out = _held_out(rank)
