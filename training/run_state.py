@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -148,8 +149,8 @@ class TrainingRun:
         )
         self._preview = Preview(settings, self._callbacks)
         self._settings = settings
-        self._known_fits = [Fit(*fit) for fit in fits]
-        self._take_fits(0)
+        self._known_fits = deque(Fit(*fit) for fit in fits)
+        self._take_known_fits()
         self._budget: TimeBudget | None = None
         self._methods: Any = None  # Baselines that were measured early
         if train_plan.time_s is not None:
@@ -350,7 +351,7 @@ class TrainingRun:
 
         By the clock of rank 0. Raises SettingError if a run that starts has no time for its end.
         """
-        self._take_fits(self.step)
+        self._take_known_fits()
         budget = self._budget
         if budget is None or self.is_over or not budget.is_due(self.step, self._plan.total_steps):
             return
@@ -383,14 +384,13 @@ class TrainingRun:
             return
         facts = budget.agree(world, self._plan, self.step, self.timer.wall_s)
         fit = Fit(self.step, facts["total_steps"], facts["evaluates_until"])
-        if fit[1:] != (self._plan.total_steps, self._plan.evaluates_until) or not self._plan.fits:
+        if fit[1:] != (self._plan.total_steps, self._plan.evaluates_until):
             self._take(fit)
             self._callbacks.event("fitted", facts)
 
-    def _take_fits(self, since: int) -> None:
-        for fit in self._known_fits:
-            if since <= fit.step <= self.step:
-                self._take(fit)
+    def _take_known_fits(self) -> None:
+        while self._known_fits and self._known_fits[0].step <= self.step:
+            self._take(self._known_fits.popleft())
 
     def _take(self, fit: Fit) -> None:
         from gearshift.training.time_budget import fitted

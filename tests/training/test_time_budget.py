@@ -65,7 +65,7 @@ class Simulated:
                     facts = budget.decide(plan, step, used)
                     assert facts["needed_s"] <= BUDGET_S
                     fit = Fit(step, facts["total_steps"], facts["evaluates_until"])
-                    if fit[1:] != (plan.total_steps, plan.evaluates_until) or not plan.fits:
+                    if fit[1:] != (plan.total_steps, plan.evaluates_until):
                         fitted_at.append(used)
                         before = schedule.factor(step)
                         plan = fitted(plan, settings, fit)
