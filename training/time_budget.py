@@ -34,12 +34,11 @@ _MEMORY = 0.02
 and earlier ones with less."""
 _PARTS = 8
 """A fit comes after this part of the steps that are left, one eighth."""
-_AIM = 0.9775
-"""The share of the budget that is planned: as far from its end as from 4.5 % before it. Nothing
-corrects how long the end of a run takes, which only the start of it told."""
+_AIM = 0.9725
+"""The share of the budget that is planned. Nothing corrects how long the end of a run takes."""
 _FITS_UNTIL = 0.5
 """The share of the budget after which the length stays, unless the run would miss its budget:"""
-_MISS = 0.02
+_MISS = 0.015
 """by this share of the budget, and"""
 _NOISE = 5
 """by one part in so many of the time of the steps that are left."""
