@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -98,12 +99,12 @@ class TrainingRun:
         resume_point: ResumePoint | None = None,
         peak_memory: PeakMemory | None = None,
         test: EvaluationBatches | None = None,
-        replayed_fits: Sequence[Fit] = (),
+        fits: Sequence[Sequence[int]] = (),
     ):
         """`constant_facts` go into every checkpoint.
 
-        `test` is the test split to evaluate at the end; None: it is not. A replay takes the
-        `replayed_fits` of its run.
+        `test` is the test split to evaluate at the end; None: it is not. `fits` to the budget of
+        time are those of the run so far, and of later steps where it is replayed.
         The engine already has the state of `resume_point`. Raises ValueError for a bad duration.
         """
         self.step = train_plan.first_step
@@ -148,10 +149,11 @@ class TrainingRun:
         )
         self._preview = Preview(settings, self._callbacks)
         self._settings = settings
-        self._replayed = {fit.step: fit for fit in replayed_fits}
+        self._known_fits = deque(Fit(*fit) for fit in fits)
+        self._take_known_fits()
         self._budget: TimeBudget | None = None
         self._methods: Any = None  # Baselines that were measured early
-        if train_plan.time_s is not None and train_plan.until is None:
+        if train_plan.time_s is not None:
             from gearshift.training.time_budget import TimeBudget  # for runs with such a budget
 
             self._budget = TimeBudget(train_plan.time_s, train_plan, settings)
@@ -349,19 +351,18 @@ class TrainingRun:
 
         By the clock of rank 0. Raises SettingError if a run that starts has no time for its end.
         """
-        if self.step in self._replayed:
-            self._take(self._replayed[self.step])
+        self._take_known_fits()
         budget = self._budget
-        if budget is None or self.is_over or not budget.is_due(self.step):
+        if budget is None or self.is_over or not budget.is_due(self.step, self._plan.total_steps):
             return
         world = self._engine.world
         synchronize(world.device)
-        if budget.mark(self.step, self.timer.steps_s):
+        budget.mark(self.step, self.timer.steps_s)
+        if budget.step_s:
             self._fit(budget, world)
-        budget.plan_next(self.step, self._plan.total_steps)
 
     def _fit(self, budget: TimeBudget, world: World) -> None:
-        if budget.needs_costs:
+        if budget.needs_costs(self._plan.total_steps):
             with self._interruptible(), self.timer.paused(EVALUATION):
                 began = time.perf_counter()
                 self._preview.make(self.step)
@@ -382,9 +383,14 @@ class TrainingRun:
         if self.is_over:
             return
         facts = budget.agree(world, self._plan, self.step, self.timer.wall_s)
-        if facts["total_steps"] != self._plan.total_steps or not self._plan.fits:
-            self._take(Fit(self.step, facts["total_steps"]))
+        fit = Fit(self.step, facts["total_steps"], facts["evaluates_until"])
+        if fit[1:] != (self._plan.total_steps, self._plan.evaluates_until):
+            self._take(fit)
             self._callbacks.event("fitted", facts)
+
+    def _take_known_fits(self) -> None:
+        while self._known_fits and self._known_fits[0].step <= self.step:
+            self._take(self._known_fits.popleft())
 
     def _take(self, fit: Fit) -> None:
         from gearshift.training.time_budget import fitted
@@ -479,8 +485,6 @@ class TrainingRun:
         self.timer.resume(fact("time_split", {}), resume_point.wall_s)
         self._evaluated_at = self._preview.shown_at = fact("evaluated_at")
         self._owes_evaluation = fact("owes_evaluation", False)
-        for fit in resume_point.fits:
-            self._take(fit)
         if "data" not in resume_point.reset:  # scores on other data cannot be compared
             self._evaluator.resume(fact("evaluator"), keeps_best=not resume_point.is_fork)
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 import time
 from bisect import bisect_right
-from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING
 
-from gearshift.models.base import HasFinalMetric
-from gearshift.training.evaluation.evaluate import measure_batches
+from gearshift.training.evaluation.evaluate import evaluate, evaluate_final
 from gearshift.training.logging.encoding import encode_bytes
-from gearshift.training.settings import SettingError
+from gearshift.training.settings import MOST_STEPS, SettingError
 from gearshift.training.train_plan import Fit, TrainPlan, with_total
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from gearshift.engines.base import World
-    from gearshift.models.base import Metric, Task
+    from gearshift.models.base import Task
     from gearshift.training.agreement import Interruption
     from gearshift.training.callbacks.base import Facts
     from gearshift.training.data.loader import EvaluationBatches
@@ -29,19 +29,21 @@ if TYPE_CHECKING:
 
 _PROBES = 5
 """Micro-batches of each rank that tell how long an evaluation takes."""
-_WINDOW = 8
-"""The time of a step is the mean over so many, once there are so many."""
+_MEMORY = 0.02
+"""Of the budget: the time of a step is a mean that steps so long ago enter with half their weight,
+and earlier ones with less."""
 _PARTS = 8
-"""The next fit comes after this part of the steps that are left, one eighth."""
-_NOISE = 20
-"""A length stays that would change by less than one part in so many of the steps left: only a
-machine that became slower or faster changes the schedule. The last steps are fitted exactly."""
-_AIM = 0.99
-"""The share of the budget that is planned."""
-_SPARE = 0.5
-"""The share of what the end takes that is kept over it: no fit follows that corrects it."""
-_MOST_SPARE = 0.025
-"""Of the budget."""
+"""A fit comes after this part of the steps that are left, one eighth."""
+_AIM = 0.9725
+"""The share of the budget that is planned. Nothing corrects how long the end of a run takes."""
+_FITS_UNTIL = 0.5
+"""The share of the budget after which the length stays, unless the run would miss its budget:"""
+_MISS = 0.015
+"""by this share of the budget, and"""
+_NOISE = 5
+"""by one part in so many of the time of the steps that are left."""
+_LONGER = 1.5
+"""The shortest budget that an error names, as a multiple of what was measured."""
 
 
 class TimeBudget:
@@ -55,16 +57,11 @@ class TimeBudget:
     def __init__(self, time_s: float, plan: TrainPlan, settings: TrainingSettings) -> None:
         self._time_s = time_s
         self._settings = settings
-        self._evaluates_last = int(settings.eval.last)
-        self._saves_last = int(settings.save.last)
         self._first_step = plan.first_step
-        self._next = plan.first_step + 1
-        # Steps, and the seconds of steps when they had ended
-        self._marks: deque[tuple[int, float]] = deque()
-        self._is_halfway = False
-        self.needs_costs = True
-        """Whether to measure the other seconds: at first, and once more when weights have learned
-        something, and write shorter texts."""
+        # The step of the newest mark, and the seconds of all steps up to it
+        self._step = plan.first_step
+        self._steps_s = 0.0
+        self._costs_measured = 0
         self.step_s = 0.0
         self.evaluation_s = 0.0
         """Of an evaluation, with its checkpoint if it is the best."""
@@ -72,51 +69,33 @@ class TimeBudget:
         self.final_s = 0.0
         """Of what only the end has: metrics, samples, the test split."""
 
-    def is_due(self, step: int) -> bool:
-        """Whether `mark` is called after `step`."""
-        return step == self._next
+    def is_due(self, step: int, total: int) -> bool:
+        """Whether to `mark` the end of `step`, in a run of `total` steps."""
+        doubled = self._step - self._first_step
+        part = (total - step) // _PARTS
+        return step - self._step >= max(1, min(doubled, part))
 
-    def mark(self, step: int, steps_s: float) -> bool:
-        """Whether steps were measured, `steps_s` seconds after the first began, without pauses.
+    def mark(self, step: int, steps_s: float) -> None:
+        """Measure steps, the last of which ended `steps_s` seconds after the first of all began.
 
-        The first step of a process compiles and allocates: it is no measure of others.
+        Without pauses. The first step of a process compiles and allocates: it is no measure of
+        others, and leaves `step_s` 0.
         """
-        self._marks.append((step, steps_s))
-        while len(self._marks) > 2 and self._marks[1][0] <= step - _WINDOW:
-            self._marks.popleft()
-        before, before_s = self._marks[0]
-        if before == step:
-            return False
-        self.step_s = (steps_s - before_s) / (step - before)
-        return True
+        if self._step > self._first_step:
+            seconds = steps_s - self._steps_s
+            newest_s = seconds / (step - self._step)
+            memory_s = _MEMORY * self._time_s if self.step_s else 0.0
+            self.step_s += (newest_s - self.step_s) * seconds / (seconds + memory_s)
+        self._step = step
+        self._steps_s = steps_s
 
-    def decide(self, plan: TrainPlan, step: int, used_s: float) -> Facts:
-        """The facts of an event "fitted" after `step` updates, which took `used_s` with all else.
+    def needs_costs(self, total: int) -> bool:
+        """Whether to `measure` at this mark, in a run of `total` steps.
 
-        "needed_s" are the seconds of a run that ends now.
+        At first, and once more when weights have learned something, and write shorter texts.
         """
-        left_s = _AIM * self._time_s - used_s
-
-        def seconds(total: int) -> float:
-            return (total - step) * self.step_s + self._end_s(plan, total, step)
-
-        most = min(plan.most_steps, step + max(0, int(left_s / self.step_s)))
-        fitting = bisect_right(range(step + 1, most + 1), left_s, key=seconds)
-        total = step + max(1, fitting)  # a last step has the last learning rate
-        is_close = abs(total - plan.total_steps) * _NOISE <= plan.total_steps - step
-        if plan.fits and is_close:
-            total = plan.total_steps
-        return {
-            "total_steps": total,
-            "is_refit": bool(plan.fits),
-            "needed_s": used_s + seconds(step),
-            "time_s": self._time_s,
-            "used_s": used_s,
-            "step_s": self.step_s,
-            "evaluation_s": self.evaluation_s,
-            "save_s": self.save_s,
-            "final_s": self.final_s,
-        }
+        wanted = 2 if self._step > total // _PARTS else 1
+        return self._costs_measured < wanted
 
     def measure(
         self,
@@ -130,67 +109,87 @@ class TimeBudget:
 
         Raises Interrupted.
         """
-        self.needs_costs = False
+        self._costs_measured += 1
+        # Before the clock: workers start only once in an evaluation, and load meanwhile.
+        probes = list(islice(batches, _PROBES))
 
-        def seconds(metric: Metric) -> float:
-            # Before the clock: workers start only once in an evaluation, and load meanwhile.
-            probes = list(islice(batches, _PROBES))
+        def seconds(action: Callable[..., object]) -> float:
             began = time.perf_counter()
-            measure_batches(metric, module, probes, interruption)
+            action(task, module, probes, interruption)
             return (time.perf_counter() - began) / len(probes) * batches.rounds
 
-        if not self.evaluation_s:
-            self.evaluation_s = seconds(task.metric())
-        final = task.final_metric() if isinstance(task, HasFinalMetric) else None
-        self.final_s = 0.0 if final is None else seconds(final)
+        self.evaluation_s = self.evaluation_s or seconds(evaluate)
+        self.final_s = seconds(evaluate_final)
         if test is not None:
             both_s = self.evaluation_s + self.final_s
             self.final_s += both_s * test.rounds / batches.rounds
 
+    def decide(self, plan: TrainPlan, step: int, used_s: float) -> Facts:
+        """The facts of an event "fitted" after `step` updates, which took `used_s` with all else.
+
+        "needed_s" are the seconds of a run that ends now.
+        """
+        rest_s = partial(self._rest_s, plan, step)
+        # Half a step more: the last one that fits is as often before the aim as after it.
+        aim_s = min(_AIM * self._time_s + self.step_s / 2, self._time_s) - used_s
+        total = plan.total_steps
+        until = plan.evaluates_until
+        miss_s = abs(rest_s(total, until) - aim_s)
+        noise_s = max(_MISS * self._time_s, (total - step) * self.step_s / _NOISE)
+        if not plan.fits or used_s < _FITS_UNTIL * self._time_s or miss_s > noise_s:
+            totals = range(step + 1, plan.most_steps + 1)
+            fitting = bisect_right(totals, aim_s, key=rest_s)
+            unused_s = max(aim_s - rest_s(step + fitting), 0.0)
+            until = MOST_STEPS
+            if unused_s > self.step_s and fitting < len(totals):
+                # An evaluation does not fit: steps do instead of it and of later ones.
+                until = step + fitting - 1
+                fitting += int(unused_s / self.step_s)
+            # A last step has the last learning rate.
+            total = min(step + max(1, fitting), plan.most_steps)
+        return {
+            "total_steps": total,
+            "evaluates_until": min(until, total),
+            "is_refit": bool(plan.fits),
+            "needed_s": used_s + rest_s(step),
+            "time_s": self._time_s,
+            "used_s": used_s,
+            "step_s": self.step_s,
+            "evaluation_s": self.evaluation_s,
+            "save_s": self.save_s,
+            "final_s": self.final_s,
+        }
+
     def agree(self, world: World, plan: TrainPlan, step: int, used_s: float) -> Facts:
         """What rank 0 decides. Collective.
 
-        Raises SettingError if a run that starts has no time for its end.
+        Raises SettingError if a run that starts has no time for a step and its end.
         """
         content = world.broadcast(encode_bytes(self.decide(plan, step, used_s)))
         facts: Facts = json.loads(content)
         if facts["needed_s"] > facts["time_s"] and not plan.fits:
-            raise too_short(facts)
+            shortest = f"{ceil(_LONGER * facts['needed_s'])}s"
+            raise SettingError(
+                "train.time",
+                f"{facts['time_s']:g}s",
+                "is shorter than a step and an evaluation take here",
+                f"at least {shortest}",
+                fix=f"--for {shortest}",
+            )
         return facts
 
-    def _end_s(self, plan: TrainPlan, total: int, step: int) -> float:
-        """Seconds of evaluations and saves from `step` to the end of a run of `total` steps."""
+    def _rest_s(
+        self, plan: TrainPlan, step: int, total: int, evaluates_until: int = MOST_STEPS
+    ) -> float:
+        """Seconds from `step` to the end of a run of `total` steps."""
         plan = with_total(plan, self._settings, total)
         before = step - 1
-        last = max(total - 1, before)
-        evaluations = plan.evaluations(before, last)
-        saves = 0
-        if plan.save_every:
-            saves = last // plan.save_every - before // plan.save_every
-        end_s = self._evaluates_last * self.evaluation_s + self._saves_last * self.save_s
-        end_s += self.final_s
-        end_s += min(_SPARE * end_s, _MOST_SPARE * self._time_s)
-        return evaluations * self.evaluation_s + saves * self.save_s + end_s
-
-    def plan_next(self, step: int, total: int) -> None:
-        """Let the next fit come after a while, in a run of `total` steps."""
-        doubled = step - self._first_step
-        part = max(1, (total - step) // _PARTS)
-        if part < doubled and not self._is_halfway:
-            self._is_halfway = self.needs_costs = True
-        self._next = step + min(doubled, part)
-
-
-def too_short(facts: Facts) -> SettingError:
-    """The error of a budget without time for a step and the end of a run; facts as of `decide`."""
-    shortest = f"{ceil((1 + _SPARE) * facts['needed_s'])}s"
-    return SettingError(
-        "train.time",
-        f"{facts['time_s']:g}s",
-        "is shorter than a step and an evaluation take here",
-        f"at least {shortest}",
-        fix=f"--for {shortest}",
-    )
+        last = max(before, min(total - 1, evaluates_until))
+        evaluations = plan.evaluations(before, last) + self._settings.eval.last
+        steps = total - step
+        saves = self._settings.save.last + steps / (plan.save_every or MOST_STEPS)
+        steps_s = steps * self.step_s
+        return steps_s + evaluations * self.evaluation_s + saves * self.save_s + self.final_s
 
 
 def fitted(plan: TrainPlan, settings: TrainingSettings, fit: Fit) -> TrainPlan:

@@ -135,5 +135,7 @@ def _lines(folder: Path, after: int, same_split: bool) -> list[Any]:
         for text in path.read_text(encoding="utf-8").splitlines():
             line = json.loads(text)
             if line[0] >= after and (same_split or line[2] == SAMPLE):
-                lines.append(line if same_split else line[:4])
+                lines.append(line)
+    if not same_split:  # its samples are in another order, and twice where shares change
+        return sorted({tuple(line[:4]) for line in lines})
     return sorted(lines, key=lambda line: line[:2])

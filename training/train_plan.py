@@ -32,6 +32,8 @@ class Fit(NamedTuple):
 
     step: int
     total_steps: int
+    evaluates_until: int = MOST_STEPS
+    """The last step with an evaluation before the end."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ class TrainPlan:
         return self.total_steps < MOST_STEPS
 
     @property
+    def evaluates_until(self) -> int:
+        """Evaluations that are due later do not fit the budget of time, and are left out."""
+        return self.fits[-1].evaluates_until if self.fits else MOST_STEPS
+
+    @property
     def end_step(self) -> int:
         return min(self.total_steps, self.stop_after or self.total_steps)
 
@@ -117,12 +124,10 @@ class TrainPlan:
 
     def evaluates_at(self, step: int) -> bool:
         """Whether `eval.every` or `eval.each_epoch` requires an evaluation after `step`."""
-        since = step - self.data_start
-        ends_epoch = self.eval_each_epoch and since % self.steps_per_epoch == 0
-        return ends_epoch or bool(self.eval_every and since % self.eval_every == 0)
+        return self.evaluations(step - 1, min(step, self.evaluates_until)) > 0
 
     def evaluations(self, after: int, until: int) -> int:
-        """The number of evaluations due in the steps (after, until], as `evaluates_at`."""
+        """The number of evaluations that `eval` requires in the steps (after, until]."""
 
         def due(every: int) -> int:
             return (until - self.data_start) // every - (after - self.data_start) // every
@@ -141,9 +146,8 @@ class TrainPlan:
 
     def facts(self, step: int) -> dict[str, Any]:
         """The position of the run after `step` updates, as JSON; ResumePoint reads it."""
-        fits = {} if self.time_s is None else {"fits": self.fits}
         return {
-            **fits,
+            "fits": self.fits or None,
             "step": step,
             "epoch": self.epoch(step),
             "samples": self.samples(step),

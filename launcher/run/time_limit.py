@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment
-from gearshift.launcher.run_folder import run_folder
-from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.slurm.environment import JOB_VARIABLE
-from gearshift.training.logging import resumed_lines
 from gearshift.training.settings import SLURM, TIME_FORMS, SettingError, time_s
-
-if TYPE_CHECKING:
-    from gearshift.training.checkpoint.resume_point import ResumePoint
-
 
 _LEAD_S = 360.0
 """Slurm warns job.sh 300 s before the end, and up to 60 s earlier: then the run is saved."""
@@ -26,28 +16,17 @@ _MARGIN_S = 30.0
 """Of another job: for what the run does after its end."""
 
 
-def job_seconds(environ: Mapping[str, str], now: float) -> float | None:
-    """What is left of the Slurm job at `now`, in seconds since the epoch; None: there is none."""
-    end = environ.get("SLURM_JOB_END_TIME", "")
-    if not end.isdecimal():
-        return None
-    return int(end) - now - (_LEAD_S if environ.get(JOB_VARIABLE) else _MARGIN_S)
+def lost_s(folder: Path, step: int) -> float:
+    """Seconds of the steps after `step` that the run in `folder` logged, and takes again.
 
-
-def budget(
-    job: RunPlan, text: str, folder: Path, resumed: ResumePoint | None
-) -> tuple[float, ResumePoint | None]:
-    """The seconds of the budget, and the resume point with what the run in `folder` lost after it.
-
-    Reads the disk. Raises SettingError as `budget_s`.
+    Reads the disk. Raises InvalidRecord.
     """
-    if job.resume is not None and job.resume.until is not None:
-        return time_s(text) or 0.0, resumed  # a replay is as long as its run
-    if job.resume is None or resumed is None:
-        return budget_s(text), resumed
-    if job.resume.step is None:  # else the user goes back, and wants other steps
-        resumed = replace(resumed, lost_s=resumed_lines.lost_s(folder, resumed.step))
-    return budget_s(text, resumed.wall_s), resumed
+    seconds = 0.0
+    for line in RunReader(folder).metrics():
+        if line["kind"] == "train" and line["step"] > step:
+            seconds += line["step_time_s"] * (line["step"] - step)
+            step = line["step"]
+    return seconds
 
 
 def budget_s(text: str, used_s: float = 0.0) -> float:
@@ -58,18 +37,14 @@ def budget_s(text: str, used_s: float = 0.0) -> float:
     seconds = time_s(text)
     if seconds is not None:
         return seconds
-    left_s = job_seconds(environment.variables(), time.time())
-    if left_s is None:
+    environ = environment.variables()
+    end = environ.get("SLURM_JOB_END_TIME", "")  # in seconds since the epoch
+    if not end.isdecimal():
         raise SettingError(
             "train.time",
             SLURM,
             "needs a Slurm job that tells its end, in SLURM_JOB_END_TIME",
             TIME_FORMS,
         )
-    return used_s + max(left_s, 0.0)
-
-
-def forget_training(folder: Path) -> None:
-    """Remove the steps and the checkpoints of the run in `folder`. Touches the disk."""
-    (folder / run_folder.METRICS).unlink(missing_ok=True)
-    shutil.rmtree(folder / run_folder.CHECKPOINTS, ignore_errors=True)
+    margin_s = _LEAD_S if JOB_VARIABLE in environ else _MARGIN_S
+    return used_s + max(int(end) - time.time() - margin_s, 0.0)

@@ -50,7 +50,7 @@ from gearshift.training.resources.memory import PeakMemory
 from gearshift.training.run_state import TrainingRun
 from gearshift.training.settings import Loader, SettingError
 from gearshift.training.storage import Storage
-from gearshift.training.train_plan import Fit, TrainPlan, solve
+from gearshift.training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -220,14 +220,20 @@ def _train(rank: Rank) -> Outcome:
         rank.samples = Samples(task, task.data("train"), settings.train.seed)
     samples = rank.samples
     global_batch = job.resolved.batching.global_batch
-    budget_s = None
-    if settings.train.time is not None and not job.experience:
+    resume = job.resume
+    fits = resumed.fits if resumed else []
+    time_s = None
+    if resume and resume.until is not None:  # a replay, as long as its run
+        fits = resume.fits
+    elif settings.train.time is not None and not job.experience:
         from gearshift.launcher.run import time_limit  # for runs with a budget of time
 
-        budget_s, resumed = time_limit.budget(job, settings.train.time, rank.storage.path, resumed)
-    replayed = [Fit(*fit) for fit in job.resume.fits] if job.resume else []
+        if resumed and resume and resume.step is None:  # else the user goes back, for other steps
+            lost_s = time_limit.lost_s(rank.storage.path, resumed.step)
+            resumed = replace(resumed, lost_s=lost_s)
+        time_s = time_limit.budget_s(settings.train.time, resumed.wall_s if resumed else 0.0)
     order = order_of(samples.split, global_batch, settings.train.seed)
-    train_plan = _train_plan(rank, order, resumed, budget_s)
+    train_plan = _train_plan(rank, order, resumed, time_s)
     held_out = _held_out(rank)
     info = callbacks.run_info(
         job,
@@ -263,7 +269,7 @@ def _train(rank: Rank) -> Outcome:
         resumed,
         rank.peaks,
         rank.test,
-        replayed,
+        fits,
     )
     # Everything that reads settings is built by now.
     check.check_before_training(job.resolved, train_plan, _tracked(settings), world.rank == 0)
@@ -279,9 +285,7 @@ def _train(rank: Rank) -> Outcome:
         return train(task, rank.engine, rank.module, batches, run)
     except SettingError:  # as of a budget of time that is too short: nothing is left of the start
         if world.rank == 0 and not job.resume:
-            from gearshift.launcher.run.time_limit import forget_training
-
-            forget_training(rank.storage.path)
+            run_folder.clear(rank.storage.path)
         raise
 
 
@@ -289,7 +293,7 @@ def _train_plan(
     rank: Rank,
     order: DataOrder,
     resumed: ResumePoint | None,
-    budget_s: float | None,
+    time_s: float | None,
 ) -> TrainPlan:
     """The solved numbers of the run, with the shares of its ranks."""
     job = rank.job
@@ -308,7 +312,7 @@ def _train_plan(
         starts=resumed.starts if resumed else None,
         until=job.resume.until if job.resume else None,
         experience=job.number,
-        time_s=budget_s,
+        time_s=time_s,
     )
     if world.size > 1 and settings.engine.shares != "equal":
         from gearshift.training.shares import with_shares

@@ -88,12 +88,14 @@ class Side:
         kinds = {
             "setting": facts["settings"],
             "data": {**(data["files"] or {}), **data},
-            "measured": {key: facts[key] for key in ("fits", "shares") if facts.get(key)},
+            "measured": {key: facts.get(key) for key in ("fits", "shares")},
         }
         records = {}
         for kind, entries in {**kinds, **facts.get(SURROUNDINGS, {})}.items():
             for key, value in entries.items():
-                if not f"{kind} {key}".startswith(tuple(_TABLE["inert"])):
+                # None: nothing measures it; empty: not yet.
+                is_known = kind != "measured" or value is not None
+                if is_known and not f"{kind} {key}".startswith(tuple(_TABLE["inert"])):
                     records["seed" if key.endswith("seed") else kind, key] = value
         return records
 

@@ -34,7 +34,6 @@ _FP32 = (1e-4, 1e-2)
 _LOW_PRECISION = (2e-2, 0.5)
 """Relative tolerances of weights and of moments; measured: docs/results.md."""
 
-
 FAILURE: Mapping[str, Any] = {
     "identical": False,
     "agrees": False,
@@ -225,8 +224,8 @@ def request(
     folder: Path, last: Checkpoint, step: int | None, reset: Sequence[ResetPart], until: int
 ) -> ResumeRequest:
     """A replay from the checkpoint of `step`, or else the start, with what `last` has measured."""
-    shares = last.facts.get("shares") or ()
-    return ResumeRequest(folder, step, reset, (), until, shares, last.facts.get("fits", ()))
+    shares = [(begin, samples) for begin, samples in last.facts.get("shares") or ()]
+    return ResumeRequest(folder, step, reset, (), until, shares, last.facts.get("fits") or ())
 
 
 def changes_between(

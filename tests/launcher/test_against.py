@@ -11,6 +11,7 @@ from gearshift.launcher.run_folder import lock
 from gearshift.training.trace import first_difference
 from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, train
 from tests.runs.conftest import REQUESTS
+from tests.training.tiny import ticking
 
 NORM = "model.norm.weight"
 
@@ -118,6 +119,8 @@ def test_the_first_line_of_a_step_is_that_of_its_first_phase(tmp_path):
     assert first_difference(first, third, 3, same_split=True).kind == "gradient"
     assert first_difference(first, third, 2, same_split=True).kind == "weight"
     assert first_difference(first, third, 2, same_split=False) is None
+    fourth = lines_of(tmp_path / "d", state, gradient, *samples[::-1], samples[0])
+    assert first_difference(first, fourth, 2, same_split=False) is None
 
 
 @pytest.mark.slow
@@ -135,6 +138,24 @@ def test_a_setting_is_named_with_its_origins(tmp_path, run, data, said, setting,
     found = said("verify", run, "--against", changed, "--json", code=1)
     assert (found["first_difference"]["kind"], found["cause"]["key"]) == (kind, key)
     assert found["cause"]["b"] == value and all(found["cause"]["origins"])
+
+
+@pytest.mark.slow
+def test_a_length_that_was_measured_is_named(tmp_path, said):
+    runs = []
+    for looks_in_a_second in (500, 400):
+        folder = tmp_path / str(looks_in_a_second)
+        folder.mkdir()
+        with ticking(looks_in_a_second):
+            runs.append(train(folder, **{"train.max_steps": None, "train.time": "1s"}))
+    result = said("verify", runs[0], "--against", runs[1], "--json", code=1)
+    cause = result["cause"]
+    assert (cause["kind"], cause["key"]) == ("measured", "fits")
+    # The rate of the third step is that of its place when the length was fitted.
+    first = result["first_difference"]
+    assert (first["kind"], first["step"], cause["a"][0][0], cause["b"][0][0]) == ("lr", 4, 2, 2)
+    assert cause["a"][0][1] > cause["b"][0][1]
+    assert result["rounding"] is False
 
 
 @pytest.mark.slow

@@ -37,3 +37,14 @@ def test_shares_that_were_measured_survive_a_kill_and_are_replayed(program, monk
         checkpoint = run / "checkpoints" / f"step-{step:08}"
         done = program("verify", str(checkpoint), "--json", cwd=ROOT)
         assert json.loads(done.stdout)["identical"], done.stderr
+
+    monkeypatch.setenv(TIMES, "1")
+    other = str(program.folder / "other")
+    options[-1] = other
+    assert program(*options, "--max-steps", "16", *sets, cwd=ROOT).returncode == 0
+    done = program("verify", str(run), "--against", other, "--json", cwd=ROOT)
+    result = json.loads(done.stdout)
+    cause = result["cause"]
+    assert (done.returncode, cause["kind"], cause["key"]) == (1, "measured", "shares")
+    assert cause["a"][0][1][0] > 8 and result["rounding"]
+    assert result["first_difference"]["kind"] != "sample"  # all are of the same batch

@@ -1,7 +1,7 @@
 """A run ends at its budget of time, with its whole schedule, and its fits repeat to the bit."""
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 
@@ -44,36 +44,39 @@ class Simulated:
     """A run on a machine whose step takes `step_s(used seconds)`; its clock is a number."""
 
     step_s: object
+    evaluation_s: float = EVALUATION_S
     first_s: float = 3.0
 
     def run(self, **changes):
-        """The seconds, the factor of each step, and the fits."""
+        """The seconds, the factor of each step, its plan, and the seconds before each fit."""
         settings = make_settings(train={"epochs": None}, **changes)
         plan = plan_of(settings)
         schedule = LrSchedule(settings.schedule, plan)
         budget = TimeBudget(BUDGET_S, plan, settings)
-        used, steps_s, step, factors = 2.0, 0.0, 0, []
+        used, steps_s, step, factors, fitted_at = 2.0, 0.0, 0, [], []
         while step < plan.total_steps:
             factors.append(schedule.factor(step))
             seconds = self.step_s(used) if step else self.first_s
             used, steps_s, step = used + seconds, steps_s + seconds, step + 1
-            if step < plan.total_steps and budget.is_due(step):
-                if budget.mark(step, steps_s):
-                    budget.evaluation_s, budget.save_s = EVALUATION_S, SAVE_S
+            if step < plan.total_steps and budget.is_due(step, plan.total_steps):
+                budget.mark(step, steps_s)
+                if budget.step_s:
+                    budget.evaluation_s, budget.save_s = self.evaluation_s, SAVE_S
                     facts = budget.decide(plan, step, used)
                     assert facts["needed_s"] <= BUDGET_S
-                    if facts["total_steps"] != plan.total_steps or not plan.fits:
+                    fit = Fit(step, facts["total_steps"], facts["evaluates_until"])
+                    if fit[1:] != (plan.total_steps, plan.evaluates_until):
+                        fitted_at.append(used)
                         before = schedule.factor(step)
-                        plan = fitted(plan, settings, Fit(step, facts["total_steps"]))
+                        plan = fitted(plan, settings, fit)
                         schedule = FittedSchedule(settings.schedule, plan, schedule)
                         if step < plan.total_steps - 1:
                             assert schedule.factor(step) == pytest.approx(before, abs=1e-9)
-                budget.plan_next(step, plan.total_steps)
             if step < plan.total_steps and plan.evaluates_at(step):
-                used += EVALUATION_S
+                used += self.evaluation_s
             if step < plan.total_steps and plan.saves_at(step):
                 used += SAVE_S
-        return used + EVALUATION_S + SAVE_S, factors, plan
+        return used + self.evaluation_s + SAVE_S, factors, plan, fitted_at
 
 
 MACHINES = {
@@ -81,6 +84,7 @@ MACHINES = {
     "busy in the middle": lambda used: 0.15 if 30 < used < 60 else 0.05,
     "busy to the end": lambda used: 0.15 if used > 60 else 0.05,
     "faster from the middle on": lambda used: 0.02 if used > 50 else 0.05,
+    "a little slower and slower": lambda used: 0.05 + used / 8000,
     "slow": lambda used: 4.0,
 }
 
@@ -90,40 +94,55 @@ MACHINES = {
 def test_a_run_ends_at_its_budget_with_the_last_factor_of_its_schedule(name, machine):
     schedule = {"name": name, "warmup": "5%" if name == "linear" else 10, "final": 0.1}
     step_s = MACHINES[machine]
-    used, factors, plan = Simulated(step_s).run(
+    used, factors, plan, fitted_at = Simulated(step_s).run(
         schedule=schedule, eval={"every": "20%"}, save={"every": "10%"}
     )
     assert used <= BUDGET_S + step_s(used) + SAVE_S
-    assert used >= 0.95 * BUDGET_S - step_s(used)
+    assert used >= 0.95 * BUDGET_S
     whole = make_settings(train={"max_steps": plan.total_steps}, schedule=schedule)
     last = LrSchedule(whole.schedule, replace(plan, fits=())).factor(plan.total_steps - 1)
     assert factors[-1] == pytest.approx(last, abs=1e-9)
     jumps = [abs(after - before) for before, after in pairwise(factors[20:])]
     if machine != "slow":
         assert max(jumps, default=0.0) < 0.1  # the drop at the end of wsd is its steepest
+    if machine == "steady":
+        assert max(fitted_at) < BUDGET_S / 2  # from then on the length is fixed
+
+
+@pytest.mark.parametrize(
+    ("every", "evaluation_s", "save_every"), product((200, "25%"), (11.0, 30.0), (None, 40))
+)
+def test_steps_follow_where_an_evaluation_does_not_fit(every, evaluation_s, save_every):
+    used, _, plan, _ = Simulated(lambda used: 0.2, evaluation_s).run(
+        eval={"every": every}, save={"every": save_every}
+    )
+    assert 0.95 * BUDGET_S <= used <= BUDGET_S + SAVE_S
+    if evaluation_s == 30.0:
+        assert min(fit.evaluates_until for fit in plan.fits) < plan.total_steps
+
+
+def decided(**changes):
+    """What two steps of a second each lead to, with an evaluation of 4 seconds."""
+    settings = make_settings(**changes, train={"epochs": None, "max_steps": 90})
+    plan = plan_of(settings)
+    budget = TimeBudget(BUDGET_S, plan, settings)
+    for step in (1, 2):
+        assert budget.step_s == 0
+        budget.mark(step, float(step))
+    budget.evaluation_s = 4.0
+    facts = budget.decide(plan, 2, 3.0)
+    return facts["total_steps"], facts["evaluates_until"]
 
 
 def test_the_earlier_end_of_steps_and_time_counts():
-    settings = make_settings(train={"epochs": None, "max_steps": 40})
-    plan = plan_of(settings)
-    budget = TimeBudget(BUDGET_S, plan, settings)
-    assert not budget.mark(1, 1.0)
-    assert budget.mark(2, 2.0)
-    assert budget.decide(plan, 2, 3.0)["total_steps"] == 40
-    budget.evaluation_s = 60.0
-    # A fortieth of the budget is kept over the end.
-    assert budget.decide(plan, 2, 3.0)["total_steps"] == 2 + 33
-
-
-def test_evaluations_on_the_way_leave_less_time_for_steps():
-    settings = make_settings(train={"epochs": None, "max_steps": 90}, eval={"every": 10})
-    plan = plan_of(settings)
-    budget = TimeBudget(BUDGET_S, plan, settings)
-    budget.mark(1, 1.0)
-    budget.mark(2, 2.0)
-    budget.evaluation_s = 4.0
-    # Of the 96 seconds left, six evaluations on the way take 24, and the one at the end 6.
-    assert budget.decide(plan, 2, 3.0)["total_steps"] == 2 + 66
+    assert decided() == (90, 90)
+    # Of 94.75 seconds, half of a step included, six evaluations on the way and one at the end
+    # take 28.
+    assert decided(eval={"every": 10}) == (68, 68)
+    # A step does instead of the evaluation after step 75.
+    assert decided(eval={"every": 15}) == (76, 74)
+    # Without one at the end, the one that is due with the last step counts.
+    assert decided(eval={"every": 89, "last": False}) == (90, 90)
 
 
 def test_a_budget_shorter_than_a_step_and_an_evaluation_names_the_shortest():
@@ -157,20 +176,18 @@ def test_a_run_without_a_length_ends_by_its_budget_with_the_last_rate(whole):
     last = whole.outcome.steps
     assert fits[-1] == last > 2
     saved = whole.shelf.saved[last]["facts"]["fits"]
-    assert [total for _, total in saved] == fits
+    assert [total for _, total, _ in saved] == fits
     settings = make_settings(**CHANGES)
     plan = replace(plan_of(settings), total_steps=last)
     schedule = LrSchedule(settings.schedule, plan)
     assert whole.recorder.lines[-1].lr == settings.optim.lr * schedule.factor(last - 1)
 
 
-@pytest.mark.parametrize("part", [0.0, 0.5])
-def test_a_replay_takes_the_fits_of_its_run_and_is_equal_bit_by_bit(whole, part):
-    steps = [step for step in whole.shelf.saved if step % 20 == 0]
-    end = steps[-1]
-    start = steps[int(part * (len(steps) - 1))]
-    fits = [Fit(*fit) for fit in whole.shelf.saved[end]["facts"]["fits"]]
-    rest = timed(before=whole.shelf.before(start), until=end, time_s=2.0, replayed_fits=fits)
+@pytest.mark.parametrize("start", [2, 40])  # after two steps a checkpoint has no fit yet
+def test_a_replay_takes_the_fits_of_its_run_and_is_equal_bit_by_bit(whole, start):
+    end = max(step for step in whole.shelf.saved if step % 20 == 0)
+    fits = whole.shelf.saved[end]["facts"]["fits"]
+    rest = timed(before=whole.shelf.before(start), until=end, fits=fits)
     whole_lines, _ = history(whole, after=start)
     lines, _ = history(rest)
     assert lines == [line for line in whole_lines if line[0] <= end]
@@ -187,7 +204,7 @@ def test_a_resumed_run_goes_on_from_the_fits_of_its_checkpoint(whole):
     assert fits[: len(known)] == known
     # Up to the next fit of either the rates are those of the whole run.
     both = [*fits, *whole.shelf.saved[whole.outcome.steps]["facts"]["fits"]]
-    until = min(at for at, _ in both if at >= step)
+    until = min(at for at, *_ in both if at >= step)
     rates = {line.step: line.lr for line in whole.recorder.lines}
     for line in rest.recorder.lines:
         assert line.step > until or line.lr == rates[line.step]

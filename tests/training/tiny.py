@@ -222,11 +222,11 @@ class Result:
 
 
 @contextmanager
-def ticking():
-    """Within, the clock goes on by a millisecond at each look: budgets of time are exact."""
+def ticking(looks_in_a_second=1000):
+    """Within, the clock goes on at each look, and only then: budgets of time are exact."""
     looks = count()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "perf_counter", lambda: next(looks) / 1000)
+        patch.setattr(time, "perf_counter", lambda: next(looks) / looks_in_a_second)
         yield
 
 
@@ -258,7 +258,7 @@ def run_tiny(
     has_test=False,
     shares=(),
     time_s=None,
-    replayed_fits=(),
+    fits=(),
     **changes,
 ):
     """A whole run, as in a worker process; with `has_test` the end evaluates the test split.
@@ -312,7 +312,7 @@ def run_tiny(
         {},
         before,
         test=test,
-        replayed_fits=replayed_fits,
+        fits=fits or (before.fits if before else ()),
     )
     outcome = train(task, built, module, batches, run)
     weights = {p.name: p.data.clone() for p in built.state().pieces if p.kind == "weight"}

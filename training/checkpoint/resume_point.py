@@ -18,7 +18,7 @@ from gearshift.training.checkpoint.manifest import (
     CheckpointUnreadable,
 )
 from gearshift.training.checkpoint.reader import Checkpoint
-from gearshift.training.train_plan import Fit, StartSteps
+from gearshift.training.train_plan import StartSteps
 
 if TYPE_CHECKING:
     from gearshift.engines.base import World
@@ -71,11 +71,9 @@ class ResumePoint:
         return float(self.fact("wall_s", 0.0)) + self.lost_s
 
     @property
-    def fits(self) -> list[Fit]:
+    def fits(self) -> Sequence[Sequence[int]]:
         """The fits of the resumed run to its budget of time; a schedule that restarts has none."""
-        if "schedule" in self.reset:
-            return []
-        return [Fit(*fit) for fit in self.fact("fits", ())]
+        return [] if "schedule" in self.reset else self.fact("fits", [])
 
     def fact(self, name: str, missing: Any = None) -> Any:
         """The fact `name` that the loop saved; `missing` if the checkpoint does not have it."""

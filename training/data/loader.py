@@ -68,8 +68,6 @@ class Batches:
         if world.device.type == "cuda":
             self._copies = torch.cuda.Stream(world.device)
         self._source = RequestLoader(samples, world, loader, watch, unused)
-        if train_plan.time_s is not None:  # its end may come later than its newest fit says
-            self._plan = replace(train_plan, total_steps=train_plan.most_steps, stop_after=None)
         self.begin(train_plan.first_step)
 
     @property

@@ -236,7 +236,10 @@ _TEXTS: Mapping[str, str | Callable[[Facts], str]] = {
     "resumed": _resumed,
     "experience_trained": _experience,
     "shares": _shares,
-    "fitted": "{total_steps} steps take {time_s:.4g} s, at {step_s:.3g} s a step",
+    "fitted": (
+        "{total_steps} steps take {time_s:.4g} s, at {step_s:.3g} s a step, with evaluations up to"
+        " step {evaluates_until}"
+    ),
     "best_loaded": "loaded from the best step, {step}",
     "advice": "{seen}: {cause}; fix:  {fix}",
     "profiled": "{trace}: {steps} steps from {first_step}; open it in https://ui.perfetto.dev",

@@ -5,26 +5,10 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from pathlib import Path
 
 from gearshift.training.callbacks.base import TEST
 from gearshift.training.logging.metrics import NAME
 from gearshift.training.storage import Storage, storage_errors
-
-
-def lost_s(folder: Path, step: int) -> float:
-    """Seconds of the steps after `step` that were logged, and that `truncate` removes. Reads disk.
-
-    An incomplete line ends the file.
-    """
-    seconds = 0.0
-    with suppress(FileNotFoundError, ValueError):
-        for text in (folder / NAME).read_text(encoding="utf-8").splitlines():
-            line = json.loads(text)
-            if line["kind"] == "train" and line["step"] > step:
-                seconds += line["step_time_s"] * (line["step"] - step)
-                step = line["step"]
-    return seconds
 
 
 def truncate(

@@ -35,9 +35,7 @@ class FittedSchedule(LrSchedule):
 
     def place_of(self, step: int) -> float:
         last = self._total - 1
-        if step >= last:
-            return step
-        return last - (last - self._place) * (last - step) / (last - self._fitted_at)
+        return float(np.interp(step, (self._fitted_at, last), (self._place, last)))
 
 
 def _knots(schedule: LrSchedule) -> list[int]:

@@ -1,8 +1,11 @@
 """Budgets of time: what is refused, what else ends a run, and how much of a Slurm job is left."""
 
+import json
+import time
+
 import pytest
 
-from gearshift.launcher.run.time_limit import budget_s, job_seconds
+from gearshift.launcher.run.time_limit import budget_s, lost_s
 from gearshift.training.settings import SettingError
 from tests.launcher.given import refused, resolved
 
@@ -45,8 +48,24 @@ def test_a_job_leaves_the_time_up_to_its_warning(monkeypatch):
     with pytest.raises(SettingError) as error:
         budget_s("slurm")
     assert error.value.key == KEY
-    job = {"SLURM_JOB_END_TIME": "10000"}
-    assert job_seconds({}, 4000.0) is None
-    assert job_seconds(job, 4000.0) == pytest.approx(6000, abs=60)
+    end = round(time.time()) + 6000
+    monkeypatch.setenv("SLURM_JOB_END_TIME", f"{end}")
+    monkeypatch.delenv("GEARSHIFT_JOB", raising=False)
+    assert budget_s("slurm") == pytest.approx(6000, abs=60)
     # Job scripts of Gearshift warn five minutes before the end, and up to a minute earlier.
-    assert job_seconds({**job, "GEARSHIFT_JOB": "1"}, 4000.0) <= 5640
+    monkeypatch.setenv("GEARSHIFT_JOB", "1")
+    assert budget_s("slurm", 100.0) == pytest.approx(5740, abs=60)
+
+
+def test_the_seconds_of_logged_steps_after_a_checkpoint_are_lost(tmp_path):
+    assert lost_s(tmp_path, 3) == 0.0
+    lines = [
+        {"kind": "train", "step": 2, "step_time_s": 5.0},
+        {"kind": "train", "step": 4, "step_time_s": 2.0},
+        {"kind": "eval", "step": 4, "split": "val", "metrics": {}},
+        {"kind": "train", "step": 8, "step_time_s": 0.5},
+    ]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"kind": "tra')
+    # One step of the line at step 4 is after step 3, then four of half a second.
+    assert lost_s(tmp_path, 3) == 2.0 + 4 * 0.5
