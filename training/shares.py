@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gearshift.training.train_plan import ShareChange, TrainPlan
 
 AUTO = "auto"
-_GAIN = 1.1
+_GAIN = 1.05
 """Shares change if the slowest rank would compute so many times faster."""
 _MEMORY = 0.9
 """Of the memory of a GPU, what a share may fill as far as the last one tells."""
@@ -68,7 +68,8 @@ def with_shares(
 class Balance:
     """The shares of the ranks, fitted to the speed that they show in logged steps. Collective.
 
-    The first block of steps decides, and later `SLOW_BLOCKS` in a row: a hiccup changes nothing.
+    The first block of steps decides, and one more: while a rank waits, its neighbours are faster
+    than when all compute. Later it takes `SLOW_BLOCKS` in a row: a hiccup changes nothing.
     """
 
     def __init__(self, plan: TrainPlan, world: World, callbacks: CallbackList):
@@ -77,7 +78,7 @@ class Balance:
         self._world = world
         self._callbacks = callbacks
         self._step: int | None = None
-        self._needed = SLOW_BLOCKS if plan.shares else 1
+        self._first_blocks = 0 if plan.shares else 2
         self._unfit = 0  # Blocks in a row
         self._begin_block()
 
@@ -113,8 +114,8 @@ class Balance:
         self._steps += step - before
         self._seconds += times * (step - before)
         computing = self._seconds[0]
-        is_short = self._needed > 1 and self._seconds[2, 0] < BLOCK_S
-        if self._steps < BLOCK_STEPS or is_short or not computing.all():
+        is_short = self._steps < BLOCK_STEPS or self._seconds[2, 0] < BLOCK_S
+        if is_short or not computing.all():
             return
         samples = np.array(batches.samples_by_rank)
         speeds = samples / computing
@@ -126,13 +127,13 @@ class Balance:
         )
         gain = computing.max() / (fitted / speeds).max()
         self._unfit = self._unfit + 1 if gain > _GAIN else 0
-        if self._unfit >= self._needed:
+        if self._unfit >= (1 if self._first_blocks > 0 else SLOW_BLOCKS):
             self.plan = replace(self.plan, shares=[*self.plan.shares, (step, fitted)])
             seconds = (computing / self._steps).tolist()
             self._callbacks.event("shares", {"samples": fitted, "seconds": seconds})
             self._unfit = 0
             self._step = None
-        self._needed = SLOW_BLOCKS
+        self._first_blocks -= 1
         self._begin_block()
 
     def _most(self, batches: Batches) -> list[int] | None:

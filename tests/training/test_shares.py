@@ -137,8 +137,10 @@ FAST, EQUAL, TURNED = (30.0, 10.0), (10.0, 10.0), (10.0, 30.0)
         # A line that compiles, and the first block of four.
         ([EQUAL, *[FAST] * 9], [], [(5, [24, 8])]),
         ([EQUAL] * 60, [], []),
-        # Later it takes four blocks in a row, after a line that compiles.
-        ([FAST] * 5 + [TURNED] * 17, [], [(5, [24, 8]), (22, [8, 24])]),
+        # One more decides, after a line that compiles: now no rank waits.
+        ([(20.0, 10.0)] * 5 + [FAST] * 9, [], [(5, [22, 10]), (10, [24, 8])]),
+        # Later it takes four blocks in a row.
+        ([FAST] * 10 + [TURNED] * 17, [], [(5, [24, 8]), (26, [8, 24])]),
         ([FAST] * 12 + ([TURNED] * 9 + [FAST] * 9) * 4, [], [(5, [24, 8])]),
         ([EQUAL] * 17, [(0, [24, 8])], [(0, [24, 8]), (17, [16, 16])]),
     ],
