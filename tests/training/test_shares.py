@@ -1,5 +1,6 @@
 """Ranks with other shares of the batch: the losses of one process, under every engine."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -119,13 +120,17 @@ def fits_of(world, speeds, shares=()):
     recorder = RecordingCallback()
     plan = train_plan(world_size=2, global_batch=32, micro_batch=16, accumulation=1, shares=shares)
     plan = with_shares(plan, "auto", shares)
-    balance = Balance(plan, world, CallbackList([recorder]))
+    balance = Balance(bool(shares), world, CallbackList([recorder]))
+    shares = [*plan.shares]
     for step, of_ranks in enumerate(speeds, 1):
-        samples = balance.plan.samples_by_rank(step)
-        batches = SimpleNamespace(samples_by_rank=samples, accumulation=1)
+        samples = replace(plan, shares=shares).samples_by_rank(step)
+        batches = SimpleNamespace(samples_by_rank=samples, accumulation=1, global_batch=32)
         seconds = np.array(samples) / np.array(of_ranks)
-        balance.compare(step, np.array([seconds, seconds, [3 * seconds.max()] * 2]), batches)
-    return [(step, samples) for step, samples in balance.plan.shares], recorder.kinds()
+        times = np.array([seconds, seconds, [3 * seconds.max()] * 2])
+        fitted = balance.fit(step, times, batches)
+        if fitted is not None:
+            shares.append((step, fitted))
+    return shares, recorder.kinds()
 
 
 FAST, EQUAL, TURNED = (30.0, 10.0), (10.0, 10.0), (10.0, 30.0)
