@@ -74,7 +74,9 @@ class UsedParameters:
             if first is None or (module in compiled and not ends):
                 continue
             self._names.append(self._names[self._index[first]])
-            hook = torch.compiler.disable(partial(self._enter, len(self._names) - 1, ends))
+            hook: Any = partial(self._enter, len(self._names) - 1, ends)
+            if module in compiled:  # elsewhere it would only take time
+                hook = torch.compiler.disable(hook)
             module.register_forward_pre_hook(hook, prepend=True)  # before what gathers
 
     def _enter(self, index: int, ends: bool, *_: Any) -> None:

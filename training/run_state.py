@@ -205,11 +205,12 @@ class TrainingRun:
             from gearshift.training.stragglers import Stragglers  # of several ranks only
 
             self._stragglers = Stragglers(self._straggler_ratio, engine.world, self._callbacks)
-        if self._plan.shares or self._plan.fits_shares:
-            from gearshift.training.shares import Balance  # of unequal ranks only
+        if self._plan.fits_shares:
+            from gearshift.training.shares import Balance, LayerTimer  # of unequal ranks only
 
-            self._balance = Balance(self._plan, engine.world, self._callbacks)
-            self._balance.time_layers(engine, module, self.timer, self._metrics)
+            self._balance = Balance(bool(self._plan.shares), engine.world, self._callbacks)
+            if engine.gathers_weights:  # a forward pass as a whole waits for other ranks
+                self._metrics.computing_s = LayerTimer(module, self.timer).seconds
         self.timer.begin_steps()
 
     @contextmanager
@@ -270,8 +271,14 @@ class TrainingRun:
 
     def rebalance(self) -> bool:
         """Give each rank the share of the next step; True: the batches must be taken again."""
-        balance = self._balance
-        return balance is not None and balance.begin(self.step, self._batches, self.timer)
+        if not self._plan.shares:
+            return False
+        samples = self._plan.samples_by_rank(self.step)
+        if samples == self._batches.samples_by_rank:
+            return False
+        with self.timer.paused():
+            self._batches.begin(self.step, samples_by_rank=samples)
+        return True
 
     def agree_ahead(self, batches: Batches) -> None:
         """Start the agreement before the next step, so that no rank waits for others there.
@@ -329,7 +336,11 @@ class TrainingRun:
                 times = self._metrics.rank_times
                 self._stragglers.compare(self.step, times, self._engine.gathers_weights)
             if self._balance is not None:
-                self._balance.compare(self.step, self._metrics.rank_times, self._batches)
+                times = self._metrics.rank_times
+                samples = self._balance.fit(self.step, times, self._batches)
+                if samples is not None:
+                    shares = [*self._plan.shares, (self.step, samples)]
+                    self._plan = replace(self._plan, shares=shares)
         nonfinite = self.updater.nonfinite
         if (is_log_due or nonfinite.is_due(self._engine.world.device)) and nonfinite.has_error():
             self._requests |= _NONFINITE
@@ -474,7 +485,7 @@ class TrainingRun:
             "owes_evaluation": self._owes_evaluation,
             "metrics": self._metrics.facts(),
             "time_split": self.timer.facts(),
-            "shares": self._balance and self._balance.plan.shares,
+            "shares": self._plan.shares or None,
             **self.updater.facts(),
             **self._constant_facts,
         }

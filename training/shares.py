@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gearshift.training.stragglers import BLOCK_S, BLOCK_STEPS, SLOW_BLOCKS
+from gearshift.training.stragglers import SLOW_BLOCKS, Block
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from gearshift.engines.base import Engine, World
+    from gearshift.engines.base import World
     from gearshift.training.callbacks.base import CallbackList
     from gearshift.training.data.loader import Batches
-    from gearshift.training.step_metrics import RunMetrics, StepTimer
+    from gearshift.training.step_metrics import StepTimer
     from gearshift.training.train_plan import ShareChange, TrainPlan
 
 AUTO = "auto"
-_GAIN = 1.1
+_GAIN = 1.05
 """Shares change if the slowest rank would compute so many times faster."""
 _MEMORY = 0.9
 """Of the memory of a GPU, what a share may fill as far as the last one tells."""
@@ -68,72 +68,42 @@ def with_shares(
 class Balance:
     """The shares of the ranks, fitted to the speed that they show in logged steps. Collective.
 
-    The first block of steps decides, and later `SLOW_BLOCKS` in a row: a hiccup changes nothing.
+    The first block of steps decides, and one more: while a rank waits, its neighbours are faster
+    than when all compute. Later it takes `SLOW_BLOCKS` in a row: a hiccup changes nothing.
     """
 
-    def __init__(self, plan: TrainPlan, world: World, callbacks: CallbackList):
-        self.plan = plan
-        """With the shares of all steps so far."""
+    def __init__(self, is_measured: bool, world: World, callbacks: CallbackList):
+        """`is_measured`: the shares that ranks have now are those of an earlier fit."""
         self._world = world
         self._callbacks = callbacks
-        self._step: int | None = None
-        self._needed = SLOW_BLOCKS if plan.shares else 1
+        self._first_blocks = 0 if is_measured else 2
         self._unfit = 0  # Blocks in a row
-        self._begin_block()
+        self._block = Block(world.size)
 
-    def _begin_block(self) -> None:
-        self._steps = 0
-        self._seconds = np.zeros((3, self._world.size))
-
-    def time_layers(
-        self, engine: Engine, module: Module, timer: StepTimer, metrics: RunMetrics
-    ) -> None:
-        """Let `metrics` have the time of the layers alone, where an engine waits before each."""
-        if engine.gathers_weights and self.plan.fits_shares:
-            metrics.computing_s = LayerTimer(module, timer).seconds
-
-    def begin(self, step: int, batches: Batches, timer: StepTimer) -> bool:
-        """Let `batches` have the shares after `step` updates; whether those are others."""
-        samples = self.plan.samples_by_rank(step)
-        if samples == batches.samples_by_rank:
-            return False
-        with timer.paused():
-            batches.begin(step, samples_by_rank=samples)
-        return True
-
-    def compare(self, step: int, times: np.ndarray, batches: Batches) -> None:
-        """Add the `times` of all ranks since the last logged step; fit the shares of later ones.
+    def fit(self, step: int, times: np.ndarray, batches: Batches) -> list[int] | None:
+        """Add the `times` of all ranks; the samples of each in later steps, None: as before.
 
         `times`: `RunMetrics.rank_times`.
         """
-        before = self._step
-        self._step = step
-        if before is None or not self.plan.fits_shares:  # it compiles, allocates, fills caches
-            return
-        self._steps += step - before
-        self._seconds += times * (step - before)
-        computing = self._seconds[0]
-        is_short = self._needed > 1 and self._seconds[2, 0] < BLOCK_S
-        if self._steps < BLOCK_STEPS or is_short or not computing.all():
-            return
+        block = self._block
+        computing = block.seconds[0]
+        if not block.add(step, times) or not computing.all():
+            return None
         samples = np.array(batches.samples_by_rank)
         speeds = samples / computing
-        fitted = apportion(
-            int(samples.sum()),
-            speeds.tolist(),
-            batches.accumulation,
-            self._most(batches),
-        )
+        most = self._most(batches)
+        fitted = apportion(batches.global_batch, speeds.tolist(), batches.accumulation, most)
         gain = computing.max() / (fitted / speeds).max()
         self._unfit = self._unfit + 1 if gain > _GAIN else 0
-        if self._unfit >= self._needed:
-            self.plan = replace(self.plan, shares=[*self.plan.shares, (step, fitted)])
-            seconds = (computing / self._steps).tolist()
-            self._callbacks.event("shares", {"samples": fitted, "seconds": seconds})
-            self._unfit = 0
-            self._step = None
-        self._needed = SLOW_BLOCKS
-        self._begin_block()
+        changes = self._unfit >= (1 if self._first_blocks > 0 else SLOW_BLOCKS)
+        self._first_blocks -= 1
+        self._block = Block(self._world.size, None if changes else step)
+        if not changes:
+            return None
+        self._unfit = 0
+        seconds = (computing / block.steps).tolist()
+        self._callbacks.event("shares", {"samples": fitted, "seconds": seconds})
+        return fitted
 
     def _most(self, batches: Batches) -> list[int] | None:
         """The samples of each rank that fit its GPU, by the peak of its present ones."""
@@ -180,11 +150,9 @@ class LayerTimer:
 
 
 def _layers(module: Module) -> Iterator[Module]:
-    if module._compiled_call_impl is not None:
-        yield module
-        return
     children = [*module.children()]
-    if not children and [*module.parameters()]:
+    if module._compiled_call_impl is None and children:
+        for child in children:
+            yield from _layers(child)
+    elif [*module.parameters()]:
         yield module
-    for child in children:
-        yield from _layers(child)

@@ -18,6 +18,27 @@ SLOW_BLOCKS = 4
 """A rank is reported if it is slow in so many blocks in a row."""
 
 
+class Block:
+    """The times of all ranks, summed over logged steps until hiccups average out."""
+
+    def __init__(self, ranks: int, step: int | None = None):
+        """After `step`; None: the first steps compile, allocate, fill caches and do not count."""
+        self.steps = 0
+        self.seconds = np.zeros((3, ranks))
+        """By kind and rank, as `RunMetrics.rank_times`."""
+        self._step = step
+
+    def add(self, step: int, times: np.ndarray) -> bool:
+        """Add `times`, seconds per step of all since the last call; whether the block is full."""
+        before = self._step
+        self._step = step
+        if before is not None:
+            self.steps += step - before
+            self.seconds += times * (step - before)
+        # All ranks log the same steps.
+        return self.steps >= BLOCK_STEPS and bool(self.seconds[2, 0] >= BLOCK_S)
+
+
 class Stragglers:
     """Compares the times that each rank spends by itself, at logged steps; reports a rank once.
 
@@ -31,10 +52,7 @@ class Stragglers:
         self._ratio = ratio
         self._world = world
         self._callbacks = callbacks
-        self._step: int | None = None
-        # Of the block: its steps, and by rank their seconds of both kinds, and in all.
-        self._steps = 0
-        self._seconds = np.zeros((3, world.size))
+        self._block = Block(world.size)
         self._slow = np.zeros((2, world.size), int)  # Blocks in a row, of both kinds by rank
 
     def compare(self, step: int, times: np.ndarray, gathers_weights: bool = False) -> None:
@@ -43,23 +61,18 @@ class Stragglers:
         `times`: `RunMetrics.rank_times`. With `gathers_weights` forward passes wait for other
         ranks: then theirs do not count.
         """
-        before = self._step
-        self._step = step
-        if before is None:  # the first one compiles, allocates, waits for its first batch
+        block = self._block
+        if not block.add(step, times):
             return
-        self._seconds += times * (step - before)
+        self._block = Block(self._world.size, step)
+        seconds = block.seconds[:2]
         if gathers_weights:
-            self._seconds[0] = 0
-        self._steps += step - before
-        block_s = self._seconds[2, 0]  # all ranks compare at the same step
-        if self._steps < BLOCK_STEPS or block_s < BLOCK_S:
-            return
-
-        seconds = self._seconds[:2]
+            seconds[0] = 0
         others = np.zeros_like(seconds)
         for rank in range(self._world.size):
             others[:, rank] = np.median(np.delete(seconds, rank, 1), 1)
-        is_slow = seconds > np.maximum(self._ratio * others, others + block_s / 10)
+        slack_s = block.seconds[2, 0] / 10
+        is_slow = seconds > np.maximum(self._ratio * others, others + slack_s)
         self._slow = np.where(is_slow, self._slow + 1, 0)
         for kind, rank in np.argwhere(self._slow == SLOW_BLOCKS).tolist():
             host = self._world.broadcast(socket.gethostname().encode(), rank).decode()
@@ -70,9 +83,7 @@ class Stragglers:
                     "host": host,
                     "what": ("step", "data")[kind],
                     "at": step,
-                    "seconds": float(seconds[kind, rank]) / self._steps,
-                    "median_seconds": float(others[kind, rank]) / self._steps,
+                    "seconds": float(seconds[kind, rank]) / block.steps,
+                    "median_seconds": float(others[kind, rank]) / block.steps,
                 },
             )
-        self._steps = 0
-        self._seconds = np.zeros_like(self._seconds)

@@ -38,26 +38,41 @@ def test_the_first_step_sums_in_the_order_of_the_later_ones():
                 assert torch.equal(first, second) and torch.equal(second, third), idle
 
 
-def agreements_of_steps(world, idle):
-    """How often ranks agree on the parameters that were reached, in each of five steps."""
-    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    if idle:
-        net.idle = nn.Parameter(torch.ones(3))
-        net.forward = lambda x: nn.Sequential.forward(net[:2], x)
-    counts = []
+class Branches(nn.Module):
+    """Each rank uses a branch of its own, and none the last one."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.rank = rank
+        self.branches = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+
+    def forward(self, x):
+        return self.branches[self.rank](x)
+
+
+def steps_of_branches(world, accumulation):
+    """Of each of four steps: the agreements, and the gradients of the biases or None."""
+    torch.manual_seed(0)
+    net = Branches(world.rank)
+    steps = []
     with around(world, "ddp", net, spec(clip_norm=None, lr=0.0)) as (engine, module):
-        for _ in range(5):
+        for _ in range(4):
             with (
                 patch.object(world, "agree", wraps=world.agree) as agree,
                 patch.object(world, "maximum", wraps=world.maximum) as maximum,
-                engine.accumulate(last=True),
             ):
-                engine.backward(module(torch.ones(1, 2)).sum())
-            counts.append(agree.call_count + maximum.call_count)
+                for number in range(accumulation):
+                    with engine.accumulate(last=number == accumulation - 1):
+                        engine.backward(module(torch.ones(1, 2)).sum())
+            biases = [branch.bias.grad for branch in net.branches]
+            gradients = [None if grad is None else grad.tolist() for grad in biases]
+            steps.append((agree.call_count + maximum.call_count, gradients))
             engine.step()
-    return counts
+    return steps
 
 
-def test_a_parameter_that_is_never_reached_costs_one_agreement_as_others_do(worlds):
-    for idle, counts in ((False, [1] * 5), (True, [1, 2, 1, 1, 1])):
-        assert worlds[2].run(agreements_of_steps, idle) == [counts] * 2
+def test_what_any_rank_reached_has_a_gradient_and_no_step_waits_to_agree_on_it(worlds):
+    for accumulation in (1, 2):
+        half = [accumulation / 2] * 2
+        expected = [(0, [half, half, None])] * 4
+        assert worlds[2].run(steps_of_branches, accumulation) == [expected] * 2

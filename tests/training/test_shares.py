@@ -1,5 +1,6 @@
 """Ranks with other shares of the batch: the losses of one process, under every engine."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -119,13 +120,17 @@ def fits_of(world, speeds, shares=()):
     recorder = RecordingCallback()
     plan = train_plan(world_size=2, global_batch=32, micro_batch=16, accumulation=1, shares=shares)
     plan = with_shares(plan, "auto", shares)
-    balance = Balance(plan, world, CallbackList([recorder]))
+    balance = Balance(bool(shares), world, CallbackList([recorder]))
+    shares = [*plan.shares]
     for step, of_ranks in enumerate(speeds, 1):
-        samples = balance.plan.samples_by_rank(step)
-        batches = SimpleNamespace(samples_by_rank=samples, accumulation=1)
+        samples = replace(plan, shares=shares).samples_by_rank(step)
+        batches = SimpleNamespace(samples_by_rank=samples, accumulation=1, global_batch=32)
         seconds = np.array(samples) / np.array(of_ranks)
-        balance.compare(step, np.array([seconds, seconds, [3 * seconds.max()] * 2]), batches)
-    return [(step, samples) for step, samples in balance.plan.shares], recorder.kinds()
+        times = np.array([seconds, seconds, [3 * seconds.max()] * 2])
+        fitted = balance.fit(step, times, batches)
+        if fitted is not None:
+            shares.append((step, fitted))
+    return shares, recorder.kinds()
 
 
 FAST, EQUAL, TURNED = (30.0, 10.0), (10.0, 10.0), (10.0, 30.0)
@@ -137,8 +142,10 @@ FAST, EQUAL, TURNED = (30.0, 10.0), (10.0, 10.0), (10.0, 30.0)
         # A line that compiles, and the first block of four.
         ([EQUAL, *[FAST] * 9], [], [(5, [24, 8])]),
         ([EQUAL] * 60, [], []),
-        # Later it takes four blocks in a row, after a line that compiles.
-        ([FAST] * 5 + [TURNED] * 17, [], [(5, [24, 8]), (22, [8, 24])]),
+        # One more decides, after a line that compiles: now no rank waits.
+        ([(20.0, 10.0)] * 5 + [FAST] * 9, [], [(5, [22, 10]), (10, [24, 8])]),
+        # Later it takes four blocks in a row.
+        ([FAST] * 10 + [TURNED] * 17, [], [(5, [24, 8]), (26, [8, 24])]),
         ([FAST] * 12 + ([TURNED] * 9 + [FAST] * 9) * 4, [], [(5, [24, 8])]),
         ([EQUAL] * 17, [(0, [24, 8])], [(0, [24, 8]), (17, [16, 16])]),
     ],
