@@ -12,7 +12,7 @@ from typing import Any
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.recordings.recording import Event
-from gearshift.models.common.table import MISSING, Meanings, Table, renamed
+from gearshift.models.common.table import MISSING, Meanings, Table, renamed, text_of
 from gearshift.models.common.text_file import TextFile
 
 NAMES = ("trial_type", "value")
@@ -69,7 +69,7 @@ def read_events(
         count = header.count(name)
         if count != 1:
             raise DataError(
-                f"'{path.name}' has {count or 'no'} column{'s' * (count > 1)} {name} among: "
+                f"'{path.name}' has {count} columns {name} among: "
                 f"{', '.join(map(str, table.header))}",
                 where=f"{path}:{table.header_line}",
                 allowed=f"one column each of {', '.join(needed)}; names in "
@@ -91,9 +91,10 @@ def read_events(
         events.append(Event(onset, 0.0 if isnan(duration) else duration, "", where))
         rows.append({name: _text(row.get(name)) for name in names})
 
-    filled = [name for name in names if any(row[name] for row in rows)]
-    of_known = (name for name in filled if any(row[name] in known for row in rows))
-    column = next(of_known, "".join(filled[:1]))
+    texts = {name: {row[name] for row in rows} - {""} for name in names}
+    filled = [name for name in names if texts[name]]
+    # The first of them, where none or several have known names.
+    column = max(filled, key=lambda name: not texts[name].isdisjoint(known), default="")
     if column:
         events = [replace(event, name=row[column]) for event, row in zip(events, rows, strict=True)]
     notes += [f"{path.name}: {note}" for note in table.notes]
@@ -106,5 +107,5 @@ def read_events(
 
 
 def _text(cell: Any) -> str:
-    text = str(cell or "").strip()
+    text = text_of(cell)
     return "" if text.lower() in MISSING else text
