@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import tokenizers
@@ -116,10 +117,7 @@ class SubwordTokenizer:
 
 def truncate_at(tokens: Sequence[int], end: int) -> list[int]:
     """The `tokens` before the first `end`."""
-    numbers = list(map(int, tokens))
-    if end in numbers:
-        return numbers[: numbers.index(end)]
-    return numbers
+    return list(takewhile(end.__ne__, map(int, tokens)))
 
 
 def load_or_fit(
