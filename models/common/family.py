@@ -177,6 +177,7 @@ class FamilyTask:
                 self.encoder,
                 _ENCODER_WEIGHTS,
                 tuple(f"{name}." for name in self.parts[ENCODER]),
+                open_checkpoint=self.context.open_checkpoint,
             )
         encoder = self.model_parts(model).get(ENCODER, ())
         if self.is_frozen:

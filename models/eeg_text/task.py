@@ -376,6 +376,7 @@ class EegTextTask(EegTask):
                 model,
                 self.start,
                 _START,
+                open_checkpoint=self.context.open_checkpoint,
             )
             self.loaded["start"] = summary
         elif self.folder is not None:

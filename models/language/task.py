@@ -340,6 +340,7 @@ class LanguageTask(FamilyTask):
                 self.start,
                 _START,
                 tuple(names),
+                open_checkpoint=self.context.open_checkpoint,
             )
         if count > len(blocks):
             raise DataError(
