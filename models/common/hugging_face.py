@@ -139,8 +139,8 @@ class Coverage:
 
 def compare(tensors: Tensors, stored: Facts) -> Coverage:
     """Which of `tensors` the `stored` ones, which have a shape, can overwrite."""
-    matched = []
-    wrong_shape = []
+    matched: list[str] = []
+    wrong_shape: list[str] = []
     for name in sorted(tensors.keys() & stored.keys()):
         is_equal = tuple(tensors[name].shape) == tuple(stored[name].shape)
         (matched if is_equal else wrong_shape).append(name)

@@ -64,9 +64,10 @@ def parse_json(text: str, pairs: Callable[[Any], Any] | None = None) -> Any:
 
 def _has_utf8(raw: bytes) -> bool:
     """Whether more than a fifth of the characters beyond ASCII are UTF-8: the text is damaged."""
-    beyond = [c for c in raw.decode("utf-8", errors="surrogateescape") if c > "\x7f"]
-    invalid = sum("\udc80" <= c <= "\udcff" for c in beyond)
-    return 4 * (len(beyond) - invalid) > invalid
+    text = raw.decode("utf-8", errors="replace")
+    invalid = text.count("\ufffd")
+    beyond = sum(character > "\x7f" for character in text)
+    return 4 * (beyond - invalid) > invalid
 
 
 class TextFile:

@@ -59,8 +59,8 @@ def draw_traces(
         pen.text((8, middle - 6), row.name, fill=INK)
         for trace, color in row.traces:
             y = middle - scale * np.asarray(trace, np.float64)
-            x = LEFT + _SPAN * (np.arange(len(y)) + 0.5) / len(y)
-            points = np.stack((x, y), axis=1)
+            times = (np.arange(len(y)) + 0.5) / len(y)
+            points = np.stack((LEFT + _SPAN * times, y), axis=1)
             # NaN interrupts a line.
             for part in np.ma.clump_unmasked(np.ma.masked_invalid(y)):
                 pen.line(points[part].ravel().tolist(), fill=color, width=2)

@@ -65,17 +65,14 @@ def read_events(
     """
     table = Table(TextFile(path))
     header = renamed(table.header, declared)
-    for name in needed:
-        count = header.count(name)
-        if count != 1:
-            raise DataError(
-                f"'{path.name}' has {count} columns {name} among: "
-                f"{', '.join(map(str, table.header))}",
-                where=f"{path}:{table.header_line}",
-                allowed=f"one column each of {', '.join(needed)}; names in "
-                f"{' or '.join(names) or 'none'}",
-                hint="rename the columns of the table",
-            )
+    if any(header.count(name) != 1 for name in needed):
+        raise DataError(
+            f"'{path.name}' has no or several columns of {', '.join(needed)}, but "
+            f"{', '.join(map(str, table.header))}",
+            where=f"{path}:{table.header_line}",
+            allowed=f"one column each of {', '.join(needed)}; names in {' or '.join(names)}",
+            hint="rename the columns of the table",
+        )
     events = []
     rows = []
     for line, cells in table.rows(bad_records):
@@ -98,11 +95,6 @@ def read_events(
     if column:
         events = [replace(event, name=row[column]) for event, row in zip(events, rows, strict=True)]
     notes += [f"{path.name}: {note}" for note in table.notes]
-    unnamed = sum(not event.name for event in events)
-    if column and unnamed:
-        notes.append(
-            f"{path.name}: {unnamed} of {len(events)} rows have no {column} and are left out"
-        )
     return sorted(events, key=lambda event: event.onset_s)
 
 
