@@ -189,12 +189,14 @@ def check_reader(package: str, path: Path) -> None:
         )
 
 
-def unreadable_file(path: Path, error: OSError, key: str = "data.path") -> DataError:
-    """The error for a file that the system does not open."""
+def unreadable_file(path: Path, error: Exception, key: str = "data.path") -> DataError:
+    """The error for a file that the system does not open, or that is not complete."""
+    file = getattr(error, "filename", None) or path
+    reason = getattr(error, "strerror", None) or error
     return DataError(
-        f"'{error.filename or path}' cannot be read: {error.strerror or error}",
+        f"'{file}' cannot be read: {reason}",
         where=key,
-        allowed="files and folders that you may read",
+        allowed="complete files, and folders, that you may read",
     )
 
 

@@ -120,7 +120,7 @@ def features_file(
     count = np.maximum(valid.sum(1, keepdims=True), 1)
     arrays = {
         "item": np.array(items, dtype=np.str_),
-        "features": features.astype(np.float32),
+        "features": features,
         "valid": valid,
         "mean": ((features * valid[..., None]).sum(1) / count).astype(np.float32),
         **(more or {}),

@@ -11,7 +11,6 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import unreadable_file
 from gearshift.models.common.data_reports import library_errors
 from gearshift.models.common.split import write_if_changed
 
@@ -45,13 +44,9 @@ def train_byte_bpe(
 
 def load_tokenizer(path: Path, where: str = "model.tokenizer") -> tokenizers.Tokenizer:
     """The tokenizer of a tokenizer.json. Reads the disk; raises DataError if it is not one."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise unreadable_file(path, error, where) from None
     allowed = "the tokenizer.json of the tokenizers library"
     with library_errors(f"'{path}' is not a tokenizer", where, allowed=allowed):
-        return tokenizers.Tokenizer.from_buffer(data)
+        return tokenizers.Tokenizer.from_buffer(path.read_bytes())
 
 
 @contextmanager

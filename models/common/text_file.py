@@ -120,14 +120,7 @@ class TextFile:
                 allowed="UTF-8, or UTF-16 or UTF-32 with a byte order mark",
                 hint="remove what is damaged:  iconv -c -f UTF-8 -t UTF-8 FILE",
             ) from None
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(
-                f"'{self.path}' cannot be read: damaged gzip data: {error}",
-                where="data.path",
-                allowed="complete gzip data",
-                hint="fetch it again",
-            ) from None
-        except OSError as error:
+        except (OSError, EOFError, zlib.error) as error:  # the latter of damaged gzip data
             raise unreadable_file(self.path, error) from None
 
     def _encoding(self, raw: bytes, is_whole: bool) -> str:
