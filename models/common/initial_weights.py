@@ -18,7 +18,6 @@ ALLOWED = "a run folder, one of its checkpoints, an export or a safetensors file
 _MODEL = "model.safetensors"
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
-_PARTS = ("best", "last")
 
 
 def find(path: Path) -> Path | None:
@@ -29,7 +28,7 @@ def find(path: Path) -> Path | None:
     if path.is_file():
         return path
     steps = sorted((path / "checkpoints").glob("step-*"), reverse=True)
-    for folder in (path, *(path / part for part in _PARTS), *steps):
+    for folder in (path, path / "best", path / "last", *steps):
         if (folder / _MODEL).is_file():
             return folder / _MODEL
         if (folder / _MANIFEST).is_file() and (folder / _STATE).is_file():

@@ -80,7 +80,7 @@ class Table:
         """A sheet need not store empty cells at the end of a row, and has no delimiter."""
         self._rows = self._rows_of_sheet() if self._is_sheet else self._rows_of_text()
         self.header_line, header = self._read_header()
-        self.header = [name.strip(_INVISIBLE) if isinstance(name, str) else name for name in header]
+        self.header = [text_of(name).strip(_INVISIBLE) for name in header]
         """The names of the columns."""
         while len(self.header) > 1 and not self.header[-1] and not self._is_sheet:
             self.header.pop()  # a delimiter at the end of each row

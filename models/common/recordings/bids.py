@@ -68,12 +68,11 @@ def read_events(
     if any(header.count(name) != 1 for name in needed):
         raise DataError(
             f"'{path.name}' has no or several columns of {', '.join(needed)}, but "
-            f"{', '.join(map(str, table.header))}",
+            f"{', '.join(table.header)}",
             where=f"{path}:{table.header_line}",
             allowed=f"one column each of {', '.join(needed)}; names in {' or '.join(names)}",
             hint="rename the columns of the table",
         )
-    events = []
     rows = []
     for line, cells in table.rows(bad_records):
         row = dict(zip(header, cells, strict=True))
@@ -85,19 +84,18 @@ def read_events(
         except ValueError as error:
             bad_records.add(where, str(error), "write a number of seconds")
             continue
-        events.append(Event(onset, 0.0 if isnan(duration) else duration, "", where))
-        rows.append({name: _text(row.get(name)) for name in names})
+        event = Event(onset, 0.0 if isnan(duration) else duration, "", where)
+        rows.append((event, {name: _name(row.get(name)) for name in names}))
 
-    texts = {name: {row[name] for row in rows} - {""} for name in names}
+    texts = {name: {named[name] for _, named in rows} - {""} for name in names}
     filled = [name for name in names if texts[name]]
     # The first of them, where none or several have known names.
     column = max(filled, key=lambda name: not texts[name].isdisjoint(known), default="")
-    if column:
-        events = [replace(event, name=row[column]) for event, row in zip(events, rows, strict=True)]
+    events = [replace(event, name=named.get(column, "")) for event, named in rows]
     notes += [f"{path.name}: {note}" for note in table.notes]
     return sorted(events, key=lambda event: event.onset_s)
 
 
-def _text(cell: Any) -> str:
+def _name(cell: Any) -> str:
     text = text_of(cell)
     return "" if text.lower() in MISSING else text

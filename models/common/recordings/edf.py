@@ -25,7 +25,7 @@ _STATUS = "STATUS"
 _STIM = (_STATUS, "TRIGGER", "STI 014")
 _OTHERS = re.compile(
     "([HV]?EOG|[LR]OC|E[CKR]G|EMG|M[CE]G|RESP|TEMP|S[AP]O2|LIGHT|SOUND|AUDIO|MIC|EVENT|PULSE|MARKER|HR)"
-    "[LR0-9]*"
+    "[LR0-9]*(?![0-9A-Z])"
 )
 """First words of labels of what is not EEG: the standard texts of EDF+, and common ones."""
 _START = re.compile(rb"([+-]\d+(?:\.\d*)?)\x14")
@@ -161,9 +161,8 @@ def _channel(signal: _Signal, unit: str | None, rate_hz: float) -> Channel:
     if label.upper() in _STIM:
         return Channel(label, STIM, rate_hz, 1.0)
     factor = _MICROVOLTS.get((named or unit or "").lower())
-    word = re.split(r"[^0-9A-Z]", label.upper())[0]
     is_unknown = named != "" and factor is None
-    is_other = is_unknown or _OTHERS.fullmatch(word)
+    is_other = is_unknown or _OTHERS.match(label.upper())
     kind = "misc" if is_other else "eeg"
     try:
         low, high, lowest, highest = map(float, limits)

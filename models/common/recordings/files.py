@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -65,7 +66,7 @@ def _open(
     with recording_errors(path) as notes:
         if is_edf:
             channels, pauses_s = edf.read_file(path, unit)
-        raw, note = _raw(path)
+        raw = _raw(path)
         _check_length(raw)
         if not is_edf:
             channels = _channels(raw, path)
@@ -75,7 +76,7 @@ def _open(
         rate = _rate(channels, name_of_rate) if is_edf else float(raw.info["sfreq"])
         faster = [c.name for c in channels if c.rate_hz > rate * (1 + _SAME_RATE)]
         if faster:  # of several rates, MNE gives all channels the highest one
-            raw, note = _raw(path, exclude=faster)
+            raw = _raw(path, exclude=faster)
             channels = [channel for channel in channels if channel.name not in faster]
         is_rate = 0 < rate < inf and isclose(raw.info["sfreq"], rate, rel_tol=_SAME_RATE)
         if not is_rate or not raw.n_times:
@@ -105,7 +106,7 @@ def _open(
         annotations=[
             replace(event, onset_s=round(event.onset_s * rate) / rate) for event in events
         ],
-        notes=tuple(f"{path.name}: {text}" for text in (note, *notes) if text),
+        notes=tuple(f"{path.name}: {text}" for text in notes),
         faster=faster,
     )
 
@@ -132,8 +133,8 @@ def _rate(channels: Sequence[Channel], name_of_rate: str | None) -> float:
     return max(counts, key=lambda rate: (counts[rate], rate))
 
 
-def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
-    """The recording of MNE, without channels to exclude, and a note."""
+def _raw(path: Path, exclude: Sequence[str] = ()) -> Any:
+    """The recording of MNE, without channels to exclude."""
     import mne
 
     suffix = path.suffix.lower()
@@ -148,11 +149,11 @@ def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
         if suffix in edf.SUFFIXES:
             options["exclude_after_unique"] = True  # MNE numbers channels of one name
     try:
-        return mne.io.read_raw(str(path), **options), ""
+        return mne.io.read_raw(str(path), **options)
     except Exception as error:
         if suffix in edf.SUFFIXES and "encoding='latin1'" in str(error):  # as MNE says
-            raw = mne.io.read_raw(str(path), encoding="cp1252", **options)
-            return raw, "its annotations are read as cp1252"
+            warnings.warn("its annotations are read as cp1252", stacklevel=2)  # a note
+            return mne.io.read_raw(str(path), encoding="cp1252", **options)
         raise
 
 
