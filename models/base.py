@@ -82,6 +82,16 @@ class Loss:
     parts: Tensors
 
 
+class OpenCheckpoint(Protocol):
+    """What reads the weights of a checkpoint; only the program that writes it knows its files."""
+
+    def __call__(self, folder: Path) -> Any:
+        """`tensors`, by name, each with `shape` and `read_into(tensor)`; `check(in_one_file)`.
+
+        `check` compares model.safetensors, or all other files, with their checksums.
+        """
+
+
 @dataclass(frozen=True)
 class Context:
     """What a task knows about its run."""
@@ -97,6 +107,8 @@ class Context:
     earlier_splits: Mapping[str, SplitName] | None = None
     """The splits of groups so far, which they keep: of an experience of continual learning, of data
     that has grown, of the run that `model.start` names. None: the first data of a run."""
+    open_checkpoint: OpenCheckpoint | None = None
+    """None: weights are read from files of safetensors only."""
 
 
 class Split(Protocol):

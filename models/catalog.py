@@ -200,28 +200,21 @@ def folder_of(name: str) -> Path:
     """
     if not name.startswith(HUB):
         return Path(name).expanduser()
+    model, _, commit = name.removeprefix(HUB).partition("@")
+    return _cached("models", model, _COMMITS, commit)
+
+
+def _cached(kind: str, name: str, *parts: str) -> Path:
+    """A place in the cache of the hub."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    model, _, commit = name.removeprefix(HUB).partition("@")
-    return Path(
-        HF_HUB_CACHE,
-        f"models--{model.replace('/', '--')}",
-        _COMMITS,
-        commit,
-    )
+    return Path(HF_HUB_CACHE, f"{kind}--{name.replace('/', '--')}", *parts)
 
 
 def data_folder(name: str) -> Path:
     """The folder with links to the files of `hf:OWNER/NAME@COMMIT:CONFIG:SPLIT`, in the cache."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
     data, _, parts = name.removeprefix(HUB).partition("@")
-    return Path(
-        HF_HUB_CACHE,
-        f"datasets--{data.replace('/', '--')}",
-        "splits",
-        *parts.split(":"),
-    )
+    return _cached("datasets", data, "splits", *parts.split(":"))
 
 
 def local_path(name: str) -> str:

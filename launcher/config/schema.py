@@ -291,7 +291,15 @@ def task_with_data(settings: Any, folder: Path) -> Task:
     """
     import torch
 
-    context = Context(settings.train.seed, settings.eval.share, folder, torch.device("cpu"))
+    from gearshift.training.checkpoint.reader import CheckpointWeights
+
+    context = Context(
+        settings.train.seed,
+        settings.eval.share,
+        folder,
+        torch.device("cpu"),
+        open_checkpoint=CheckpointWeights,
+    )
     task = task_class(settings.model.family)(settings.model, settings.data, context)
     task.setup()
     return task

@@ -24,7 +24,7 @@ from gearshift.launcher.report import page
 from gearshift.launcher.run import affinity
 from gearshift.models.base import DataError, Picture, SamplePart
 from gearshift.models.catalog import FAMILIES, is_custom
-from gearshift.models.common.data_files import check_kind, conversion
+from gearshift.models.common.data_files import check_kind
 from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.storage import atomic_write
 
@@ -153,7 +153,6 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
     raise refused(
         f"unknown data format: '{path}'",
         allowed="\n           ".join(lines),
-        hint=conversion(location) or None,
     )
 
 

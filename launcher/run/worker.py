@@ -37,6 +37,7 @@ from gearshift.training import seeds
 from gearshift.training.agreement import first_error
 from gearshift.training.callbacks.base import TEST, Json, Outcome
 from gearshift.training.checkpoint import retention, tensor_file
+from gearshift.training.checkpoint.reader import CheckpointWeights
 from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
 from gearshift.training.data.loader import Batches, EvaluationBatches, order_of
@@ -376,6 +377,7 @@ def load_data(
         attention=settings.memory.attention,
         reset_data=is_reset,
         earlier_splits=_earlier_splits(job.resolved, folder, world, resumed if is_reset else None),
+        open_checkpoint=CheckpointWeights,
     )
     sections: Any = settings  # of the family
     with signals.deferred():

@@ -219,6 +219,8 @@ class SavedModel:
         """The task, without its data. Imports torch. Raises SettingsError, DataError."""
         import torch
 
+        from gearshift.training.checkpoint.reader import CheckpointWeights
+
         build = self.task_class()
         config = config_of(self.family)
         settings = self.task_settings()
@@ -231,9 +233,14 @@ class SavedModel:
                 allowed="a checkpoint of the same version",
             ) from None
         seed = settings["train"]["seed"]
-        return build(
-            model, data, Context(seed, settings["eval"]["share"], self.folder, torch.device(device))
+        context = Context(
+            seed,
+            settings["eval"]["share"],
+            self.folder,
+            torch.device(device),
+            open_checkpoint=CheckpointWeights,
         )
+        return build(model, data, context)
 
     def load(self, task: Task) -> Module:
         """The trained model of `task` on its CPU, in evaluation mode; prepares the task for it.
@@ -244,6 +251,7 @@ class SavedModel:
 
         from gearshift.models.common.initial_weights import InitialWeights
         from gearshift.models.common.initial_weights import load as load_weights
+        from gearshift.training.checkpoint.reader import CheckpointWeights
 
         if isinstance(task, WorksWithoutData):
             task.setup_without_data()
@@ -254,14 +262,20 @@ class SavedModel:
         names: tuple[str, ...] = ("",)
         base = task.base_folder() if isinstance(task, HasBaseWeights) else None
         if base:
-            stored = set(InitialWeights(self.path, "the checkpoint").tensors)
+            stored = set(InitialWeights(self.path, "the checkpoint", CheckpointWeights).tensors)
             frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
             if frozen and not frozen & stored:  # a checkpoint of adapters
                 self.check_base(base, str(self.path))
                 names = tuple(stored)
         # Of a checkpoint they were verified as it was opened; an export has no checksums.
         load_weights(
-            "the checkpoint", model, self.path, "weights of this model", names, is_verified=True
+            "the checkpoint",
+            model,
+            self.path,
+            "weights of this model",
+            names,
+            is_verified=True,
+            open_checkpoint=CheckpointWeights,
         )
         return model.eval()
 

@@ -7,10 +7,10 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy import ndarray
@@ -104,8 +104,12 @@ def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> Arrays:
     for folder in entry.parent.glob(f".{entry.name}-*"):
         with suppress(OSError), _locked(folder):
             shutil.rmtree(folder, ignore_errors=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
-    try:
+    with TemporaryDirectory(
+        prefix=f".{entry.name}-",
+        dir=entry.parent,
+        ignore_cleanup_errors=True,  # it is absent once it was renamed
+    ) as name:
+        partial = Path(name)
         with ExitStack() as opened:
             with suppress(OSError):  # a network file system may have no locks for folders
                 opened.enter_context(_locked(partial))
@@ -116,8 +120,6 @@ def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> Arrays:
             shutil.rmtree(entry, ignore_errors=True)
             with suppress(OSError):  # another process was first
                 partial.replace(entry)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # absent once it was renamed
     arrays = _read(entry, facts)
     if arrays is None:
         raise OSError("what was written cannot be read back")

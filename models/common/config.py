@@ -8,18 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Control = Annotated[
-    Literal["real", "noise"],
-    Field(
-        description="Noise control. noise: destroy the information in the input; the score "
-        "must fall to chance."
-    ),
-]
-OnBad = Annotated[
-    Literal["stop", "skip"],
-    Field(description="Action on an unusable recording, file or row: stop, or skip and count it."),
-]
-Fraction = Annotated[float, Field(gt=0, le=1, description="Share of the data's groups to use.")]
 SplitSeed = Annotated[
     int | None,
     Field(
@@ -73,9 +61,12 @@ class DataSection(FamilySection):
     """What the data of every family has; a family says what `path` may be."""
 
     path: str | list[str]
-    control: Control = "real"
-    on_bad: OnBad = "stop"
-    fraction: Fraction = 1.0
+    control: Literal["real", "noise"] = "real"
+    """Noise control. noise: destroy the information in the input; the score must fall to chance."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """Action on an unusable recording, file or row: stop, or skip and count it."""
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    """Share of the data's groups to use."""
     split_seed: SplitSeed = None
     fold: Fold = None
 

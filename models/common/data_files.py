@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib.util import find_spec
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,11 +46,10 @@ def check_expansion(path: Path, unpacked: int) -> None:
         )
 
 
-MAX_FILES = 1_000_000
 FILES_CHECKED = 10_000
 """Files of a folder that are looked at to recognize its format."""
-_SYSTEM_FOLDERS = (Path("/dev"), Path("/proc"), Path("/sys"))
-"""Their files are no data, and reading some of them never ends."""
+_SYSTEM_FOLDERS = ("/", "/dev", "/proc", "/sys")
+"""The whole disk, and files of which some never end."""
 
 
 def existing_path(path: str, allowed: str, key: str = "data.path") -> Path:
@@ -69,20 +68,19 @@ def existing_path(path: str, allowed: str, key: str = "data.path") -> Path:
 
 def check_kind(path: Path, key: str = "data.path") -> None:
     """Raise DataError for a pipe or a device, and for a whole disk, before anything is read."""
-    target = path.resolve()
-    is_disk = target == target.parent
-    if is_disk or not (path.is_file() or path.is_dir()):
+    is_system = str(path.resolve()) in _SYSTEM_FOLDERS
+    if is_system or not (path.is_file() or path.is_dir()):
         raise DataError(
             f"{key} '{path}' is not a regular file, nor a folder of data",
             where=str(path.absolute()),
-            allowed="a file on disk, not a pipe or a device; a folder, not the whole disk",
+            allowed="a file on disk, not a pipe or a device; a folder of data, not of the system",
         )
 
 
 def files(path: Path) -> list[Path]:
     """The file itself, or all files of a folder at any depth, without hidden ones, by name.
 
-    Raises DataError where a folder cannot be read, for too many files, and as `walk`.
+    Raises DataError where a folder cannot be read, and as `walk`.
     """
     if not path.is_dir():
         return [path]
@@ -98,16 +96,11 @@ def walk(
     path: Path,
     onerror: Callable[[OSError], None] | None = None,
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """As os.walk, sorted within each folder, without hidden entries and folders of the system.
+    """As os.walk, sorted within each folder, without hidden entries.
 
-    Raises DataError for too many files, for one that would never end, such as a pipe, and for a
-    link to nothing.
+    Raises DataError for a file that would never end, such as a pipe, and for a link to nothing.
     """
-    count = 0
     for folder, folders, names in os.walk(path, onerror=onerror):
-        if Path(os.path.abspath(folder)) in _SYSTEM_FOLDERS:
-            folders.clear()
-            names.clear()
         # In place: os.walk enters the folders that are left.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names = sorted(name for name in names if not name.startswith("."))
@@ -120,13 +113,6 @@ def walk(
                     allowed="files on disk and links to files; no pipes, sockets or devices",
                     hint="move it out of the folder",
                 )
-        count += len(names)
-        if count > MAX_FILES:
-            raise DataError(
-                f"'{path}' has more than {MAX_FILES:,} files",
-                where="data.path",
-                allowed="a file, or a folder of data alone",
-            )
         yield Path(folder), folders, names
 
 
@@ -151,23 +137,22 @@ def identity(path: Path) -> tuple[int, int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-_ENDS = 1 << 16
-"""Bytes of both ends that are compared before whole files."""
+_BLOCK = 1 << 20
+"""Bytes of the begin that are compared before whole files."""
 
 
 def copies(files: Mapping[Key, Path]) -> dict[Key, Key]:
     """The names of files whose content an earlier one has, each with the name of that one.
 
     The same recording or page under two names would be trained on and validate. Only files of one
-    size, whose ends are equal, are read whole. Reads the disk. Raises DataError.
+    size that begin equally are read whole. Reads the disk. Raises DataError.
     """
     groups = [list(files)]
     try:
-        for key_of in (_size, _ends, _digest):
+        for blocks in (0, 1, None):
             parts: dict[Hashable, list[Key]] = {}
-            for number, group in enumerate(groups):
-                for name in group:
-                    parts.setdefault((number, key_of(files[name])), []).append(name)
+            for name in chain(*groups):
+                parts.setdefault(_digest(files[name], blocks), []).append(name)
             groups = [part for part in parts.values() if len(part) > 1]
     except OSError as error:
         raise unreadable_file(Path("data"), error) from None
@@ -177,23 +162,13 @@ def copies(files: Mapping[Key, Path]) -> dict[Key, Key]:
     return first_of
 
 
-def _size(path: Path) -> Hashable:
-    return path.stat().st_size
-
-
-def _ends(path: Path) -> Hashable:
-    with path.open("rb") as file:
-        first = file.read(_ENDS)
-        file.seek(max(0, path.stat().st_size - _ENDS))
-        return first, file.read(_ENDS)
-
-
-def _digest(path: Path) -> Hashable:
+def _digest(path: Path, blocks: int | None) -> Hashable:
+    """The size of a file and a digest of its first `blocks`; None: of all."""
     digest = sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        for block in islice(iter(lambda: file.read(_BLOCK), b""), blocks):
             digest.update(block)
-    return digest.digest()
+        return os.fstat(file.fileno()).st_size, digest.digest()
 
 
 def told_copies(first_of: Mapping[Any, Any]) -> dict[str, str]:
@@ -214,37 +189,15 @@ def check_reader(package: str, path: Path) -> None:
         )
 
 
-def unreadable_file(path: Path, error: OSError, key: str = "data.path") -> DataError:
-    """The error for a file that the system does not open."""
+def unreadable_file(path: Path, error: Exception, key: str = "data.path") -> DataError:
+    """The error for a file that the system does not open, or that is not complete."""
+    file = getattr(error, "filename", None) or path
+    reason = getattr(error, "strerror", None) or error
     return DataError(
-        f"'{error.filename or path}' cannot be read: {error.strerror or error}",
+        f"'{file}' cannot be read: {reason}",
         where=key,
-        allowed="files and folders that you may read",
+        allowed="complete files, and folders, that you may read",
     )
-
-
-_CONVERSIONS = {
-    r"\.aedat4$": "faery converts AEDAT4 to Prophesee DAT:  "
-    "faery input file IN.aedat4 output file OUT.dat",
-    r"\.es$": "faery converts Event Stream to Prophesee DAT:  "
-    "faery input file IN.es output file OUT.dat",
-    r"\.arf$": "export the traces of BioSigRZ as text, and write them into a table of docs/abr.md",
-    r"openbci.*\.(txt|csv)$": "record as BDF+ in the OpenBCI GUI, "
-    "or write EDF from the text with MNE",
-}
-"""By a pattern of the name, what makes a format of the families out of one that none reads."""
-
-
-def conversion(path: Path) -> str:
-    """What converts a file, or the first file of a folder that can be; empty: unknown.
-
-    Reads the disk.
-    """
-    for file in first_files(path):
-        for pattern, hint in _CONVERSIONS.items():
-            if re.search(pattern, file.name, re.IGNORECASE):
-                return hint
-    return ""
 
 
 def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
@@ -253,7 +206,6 @@ def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
         f"'{path}' has an unknown format",
         where="data.path",
         allowed="; ".join(formats),
-        hint=conversion(path),
     )
 
 

@@ -101,20 +101,15 @@ class BadRecords:
     def finish(self, on_bad: OnBad, num_good: int) -> int:
         """The number of skipped records. Raises DataError if there are any and `on_bad` is stop."""
         if self.count and on_bad == "stop":
-            skip = "--set data.on_bad=skip"
-            fix = self.fix
-            hint = ""
-            if not fix.startswith("--"):
-                hint = fix or f"correct {self.rows[0][0]}"
-                fix = ""
-            if num_good > 0:  # otherwise skipping leaves nothing
-                hint = f"{hint}; or skip them" if hint else f"or skip them with  {skip}"
-                fix = fix or skip
+            is_option = self.fix.startswith("--")
+            fix = self.fix if is_option else ""
+            if not is_option and num_good > 0:  # otherwise skipping leaves nothing
+                fix = "--set data.on_bad=skip"
             raise DataError(
                 f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
                 where="\n                ".join(few(self.examples(), MAX_EXAMPLES, self.count)),
                 fix=fix,
-                hint=hint,
+                hint="" if is_option else self.fix or f"correct {self.rows[0][0]}",
             )
         return self.count
 

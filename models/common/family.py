@@ -177,6 +177,7 @@ class FamilyTask:
                 self.encoder,
                 _ENCODER_WEIGHTS,
                 tuple(f"{name}." for name in self.parts[ENCODER]),
+                open_checkpoint=self.context.open_checkpoint,
             )
         encoder = self.model_parts(model).get(ENCODER, ())
         if self.is_frozen:
@@ -312,11 +313,10 @@ class Sums:
         for name, value in self._measure(model, batch).items():
             parts = value if isinstance(value, tuple) else (value,)
             vectors[name] = [_vector(part) for part in parts]
-        lengths = {name: sum(map(len, parts)) for name, parts in vectors.items()}
-        self._lengths = self._lengths or lengths
-        if [*self._lengths] != [*lengths]:
+        self._lengths = self._lengths or {n: sum(map(len, parts)) for n, parts in vectors.items()}
+        if [*self._lengths] != [*vectors]:
             before = ", ".join(self._lengths)
-            now = ", ".join(lengths)
+            now = ", ".join(vectors)
             raise ValueError(f"measured {before} for one batch and {now} for another")
         # Python's numbers are on the CPU; what a model returns is on its device.
         everything = list(chain.from_iterable(vectors.values()))

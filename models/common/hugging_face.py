@@ -55,12 +55,8 @@ def read_config(folder: Path, allowed: str) -> Any:
     from transformers import AutoConfig
 
     if not (folder / CONFIG).is_file():
-        if folder.is_dir():
-            problem = f"has no {CONFIG}"
-        else:
-            problem = "is not a folder"
         raise DataError(
-            f"{KEY} '{folder}' {problem}",
+            f"{KEY} '{folder}' has no {CONFIG}",
             where=str(folder.absolute()),
             allowed=allowed,
             hint=f"--set {KEY}=hf:OWNER/NAME  downloads a model of the Hugging Face hub",

@@ -2,58 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import zlib
-from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from hashlib import sha256
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from gearshift.models.base import DataError
+from gearshift.models.base import DataError, OpenCheckpoint
 from gearshift.models.common.data_reports import library_errors, listed
-from gearshift.models.common.hugging_face import StoredTensor, compare, stored_tensors, weights_of
+from gearshift.models.common.hugging_face import compare, stored_tensors, weights_of
 
 ALLOWED = "a run folder, one of its checkpoints, an export or a safetensors file"
 _MODEL = "model.safetensors"
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
-_CHECKSUM = "manifest.sha256"
-_BLOCK_BYTES = 16 * 2**20
-"""Of a file that one checksum in the manifest is of."""
-_PARTS = ("best", "last")
-_KINDS = ("buffer", "ema", "weight")
-"""Tensors of a model in the files of a checkpoint; the average counts before the weight."""
-
-
-_Piece = tuple[int, int, Path, str]
-"""Of a tensor: first element, number of elements, file, and name there."""
-
-
-@dataclass(frozen=True)
-class JoinedTensor:
-    """A tensor of a checkpoint, whose intervals are in the files of several processes."""
-
-    shape: tuple[int, ...]
-    pieces: list[_Piece]
-
-    def read_into(self, tensor: Tensor) -> None:
-        """Overwrite `tensor` with the values. Disk access."""
-        parts = []
-        for _, _, path, key in sorted(self.pieces):
-            # Opened for each tensor: mapped data stays in memory until the file is closed.
-            with safe_open(path, "pt") as file:
-                parts.append(file.get_tensor(key).clone())
-        with torch.no_grad():
-            tensor.copy_(torch.cat(parts).reshape(self.shape))
 
 
 def find(path: Path) -> Path | None:
@@ -64,7 +28,7 @@ def find(path: Path) -> Path | None:
     if path.is_file():
         return path
     steps = sorted((path / "checkpoints").glob("step-*"), reverse=True)
-    for folder in (path, *(path / part for part in _PARTS), *steps):
+    for folder in (path, path / "best", path / "last", *steps):
         if (folder / _MODEL).is_file():
             return folder / _MODEL
         if (folder / _MANIFEST).is_file() and (folder / _STATE).is_file():
@@ -79,16 +43,36 @@ class InitialWeights:
     joined from the files of its processes. Parameters that have an average give the average.
     """
 
-    def __init__(self, path: Path, setting: str) -> None:
-        """`setting` is the key that names `path`. Reads heads of files. Raises DataError."""
+    def __init__(
+        self,
+        path: Path,
+        setting: str,
+        open_checkpoint: OpenCheckpoint | None = None,
+    ) -> None:
+        """`setting` is the key that names `path`. Reads heads of files. Raises DataError.
+
+        `open_checkpoint`: of Context; without it, no files of processes are read.
+        """
         source = find(path)
         if source is None:
             raise DataError(f"{setting} '{path}' has no weights", where=setting, allowed=ALLOWED)
         self.path = source
         self._what = f"{setting} '{source}'"
-        self.tensors: Mapping[str, StoredTensor | JoinedTensor]
+        self._is_file = source.is_file()
+        if not self._is_file and open_checkpoint is None:
+            raise DataError(
+                f"{self._what} has no {_MODEL}",
+                where=setting,
+                allowed=ALLOWED,
+                hint="give  self.context.open_checkpoint  to InitialWeights",
+            )
+        self._checkpoint: Any = None
+        folder = source.parent if self._is_file else source
         with self._errors():
-            self.tensors = stored_tensors(source) if source.is_file() else _joined(source)
+            if open_checkpoint is not None and (folder / _MANIFEST).is_file():
+                self._checkpoint = open_checkpoint(folder)
+            self.tensors: Mapping[str, Any]
+            self.tensors = stored_tensors(source) if self._is_file else self._checkpoint.tensors
 
     def _errors(self) -> AbstractContextManager[None]:
         return library_errors(
@@ -102,18 +86,26 @@ class InitialWeights:
 
         Reads each byte. Raises DataError.
         """
-        with self._errors():
-            _check_files(self.path)
+        if self._checkpoint is not None:
+            with self._errors():
+                self._checkpoint.check(self._is_file)
 
     def read_into(self, name: str, tensor: Tensor) -> None:
-        """Overwrite `tensor`, of the stored shape. Reads the disk.
+        """Overwrite `tensor`, of the stored shape, if it has memory. Reads the disk.
 
         Raises DataError, also for a weight that is NaN, or infinite though it was trained.
         """
+        if not _has_values(tensor):
+            return
         with self._errors():
             self.tensors[name].read_into(tensor)
-        is_weight = isinstance(tensor, Parameter) and tensor.is_floating_point()
-        if is_weight and _has_values(tensor) and not _is_usable(tensor):
+        if not isinstance(tensor, Parameter):
+            return
+        # One that is not trained may be infinite, such as a mask.
+        is_wrong = tensor.isnan()
+        if tensor.requires_grad:
+            is_wrong = ~tensor.isfinite()
+        if is_wrong.any():
             raise DataError(
                 f"{self._what} has a weight that is not finite: '{name}'",
                 where=str(self.path),
@@ -124,66 +116,6 @@ class InitialWeights:
 def _has_values(tensor: Tensor) -> bool:
     """Whether `tensor` has memory: not of a plan, nor of a rank that gets it from another one."""
     return type(tensor) in (Tensor, Parameter) and not tensor.is_meta
-
-
-def _is_usable(weight: Tensor) -> bool:
-    """Whether a weight is finite; one that is not trained may be infinite, such as a mask."""
-    if weight.requires_grad:
-        return bool(weight.isfinite().all())
-    return not bool(weight.isnan().any())
-
-
-def _check_files(source: Path) -> None:
-    """Compare the files that the weights of `source` are in with the manifest of their checkpoint.
-
-    Raises OSError, ValueError, KeyError.
-    """
-    folder = source.parent if source.is_file() else source
-    path = folder / _MANIFEST
-    if not (path.is_file() and (folder / _CHECKSUM).is_file()):
-        return
-    content = path.read_bytes()
-    checksum, *_ = (folder / _CHECKSUM).read_text().split() or [""]
-    if checksum != sha256(content).hexdigest():
-        raise ValueError(f"{path} is damaged: wrong checksum")
-    for file in json.loads(content)["files"]:
-        name = file["name"]
-        is_used = name == source.name if source.is_file() else name != _MODEL
-        if is_used:
-            _check_blocks(folder / name, file["crc32"])
-
-
-def _check_blocks(path: Path, checksums: list[int]) -> None:
-    with path.open("rb") as stream:
-        for number, checksum in enumerate(checksums):
-            if zlib.crc32(stream.read(_BLOCK_BYTES)) != checksum:
-                start = number * _BLOCK_BYTES
-                raise ValueError(f"{path} is damaged: wrong checksum of the block at byte {start}")
-        if stream.read(1):
-            raise ValueError(f"{path} is damaged: it is too long")
-
-
-def _joined(folder: Path) -> dict[str, JoinedTensor]:
-    manifest = json.loads((folder / _MANIFEST).read_bytes())
-    state = json.loads((folder / _STATE).read_bytes())
-    pieces: defaultdict[str, list[_Piece]] = defaultdict(list)
-    for file in manifest["files"]:
-        shard = folder / file["name"]
-        if not file["name"].startswith("rank-"):
-            continue
-        with safe_open(shard, "pt") as stored:
-            for key in stored.keys():  # noqa: SIM118
-                kind_and_name, start = key.rsplit("|", 1)
-                (length,) = stored.get_slice(key).get_shape()
-                pieces[kind_and_name].append((int(start), length, shard, key))
-    tensors = {}
-    for name, shape in (state["shapes"] | state["buffers"]).items():
-        keys = [f"{kind}|{name}" for kind in _KINDS]
-        parts = next((pieces[key] for key in keys if key in pieces), [])
-        if sum(length for _, length, *_ in parts) != prod(shape):
-            raise ValueError(f"{name} is incomplete")
-        tensors[name] = JoinedTensor(tuple(shape), parts)
-    return tensors
 
 
 def _of_parts(tensors: Mapping[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
@@ -197,6 +129,7 @@ def load(
     allowed: str,
     parts: tuple[str, ...] = ("",),
     is_verified: bool = False,
+    open_checkpoint: OpenCheckpoint | None = None,
 ) -> str:
     """Load the tensors of `model` from what `path` stands for; returns a summary.
 
@@ -204,9 +137,9 @@ def load(
     begin with one of `parts` count, of the model and of what is stored. One tensor at a time is in
     memory. Reads the disk. Raises DataError unless these names and shapes match exactly, and for a
     file that is damaged or a weight that is not finite. `is_verified`: the checksums have been
-    compared.
+    compared. `open_checkpoint`: of Context.
     """
-    weights = InitialWeights(path, setting)
+    weights = InitialWeights(path, setting, open_checkpoint)
     tensors = _of_parts(weights_of(model), parts)
     coverage = compare(tensors, _of_parts(weights.tensors, parts))
     differences = [*coverage.unexpected, *coverage.random]

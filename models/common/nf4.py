@@ -35,11 +35,7 @@ class Nf4Linear(nn.Module):
         codes, largest = _ops.quantize_4bit(weight, _BLOCK, "nf4", torch.uint8)
         mean = largest.mean()
         table = table.to(weight.device)
-        scales, of_scales = _ops.quantize_blockwise(
-            largest - mean,
-            table,
-            _SCALES,
-        )
+        scales, of_scales = _ops.quantize_blockwise(largest - mean, table, _SCALES)
         # As bytes: a cast of the whole model to another dtype leaves them alone.
         constants = torch.cat([table, mean[None], of_scales]).view(torch.uint8)
         self.register_buffer("codes", codes.cpu(), persistent=False)
@@ -141,10 +137,7 @@ class Quantizer:
         """Round the weights of a model without adapters as `quantize` does, and keep its layers."""
         for layer in _linears(inner.requires_grad_(False)).values():
             bits = self._in_4_bits(layer)
-            rounded = weight_of(bits.shape, layer.weight.dtype, *bits.buffers())
-            if _is_transposed(layer):
-                rounded = rounded.t().contiguous()
-            layer.weight.data = rounded
+            layer.weight.data = weight_of(bits.shape, layer.weight.dtype, *bits.buffers())
 
     def _replace(self, inner: Any, name: str) -> None:
         layer = self._in_4_bits(inner.get_submodule(name))
@@ -153,8 +146,6 @@ class Quantizer:
 
     def _in_4_bits(self, layer: Any) -> Nf4Linear:
         weight = layer.weight.detach().to(self._device)
-        if _is_transposed(layer):
-            weight = weight.t().contiguous()
         return Nf4Linear(weight, layer.bias, self._table)
 
 
@@ -173,17 +164,10 @@ def library() -> Any:
 
 def _linears(inner: Any) -> dict[str, Any]:
     """The frozen linear layers of a model of transformers, but for its output layer, by name."""
-    from transformers.pytorch_utils import Conv1D
-
     head = inner.get_output_embeddings()
     layers = {}
     for name, module in inner.named_modules():
-        is_linear = type(module) in (nn.Linear, Conv1D)
+        is_linear = type(module) is nn.Linear
         if is_linear and module is not head and not module.weight.requires_grad:
             layers[name] = module
     return layers
-
-
-def _is_transposed(layer: nn.Module) -> bool:
-    """Whether the weight is [in, out]: GPT-2 has such layers."""
-    return not isinstance(layer, nn.Linear)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
@@ -23,8 +22,6 @@ _FIX = "fetch it again, or save it as PNG in the program that made it"
 _DEPTHS = (8, 10, 12, 14, 16)
 """Bits of scanners and cameras."""
 _SILENT = logging.NullHandler()
-_ROWS = 256
-"""Rows that are scaled together, to save memory."""
 _PHOTOMETRIC = 262
 _SAMPLE_FORMAT = 339
 _WHITE_IS_ZERO = 0
@@ -37,10 +34,10 @@ def open_picture(file: Path | IO[bytes], fix: str = _FIX, page: int = 0) -> Imag
 
     `fix`: of the error; `page`: of a TIFF file. 1 and 8 bits, palettes and colors keep their
     meaning; CMYK becomes RGB. Grey of 16 bits is scaled by the smallest depth of 8, 10, 12, 14 or
-    16 bits that holds its brightest pixel, since scanners of 12 bits store 4095 for white; grey of
-    32 bits above that, by its brightest pixel. Of an animation, the first frame. Disk access;
-    raises DataError, also for Lab, for grey of signed or floating-point numbers, and for CMYK in a
-    JPEG that does not say whether 0 is ink or paper.
+    16 bits that holds its brightest pixel, since scanners of 12 bits store 4095 for white. Of an
+    animation, the first frame. Disk access; raises DataError, also for Lab, for grey of more bits,
+    of signed or floating-point numbers, and for CMYK in a JPEG that does not say whether 0 is ink
+    or paper.
     """
     with _errors(file, fix), Image.open(file, formats=FORMATS) as image:
         problem = too_large(*image.size)
@@ -48,15 +45,12 @@ def open_picture(file: Path | IO[bytes], fix: str = _FIX, page: int = 0) -> Imag
             raise ValueError(problem)
         if page:
             image.seek(page)
-        # What is loaded has 8 bits a color, whatever its file has.
-        tiles = getattr(image, "tile", ())
-        is_wide = any("16" in str(tile[3]) for tile in tiles)
         image.load()
         facts = dict(getattr(image, "tag_v2", {}))
         is_jpeg = image.format in ("JPEG", "MPO")
         if is_jpeg and image.mode == "CMYK" and "adobe" not in image.info:
             raise ValueError("a JPEG of CMYK without the mark of Adobe may have either sign")
-        return _eight_bits(ImageOps.exif_transpose(image), is_wide, facts)
+        return _eight_bits(ImageOps.exif_transpose(image), facts)
 
 
 def count_pages(file: Path) -> int:
@@ -86,55 +80,38 @@ def _errors(file: Path | IO[bytes], fix: str) -> AbstractContextManager[None]:
     )
 
 
-def _eight_bits(image: Image.Image, is_wide: bool, facts: dict[int, Any]) -> Image.Image:
+def _eight_bits(image: Image.Image, facts: dict[int, Any]) -> Image.Image:
     """`image` as "L" or "RGB"; `facts`: tags of a TIFF file."""
     mode = image.mode
     if mode.startswith(("I", "F")):
         return _narrow_grey(image, facts)
-    if mode in ("La", "RGBa"):
-        image = image.convert(mode.upper())
-    elif mode not in _GREYS + _COLORED:
-        raise ValueError(f"pictures of mode {mode} are not read")
-    clear = image.info.get("transparency")
-    if is_wide and isinstance(clear, tuple):
-        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    if mode == "LAB":
+        raise ValueError("Lab is not read")
     if image.has_transparency_data:
         paper = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(paper, image.convert("RGBA"))
-    return image.convert("L" if mode in _GREYS else "RGB")
-
-
-_GREYS = ("1", "L", "LA", "La")
-_COLORED = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
+    return image.convert("L" if mode in ("1", "L", "LA") else "RGB")
 
 
 def _narrow_grey(image: Image.Image, facts: dict[int, Any]) -> Image.Image:
-    """Grey of 16 or 32 bits as "L"."""
+    """Grey of 16 bits as "L"."""
     values = np.asarray(image)
-    if values.dtype.kind == "f" or facts.get(_SAMPLE_FORMAT, (_UNSIGNED,)) != (_UNSIGNED,):
-        raise ValueError("grey of signed or floating-point numbers is not read")
-    if values.dtype == np.int32 and _SAMPLE_FORMAT in facts:
-        values = values.view(np.uint32)
-    if values.min() < 0:
-        raise ValueError("grey below 0 is not read")
-    high = float(values.max())
-    white = next((2.0**bits - 1 for bits in _DEPTHS if high < 2**bits), high)
-    grey = np.empty(values.shape, np.uint8)
-    for top in range(0, len(values), _ROWS):
-        rows = slice(top, top + _ROWS)
-        share = values[rows] / white
-        if facts.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-            share = 1 - share  # Pillow does that for 8 bits only
-        grey[rows] = np.rint(share * 255)
-    clear = image.info.get("transparency")
-    if isinstance(clear, int):
-        grey[values == clear] = 255
-    return Image.fromarray(grey)
+    low = values.min()
+    high = values.max()
+    is_unsigned = facts.get(_SAMPLE_FORMAT, (_UNSIGNED,)) == (_UNSIGNED,)
+    is_whole = values.dtype.kind != "f" and "transparency" not in image.info
+    if low < 0 or high >= 2**16 or not is_unsigned or not is_whole:
+        raise ValueError("grey is read in whole numbers of up to 16 bits, without transparency")
+    white = next(2**bits - 1 for bits in _DEPTHS if high < 2**bits)
+    greys = np.rint(np.arange(white + 1) / white * 255).astype(np.uint8)
+    if facts.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        greys = greys[::-1]  # Pillow does that for 8 bits only
+    return Image.fromarray(greys[values])
 
 
 COLORS = 64
-_SMALLER = 0.9
-"""Factor of the sides at least: compression differs with the size."""
+_SMALLER = 0.8
+"""Factor of the sides, until the file is small enough."""
 
 
 def small(png: bytes, side: int, max_bytes: int) -> bytes:
@@ -149,5 +126,4 @@ def small(png: bytes, side: int, max_bytes: int) -> bytes:
         image.quantize(COLORS).save(file, "PNG", optimize=True)
         if file.tell() <= max_bytes:
             return file.getvalue()
-        factor = math.sqrt(max_bytes / file.tell())
-        side = int(max(image.size) * min(_SMALLER, factor))
+        side = int(max(image.size) * _SMALLER)

@@ -73,8 +73,8 @@ def passed_over(source: Path, inputs: Iterable[Path]) -> Iterator[Prediction]:
     beside = tuple(stem + mark for stem in stems for mark in "._-")
     others = []
     for file in files(source):
-        is_used = not roots.isdisjoint([file, *file.parents])
-        if not is_used and not file.as_posix().startswith(beside):
+        # The name of a folder that is an input begins as that of what is in it.
+        if file not in roots and not file.as_posix().startswith(beside):
             others.append(file.relative_to(source).as_posix())
     if others:
         yield Prediction("passed-over", f"passed over, no input: {listed(others, 8)}")
@@ -120,7 +120,7 @@ def features_file(
     count = np.maximum(valid.sum(1, keepdims=True), 1)
     arrays = {
         "item": np.array(items, dtype=np.str_),
-        "features": features.astype(np.float32),
+        "features": features,
         "valid": valid,
         "mean": ((features * valid[..., None]).sum(1) / count).astype(np.float32),
         **(more or {}),

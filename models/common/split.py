@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,69 +61,18 @@ class SplitRule:
 def split_groups(groups: Iterable[str], rule: SplitRule, noun: str) -> Groups:
     """Each split's groups, sorted: a pure function of the set of groups and the rule.
 
-    Shares are rounded down, to one group at least. A fold has the test groups of the rule without
-    one; the other groups, in the order that the seed draws, are cut into parts of nearly equal
-    size, of which one validates. Groups with an `earlier` split stay in it; if `earlier` is given,
-    at least one new group goes to val and one to test. Raises DataError if a split would be empty;
-    `noun` is the plural of a group, such as "patients".
+    Shares are rounded down, to one group at least. Groups with an `earlier` split stay in it, and
+    the others are drawn. A fold has the test groups of the rule without one; the other groups, in
+    the order that the seed draws, are cut into parts of nearly equal size, of which one validates.
+    Raises DataError if a split would be empty; `noun` is the plural of a group, such as "patients".
     """
     ids = sorted(set(groups))
     order = np.random.default_rng(rule.seed).permutation(len(ids))
     num_used = max(1, round(rule.fraction * len(ids)))
     selection = [ids[i] for i in order[:num_used]]
-    earlier = rule.earlier
-    if earlier is not None and (rule.fold is None or not earlier.keys().isdisjoint(ids)):
-        return _extend(selection, rule.share, noun, earlier)
-
-    count = len(selection)
-    size = held_out(count, rule.share)
-    if count - 2 * size < 1:
-        raise DataError(
-            f"{count} {noun}: eval.share={rule.share:g} gives {size} each for val and test",
-            where="eval.share, data.fraction, data.path",
-            allowed="at least one group each for train, val and test",
-            fix="--set eval.share=0.1" if count > 2 else "",
-            hint=f"add data: three splits need 3 {noun}",
-        )
-    test = selection[size : 2 * size]
-    others = selection[:size] + selection[2 * size :]
-    start = 0
-    stop = size
-    if rule.fold is not None:
-        number, parts = parse_fold(rule.fold)
-        most = len(others)
-        if max(number, parts or 0) > most:
-            raise DataError(
-                f"data.fold {rule.fold}: {count} {noun}, without {size} for test, "
-                f"have at most {most} folds",
-                where="data.fold, eval.share, data.fraction, data.path",
-                allowed=f"at most {most} folds",
-                fix=f"--set data.fold={min(number, most)}/{most if parts else 'groups'}",
-            )
-        parts = parts or most
-        start = most * (number - 1) // parts
-        stop = most * number // parts
-    return {
-        "val": sorted(others[start:stop]),
-        "test": sorted(test),
-        "train": sorted(others[:start] + others[stop:]),
-    }
-
-
-def held_out(count: int, share: float) -> int:
-    """How many of `count` groups validate, and as many test: one at least."""
-    return max(1, int(share * count + 1e-9))  # 0.29 * 100 is 28.999999999999996
-
-
-def _extend(
-    selection: Sequence[str],
-    share: float,
-    noun: str,
-    earlier: Mapping[str, SplitName],
-) -> Groups:
-    """The split of an experience: few groups may arrive at a time, and none changes its split."""
+    earlier = rule.earlier or {}
     fresh = [group for group in selection if group not in earlier]
-    size = held_out(len(fresh), share)
+    size = held_out(len(fresh), rule.share)
     splits: dict[SplitName, list[str]] = {
         "train": fresh[2 * size :],
         "val": fresh[:size],
@@ -135,13 +84,38 @@ def _extend(
     empty = [name for name in SPLITS if not splits[name]]
     if empty:
         raise DataError(
-            f"{' and '.join(empty)} would be empty: "
-            f"{len(fresh)} of {len(selection)} {noun} are new",
-            where="data.path",
-            allowed="at least one new group each for train, val and test",
-            hint="add more data",
+            f"{' and '.join(empty)} would be empty: {len(fresh)} of {len(selection)} {noun} are "
+            f"new, of which eval.share={rule.share:g} takes {size} each for val and test",
+            where="eval.share, data.fraction, data.path",
+            allowed="at least one group each for train, val and test",
+            fix="--set eval.share=0.1" if len(fresh) > 2 else "",
+            hint=f"add data: three splits need 3 {noun}",
         )
+    if rule.fold is not None and earlier.keys().isdisjoint(ids):
+        others = splits["val"] + splits["train"]
+        part = _part(rule.fold, len(others), noun)
+        splits["val"] = others[part]
+        splits["train"] = others[: part.start] + others[part.stop :]
     return {name: sorted(groups) for name, groups in splits.items()}
+
+
+def held_out(count: int, share: float) -> int:
+    """How many of `count` groups validate, and as many test: one at least."""
+    return max(1, int(share * count + 1e-9))  # 0.29 * 100 is 28.999999999999996
+
+
+def _part(fold: str, count: int, noun: str) -> slice:
+    """Which of `count` groups validate in a fold. Raises DataError for more folds than groups."""
+    number, parts = parse_fold(fold)
+    if max(number, parts or 0) > count:
+        raise DataError(
+            f"data.fold {fold}: {count} {noun} are not for test",
+            where="data.fold, eval.share, data.fraction, data.path",
+            allowed=f"at most {count} folds",
+            fix=f"--set data.fold={min(number, count)}/{count if parts else 'groups'}",
+        )
+    parts = parts or count
+    return slice(count * (number - 1) // parts, count * number // parts)
 
 
 def save_split(
@@ -156,9 +130,8 @@ def save_split(
     `replace` the saved split is replaced instead.
     """
     before = _saved(folder)
-    content = json.dumps(splits, sort_keys=True)
-    digest = sha256(content.encode()).hexdigest()[:16]
-    if before is not None and before.digest == digest:
+    groups = {name: list(splits[name]) for name in SPLITS}
+    if before is not None and before.groups == groups:
         return
     if before is not None and not replace:
         raise DataError(
@@ -168,16 +141,14 @@ def save_split(
             fix="--reset data",
             hint="start a new run with  --out DIR",
         )
-    saved: dict[str, Any] = {"digest": digest}
+    saved: dict[str, Any] = {}
     if rule.fold is not None:
         saved["fold"] = rule.fold
     if rule.earlier:
         present = set().union(*splits.values())
         saved["earlier"] = {group: side for group, side in rule.earlier.items() if group in present}
-    saved["counts"] = {name: len(groups) for name, groups in splits.items()}
-    for name, groups in splits.items():
-        saved[name] = groups
-    atomic_write(folder / SPLIT_FILE, json.dumps(saved, indent=1))
+    saved["counts"] = {name: len(splits[name]) for name in SPLITS}
+    atomic_write(folder / SPLIT_FILE, json.dumps({**saved, **groups}, indent=1))
 
 
 def load_sides(folder: Path, *, only_earlier: bool = False) -> dict[str, SplitName]:
@@ -188,18 +159,21 @@ def load_sides(folder: Path, *, only_earlier: bool = False) -> dict[str, SplitNa
     saved = _saved(folder) or _SavedSplit()
     if only_earlier:
         return saved.earlier
-    return {group: name for name in SPLITS for group in getattr(saved, name)}
+    return {group: name for name, groups in saved.groups.items() for group in groups}
 
 
 @dataclass
 class _SavedSplit:
     """What split.json keeps for a later start, beside facts for people."""
 
-    digest: str = ""
-    train: Sequence[str] = ()
-    val: Sequence[str] = ()
-    test: Sequence[str] = ()
+    train: list[str] = field(default_factory=list)
+    val: list[str] = field(default_factory=list)
+    test: list[str] = field(default_factory=list)
     earlier: dict[str, SplitName] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> Groups:
+        return {"train": self.train, "val": self.val, "test": self.test}
 
 
 def _saved(folder: Path) -> _SavedSplit | None:
@@ -223,30 +197,21 @@ def overlapping_groups(folder: Path) -> list[str] | None:
     saved = _saved(folder)
     if saved is None:
         return None
-    counts: Counter[str] = Counter()
-    for name in SPLITS:
-        counts.update(set(getattr(saved, name)))
+    counts = Counter(chain.from_iterable(map(set, saved.groups.values())))
     return sorted(group for group, count in counts.items() if count > 1)
 
 
-def atomic_write(path: Path, content: str | bytes) -> None:
-    """Write a file that is either absent or complete; a text in UTF-8."""
+def atomic_write(path: Path, content: str) -> None:
+    """Write a text in UTF-8 to a file that is either absent or complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)  # of a process that was killed; a link is not followed
     with partial.open("xb") as file:
-        file.write(_bytes_of(content))
+        file.write(content.encode())
     partial.replace(path)
 
 
-def write_if_changed(path: Path, content: str | bytes) -> None:
+def write_if_changed(path: Path, content: str) -> None:
     """As atomic_write, unless the file holds `content` already."""
-    data = _bytes_of(content)
-    if not path.is_file() or path.read_bytes() != data:
-        atomic_write(path, data)
-
-
-def _bytes_of(content: str | bytes) -> bytes:
-    if isinstance(content, str):
-        return content.encode()
-    return content
+    if not path.is_file() or path.read_bytes() != content.encode():
+        atomic_write(path, content)

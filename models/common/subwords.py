@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import unreadable_file
 from gearshift.models.common.data_reports import library_errors
 from gearshift.models.common.split import write_if_changed
 
@@ -44,13 +44,9 @@ def train_byte_bpe(
 
 def load_tokenizer(path: Path, where: str = "model.tokenizer") -> tokenizers.Tokenizer:
     """The tokenizer of a tokenizer.json. Reads the disk; raises DataError if it is not one."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise unreadable_file(path, error, where) from None
     allowed = "the tokenizer.json of the tokenizers library"
     with library_errors(f"'{path}' is not a tokenizer", where, allowed=allowed):
-        return tokenizers.Tokenizer.from_buffer(data)
+        return tokenizers.Tokenizer.from_buffer(path.read_bytes())
 
 
 @contextmanager
@@ -116,10 +112,7 @@ class SubwordTokenizer:
 
 def truncate_at(tokens: Sequence[int], end: int) -> list[int]:
     """The `tokens` before the first `end`."""
-    numbers = list(map(int, tokens))
-    if end in numbers:
-        return numbers[: numbers.index(end)]
-    return numbers
+    return list(takewhile(end.__ne__, map(int, tokens)))
 
 
 def load_or_fit(

@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import shlex
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from math import nan
@@ -16,7 +15,7 @@ from typing import Any
 from zipfile import ZipFile
 
 from gearshift.models.base import DataError
-from gearshift.models.common.data_files import check_expansion, check_reader, unreadable_file
+from gearshift.models.common.data_files import check_expansion, check_reader
 from gearshift.models.common.data_reports import IGNORE, BadRecords, library_errors
 from gearshift.models.common.text_file import TextFile
 
@@ -52,6 +51,7 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
 """Cells without a number, in lower case."""
 _LONGEST_CELL = 1 << 28
 """Characters; a longer cell is one whose quote is not closed."""
+_STRAY = "a quote that is not closed or not doubled"
 _FIX = 'close each quote, and double those within a cell in quotes ("6"" nails")'
 _IS_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
@@ -80,7 +80,7 @@ class Table:
         """A sheet need not store empty cells at the end of a row, and has no delimiter."""
         self._rows = self._rows_of_sheet() if self._is_sheet else self._rows_of_text()
         self.header_line, header = self._read_header()
-        self.header = [name.strip(_INVISIBLE) if isinstance(name, str) else name for name in header]
+        self.header = [text_of(name).strip(_INVISIBLE) for name in header]
         """The names of the columns."""
         while len(self.header) > 1 and not self.header[-1] and not self._is_sheet:
             self.header.pop()  # a delimiter at the end of each row
@@ -92,11 +92,9 @@ class Table:
         for line, cells in self._rows:
             if isinstance(cells, csv.Error):
                 raise DataError(
-                    f"the header of '{self.name}' has a quote that is not closed or not doubled: "
-                    f"{cells}",
+                    f"the header of '{self.name}' has {_STRAY}: {cells}",
                     where=f"{self.file.path}:{line}",
-                    allowed='a name in quotes, in which each quote is doubled: "6"" nails"',
-                    hint=f"close or double the quote of line {line}",
+                    hint=_FIX,
                 )
             is_of_excel = cells[:1] == ["sep="]  # names the delimiter
             if not is_of_excel and not _is_blank(cells):
@@ -106,51 +104,24 @@ class Table:
     def _rows_of_text(self) -> Iterator[tuple[int, Sequence[Any] | csv.Error]]:
         """Rows, each with the number of its first line, and the errors of those that do not parse.
 
-        After an error the next line begins a row: a stray quote may have taken in many. A line with
-        an odd number of quotes is then still the rest of the damaged row.
+        After an error the next line begins a row.
         """
         self.file.first_line()  # raises DataError if the file is empty
         head = next(self.file.chunks())[:_HEAD]
         self._delimiter = _delimiter(head, self.file)
         csv.field_size_limit(_LONGEST_CELL)
         lines = self.file.lines_with_ends()
-        again: deque[str] = deque()
-        """Lines to parse once more: those after the first one of a damaged row."""
+        # Strict: otherwise a quote in the middle of a cell would join rows without a word.
+        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
         line = 1
-        error: csv.Error | None = None
-        row_lines: list[str] = []
-        """Of the row that is parsed."""
-
-        def next_lines() -> Iterator[str]:
-            while True:
-                text = again.popleft() if again else next(lines, "")
-                if not text:
-                    return
-                row_lines.append(text)
-                yield text
-
         while True:
-            # Strict: otherwise a quote in the middle of a cell would join rows without a word.
-            reader = csv.reader(
-                next_lines(),
-                delimiter=self._delimiter,
-                strict=True,
-            )
             try:
-                for row in reader:
-                    if "".join(row_lines).count('"') % 2 == 0:
-                        error = None  # otherwise the rest of the damaged row
-                    yield line, row if error is None else error
-                    line += len(row_lines)
-                    row_lines.clear()
+                yield line, next(reader)
+            except StopIteration:
                 return
-            except csv.Error as raised:
-                error = raised
-                yield line, error
-                # A quote that is not closed took in all that follows: parse that again.
-                again.extendleft(reversed(row_lines[1:]))
-                line += 1
-                row_lines.clear()
+            except csv.Error as error:
+                yield line, csv.Error(f"{error}; up to line {reader.line_num}")
+            line = reader.line_num + 1
 
     def _rows_of_sheet(self) -> Iterator[tuple[int, Sequence[Any] | csv.Error]]:
         """Rows of the first sheet, with their numbers. Raises DataError."""
@@ -164,14 +135,10 @@ class Table:
             allowed="a workbook (.xlsx) that opens in a spreadsheet program",
             hint="open it in a spreadsheet program, and save it again or as CSV",
         ):
-            try:
-                with ZipFile(path) as parts:
-                    unpacked = sum(part.file_size for part in parts.infolist())
-                check_expansion(path, unpacked)
-                book = load_workbook(path, read_only=True, data_only=True)
-            except OSError as error:
-                raise unreadable_file(path, error) from None
-            with closing(book):
+            with ZipFile(path) as parts:
+                unpacked = sum(part.file_size for part in parts.infolist())
+            check_expansion(path, unpacked)
+            with closing(load_workbook(path, read_only=True, data_only=True)) as book:
                 self._sheets = [sheet.title for sheet in book.worksheets]
                 yield from enumerate(book.worksheets[0].iter_rows(values_only=True), start=1)
 
@@ -179,17 +146,13 @@ class Table:
         """Line and cells of each row, as many as columns; blank rows are left out. Once only.
 
         A row of text with another number of cells is a bad record, as is one with a stray quote, up
-        to the next row that has all cells. Raises DataError.
+        to the line where it ends. Raises DataError.
         """
         width = len(self.header)
-        is_damaged = False
         for line, cells in self._rows:
             where = f"{self.name}:{line}"
             if isinstance(cells, csv.Error):
-                if not is_damaged:
-                    problem = f"a quote that is not closed or not doubled: {cells}"
-                    bad_records.add(where, problem, _FIX)
-                is_damaged = True
+                bad_records.add(where, f"{_STRAY}: {cells}", _FIX)
                 continue
             if _is_blank(cells) and (self._is_sheet or width > 1):
                 continue
@@ -199,9 +162,8 @@ class Table:
             elif _is_blank(cells[width:]):
                 cells = cells[:width]  # a delimiter at the end of each row
             if len(cells) == width:
-                is_damaged = False
                 yield line, cells
-            elif cells and not is_damaged:  # else a line of the damaged row
+            elif cells:
                 bad_records.add(where, f"{len(cells)} of {width} columns")
 
     def number(self, cell: Any, name: str) -> float:
@@ -230,10 +192,8 @@ class Table:
             notes.append(self.file.note)
         if "," in self._marks:
             notes.append("decimal comma")
-        first, *others = self._sheets
-        if others:
-            ending = "s" if len(others) > 1 else ""
-            notes.append(f"sheet '{first}'; {len(others)} other sheet{ending} not read")
+        if len(self._sheets) > 1:
+            notes.append(f"the first of its {len(self._sheets)} sheets: '{self._sheets[0]}'")
         return notes
 
 

@@ -20,19 +20,14 @@ _GZIP_HEAD = b"\x1f\x8b"
 CHUNK = 1 << 20
 """Bytes per read."""
 _DOCUMENTS = {
-    b"%PDF-": ("a PDF document", "pdftotext FILE.pdf"),
-    b"PK\x03\x04": (
-        "a packed document (.docx, .odt, .epub) or a ZIP archive",
-        "pandoc FILE.docx -t plain -o FILE.txt",
-    ),
-    b"{\\rtf": ("a document in RTF", "pandoc FILE.rtf -t plain -o FILE.txt"),
-    b"\xd0\xcf\x11\xe0": ("a document of Office before 2007", "soffice --convert-to txt FILE.doc"),
+    b"%PDF-": "pdftotext FILE.pdf",
+    b"PK\x03\x04": "pandoc FILE.docx -t plain -o FILE.txt",
+    b"{\\rtf": "pandoc FILE.rtf -t plain -o FILE.txt",
+    b"\xd0\xcf\x11\xe0": "soffice --convert-to txt FILE.doc",
 }
-"""How documents begin that are not text: what each is, and a program that writes its text."""
+"""How documents and archives begin that are not text, and a program that writes their text."""
 _LONGEST_CHARACTER = 4
 """Bytes of a character in UTF-8 and in the encodings of East Asia."""
-_CONTEXT = 128
-"""Bytes of ASCII before a chunk: of a line that the chunk continues."""
 _WITH_ZEROS = ["utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be"]
 MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -64,18 +59,15 @@ def parse_json(text: str, pairs: Callable[[Any], Any] | None = None) -> Any:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("too many levels of lists and objects") from None
-    except UnicodeEncodeError:
-        raise ValueError(
-            "half of a surrogate pair (\\ud800 to \\udfff) is not a character"
-        ) from None
     return value
 
 
 def _has_utf8(raw: bytes) -> bool:
     """Whether more than a fifth of the characters beyond ASCII are UTF-8: the text is damaged."""
-    beyond = [c for c in raw.decode("utf-8", errors="surrogateescape") if c > "\x7f"]
-    invalid = sum("\udc80" <= c <= "\udcff" for c in beyond)
-    return 4 * (len(beyond) - invalid) > invalid
+    text = raw.decode("utf-8", errors="replace")
+    invalid = text.count("\ufffd")
+    beyond = sum(character > "\x7f" for character in text)
+    return 4 * (beyond - invalid) > invalid
 
 
 class TextFile:
@@ -104,27 +96,20 @@ class TextFile:
                 mark = next((mark for mark in MARKS if raw.startswith(mark)), b"")
                 encoding = MARKS[mark] if mark else ""
                 decoder = codecs.getincrementaldecoder(encoding or "ascii")()
-                before = b""
                 line_ends = IncrementalNewlineDecoder(None, translate=True)
                 raw = raw[len(mark) :]
                 while raw:
                     if not encoding and (not raw.isascii() or b"\0" in raw):
                         raw += file.read(_LONGEST_CHARACTER)  # it may begin with the last byte
-                        encoding = self._encoding(raw, len(raw) < size, before)
+                        encoding = self._encoding(raw, len(raw) < size)
                         decoder = codecs.getincrementaldecoder(encoding)()
                     text = line_ends.decode(decoder.decode(raw))
                     if "\0" in text and not mark:
                         name = encoding or "utf-8"
-                        raise UnicodeDecodeError(
-                            name,
-                            raw,
-                            raw.index(b"\0"),
-                            len(raw),
-                            "a zero byte",
-                        )
+                        at = raw.index(b"\0")
+                        raise UnicodeDecodeError(name, raw, at, at + 1, "a zero byte")
                     yield text
                     line += raw.count(b"\n")
-                    before = raw[-_CONTEXT:]
                     raw = file.read(size)
                 yield line_ends.decode(decoder.decode(b"", final=True), final=True)
         except UnicodeDecodeError as error:
@@ -135,17 +120,10 @@ class TextFile:
                 allowed="UTF-8, or UTF-16 or UTF-32 with a byte order mark",
                 hint="remove what is damaged:  iconv -c -f UTF-8 -t UTF-8 FILE",
             ) from None
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(
-                f"'{self.path}' cannot be read: damaged gzip data: {error}",
-                where="data.path",
-                allowed="complete gzip data",
-                hint="fetch it again",
-            ) from None
-        except OSError as error:
+        except (OSError, EOFError, zlib.error) as error:  # the latter of damaged gzip data
             raise unreadable_file(self.path, error) from None
 
-    def _encoding(self, raw: bytes, is_whole: bool, before: bytes) -> str:
+    def _encoding(self, raw: bytes, is_whole: bool) -> str:
         """That of `raw` after ASCII: UTF-8, also if damaged, or what charset-normalizer finds.
 
         Windows-1252 comes first where it is possible: for French charset-normalizer prefers CP1257.
@@ -153,39 +131,34 @@ class TextFile:
         try:
             if "\0" not in codecs.utf_8_decode(raw, "strict", is_whole)[0]:
                 return "utf-8"
-        except UnicodeDecodeError as error:
-            is_cut = error.reason == "unexpected end of data" and error.end - error.start > 1
-            if is_cut or _has_utf8(raw):
+        except UnicodeDecodeError:
+            if _has_utf8(raw):
                 return "utf-8"
         from charset_normalizer import from_bytes
 
-        sample = before + raw
-        excluded: list[str] = []
-        if b"\0" not in raw:
+        if b"\0" in raw:
+            matches = from_bytes(raw)
+        else:
             # ASCII tells nothing, and much of it makes Cyrillic look like accents of Windows-1252.
-            lines = sample.splitlines(keepends=True)
-            sample = b"".join(line for line in lines if not line.isascii())
-            excluded = _WITH_ZEROS
-        matches = from_bytes(sample, cp_exclusion=excluded)
+            lines = [line for line in raw.splitlines(keepends=True) if not line.isascii()]
+            matches = from_bytes(b"".join(lines), cp_exclusion=_WITH_ZEROS)
         best = matches.best()
         if b"\0" in raw and (best is None or "\0" in str(best)):
             return "utf-8"  # not text
         assumed = "cp1252"
+        possible = [match.could_be_from_charset for match in matches]
         # Of a few accents in a long text charset-normalizer makes nothing.
-        if best is not None and not any(
-            assumed in match.could_be_from_charset for match in matches
-        ):
+        if best is not None and not any(assumed in encodings for encodings in possible):
             assumed = best.encoding
         self.note = f"{assumed}, since it is not UTF-8"
         return assumed
 
     def _refuse_document(self, raw: bytes) -> None:
-        for head, (kind, program) in _DOCUMENTS.items():
+        for head, program in _DOCUMENTS.items():
             if raw.startswith(head):
                 raise DataError(
-                    f"'{self.path}' is {kind}, not text",
+                    f"'{self.path}' is a document or an archive, not plain text",
                     where=f"data.path, {self.path}",
-                    allowed="plain text",
                     hint=f"convert it:  {program}",
                 )
 
@@ -221,7 +194,7 @@ class TextFile:
         if first is None:
             raise DataError(
                 f"'{self.path}' is empty",
-                where=f"data.path, {self.path.stat().st_size} bytes",
+                where="data.path",
                 allowed="a file with text",
             )
         return first

@@ -44,45 +44,31 @@ def draw_traces(
     """
     from PIL import Image, ImageDraw
 
-    bottom = EDGE + height * max(1, len(rows))
+    bottom = EDGE + height * len(rows)
     image = Image.new("RGB", (WIDTH, bottom + EDGE), "white")
     pen = ImageDraw.Draw(image)
-    printable = title.encode("latin-1", "replace").decode("latin-1")  # what the font has
-    heading = "\n".join(line[:120] for line in printable.split("\n"))
-    pen.text((LEFT, 8), heading, fill=INK)
+    pen.text((LEFT, 8), title, fill=INK)
     for share, text in ticks:
         x = LEFT + share * _SPAN
         pen.line((x, EDGE, x, bottom), fill="#e8ebee")
         pen.text((x - 4, bottom + 8), text, fill=INK)
 
-    width = 2 if len(rows) < 17 else 1
     for number, row in enumerate(rows):
         middle = EDGE + height * (number + 0.5)
         pen.line((LEFT, middle, WIDTH - RIGHT, middle), fill=GREY)
         pen.text((8, middle - 6), row.name, fill=INK)
         for trace, color in row.traces:
-            for line in _lines(middle - scale * np.asarray(trace, np.float64)):
-                pen.line(line, fill=color, width=width)
+            y = middle - scale * np.asarray(trace, np.float64)
+            times = (np.arange(len(y)) + 0.5) / len(y)
+            points = np.stack((LEFT + _SPAN * times, y), axis=1)
+            # NaN interrupts a line.
+            for part in np.ma.clump_unmasked(np.ma.masked_invalid(y)):
+                pen.line(points[part].ravel().tolist(), fill=color, width=2)
         half = 0.45 * height
         for share, color, text in row.marks:
             if np.isfinite(share):
                 x = LEFT + share * _SPAN
                 top = middle - half
-                pen.line(
-                    (x, top, x, middle + half),
-                    fill=color,
-                    width=2,
-                )
+                pen.line((x, top, x, middle + half), fill=color, width=2)
                 pen.text((x + 3, top), text, fill=color)
     return png(image)
-
-
-def _lines(y: ndarray) -> list[list[float]]:
-    """The lines through the points of a trace, as x, y, x, y...; NaN interrupts a line."""
-    shares = (np.arange(len(y)) + 0.5) / len(y)
-    x = LEFT + shares * _SPAN
-    points = np.stack((x, y), axis=1)
-    finite = np.flatnonzero(np.isfinite(y))
-    ends = np.flatnonzero(np.diff(finite) > 1) + 1
-    parts = np.split(finite, ends)
-    return [points[part].ravel().tolist() for part in parts]

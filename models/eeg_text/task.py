@@ -305,7 +305,13 @@ class EegTextTask(EegTask):
             self.trained.is_pretrained,
         )
         if self.start is not None:
-            self.loaded["start"] = initial_weights.load("model.start", model, self.start, _START)
+            self.loaded["start"] = initial_weights.load(
+                "model.start",
+                model,
+                self.start,
+                _START,
+                open_checkpoint=self.context.open_checkpoint,
+            )
         elif self.folder is not None:
             self.loaded["pretrained"] = pretrained.load(model.decoder, self.folder)
         if self.trains_top:

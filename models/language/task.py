@@ -324,6 +324,7 @@ class LanguageTask(FamilyTask):
                 self.start,
                 _START,
                 tuple(names),
+                open_checkpoint=self.context.open_checkpoint,
             )
         if count > len(blocks):
             raise DataError(

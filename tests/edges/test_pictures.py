@@ -57,13 +57,13 @@ def palette():
 FILES = {
     "16 bits": saved(WIDE, "PNG"),
     "PGM of 12 bits": b"P5 60 80 4095\n" + (WIDE // 16).astype(">u2").tobytes(),
-    "32 bits": unsigned(saved(WIDE.astype(np.int32) * 9)),
     "palette with transparency": saved(palette(), "PNG", transparency=bytes([0, 255, 255])),
     "CMYK of Adobe": saved(page().convert("RGB").convert("CMYK"), "JPEG", quality=98),
     "color with opacity": saved(ink("RGBA"), "PNG"),
 }  # fmt: skip
 REFUSED = {
     "float": saved((PAGE / 255).astype(np.float32)),
+    "32 bits": unsigned(saved(WIDE.astype(np.int32) * 9)),
     "signed": saved(PAGE.astype(np.int32) - 99, tiffinfo={339: 2}),
     "Lab": saved(Image.merge("LAB", [page(), page(), page()])),
 }

@@ -54,7 +54,7 @@ def test_a_table_is_read_as_it_is(tmp_path, name):
     assert read(write(tmp_path / "a.csv", content))[:3] == (header, rows, *(bad or [[]]))
 
 
-STRAY = ('"a \\"b\\" c"', '"6" nails"', '"6" nails', '"a"b', '"one\n two" three', '"open')
+STRAY = ('"a \\"b\\" c"', '"6" nails"', '"6" nails', '"a"b', '"one\n two" three')
 """Quoted cells that do not end at a delimiter."""
 
 
@@ -66,11 +66,12 @@ def test_after_a_stray_quote_the_next_row_that_parses_is_read(tmp_path, cell):
     assert [place for place, _ in bad] == ["a.csv:3"]
 
 
-def test_the_lines_of_a_damaged_cell_count_as_one_bad_row(tmp_path):
-    path = write(tmp_path / "a.csv", 'a,b,c\n"x "y" z\nfirst, second\nthird",2,3\n\n1,2,3\n4,5\n')
+def test_a_quote_that_is_not_closed_takes_the_lines_up_to_the_next_and_names_the_last(tmp_path):
+    path = write(tmp_path / "a.csv", 'a,b\n1,2\n"open,3\n4,5\n"6",7\n8,9\n"x')
     _, rows, bad, _ = read(path)
-    assert rows == [('third"', "2", "3"), ("1", "2", "3")]
-    assert [place for place, _ in bad] == ["a.csv:2", "a.csv:7"]
+    assert rows == [("1", "2"), ("8", "9")]
+    assert [place for place, _ in bad] == ["a.csv:3", "a.csv:7"]
+    assert "line 5" in bad[0][1]
 
 
 def test_a_table_of_damaged_rows_alone_is_read_to_its_end(tmp_path):

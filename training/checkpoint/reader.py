@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -21,7 +22,7 @@ from gearshift.training.checkpoint.manifest import (
     Manifest,
     read_error,
 )
-from gearshift.training.checkpoint.tensor_file import BUFFER, WEIGHT, as_bytes, parse_key
+from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, as_bytes, parse_key
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -263,6 +264,46 @@ def write_weights(
     head = tensor_file.file_head(entries, metadata)
     contents = (as_bytes(part) for key in keys for part in source.parts(*key))
     return manifest.write_file(path, chain([head], contents))
+
+
+@dataclass(frozen=True)
+class CheckpointTensor:
+    """A tensor of a checkpoint, whose parts are in the files of several processes."""
+
+    checkpoint: Checkpoint
+    kind: str
+    name: str
+
+    @property
+    def shape(self) -> Shape:
+        return self.checkpoint.shape(self.kind, self.name)
+
+    def read_into(self, tensor: Tensor) -> None:
+        """Overwrite `tensor` with the values. Touches disk. Raises CheckpointError."""
+        with torch.no_grad():
+            tensor.copy_(self.checkpoint.tensor(self.kind, self.name))
+
+
+class CheckpointWeights:
+    """Parameters and buffers; those that have an average give it. See models/base.py: Context."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads heads of files. Raises CheckpointError."""
+        self._checkpoint = open_checkpoint(folder, verify=False)
+        kinds = self._checkpoint.used_kind(EMA)
+        kinds |= dict.fromkeys(self._checkpoint.buffer_shapes, BUFFER)
+        self.tensors: Mapping[str, CheckpointTensor] = {
+            name: CheckpointTensor(self._checkpoint, kind, name) for name, kind in kinds.items()
+        }
+
+    def check(self, in_one_file: bool) -> None:
+        """Compare model.safetensors, or all other files, with their checksums.
+
+        Reads each byte. Raises CheckpointError.
+        """
+        written = self._checkpoint.manifest.files
+        files = [file for file in written if (file.name == manifest.MODEL) == in_one_file]
+        manifest.check_files(self._checkpoint.folder, files)
 
 
 @contextmanager

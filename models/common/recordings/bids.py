@@ -12,7 +12,7 @@ from typing import Any
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.recordings.recording import Event
-from gearshift.models.common.table import MISSING, Meanings, Table, renamed
+from gearshift.models.common.table import MISSING, Meanings, Table, renamed, text_of
 from gearshift.models.common.text_file import TextFile
 
 NAMES = ("trial_type", "value")
@@ -65,18 +65,14 @@ def read_events(
     """
     table = Table(TextFile(path))
     header = renamed(table.header, declared)
-    for name in needed:
-        count = header.count(name)
-        if count != 1:
-            raise DataError(
-                f"'{path.name}' has {count or 'no'} column{'s' * (count > 1)} {name} among: "
-                f"{', '.join(map(str, table.header))}",
-                where=f"{path}:{table.header_line}",
-                allowed=f"one column each of {', '.join(needed)}; names in "
-                f"{' or '.join(names) or 'none'}",
-                hint="rename the columns of the table",
-            )
-    events = []
+    if any(header.count(name) != 1 for name in needed):
+        raise DataError(
+            f"'{path.name}' has no or several columns of {', '.join(needed)}, but "
+            f"{', '.join(table.header)}",
+            where=f"{path}:{table.header_line}",
+            allowed=f"one column each of {', '.join(needed)}; names in {' or '.join(names)}",
+            hint="rename the columns of the table",
+        )
     rows = []
     for line, cells in table.rows(bad_records):
         row = dict(zip(header, cells, strict=True))
@@ -88,23 +84,18 @@ def read_events(
         except ValueError as error:
             bad_records.add(where, str(error), "write a number of seconds")
             continue
-        events.append(Event(onset, 0.0 if isnan(duration) else duration, "", where))
-        rows.append({name: _text(row.get(name)) for name in names})
+        event = Event(onset, 0.0 if isnan(duration) else duration, "", where)
+        rows.append((event, {name: _name(row.get(name)) for name in names}))
 
-    filled = [name for name in names if any(row[name] for row in rows)]
-    of_known = (name for name in filled if any(row[name] in known for row in rows))
-    column = next(of_known, "".join(filled[:1]))
-    if column:
-        events = [replace(event, name=row[column]) for event, row in zip(events, rows, strict=True)]
+    texts = {name: {named[name] for _, named in rows} - {""} for name in names}
+    filled = [name for name in names if texts[name]]
+    # The first of them, where none or several have known names.
+    column = max(filled, key=lambda name: not texts[name].isdisjoint(known), default="")
+    events = [replace(event, name=named.get(column, "")) for event, named in rows]
     notes += [f"{path.name}: {note}" for note in table.notes]
-    unnamed = sum(not event.name for event in events)
-    if column and unnamed:
-        notes.append(
-            f"{path.name}: {unnamed} of {len(events)} rows have no {column} and are left out"
-        )
     return sorted(events, key=lambda event: event.onset_s)
 
 
-def _text(cell: Any) -> str:
-    text = str(cell or "").strip()
+def _name(cell: Any) -> str:
+    text = text_of(cell)
     return "" if text.lower() in MISSING else text

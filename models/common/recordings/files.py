@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import re
 import struct
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from math import ceil, inf, isclose, isnan
+from math import ceil, inf, isclose
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gearshift.models.common import hdf5, matlab
 from gearshift.models.common.data_files import check_reader, identity, unreadable_file
@@ -27,9 +29,6 @@ from gearshift.models.common.recordings.recording import (
     recording_errors,
 )
 
-_BRAINVISION = (".vhdr", ".ahdr")
-_WIDTHS = {"short": 2, "int": 4, "single": 4}
-"""Bytes of a value in the files of samples of BrainVision."""
 _SPLITS = ("boundary", "bad boundary", "edge boundary", "new segment")
 """Begins of the annotations where a recording was paused or a part was cut out."""
 _SAME_RATE = 1e-5
@@ -67,8 +66,8 @@ def _open(
     with recording_errors(path) as notes:
         if is_edf:
             channels, pauses_s = edf.read_file(path, unit)
-        raw, note = _raw(path)
-        _check_length(raw, path)
+        raw = _raw(path)
+        _check_length(raw)
         if not is_edf:
             channels = _channels(raw, path)
         for channel, name in zip(channels, raw.ch_names, strict=True):
@@ -77,7 +76,7 @@ def _open(
         rate = _rate(channels, name_of_rate) if is_edf else float(raw.info["sfreq"])
         faster = [c.name for c in channels if c.rate_hz > rate * (1 + _SAME_RATE)]
         if faster:  # of several rates, MNE gives all channels the highest one
-            raw, note = _raw(path, exclude=faster)
+            raw = _raw(path, exclude=faster)
             channels = [channel for channel in channels if channel.name not in faster]
         is_rate = 0 < rate < inf and isclose(raw.info["sfreq"], rate, rel_tol=_SAME_RATE)
         if not is_rate or not raw.n_times:
@@ -107,7 +106,7 @@ def _open(
         annotations=[
             replace(event, onset_s=round(event.onset_s * rate) / rate) for event in events
         ],
-        notes=tuple(f"{path.name}: {text}" for text in (note, *notes) if text),
+        notes=tuple(f"{path.name}: {text}" for text in notes),
         faster=faster,
     )
 
@@ -134,8 +133,8 @@ def _rate(channels: Sequence[Channel], name_of_rate: str | None) -> float:
     return max(counts, key=lambda rate: (counts[rate], rate))
 
 
-def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
-    """The recording of MNE, without channels to exclude, and a note."""
+def _raw(path: Path, exclude: Sequence[str] = ()) -> Any:
+    """The recording of MNE, without channels to exclude."""
     import mne
 
     suffix = path.suffix.lower()
@@ -144,19 +143,17 @@ def _raw(path: Path, exclude: Sequence[str] = ()) -> tuple[Any, str]:
     if suffix == ".set":
         matlab.check(path)
         hdf5.check(path)
-    # Older versions of MNE do not know the second suffix of BrainVision.
-    read = mne.io.read_raw_brainvision if suffix == ".ahdr" else mne.io.read_raw
     options: dict[str, Any] = {"preload": False, "verbose": "warning"}
     if exclude:
         options["exclude"] = list(exclude)
         if suffix in edf.SUFFIXES:
             options["exclude_after_unique"] = True  # MNE numbers channels of one name
     try:
-        return read(str(path), **options), ""
+        return mne.io.read_raw(str(path), **options)
     except Exception as error:
         if suffix in edf.SUFFIXES and "encoding='latin1'" in str(error):  # as MNE says
-            raw = read(str(path), encoding="cp1252", **options)
-            return raw, "its annotations are read as cp1252"
+            warnings.warn("its annotations are read as cp1252", stacklevel=2)  # a note
+            return mne.io.read_raw(str(path), encoding="cp1252", **options)
         raise
 
 
@@ -190,15 +187,13 @@ def _events(raw: Any, path: Path) -> list[Event]:
     # MNE counts onsets from where the numbers of samples begin, with a date and without one.
     begin = raw.first_samp / float(raw.info["sfreq"])
     is_eeglab = path.suffix.lower() == ".set"
-    notes = raw.annotations
     events = []
-    for onset, duration, name in zip(notes.onset, notes.duration, notes.description, strict=True):
-        event = Event(
-            float(onset) - begin,
-            0.0 if isnan(duration) else float(duration),  # of EEGLAB, an empty one
-            "boundary" if is_eeglab and name in _PAUSES else str(name),
-        )
-        events.append(event)
+    for note in raw.annotations:
+        name = str(note["description"])
+        if is_eeglab and name in _PAUSES:
+            name = "boundary"
+        duration_s = np.nan_to_num(note["duration"])  # of EEGLAB, an empty one is NaN
+        events.append(Event(float(note["onset"]) - begin, float(duration_s), name))
     return events
 
 
@@ -221,39 +216,24 @@ def _pieces(
         at = ceil(event.onset_s * rate - 1e-6)
         kind = event.name.lower()
         if kind == _SKIP:
-            first = round(event.onset_s * rate)
-            last = round((event.onset_s + event.duration_s) * rate)
-            gaps.append((first, last))
-        elif kind.startswith(_SPLITS) and 0 < at < end:
+            gaps.append((at, at + round(event.duration_s * rate)))
+        elif kind.startswith(_SPLITS):
             gaps.append((at, at))
 
     pieces = []
     begin = 0
     for first, last in [*sorted(gaps), (end, end)]:
-        if first > begin:
-            pieces.append(RecordingPiece(begin / rate, (first - begin) / rate))
+        stop = min(first, end)
+        if stop > begin:
+            pieces.append(RecordingPiece(begin / rate, (stop - begin) / rate))
         begin = max(begin, last)
     return pieces or [RecordingPiece(0.0, end / rate)]
 
 
-def _check_length(raw: Any, path: Path) -> None:
-    """Raise ValueError if a file of samples has another length than its header says.
-
-    MNE drops a sample of BrainVision that is cut, and reads another .fdt file beside a .set file.
-    """
-    samples = raw.n_times
-    width = 0
-    if path.suffix.lower() in _BRAINVISION:
-        header = path.read_bytes().upper()
-        points = re.search(rb"^DATAPOINTS=([1-9]\d*)", header, re.MULTILINE)
-        if points:
-            samples = int(points[1])
-        if b"DATAFORMAT=ASCII" not in header:
-            width = _WIDTHS[raw.orig_format]
+def _check_length(raw: Any) -> None:
+    """Raise ValueError if the .fdt file beside a .set file has another length than that says."""
+    expected = 4 * len(raw.ch_names) * raw.n_times
     for file in map(Path, filter(None, raw.filenames)):
-        if file.suffix.lower() == ".fdt":
-            width = 4
-        expected = width * len(raw.ch_names) * samples
         size = file.stat().st_size
-        if width and size != expected:
+        if file.suffix.lower() == ".fdt" and size != expected:
             raise ValueError(f"'{file.name}' has {size} bytes, and by its header {expected}")

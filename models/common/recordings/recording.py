@@ -115,17 +115,12 @@ class Recording:
             channel = self.channels[pick]
             if not channel.problem:
                 continue
-            fix = ""
-            hint = "leave it out, or export the recording at one sampling rate, in volts"
-            if channel.problem == NO_UNIT:
-                fix = "--set data.unit=uV"
-                hint = "the fix is for microvolts"
             raise DataError(
                 f"channel '{channel.name}' of '{self.path.name}' {channel.problem}",
                 where=str(self.path),
                 allowed="channels of volts, with a scale, of one sampling rate",
-                fix=fix,
-                hint=hint,
+                fix="--set data.unit=uV" if channel.problem == NO_UNIT else "",
+                hint="leave it out, or export the recording at one sampling rate, in volts",
             )
 
     def read(self, picks: Sequence[int], first: int, last: int) -> ndarray:
@@ -202,6 +197,5 @@ def recording_errors(path: Path) -> Iterator[list[str]]:
         yield notes
     for warning in caught:
         first_line = str(warning.message).strip().split("\n")[0]
-        note = " ".join(first_line.split())
-        if note not in notes:
-            notes.append(note)
+        if first_line not in notes:
+            notes.append(first_line)

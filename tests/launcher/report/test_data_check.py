@@ -28,21 +28,3 @@ def test_an_unknown_format_lists_the_formats_of_every_family(tmp_path):
         assert f" {family}: " in found
     named = find_families(str(tmp_path / "a.xyz"), "language", ORIGIN)
     assert named == [("language", None)]
-
-
-@pytest.mark.parametrize(
-    ("name", "program"),
-    [
-        ("a.AEDAT4", "faery"),
-        ("b.es", "faery"),
-        ("c.arf", "BioSigRZ"),
-        ("OpenBCI-RAW-1.txt", "OpenBCI GUI"),
-    ],
-)
-@pytest.mark.parametrize("is_folder", [False, True])
-def test_a_format_that_no_family_reads_is_named_with_what_converts_it(
-    tmp_path, name, program, is_folder
-):
-    (tmp_path / name).write_bytes(bytes(range(256)) * 8)
-    fix = error_lines(tmp_path if is_folder else tmp_path / name)[-1]
-    assert program in fix

@@ -44,7 +44,8 @@ class Halves(CustomTask):
         head = nn.Linear(width, 1 if settings.part == "alone" else 2)
         model = nn.Sequential(OrderedDict(lower=nn.Linear(2, width), head=head))
         if settings.start is not None:
-            stored = InitialWeights(Path(settings.start), "model.start")
+            opener = self.context.open_checkpoint
+            stored = InitialWeights(Path(settings.start), "model.start", opener)
             for name, tensor in model.lower.state_dict().items():
                 stored.read_into(f"lower.{name}", tensor)
             model.lower.requires_grad_(not settings.frozen)

@@ -18,6 +18,7 @@ from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.stages import execute
 from gearshift.launcher.stages import pipeline as chain_of
 from gearshift.models.common.initial_weights import InitialWeights
+from gearshift.training.checkpoint.reader import CheckpointWeights
 from tests.launcher.stages.halves import halves
 from tests.runs.conftest import Program
 
@@ -137,7 +138,7 @@ def test_killed_stages_resume_under_another_engine(home, name):
 
 def initial(folder):
     """The weights that a run gives another one."""
-    stored = InitialWeights(folder, "model.start")
+    stored = InitialWeights(folder, "model.start", CheckpointWeights)
     tensors = {name: torch.empty(tensor.shape) for name, tensor in stored.tensors.items()}
     for name, tensor in tensors.items():
         stored.read_into(name, tensor)

@@ -1,5 +1,4 @@
 import os
-from pathlib import Path
 
 import pytest
 
@@ -24,15 +23,10 @@ def test_a_pipe_is_refused_without_being_opened(tmp_path):
         data_files.existing_path(str(tmp_path / "pipe"), "")
 
 
-def test_folders_of_the_system_hold_no_data(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_files, "_SYSTEM_FOLDERS", (tmp_path / "proc",))
-    for name in ("proc/kmsg", "home/proc/a"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).touch()
-    monkeypatch.chdir(tmp_path / "home")
-    for folder in (tmp_path, Path("..")):
-        assert data_files.files(folder) == [folder / "home/proc/a"]
-    assert data_files.files(Path("../proc")) == []
+@pytest.mark.parametrize("folder", ["/", "/dev", "/usr/../proc"])
+def test_folders_of_the_system_hold_no_data(folder):
+    with pytest.raises(DataError, match="nor a folder of data"):
+        data_files.existing_path(folder, "")
 
 
 def test_the_first_files_are_found_without_walking_the_folder(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-import json
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from gearshift.models.base import DataError
 from gearshift.models.common import initial_weights
 from gearshift.models.common.initial_weights import InitialWeights, find
 from gearshift.training.checkpoint.manifest import Score
+from gearshift.training.checkpoint.reader import CheckpointWeights
 from tests.models.errors import error_of
 from tests.training.checkpoint.states import saving
 
@@ -21,29 +22,23 @@ WHOLE = {
 }
 
 
-def write_checkpoint(folder, world_size=2, average=None):
-    """A checkpoint of `WHOLE` in flat pieces, one per process, with an optimizer slot."""
-    folder.mkdir(parents=True)
-    names = [f"rank-{rank:05d}.safetensors" for rank in range(world_size)]
-    for rank, name in enumerate(names):
-        pieces = {}
-        for kind, key in (("weight", "a"), ("weight", "b"), ("buffer", "count"), ("exp_avg", "a")):
-            flat = WHOLE[key].flatten() * (-1 if kind == "exp_avg" else 1)
-            first, last = (len(flat) * n // world_size for n in (rank, rank + 1))
-            pieces[f"{kind}|{key}|{first}"] = flat[first:last].clone()
-        if average is not None and rank == 0:
-            pieces["ema|b|0"] = average
-        save_file(pieces, folder / name)
-    shapes = {key: list(WHOLE[key].shape) for key in ("a", "b")}
-    state = {"shapes": shapes, "buffers": {"count": [2]}}
-    (folder / "state.json").write_text(json.dumps(state))
-    files = [{"name": name} for name in ("state.json", *names)]
-    (folder / "manifest.json").write_text(json.dumps({"files": files}))
-    return folder
+def saved_model(run, tensors, average=None, score=None):
+    """The checkpoint of step 1 of a model; `average`: of "b"; a `score` adds model.safetensors."""
+    alone = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
+    buffers = {name: tensor for name, tensor in tensors.items() if not tensor.is_floating_point()}
+    weights = {name: tensor for name, tensor in tensors.items() if name not in buffers}
+    pieces = [Piece("weight", name, 0, tensor.reshape(-1)) for name, tensor in weights.items()]
+    if average is not None:
+        pieces.append(Piece("ema", "b", 0, average))
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    writer = saving(run, alone)
+    state = State(shapes, pieces, buffers, {}, [], {})
+    writer.save(1, state, {"samples": 1}, True, score)
+    return writer.wait()
 
 
 def read(path):
-    stored = InitialWeights(path, "model.start")
+    stored = InitialWeights(path, "model.start", CheckpointWeights)
     found = {
         n: torch.empty(tensor.shape, dtype=WHOLE[n].dtype) for n, tensor in stored.tensors.items()
     }
@@ -52,40 +47,49 @@ def read(path):
     return found
 
 
-def test_pieces_of_several_processes_are_joined_and_the_average_of_a_parameter_counts(tmp_path):
-    for world_size in (1, 3):
-        found = read(write_checkpoint(tmp_path / f"{world_size}", world_size))
-        assert found.keys() == WHOLE.keys()
-        assert all(found[name].equal(WHOLE[name]) for name in WHOLE)
-    found = read(write_checkpoint(tmp_path / "c", average=torch.full((4,), 9.0)))
-    assert found["b"].eq(9).all() and found["a"].equal(WHOLE["a"])
+def test_of_a_checkpoint_without_a_weights_file_the_average_of_a_parameter_counts(tmp_path):
+    for average in (None, torch.full((4,), 9.0)):
+        run = tmp_path / f"{average is None}"
+        run.mkdir()
+        folder = saved_model(run, WHOLE, average)
+        assert not (folder / "model.safetensors").exists()
+        found = read(folder)
+        expected = WHOLE if average is None else {**WHOLE, "b": average}
+        assert found.keys() == expected.keys()
+        assert all(found[name].equal(expected[name]) for name in expected)
 
 
 def test_a_run_folder_gives_its_best_checkpoint_then_the_last_then_the_newest(tmp_path):
+    def checkpoint(name):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        for file in ("manifest.json", "state.json"):
+            (folder / file).touch()
+        return folder
+
     assert find(tmp_path) is None
     for number in (2, 10):
-        newest = write_checkpoint(tmp_path / "checkpoints" / f"step-{number:08d}")
+        newest = checkpoint(f"checkpoints/step-{number:08d}")
     assert find(tmp_path) == newest
-    last = write_checkpoint(tmp_path / "last")
+    last = checkpoint("last")
     assert find(tmp_path) == last
-    best = write_checkpoint(tmp_path / "best")
+    best = checkpoint("best")
     assert find(tmp_path) == best
     save_file(WHOLE, best / "model.safetensors")
     assert find(tmp_path) == find(best) == best / "model.safetensors"
-    assert read(tmp_path)["count"].tolist() == [3, 4]
 
 
 def test_incomplete_and_damaged_checkpoints_are_errors(tmp_path):
-    folder = write_checkpoint(tmp_path / "c")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({"files": manifest["files"][:2]}))
-    with pytest.raises(DataError, match=r"model.start .* cannot be read: a is incomplete"):
-        read(folder)
+    folder = saved_model(tmp_path, WHOLE)
+    assert read(folder)["count"].tolist() == [3, 4]
     (folder / "rank-00000.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(DataError, match=r"model.start .* cannot be read: "):
         read(folder)
     with pytest.raises(DataError, match=r"model.start .* has no weights"):
         InitialWeights(tmp_path / "elsewhere", "model.start")
+    with pytest.raises(DataError, match=r"no model\.safetensors") as error:
+        InitialWeights(folder, "model.start")
+    assert "open_checkpoint" in error.value.hint
 
 
 @pytest.mark.parametrize(
@@ -108,33 +112,21 @@ def test_missing_tensors_are_an_error_and_change_nothing(tmp_path, change, match
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def saved_model(run, model):
-    """The checkpoint of step 1 of a model, with model.safetensors."""
-    alone = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
-    tensors = {name: tensor.detach() for name, tensor in model.named_parameters()}
-    pieces = [Piece("weight", name, 0, tensor.reshape(-1)) for name, tensor in tensors.items()]
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    writer = saving(run, alone)
-    writer.save(
-        1, State(shapes, pieces, {}, {}, [], {}), {"samples": 1}, True, Score("l", 1.0, "min")
-    )
-    return writer.wait()
-
-
 @pytest.mark.parametrize(
     "name", ["rank-00000.safetensors", "state.json", "manifest.json", "model.safetensors"]
 )
 def test_a_flipped_bit_of_a_checkpoint_is_found_before_its_weights_are_used(tmp_path, name):
     model = torch.nn.Linear(3, 2)
-    folder = saved_model(tmp_path, model)
-    weights = folder / "model.safetensors"
-    if name.startswith(("rank", "state")):  # the weights are then joined
-        weights.unlink()
-    initial_weights.load("model.start", model, folder, "weights")
+    weights = {n: p.detach() for n, p in model.named_parameters()}
+    # Without model.safetensors, the weights are joined.
+    score = None if name.startswith(("rank", "state")) else Score("l", 1.0, "min")
+    folder = saved_model(tmp_path, weights, score=score)
+    load = partial(initial_weights.load, open_checkpoint=CheckpointWeights)
+    load("model.start", model, folder, "weights")
     data = bytearray((folder / name).read_bytes())
     data[-2] ^= 1
     (folder / name).write_bytes(data)
-    error = error_of(initial_weights.load, "model.start", model, folder, "weights")
+    error = error_of(load, "model.start", model, folder, "weights")
     assert str(folder) in error.message
 
 

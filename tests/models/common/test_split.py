@@ -148,5 +148,5 @@ def test_nothing_is_written_through_a_link_of_the_temporary_name(tmp_path):
     assert (tmp_path / "a").read_bytes() == "ä".encode() and not (tmp_path / "a").is_symlink()
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     before = (tmp_path / "a").stat()
-    write_if_changed(tmp_path / "a", "ä".encode())
+    write_if_changed(tmp_path / "a", "ä")
     assert (tmp_path / "a").stat() == before

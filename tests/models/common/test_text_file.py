@@ -54,7 +54,8 @@ def error_of(path, raw):
 
 @pytest.mark.parametrize("before", [0, text_file.CHUNK - 2])
 @pytest.mark.parametrize(
-    "raw", ["ü".encode() + b"\na\xff", b"a\nb\xe6\x97", "a\nü".encode() + b"\xe6x"]
+    "raw",
+    ["ü".encode() + b"\na\xff", "a\nü".encode() + b"\xe6\x97", "a\nü".encode() + b"\xe6x"],
 )
 def test_invalid_text_is_reported_with_its_line(tmp_path, before, raw):
     problem, where = error_of(tmp_path / "a.txt", b"x" * before + raw)

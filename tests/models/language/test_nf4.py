@@ -15,7 +15,7 @@ THEIRS = transformers.BitsAndBytesConfig(
 )
 
 
-one_kind = pytest.mark.parametrize("folder", ["llama"], indirect=True)
+pytestmark = pytest.mark.parametrize("folder", ["llama"], indirect=True)
 
 
 def theirs_in_4_bits(folder):
@@ -61,7 +61,6 @@ def test_exported_adapters_and_the_merged_model_give_the_trained_logits(make, fo
     torch.testing.assert_close(adapted(ids).logits, expected, rtol=1e-4, atol=1e-4)
 
 
-@one_kind
 def test_without_bitsandbytes_the_error_has_the_command(make, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     error = error_of(make, "nf4")
