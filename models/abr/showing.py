@@ -15,10 +15,10 @@ from torch.nn import Module
 
 from gearshift.models.abr.config import CLASS_NAMES, UNKNOWN
 from gearshift.models.abr.dataset import scaled_facts, scaled_signal
-from gearshift.models.abr.responses import Numbers, Responses
+from gearshift.models.abr.responses import Responses
 from gearshift.models.base import Picture, Prediction, Predictions
 from gearshift.models.common.data_reports import few
-from gearshift.models.common.family import ENCODER, spread_positions
+from gearshift.models.common.family import ENCODER, Numbers, spread_positions
 from gearshift.models.common.predictions import DistinctNames, features_file, few_samples, placed
 from gearshift.models.common.traces import INK, MARK, TraceRow, draw_traces
 
