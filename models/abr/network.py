@@ -329,8 +329,7 @@ class Network(HasFrozenParts):
             "class": self.class_head(x),
             "threshold": self.threshold_head(x).float().squeeze(-1),
         }
-        peak = self.peak_head(x).float()
-        outputs |= dict(zip(PEAK, peak.unbind(-1), strict=True))
+        outputs |= dict(zip(PEAK, self.peak_head(x).float().unbind(-1), strict=True))
         # The heads predict standard deviations from the mean.
         for name in ("latency", "amplitude", "threshold"):
             center, scale = getattr(self, name)
