@@ -125,7 +125,8 @@ def forest(
             goes_above = asked[others, column] > threshold
             nodes.append((rows[above], others[goes_above]))
             nodes.append((rows[~above], others[~goes_above]))
-    return total / TREES
+    total /= TREES
+    return total
 
 
 def _best_split(

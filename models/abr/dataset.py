@@ -15,18 +15,10 @@ from torch.utils.data import default_collate
 
 from gearshift.models.abr.config import CLASS_NAMES
 from gearshift.models.abr.loss import TERMS
-from gearshift.models.abr.responses import (
-    LABELS,
-    Numbers,
-    Responses,
-    Signal,
-    Statistics,
-    even_facts,
-    fit,
-)
+from gearshift.models.abr.responses import LABELS, Responses, Signal, Statistics, even_facts, fit
 from gearshift.models.base import Batch
 from gearshift.models.common.data_reports import few
-from gearshift.models.common.family import FACTS_FILE, load_facts, save_facts
+from gearshift.models.common.family import FACTS_FILE, Numbers, load_facts, save_facts
 
 
 def chance_macro_f1(target: Numbers) -> float:
@@ -123,7 +115,7 @@ def facts(
     reading = responses.reading
     target = responses.target[train]
     classes = Counter(CLASS_NAMES[number] for number in target if number >= 0)
-    facts: dict[str, Any] = {
+    facts = {
         "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
         "unit": origin.unit,
         "classes": dict(classes),

@@ -27,8 +27,7 @@ WAVES = np.array(
 wave V; added latency in ms per dB below the reference; share of the effect of age and rate, which
 grows towards the brainstem. Source: Picton, Human Auditory Evoked Potentials, 2011, for the
 latencies of I, III and V; those of II and IV are interpolated."""
-LATENCY_MS, WIDTH_MS, HEIGHT, LATER_BY_DB, SLOWING = WAVES[..., None, None]
-"""[wave, 1, 1]"""
+LATENCY_MS, WIDTH_MS, HEIGHT, LATER_BY_DB, SLOWING = WAVES[..., None, None]  # [wave, 1, 1]
 REFERENCE_DB = 80.0
 
 
@@ -210,14 +209,19 @@ def responses(
     # A smeared response has no wave but V.
     heights[:4] *= ~smeared
     heights[:4] *= np.where(is_sensorineural, EARLY_WITH_LOSS, 1)
-    signal = sum_of_waves(latency, heights, np.where(smeared, 1.8, 1.0))
+    signal = sum_of_waves(
+        latency,
+        heights,
+        np.where(smeared, 1.8, 1.0),
+    )
 
     # In neuropathy the hair cells answer in the first 4 ms, although the nerve does not.
     microphonic = is_neuropathy * (0.15 * np.exp((level - 80) / 25))
     since = np.maximum(TIME_MS - 0.4, 0)
     envelope = (1 - np.exp(-(since**2) / 0.1)) * np.exp(-TIME_MS / 1.6)
     phase = rng.uniform(0, 2 * np.pi, kind.shape)
-    signal += 2.0 * microphonic * envelope * np.sin(2 * np.pi * 1.1 * TIME_MS + phase)
+    tone = np.sin(2 * np.pi * 1.1 * TIME_MS + phase)
+    signal += 2.0 * microphonic * envelope * tone
     noise = rng.uniform(0.02, 0.06, kind.shape)
     signal += pink_noise(noise, rng)
     # A few patients tense their muscles, in bursts.

@@ -120,8 +120,7 @@ class TermRamps:
         together to end there.
         """
         last = max(self.starts.values()) + self.ramp
-        complete = COMPLETE * epochs
-        shrink = complete / last if last > complete else 1.0
+        shrink = min(1.0, COMPLETE * epochs / last) if last > 0 else 1.0
         ramp = shrink * self.ramp
         factors = {}
         for term, start in self.starts.items():

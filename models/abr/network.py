@@ -27,7 +27,6 @@ from gearshift.models.abr.responses import FMP, Statistics
 from gearshift.models.common.layers import HasFrozenParts
 
 PEAK = ("exists", "latency", "amplitude")
-BOTTLENECK_LAYERS = 2
 POSITION_SCALE = 0.3
 """Scale of the position vectors, which would otherwise dominate the signal."""
 
@@ -87,7 +86,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.state_space = StateSpace(width, size.states, size.dropout)
         self.layers = nn.ModuleList(
-            TransformerLayer(width, size.heads, 4, size.dropout) for _ in range(BOTTLENECK_LAYERS)
+            TransformerLayer(width, size.heads, 4, size.dropout) for _ in range(2)
         )
         self.positions = relative_positions(width)
         self.layers_norm = nn.LayerNorm(width)
@@ -254,16 +253,17 @@ class Network(HasFrozenParts):
     ) -> None:
         """`terms`: the loss terms (loss.TERMS) with labels in the data."""
         super().__init__()
-        widths = [size.base * 2**level for level in range(size.levels)]
+        base = size.base
+        widths = [base * 2**level for level in range(size.levels)]
         self.static = nn.Sequential(
             nn.Linear(STATIC, CONDITION),
             nn.GELU(),
             nn.LayerNorm(CONDITION),
             nn.Linear(CONDITION, CONDITION),
         )
-        self.input = ConvBlock(1, size.base, 7)
+        self.input = ConvBlock(1, base, 7)
         # The channels that each encoder level gets; its decoder level gets the same as its skip.
-        inputs = [size.base, *widths[:-1]]
+        inputs = [base, *widths[:-1]]
         self.encoder = nn.ModuleList(
             EncoderLevel(before, width, size) for before, width in zip(inputs, widths, strict=True)
         )
@@ -273,8 +273,7 @@ class Network(HasFrozenParts):
         for skip, width in zip(inputs[::-1], widths[::-1], strict=True):
             self.decoder.append(DecoderLevel(below, width, skip, size))
             below = width
-        self.output = ConvBlock(size.base, size.base, 7)
-        base = size.base
+        self.output = ConvBlock(base, base, 7)
         # torch.export writes Python with these names, and "class" is a keyword.
         self.signal_head = SignalHead(size)
         self.peak_head = PeakHead(base)
@@ -330,8 +329,7 @@ class Network(HasFrozenParts):
             "class": self.class_head(x),
             "threshold": self.threshold_head(x).float().squeeze(-1),
         }
-        peak = self.peak_head(x).float()
-        outputs |= dict(zip(PEAK, peak.unbind(-1), strict=True))
+        outputs |= dict(zip(PEAK, self.peak_head(x).float().unbind(-1), strict=True))
         # The heads predict standard deviations from the mean.
         for name in ("latency", "amplitude", "threshold"):
             center, scale = getattr(self, name)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from gearshift.models.abr.config import CLASSES, POINTS, Data
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
+from gearshift.models.common.family import Numbers
 
 Signal = NDArray[np.float32]
-Numbers = NDArray[np.int64]
 UNKNOWN_CLASS = -100
 LABELS = ("exists", "latency", "amplitude", "threshold")
 """exists: 1 with a wave V, 0 without; its latency in ms and amplitude in µV; threshold in dB."""

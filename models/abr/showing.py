@@ -15,10 +15,10 @@ from torch.nn import Module
 
 from gearshift.models.abr.config import CLASS_NAMES, UNKNOWN
 from gearshift.models.abr.dataset import scaled_facts, scaled_signal
-from gearshift.models.abr.responses import Numbers, Responses
+from gearshift.models.abr.responses import Responses
 from gearshift.models.base import Picture, Prediction, Predictions
 from gearshift.models.common.data_reports import few
-from gearshift.models.common.family import ENCODER, spread_positions
+from gearshift.models.common.family import ENCODER, Numbers, spread_positions
 from gearshift.models.common.predictions import DistinctNames, features_file, few_samples, placed
 from gearshift.models.common.traces import INK, MARK, TraceRow, draw_traces
 
@@ -110,7 +110,12 @@ def draw_responses(
     # A quantile: a few traces with muscle artifacts must not flatten all others.
     largest = float(np.quantile(np.abs(responses.signal[index]), 0.995))
     ticks = [(ms / window_ms, f"{ms} ms") for ms in range(int(window_ms) + 1)]
-    return draw_traces(rows, ticks, ROW, 0.5 * ROW / (largest or 1.0))
+    return draw_traces(
+        rows,
+        ticks,
+        ROW,
+        0.5 * ROW / (largest or 1.0),
+    )
 
 
 @torch.no_grad()
@@ -136,15 +141,24 @@ def predict(
                 features = model.encode(signal, static)[1].float().cpu().numpy()
                 where = [responses.where[n] for n in index]
                 level = {"intensity": responses.static[index, 1]}
-                yield features_file(name, group, where, features, more=level)
+                yield features_file(
+                    name,
+                    group,
+                    where,
+                    features,
+                    more=level,
+                )
                 continue
             predicted = estimates(task, model(signal, static))
             columns = _table(responses, index, predicted)
             text = "\n".join([group, *_lines(columns)])
             # In the file, the signal too.
             columns |= dict(enumerate(_texts(predicted["signal"]).T, start=1))
-            image = draw_responses(responses, index, predicted)
-            yield Prediction(name, text, {".csv": _csv(columns), ".png": image})
+            files = {
+                ".csv": _csv(columns),
+                ".png": draw_responses(responses, index, predicted),
+            }
+            yield Prediction(name, text, files)
     notes = [f"left out: {reason} {n}" for reason, n in responses.reading.left_out.items()]
     notes += few(responses.reading.notes)
     if notes:

@@ -267,14 +267,12 @@ class AbrTask(FamilyTask):
             )
         facts = {"source": self.data_settings.path, "split": split, **super().facts()}
         facts |= dataset.facts(self.records, self.terms, np.unique(self.data("train").numbers))
-        if self.control != "real":
-            control = {}
-            if "class" in self.terms:
-                chance = dataset.chance_macro_f1(self.records.target[self.data("val").numbers])
-                control["chance"] = chance
-                # Without the signal alone there is no bound: age, level and rate may carry
-                # information about the hearing loss.
-                if self.control == "noise":
-                    control["max"] = chance + MARGIN
-            facts["control"] = {"val_macro_f1": control} if control else {}
+        if self.control != "real" and "class" in self.terms:
+            chance = dataset.chance_macro_f1(self.records.target[self.data("val").numbers])
+            bounds = {"chance": chance}
+            # Without the signal alone there is no bound: age, level and rate may carry information
+            # about the hearing loss.
+            if self.control == "noise":
+                bounds["max"] = chance + MARGIN
+            facts["control"] = {"val_macro_f1": bounds}
         return facts
