@@ -123,7 +123,7 @@ def draw_eeg(
         if guess is not None:
             traces.append((guess[: len(eeg), channel], MARK))
         rows.append(TraceRow(SLOTS[channel], traces))
-    caption = f"{item.where}, reader {item.subject}: {item.text or item.group}"
+    caption = f"{item.where}, reader {item.subject}: {item.group}"
     ticks = [(0.0, "0 s"), (0.97, f"{len(eeg) / RATE_HZ:.2f} s")]
     png = draw_traces(rows, ticks, HEIGHT, HEIGHT / 6, caption)
     return Picture(f"eeg_{index}", caption, png)
