@@ -61,12 +61,13 @@ def random_others(groups: list[str], seed: int) -> ndarray:
     """
     count = len(groups)
     rng = np.random.default_rng([seed, count])
-    chosen = rng.integers(count, size=count)
     group = np.array(groups)
-    same = group[chosen] == group
-    while same.any() and len(set(groups)) > 1:
-        chosen[same] = rng.integers(count, size=int(same.sum()))
-        same = group[chosen] == group
+    can_differ = len(set(groups)) > 1
+    chosen = np.arange(count)
+    is_open = np.full(count, True)
+    while is_open.any():
+        chosen[is_open] = rng.integers(count, size=int(is_open.sum()))
+        is_open = (group[chosen] == group) & can_differ
     return chosen
 
 
@@ -220,12 +221,6 @@ class TextSamples(SegmentSamples):
     word_dropout: float
     features: CachedFeatures | None = None
     """Cached ones of the inputs, numbered as in `encoder_input`."""
-
-    @property
-    def inputs(self) -> int:
-        """The number of encoder inputs: EEG, and in evaluation also noise for each."""
-        is_evaluated = self.items[0].group in self.texts.candidates
-        return (1 + is_evaluated) * len(self)
 
     def encoder_input(self, number: int) -> ndarray:
         """Encoder input `number`: first the EEG of all samples, then the noise of all samples."""
@@ -435,7 +430,10 @@ class TextInputs:
         }
 
     def __len__(self) -> int:
-        return self._samples.inputs
+        samples = self._samples
+        # In evaluation also noise for each.
+        is_evaluated = samples.items[0].group in samples.texts.candidates
+        return (1 + is_evaluated) * len(samples)
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         inputs = list(map(self._samples.encoder_input, numbers))

@@ -124,15 +124,12 @@ class Readers:
     def __len__(self) -> int:
         return self.recipe.subjects * self.recipe.sentences
 
-    def label(self, index: int) -> tuple[int, Words]:
-        subject, sentence = divmod(index, self.recipe.sentences)
-        return subject, self.sentences[sentence]
-
     def recording(self, index: int) -> ndarray:
         """Microvolts [time, 105], float32; deterministic."""
         recipe = self.recipe
         samples = recipe.samples
-        subject, words = self.label(index)
+        subject, sentence = divmod(index, recipe.sentences)
+        words = self.sentences[sentence]
         rng = np.random.default_rng([SEED, index])
         # Waves of common sources, and a little noise of each channel.
         background = _background(rng, samples) @ self._sources
@@ -216,8 +213,8 @@ def read(path: str) -> Recordings:
     readers = _readers(path)
     items = []
     for number in range(len(readers)):
-        subject, words = readers.label(number)
-        text = " ".join(words)
+        subject, sentence = divmod(number, len(readers.sentences))
+        text = " ".join(readers.sentences[sentence])
         item = Item(
             text=text,
             subject=f"S{subject + 1:02d}",
@@ -227,4 +224,4 @@ def read(path: str) -> Recordings:
             load=partial(load, path, number),
         )
         items.append(item)
-    return Recordings(path, items, {"format": "simulated", "unit": "microvolts, simulated"})
+    return Recordings(items, {"format": "simulated", "unit": "microvolts, simulated"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,24 +87,6 @@ class TransformerLayer(Module):
         return self.norm(x + self.dropout(self.narrow(hidden)))
 
 
-def _layers(
-    count: int,
-    width: int,
-    heads: int,
-    hidden: int,
-    dropout: float,
-) -> ModuleList:
-    return ModuleList(
-        TransformerLayer(
-            width,
-            heads,
-            hidden,
-            dropout,
-        )
-        for _ in range(count)
-    )
-
-
 def sinusoids(tokens: int, width: int) -> Tensor:
     """Fixed positions [token, width]. Source: Vaswani et al., Attention Is All You Need, 2017."""
     exponents = torch.arange(0, width, 2) * (-math.log(10_000.0) / width)
@@ -130,12 +113,9 @@ class Region(Module):
         self.channels = Buffer(torch.tensor(channels), persistent=False)
         self.positions = Buffer(sinusoids(tokens, size.width), persistent=False)
         self.cnn = RegionCnn(len(channels), size.width, dropout)
-        self.layers = _layers(
-            size.layers,
-            size.width,
-            size.heads,
-            size.hidden,
-            dropout,
+        self.layers = ModuleList(
+            TransformerLayer(size.width, size.heads, size.hidden, dropout)
+            for _ in range(size.layers)
         )
         self.norm = LayerNorm(size.width)
 
@@ -169,12 +149,9 @@ class Encoder(Module):
                 dropout,
             )
         wide = len(INDICES) * size.width
-        self.layers = _layers(
-            size.global_layers,
-            wide,
-            size.heads,
-            len(INDICES) * size.hidden,
-            dropout,
+        self.layers = ModuleList(
+            TransformerLayer(wide, size.heads, len(INDICES) * size.hidden, dropout)
+            for _ in range(size.global_layers)
         )
         self.norm = LayerNorm(wide)
         self.project = Linear(wide, size.width)
@@ -254,21 +231,10 @@ class RegionCnn(Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.first = Conv1d(
-            channels,
-            width // 2,
-            KERNEL,
-            stride=2,
-            padding=KERNEL // 2,
-        )
+        convolution = partial(Conv1d, kernel_size=KERNEL, stride=2, padding=KERNEL // 2)
+        self.first = convolution(channels, width // 2)
         self.first_norm = MaskedBatchNorm(width // 2)
-        self.second = Conv1d(
-            width // 2,
-            width,
-            KERNEL,
-            stride=2,
-            padding=KERNEL // 2,
-        )
+        self.second = convolution(width // 2, width)
         self.second_norm = MaskedBatchNorm(width)
         self.dropout = Dropout(dropout)
 

@@ -27,8 +27,9 @@ from gearshift.models.eeg_text.texts import SentenceTexts, SentenceTokenizer
 Words = Sequence[str]
 _LEAST_ERROR = 1e-12
 """Of a gain that is the same for all sentences."""
-INPUTS = ("eeg", "noise", "other")
-"""EEG, noise with its spectrum, EEG of another sentence: `compared` of a batch, in this order."""
+INPUTS = ("", "_noise", "_other")
+"""EEG, noise with its spectrum, EEG of another sentence: `compared` of a batch, in this order. Ends
+of the names of their metrics."""
 
 
 def text_metric(texts: SentenceTexts) -> Sums:
@@ -123,8 +124,7 @@ def text_scores(bleu: Bleu, sums: Mapping[str, Tensor]) -> Scores:
     sentences = sums["sentences"].view(-1, 1 + len(INPUTS)).cpu().numpy()
     samples, *rouge = sentences.sum(0).tolist()
     overall = sums["overall"].view(len(INPUTS), -1).tolist()
-    for i, name in enumerate(INPUTS):
-        end = "" if name == "eeg" else f"_{name}"
+    for i, end in enumerate(INPUTS):
         retrieved, *counts = overall[i]
         metrics[f"val_rouge1{end}"] = rouge[i] / samples
         metrics[f"val_retrieval{end}"] = retrieved / samples
@@ -171,11 +171,7 @@ def masked_sums(model: Any, batch: Batch) -> dict[str, Tensor]:
 
 def predict_masked(model: Any, batch: Batch) -> Tensor:
     """Predictions of all samples [batch, time, 105]."""
-    guess: Tensor = model(
-        batch["seen"],
-        batch["seen_mask"],
-        batch["mask_target"],
-    )
+    guess: Tensor = model(batch["seen"], batch["seen_mask"], batch["mask_target"])
     return guess.float()
 
 
@@ -193,11 +189,7 @@ def encode_inputs(
     memory = batch.get(f"{name}_memory")
     if memory is None:
         windows = batch.get(f"{name}_windows", valid)
-        memory = model(
-            batch[name],
-            windows,
-            pool=batch.get(f"{name}_pool"),
-        )
+        memory = model(batch[name], windows, pool=batch.get(f"{name}_pool"))
     return memory, valid
 
 
@@ -218,12 +210,7 @@ def generate(
     ids[:, 0] = tokenizer.start
     for step in range(steps):
         # The tokens after this step have no effect: attention is causal.
-        logits = model(
-            None,
-            valid,
-            ids[:, :-1],
-            memory=memory,
-        )
+        logits = model(None, valid, ids[:, :-1], memory=memory)
         ids[:, step + 1] = logits[:, step].float().argmax(-1)
     return ids[:, 1:]
 

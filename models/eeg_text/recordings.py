@@ -46,7 +46,6 @@ class Item:
 class Recordings:
     """All EEG segments of a run."""
 
-    name: str
     items: Sequence[Item]
     facts: Mapping[str, Any]
     """For the user: format, unit of the values and how it is known, what was left out."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +76,11 @@ def text_predictions(task: Any, model: Module) -> Predictions:
     generated = sentences(model, batch, task.tokenizer, task.texts.steps, "compared")
     read = list(map(printable, batch["text"]))
     rows = []
+    shown = []
     for n, index in enumerate(spread_positions(len(split), SHOWN)):
         rows.append((split.items[index].where, read[n], generated[n], generated[len(read) + n]))
-    columns = ("recording", "read", "generated", "from noise")
-    return Predictions(columns, rows, draw_few(split))
+        shown.append(draw_eeg(split, index))
+    return Predictions(("recording", "read", "generated", "from noise"), rows, shown)
 
 
 def masked_predictions(task: Any, model: Module) -> Predictions:
@@ -88,44 +88,45 @@ def masked_predictions(task: Any, model: Module) -> Predictions:
     split = task.data("val")
     metric = task.metric()
     rows = []
-    guesses = []
+    shown = []
     for index in spread_positions(len(split), SHOWN):
         batch = placed(task.collate([split.sample(index, FixedDraws())]), task.context.device)
         scores = metric.result(metric.update(model, batch))
-        r2 = scores["val_masked_r2"]
-        rows.append((split.items[index].where, r2, scores["val_interpolation_r2"]))
+        cells = map(scores.get, ("val_masked_r2", "val_interpolation_r2"))
+        rows.append((split.items[index].where, *cells))
         masked = torch.where(masked_values(batch), predict_masked(model, batch), torch.nan)
-        guesses.append(masked[0].cpu())
-    columns = ("recording", "masked_r2", "interpolation_r2")
-    return Predictions(columns, rows, draw_few(split, guesses))
+        shown.append(draw_eeg(split, index, masked[0].cpu()))
+    return Predictions(("recording", "masked_r2", "interpolation_r2"), rows, shown)
 
 
 def pictures(task: Any) -> list[Picture]:
     """A few training samples. May read from the disk."""
-    return draw_few(task.data("train"))
+    split = task.data("train")
+    return [draw_eeg(split, index) for index in spread_positions(len(split), SHOWN)]
 
 
-def draw_few(split: Any, guesses: Sequence[Any] = ()) -> list[Picture]:
-    """EEG of a few samples, in up to ROWS of the recorded channels.
+def draw_eeg(
+    split: Any,
+    index: int,
+    guess: Any = None,
+) -> Picture:
+    """EEG of a sample, in up to ROWS of the recorded channels.
 
-    `guesses` [time, 105], one of each sample, are drawn over it in red, except NaN.
+    `guess` [time, 105] is drawn over it in red, except NaN.
     """
-    pictures = []
-    for index, guess in zip_longest(spread_positions(len(split), SHOWN), guesses):
-        item = split.items[index]
-        eeg = split.input_eeg(index)
-        rows = []
-        for n in spread_positions(len(item.channels), ROWS):
-            channel = item.channels[n]
-            traces = [(eeg[:, channel], INK)]
-            if guess is not None:
-                traces.append((guess[: len(eeg), channel], MARK))
-            rows.append(TraceRow(SLOTS[channel], traces))
-        caption = f"{item.where}, reader {item.subject}: {item.text or item.group}"
-        ticks = [(0.0, "0 s"), (0.97, f"{len(eeg) / RATE_HZ:.2f} s")]
-        png = draw_traces(rows, ticks, HEIGHT, HEIGHT / 6, caption)
-        pictures.append(Picture(f"eeg_{len(pictures) + 1}", caption, png))
-    return pictures
+    item = split.items[index]
+    eeg = split.input_eeg(index)
+    rows = []
+    for n in spread_positions(len(item.channels), ROWS):
+        channel = item.channels[n]
+        traces = [(eeg[:, channel], INK)]
+        if guess is not None:
+            traces.append((guess[: len(eeg), channel], MARK))
+        rows.append(TraceRow(SLOTS[channel], traces))
+    caption = f"{item.where}, reader {item.subject}: {item.group}"
+    ticks = [(0.0, "0 s"), (0.97, f"{len(eeg) / RATE_HZ:.2f} s")]
+    png = draw_traces(rows, ticks, HEIGHT, HEIGHT / 6, caption)
+    return Picture(f"eeg_{index}", caption, png)
 
 
 def predict(task: Any, model: Any, path: Path) -> Iterator[Prediction]:

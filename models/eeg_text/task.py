@@ -156,7 +156,7 @@ class EegTask(FamilyTask):
         times = [item.samples for item in recordings.items]
         used = sum(min(time, self.rules.most) for time in times)
         facts: dict[str, Any] = {
-            "source": recordings.name,
+            "source": self.path,
             **super().facts(),
             "readers": len({item.subject for item in recordings.items}),
             "windows": self.rules.windows,

@@ -59,8 +59,7 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
     must be known: names such as E2 mean other electrodes in other systems. Raises DataError, also
     for a recording that is too slow.
     """
-    file = recording.path.name
-    where = str(recording.path)
+    file = str(recording.path)
     names = recording.names
     targets = {}
     if channel_map is None:
@@ -87,7 +86,7 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
         raise DataError(
             f"only {len(picks)} of the {len(targets)} channels of '{file}' are known; "
             f"unknown: {listed(dropped, 8)}",
-            where=where if channel_map is None else "data.channels",
+            where=file if channel_map is None else "data.channels",
             allowed=ALLOWED,
             hint="map them:  --set data.channels=FILE",
         )
@@ -95,7 +94,7 @@ def place(recording: Recording, channel_map: Mapping[str, str] | None) -> Channe
     if recording.rate_hz < LOWEST_RATE_HZ:
         raise DataError(
             f"'{file}' is sampled at {recording.rate_hz:g} Hz",
-            where=where,
+            where=file,
             allowed=f"at least {LOWEST_RATE_HZ} Hz, for EEG up to 50 Hz",
         )
     return ChannelPicks(picks, tuple(pick_of_slot), dropped)

@@ -90,9 +90,8 @@ class Cutter:
         self.notes += recording.notes
         self.dropped.update(electrodes.dropped)
         readings = self._readings(recording)
-        if readings is None:
-            segments = self._windows(recording)
-        else:
+        segments = self._windows(recording)
+        if readings is not None:
             segments = self._sentences(recording, readings)
         data = self.data
         items = []
@@ -150,11 +149,10 @@ class Cutter:
         # First a table of sentences beside the recording, by its name.
         for table in map(path.with_suffix, (".tsv", ".csv")):
             if texts is None and table.is_file():
-                columns = self.columns
                 return read_events(
                     table,
                     names=COLUMNS[2:],
-                    declared=columns,
+                    declared=self.columns,
                     needed=COLUMNS[:2],
                 )
 

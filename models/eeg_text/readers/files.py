@@ -42,7 +42,7 @@ def read(
         copied = copies({file: content_of(file) for file in forms})
         for copy in copied:
             del forms[copy]
-        facts |= told_copies({copy.name: first.name for copy, first in copied.items()})
+        facts |= told_copies(copied)
         for file, form in forms.items():
             subject = zuco.subject(file) if form == formats.ZUCO else bids.subject(file)
             if data.split == "subject+sentence" and not subject:
@@ -68,7 +68,7 @@ def read(
             else:
                 items += zuco.read(file, use, bad_records, missing)
         except DataError as error:
-            # A missing package is no fault of this file, and without a single file nothing is left.
+            # A missing package is no fault of this file; of a single file nothing would be left.
             if data.on_bad == "stop" or isinstance(error, MissingPackage) or len(forms) == 1:
                 raise
             bad_records.add(file.name, error.message, error.fix or error.hint)
@@ -107,7 +107,7 @@ def read(
             "channels_dropped": few(sorted(cutter.dropped)),
         }
     told = {name: value for name, value in facts.items() if value}
-    return Recordings(path, items, told, channel_map)
+    return Recordings(items, told, channel_map)
 
 
 def content_of(path: Path) -> Path:

@@ -168,9 +168,8 @@ def test_an_impossible_row_is_an_error_or_skipped(recording, row, problem):
 def test_unknown_channels_require_a_map_which_names_electrodes(tmp_path):
     path = write_edf(tmp_path / "a.edf", [f"X{i}" for i in range(13)], 5, make=waves)
     error = error_of(read, path)
-    assert error.message.startswith(
-        "only 0 of the 13 channels of 'a.edf' are known; unknown: X0, X1, "
-    )
+    assert "0 of the 13 channels" in error.message and "unknown: X0, X1, " in error.message
+    assert error.where == str(path)
     assert error.hint == "map them:  --set data.channels=FILE"
     positions = tmp_path / "map.csv"
     positions.write_text("channel,place\nx1,Fz\nX2,E70\nX3,O1\nX4,Oz\n")
@@ -185,7 +184,8 @@ def test_unknown_channels_require_a_map_which_names_electrodes(tmp_path):
 
 def test_a_low_sampling_rate_is_an_error_and_skipped_among_several(recording):
     path = write_edf(recording.with_name("b.edf"), NAMES, 40, 64, lambda second: waves(second, 64))
-    assert error_of(read, path).message == "'b.edf' is sampled at 64 Hz"
+    error = error_of(read, path)
+    assert error.where == str(path) and "64 Hz" in error.message
     found = read(recording.parent, on_bad="skip")
     assert {item.subject for item in found.items} == {"a"} and found.facts["bad"] == 1
 
