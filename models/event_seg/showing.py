@@ -46,18 +46,15 @@ def pictures(task: Any) -> list[Picture]:
 
 
 def predictions(task: Any, model: Module) -> Predictions:
-    """Predictions and scores of a few validation windows. One forward pass. Collective."""
-    samples = few_samples(task.data("val"), SHOWN)
-    batch = placed(collate(samples), task.context.device)
-    loss, maps = model(batch["events"], batch["mask"], measure=True)
+    """Predictions and scores of a few validation windows, one after the other. Collective."""
     rows = []
     drawings = []
-    for number, sample in enumerate(samples):
-        one = slice(number, number + 1)
-        overlap = metric.overlap(maps[one], batch["mask"][one])
-        scores = metric.scores({"loss": loss, **overlap})
+    for number, sample in enumerate(few_samples(task.data("val"), SHOWN), start=1):
+        batch = placed(collate([sample]), task.context.device)
+        loss, maps = model(batch["events"], batch["mask"], measure=True)
+        scores = metric.scores({"loss": loss, **metric.overlap(maps, batch["mask"])})
         rows.append((_title(sample), sample["meta"]["events"], *map(scores.get, SCORES)))
-        drawings.append(_picture(number + 1, sample, _foreground(maps[number])))
+        drawings.append(_picture(number, sample, _foreground(maps[0])))
     return Predictions(("window", "events", "iou", "precision", "recall"), rows, drawings)
 
 
@@ -106,7 +103,7 @@ def predict(
         known = known_files(existing_path(str(path), "; ".join(FORMATS)), recognize, FORMATS)
     for name, (file, form) in known.items():
         title = name.removesuffix(file.suffix)
-        start = names.of(title)
+        prefix = names.of(title)
         with input_errors():
             recording = open_recording(
                 file,
@@ -122,8 +119,9 @@ def predict(
             text = f"{title}, {begin:.3f} to {end:.3f} s: {len(events):,} events"
             sides = task.grid(recording.sensor)
             coarse = events.downsampled(task.downsample, *sides)
-            grid = normalize(voxelize(coarse, *window, (BINS, *sides)))
-            yield _predict_grid(task, model, grid, f"{start}-{number:05d}", text)
+            start, stop = window
+            grid = normalize(voxelize(coarse, start, stop, (BINS, *sides)))
+            yield _predict_grid(task, model, grid, f"{prefix}-{number:05d}", text)
     yield from passed_over(path, [file for file, _ in known.values()])
 
 

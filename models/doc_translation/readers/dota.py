@@ -138,7 +138,7 @@ def _names(path: Path) -> dict[str, set[SplitName]]:
 
 def _check_articles(names: Mapping[str, set[SplitName]], path: Path) -> None:
     """Raises DataError if pages of one article are in two splits."""
-    splits_of = defaultdict(set)
+    splits_of: defaultdict[str, set[SplitName]] = defaultdict(set)
     for name, splits in names.items():
         splits_of[without_number(name)] |= splits
     shared = sorted(article for article, splits in splits_of.items() if len(splits) > 1)
