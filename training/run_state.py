@@ -378,13 +378,16 @@ class TrainingRun:
                 began = time.perf_counter()
                 self._preview.make(self.step)
                 samples_s = time.perf_counter() - began
-                batches = self._held_out.parts[0].batches
                 with self.updater.averaged(self._engine):
-                    task = self._task
-                    module = self._module
-                    budget.measure(task, module, batches, self._test, self._interruption)
+                    budget.measure(
+                        self._task,
+                        self._module,
+                        self._held_out.parts[0].batches,
+                        self._test,
+                        self._interruption,
+                    )
                 budget.final_s += samples_s
-                self._methods = self._methods or measure_baselines(task, self._seed, world)
+            self._measure_baselines()
             if not budget.save_s and self._checkpoints.saves_last:
                 began = time.perf_counter()
                 self.save()
@@ -575,10 +578,13 @@ class TrainingRun:
         best = self._evaluator.best
         if best is None or self._held_out.number or self._plan.until is not None:
             return
+        self._measure_baselines()
+        self._baselines = ranked_baselines(self._methods, best, self._callbacks.event)
+
+    def _measure_baselines(self) -> None:
         if self._methods is None:
             with self.timer.paused(EVALUATION):
                 self._methods = measure_baselines(self._task, self._seed, self._engine.world)
-        self._baselines = ranked_baselines(self._methods, best, self._callbacks.event)
 
     def _measure_test(self, batches: EvaluationBatches) -> dict[str, float]:
         began = time.perf_counter()

@@ -34,16 +34,18 @@ _MEMORY = 0.02
 and earlier ones with less."""
 _PARTS = 8
 """A fit comes after this part of the steps that are left, one eighth."""
-_AIM = 0.9725
-"""The share of the budget that is planned. Nothing corrects how long the end of a run takes."""
+_AIM = 0.98
+"""The share of the budget that is planned."""
+_SPARE = 0.5
+"""The share of what the end takes that is kept over it: no fit follows that corrects it."""
+_MOST_SPARE = 0.015
+"""Of the budget."""
 _FITS_UNTIL = 0.5
 """The share of the budget after which the length stays, unless the run would miss its budget:"""
 _MISS = 0.015
 """by this share of the budget, and"""
 _NOISE = 5
 """by one part in so many of the time of the steps that are left."""
-_LONGER = 1.5
-"""The shortest budget that an error names, as a multiple of what was measured."""
 
 
 class TimeBudget:
@@ -92,9 +94,9 @@ class TimeBudget:
     def needs_costs(self, total: int) -> bool:
         """Whether to `measure` at this mark, in a run of `total` steps.
 
-        At first, and once more when weights have learned something, and write shorter texts.
+        At first, and twice more when weights have learned something, and write other texts.
         """
-        wanted = 2 if self._step > total // _PARTS else 1
+        wanted = 1 + (self._step > total // _PARTS) + (self._step > total // 2)
         return self._costs_measured < wanted
 
     def measure(
@@ -168,7 +170,7 @@ class TimeBudget:
         content = world.broadcast(encode_bytes(self.decide(plan, step, used_s)))
         facts: Facts = json.loads(content)
         if facts["needed_s"] > facts["time_s"] and not plan.fits:
-            shortest = f"{ceil(_LONGER * facts['needed_s'])}s"
+            shortest = f"{ceil((1 + _SPARE) * facts['needed_s'])}s"
             raise SettingError(
                 "train.time",
                 f"{facts['time_s']:g}s",
@@ -185,11 +187,14 @@ class TimeBudget:
         plan = with_total(plan, self._settings, total)
         before = step - 1
         last = max(before, min(total - 1, evaluates_until))
-        evaluations = plan.evaluations(before, last) + self._settings.eval.last
+        evaluations = plan.evaluations(before, last)
         steps = total - step
-        saves = self._settings.save.last + steps / (plan.save_every or MOST_STEPS)
+        saves = steps / (plan.save_every or MOST_STEPS)
         steps_s = steps * self.step_s
-        return steps_s + evaluations * self.evaluation_s + saves * self.save_s + self.final_s
+        end_s = self._settings.eval.last * self.evaluation_s + self.final_s
+        end_s += self._settings.save.last * self.save_s
+        end_s += min(_SPARE * end_s, _MOST_SPARE * self._time_s)
+        return steps_s + evaluations * self.evaluation_s + saves * self.save_s + end_s
 
 
 def fitted(plan: TrainPlan, settings: TrainingSettings, fit: Fit) -> TrainPlan:

@@ -136,11 +136,11 @@ def decided(**changes):
 
 def test_the_earlier_end_of_steps_and_time_counts():
     assert decided() == (90, 90)
-    # Of 94.75 seconds, half of a step included, six evaluations on the way and one at the end
-    # take 28.
+    # Of 95.5 seconds, half of a step included, six evaluations on the way take 24, and the one at
+    # the end 5.5.
     assert decided(eval={"every": 10}) == (68, 68)
-    # A step does instead of the evaluation after step 75.
-    assert decided(eval={"every": 15}) == (76, 74)
+    # Four steps do instead of the evaluation after step 76.
+    assert decided(eval={"every": 19}) == (80, 75)
     # Without one at the end, the one that is due with the last step counts.
     assert decided(eval={"every": 89, "last": False}) == (90, 90)
 
