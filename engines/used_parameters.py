@@ -142,12 +142,11 @@ class UsedParameters:
     def _agree(self, position: int, segment: Sequence[int]) -> None:
         digest = hashlib.sha256(repr(segment).encode()).hexdigest()[:16]
         key = f"{self._step}/{position}/{digest}"
-        if self._store.add(key, 1) == self._world.size:
-            self._store.set(f"{key}/all", "")
+        self._store.add(key, 1)
         begin = time.monotonic()
         looked = begin
         limit_s = self._store.timeout.total_seconds()
-        while not self._store.check([f"{key}/all"]):
+        while self._store.add(key, 0) < self._world.size:
             if time.monotonic() - looked > _LOOK_S / 4:
                 self._say()
                 difference = self._difference()
@@ -162,7 +161,6 @@ class UsedParameters:
         while self._world.rank == 0 and self._agreed[0][0] < self._step - 1:  # all have read it
             _, old = self._agreed.pop(0)
             self._store.delete_key(old)
-            self._store.delete_key(f"{old}/all")
 
     def _wait_for_readers(self) -> None:
         """Keep the store, which may end with rank 0, until other ranks have seen the difference."""

@@ -127,35 +127,27 @@ class Interruption:
         """What this rank requests now, of the actions that end an evaluation."""
         return self._requested() & ENDING
 
-    def check(self, error: WorkerDied | None = None) -> None:
-        """Raise WorkerDied if any rank has an `error`, Interrupted if one requests the end.
-
-        Collective.
-        """
-        flags = int(self.requested())
-        text = None
-        if error is not None:
-            flags |= WORKER_DIED
-            text = str(error)
-        agreed = self.world.agree(flags)
-        if agreed & WORKER_DIED:
-            raise WorkerDied(first_error(self.world, text))
-        if agreed:
-            raise Interrupted(Action(agreed))
+    def check(self, flags: int = 0) -> int:
+        """The `flags` of all ranks. Raises Interrupted if one requests the end. Collective."""
+        agreed = self.world.agree(flags | int(self.requested()))
+        if agreed & ENDING:
+            raise Interrupted(Action(agreed & ENDING))
+        return agreed
 
     def between(self, batches: Iterable[T]) -> Iterator[T]:
-        """`batches`, with a check before each. Collective."""
+        """`batches`, with a check before each. Raises WorkerDied on all ranks. Collective."""
         arriving = iter(batches)
         while True:
-            error = None
+            error: str | None = None
             batch = None
             try:
                 batch = next(arriving, None)
             except WorkerDied as died:
-                error = died
+                error = str(died)
             if batch is None and error is None:
                 return
-            self.check(error)
+            if self.check(WORKER_DIED if error else 0):
+                raise WorkerDied(first_error(self.world, error))
             assert batch is not None
             yield batch
 
@@ -170,18 +162,12 @@ class Interruption:
         is_eager = failures is not None or getattr(module, "_compiled_call_impl", None) is None
         hooked = module if is_eager else Module()
 
-        def check() -> bool:
-            flags = int(self.requested())
-            if failures:
-                flags |= _FAILED
-            agreed = self.world.agree(flags)
-            if agreed & ENDING:
-                raise Interrupted(Action(agreed & ENDING))
-            return bool(agreed & _FAILED)
+        def has_failure() -> bool:
+            return bool(self.check(_FAILED if failures else 0))
 
         def before_call(*_: Any) -> None:
             if self._agrees_on_calls:
-                if check():
+                if has_failure():
                     raise _OtherRankFailed
             elif self.requested():
                 raise _RankInterrupted
@@ -194,7 +180,7 @@ class Interruption:
                     yield
                 finally:
                     hook.remove()
-            has_failed = check()
+            has_failed = has_failure()
         except _OtherRankFailed:
             pass
         if has_failed and failures is not None and not failures:
