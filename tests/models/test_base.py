@@ -62,8 +62,8 @@ CASES = {
     "language answers": Case(
         "language", {}, {"path": "embedded:commands"}, "val_loss min tokens", 0
     ),
-    "abr": Case("abr", {}, PATIENTS, "val_macro_f1 max samples", 4),
-    "abr encoder": Case("abr", {"stage": "encoder"}, PATIENTS, "val_macro_f1 max samples", 4),
+    "abr": Case("abr", {}, PATIENTS, "val_macro_f1 max samples", 1),
+    "abr encoder": Case("abr", {"stage": "encoder"}, PATIENTS, "val_macro_f1 max samples", 1),
     "doc_translation": Case("doc_translation", {"dropout": 0.0}, CARDS, "val_bleu max tokens", 3),
     "doc_translation encoder": Case(
         "doc_translation", {"stage": "encoder", "dropout": 0.0}, CARDS, "val_bleu max tokens", 3
