@@ -35,8 +35,11 @@ class SelfAttention(Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`x` [batch, token, width]; `valid` [batch, token], bool, at least one True per row."""
         heads = self.in_proj(x).unflatten(2, (3 * self.heads, -1)).transpose(1, 2)
+        query, key, value = heads.chunk(3, dim=1)
         mixed = F.scaled_dot_product_attention(
-            *heads.chunk(3, dim=1),
+            query,
+            key,
+            value,
             valid[:, None, None],
             self.dropout if self.training else 0.0,
         )

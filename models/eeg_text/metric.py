@@ -105,10 +105,10 @@ def error_scores(
     bleu: Bleu,
     counts: Sequence[float],
     end: str = "",
-) -> Scores:
+) -> dict[str, float]:
     """The metrics of summed `error_counts`, each name with `end`."""
     *of_bleu, errors = counts
-    metrics: Scores = {f"val_wer{end}": errors / of_bleu[-1]}
+    metrics = {f"val_wer{end}": errors / of_bleu[-1]}
     for order in range(1, ORDER + 1):
         metrics[f"val_bleu{order}{end}"] = bleu.score(of_bleu, order) / 100
     return metrics

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import existing_path
 from gearshift.models.common.data_reports import BadRecords
@@ -18,6 +20,7 @@ def pairs(name: str, key: str) -> dict[str, str]:
     allowed = 'a JSON object {"name": "..."} or a CSV of two columns, each name once'
     path = existing_path(name, allowed, key)
     bad_records = BadRecords()
+    rows: Any
     try:
         if is_table(path):
             table = Table(TextFile(path))
@@ -28,7 +31,7 @@ def pairs(name: str, key: str) -> dict[str, str]:
             rows = parse_json("".join(TextFile(path).chunks()), tuple)
         if not isinstance(rows, tuple) or {tuple(map(type, row)) for row in rows} != {(str, str)}:
             raise ValueError("it has something else than pairs of texts")
-        texts = dict(rows)
+        texts: dict[str, str] = dict(rows)
         if len(texts) < len(set(rows)):
             raise ValueError("a name has two texts")
     except ValueError as error:
