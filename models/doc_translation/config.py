@@ -15,13 +15,14 @@ class GlobalEncoder:
     """Dimensions of a DiT over the whole page at low resolution."""
 
     pixels: int
-    patch: int
     width: int
     layers: int
     heads: int
     hidden: int
 
 
+DIT_PATCH = 16
+"""Pixels of a patch of the global encoder."""
 SWIN_PATCH = 4
 """Pixels of a patch before the first stage of the local encoder."""
 
@@ -68,7 +69,6 @@ SIZES = {
     "tiny": Size(
         GlobalEncoder(
             pixels=64,
-            patch=16,
             width=64,
             layers=2,
             heads=4,
@@ -95,7 +95,6 @@ SIZES = {
     "full": Size(
         GlobalEncoder(
             pixels=224,
-            patch=16,
             width=768,
             layers=12,
             heads=12,

@@ -13,7 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 from gearshift.models.common.hugging_face import cache_name
 from gearshift.models.common.layers import HasFrozenParts, modules_of
-from gearshift.models.doc_translation.config import SWIN_PATCH, GlobalEncoder, LocalEncoder, Size
+from gearshift.models.doc_translation.config import (
+    DIT_PATCH,
+    SWIN_PATCH,
+    GlobalEncoder,
+    LocalEncoder,
+    Size,
+)
 from gearshift.models.doc_translation.decoding import DecoderCache
 
 
@@ -34,7 +40,7 @@ def global_encoder(size: GlobalEncoder) -> Any:
 
     config = BeitConfig(
         image_size=size.pixels,
-        patch_size=size.patch,
+        patch_size=DIT_PATCH,
         hidden_size=size.width,
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,

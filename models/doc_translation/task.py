@@ -226,14 +226,18 @@ class DocTranslationTask(FamilyTask):
         return Loss(loss, {})
 
     def metric(self) -> TranslationMetric:
-        return self._metric(1, against_blank=self.data_settings.control == "noise")
+        return TranslationMetric(
+            self.vocabulary,
+            self.bleu(),
+            self.count,
+            against_blank=self.data_settings.control == "noise",
+        )
 
     def final_metric(self) -> TranslationMetric | None:
         """Scores of translations by beam search; None for one beam."""
-        return None if self.beams == 1 else self._metric(self.beams, against_blank=False)
-
-    def _metric(self, beams: int, against_blank: bool) -> TranslationMetric:
-        return TranslationMetric(self.vocabulary, self.bleu(), self.count, beams, against_blank)
+        if self.beams == 1:
+            return None
+        return TranslationMetric(self.vocabulary, self.bleu(), self.count, self.beams)
 
     def bleu(self) -> Bleu:
         """The BLEU of the target language."""
