@@ -22,6 +22,7 @@ from gearshift.models.catalog import name_of
 from gearshift.models.common import initial_weights, subwords
 from gearshift.models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
 from gearshift.models.common.subwords import TOKENIZER_FILE
+from gearshift.models.language.byte_pairs import BytePairs, byte_pairs
 from gearshift.models.language.readers.records import Record
 from gearshift.models.language.tokenizer import (
     ANSWER,
@@ -74,8 +75,15 @@ class BpeTokenizer(Tokenizer):
     def digest(self) -> str:  # type: ignore[override]
         return hashlib.sha256(self.inner.to_str().encode()).hexdigest()
 
+    @cached_property
+    def _byte_pairs(self) -> BytePairs | None:
+        return byte_pairs(self.inner)
+
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
+            # For one text it is not worth the time that tiktoken takes to start.
+            if len(texts) > 1 and self._byte_pairs is not None:
+                return [np.array(self._byte_pairs.encode(text), self.dtype) for text in texts]
             encodings = self.inner.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, self.dtype) for encoding in encodings]
 

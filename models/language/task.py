@@ -142,13 +142,15 @@ class LanguageTask(FamilyTask):
 
     def _split(self, corpora: Sequence[Corpus]) -> None:
         """Split each source, and record the groups of all. Raises DataError."""
-        from gearshift.models.language import sources
-
-        names = sources.source_names(self.paths)
-        if len(corpora) > 1:
-            sources.check_sources(corpora)
-            self.names = names
         earlier = self.rule.earlier or {}
+        names = [""]
+        if len(corpora) > 1 or any(_MARK in group for group in earlier):
+            from gearshift.models.language import sources
+
+            sources.check_sources(corpora)
+            names = sources.source_names(self.paths)
+            if len(names) > 1:
+                self.names = names
         groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
         for source, corpus in zip(names, corpora, strict=True):
             prefix = source + _MARK
