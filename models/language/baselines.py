@@ -39,7 +39,12 @@ class Frequencies(Module):
     C.
     """
 
-    def __init__(self, priors: Numbers, inputs: Tokens = _NONE, labels: Tokens = _NONE) -> None:
+    def __init__(
+        self,
+        priors: Numbers,
+        inputs: Tokens = _NONE,
+        labels: Tokens = _NONE,
+    ) -> None:
         """Count `labels`, each after its token in `inputs`; `priors` [vocabulary] of all tokens."""
         super().__init__()
         self._priors = priors
@@ -65,7 +70,8 @@ class Frequencies(Module):
         pairs = inputs * len(self._priors) + labels
         at = np.searchsorted(self._pairs, pairs)
         counts = np.where(self._pairs[at] == pairs, self._counts[at], 0)
-        return (counts + self._kinds[inputs] * self._priors[labels]) / self._totals[inputs]
+        kinds = self._kinds[inputs]
+        return (counts + kinds * self._priors[labels]) / self._totals[inputs]
 
     def forward(
         self,

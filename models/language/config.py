@@ -70,9 +70,19 @@ class Lora(FamilySection):
         Field(ge=1, le=65536, json_schema_extra={"unless": {"model.pretrained": [None]}}),
     ] = None
     """Rank of the adapters of model.pretrained; null: train all weights."""
-    alpha: int | None = Field(default=None, ge=1, le=65536, json_schema_extra=_ADAPTED)
+    alpha: int | None = Field(
+        default=None,
+        ge=1,
+        le=65536,
+        json_schema_extra=_ADAPTED,
+    )
     """An adapter is scaled by alpha ÷ rank. Default: twice the rank."""
-    dropout: float = Field(default=0.0, ge=0, lt=1, json_schema_extra=_ADAPTED)
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        json_schema_extra=_ADAPTED,
+    )
     """Dropout of the inputs of adapters."""
     layers: Annotated[list[str], Field(json_schema_extra=_ADAPTED)] = Field(default_factory=list)
     """Last parts of the names of layers that get an adapter, such as q_proj. Default: all linear
@@ -88,7 +98,10 @@ class Model(FamilySection):
 
     family: str = "language"
     """Model family."""
-    size: str = Field(default="full", json_schema_extra={"only_if": {"model.pretrained": [None]}})
+    size: str = Field(
+        default="full",
+        json_schema_extra={"only_if": {"model.pretrained": [None]}},
+    )
     """Model size; see `list models`."""
     pretrained: str | None = None
     """Local folder of a causal language model that transformers can load, or OWNER/NAME of the
@@ -101,18 +114,34 @@ class Model(FamilySection):
     stage: Literal["whole", "lower"] = "whole"
     """whole: train the model. lower: train all but the upper half of its layers, which is frozen;
     with model.lora.rank, all adapters."""
-    start: str | None = Field(default=None, json_schema_extra=_WHOLE)
+    start: str | None = Field(
+        default=None,
+        json_schema_extra=_WHOLE,
+    )
     """Initial weights of the model, instead of those of model.pretrained: a run folder of the same
     size, or a safetensors file. Default: none."""
-    freeze_layers: int = Field(default=0, ge=0, le=10**4, json_schema_extra=_FROZEN)
+    freeze_layers: int = Field(
+        default=0,
+        ge=0,
+        le=10**4,
+        json_schema_extra=_FROZEN,
+    )
     """Layers that are not trained, from the first one, and with them the token embedding. 0: all
     are trained."""
     tokenizer: str = "bytes"
     """bytes, bpe (trained on the data or taken from model.start, stored in the run folder), or the
     path of a Hugging Face folder or tokenizer.json."""
-    vocabulary: int | None = Field(default=None, ge=300, le=10**7)
+    vocabulary: int | None = Field(
+        default=None,
+        ge=300,
+        le=10**7,
+    )
     """Entries of a bpe tokenizer. Default: that of the size, at least 512."""
-    kv_heads: int | None = Field(default=None, ge=1, le=1024)
+    kv_heads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+    )
     """Key and value heads, shared by groups of query heads. Default: the number of query heads."""
 
     @property

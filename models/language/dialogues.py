@@ -69,17 +69,7 @@ class Dialogues:
         room = self.length + 1 - sizes
         fits = room >= 1
         names = corpus.names[requests]
-        fix = ""
-        longest = int(answer_sizes.max())  # also of the other splits
-        if rules.longest is None or longest <= rules.longest:
-            fix = f"--seq-len {longest}"
-        bad_records = BadRecords()
-        for i in np.flatnonzero(~fits):
-            problem = f"the answer has {sizes[i]} tokens; data.seq_len is {self.length}"
-            bad_records.add(text_of(names[i]), problem, fix)
-        # Where no answer fits, skipping leaves nothing.
-        on_bad = rules.on_bad if fits.any() else "stop"
-        self.skipped = bad_records.finish(on_bad, int(fits.sum()))
+        self.skipped = self._num_skipped(names, sizes, fits, rules)
         self.truncated = int((fits & (prompts > room) & ~is_true).sum())
 
         prompts = np.minimum(prompts, room)
@@ -90,6 +80,26 @@ class Dialogues:
         self.tokens = self._total(answer_sizes)
         self.bytes_per_token = self._total(encoded.text_bytes[1::2]) / self.tokens
         self.mean_length = float((prompts + sizes - 1)[fits].mean())
+
+    def _num_skipped(
+        self,
+        names: np.ndarray,
+        sizes: np.ndarray,
+        fits: np.ndarray,
+        rules: Rules,
+    ) -> int:
+        """The rows whose answers do not fit. Raises DataError unless they are skipped."""
+        fix = ""
+        longest = int(self._encoded.sizes[1::2].max())  # also of the other splits
+        if rules.longest is None or longest <= rules.longest:
+            fix = f"--seq-len {longest}"
+        bad_records = BadRecords()
+        for i in np.flatnonzero(~fits):
+            problem = f"the answer has {sizes[i]} tokens; data.seq_len is {self.length}"
+            bad_records.add(text_of(names[i]), problem, fix)
+        # Where no answer fits, skipping leaves nothing.
+        on_bad = rules.on_bad if fits.any() else "stop"
+        return bad_records.finish(on_bad, int(fits.sum()))
 
     def _begins(self, first: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """The positions in `numbers` where a row begins.

@@ -103,8 +103,7 @@ def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
 
 def _write(corpus: Corpus, tokenizer: Tokenizer, new: array_file.Open) -> None:
     """Write the arrays of Encoded. Raises DataError if the files changed."""
-    kind = np.uint16 if tokenizer.size <= 2**16 else np.uint32
-    tokens = ArrayFile(new("tokens"), kind)
+    tokens = ArrayFile(new("tokens"), tokenizer.dtype)
     ends = array("q")
     text_bytes = array("q")
     begins_row = array("b")

@@ -22,6 +22,7 @@ from gearshift.models.catalog import name_of
 from gearshift.models.common import initial_weights, subwords
 from gearshift.models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
 from gearshift.models.common.subwords import TOKENIZER_FILE
+from gearshift.models.language.byte_pairs import BytePairs, byte_pairs
 from gearshift.models.language.readers.records import Record
 from gearshift.models.language.tokenizer import (
     ANSWER,
@@ -62,26 +63,34 @@ class BpeTokenizer(Tokenizer):
         known = inner.get_vocab()
         # The highest id, because a file may skip ids.
         self.size = max(known.values()) + 1
-        self.start = next((known[start] for start in _STARTS if start in known), None)
-        end = next((known[end] for end in _ENDS if end in known), None)
-        if end is None:
+        starts = [known[start] for start in _STARTS if start in known]
+        ends = [known[end] for end in _ENDS if end in known]
+        if not ends:
             raise _no_end(name, "model.tokenizer", ", ".join(_ENDS))
-        self.end = end
-        self.pad = known.get(PAD, end)
+        self.start = starts[0] if starts else None
+        self.end = ends[0]
+        self.pad = known.get(PAD, self.end)
 
     @cached_property
     def digest(self) -> str:  # type: ignore[override]
         return hashlib.sha256(self.inner.to_str().encode()).hexdigest()
 
+    @cached_property
+    def _byte_pairs(self) -> BytePairs | None:
+        return byte_pairs(self.inner)
+
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
+            # For one text it is not worth the time that tiktoken takes to start.
+            if len(texts) > 1 and self._byte_pairs is not None:
+                return [np.array(self._byte_pairs.encode(text), self.dtype) for text in texts]
             encodings = self.inner.encode_batch_fast(texts, add_special_tokens=False)
-        return [_vector(encoding.ids, self.size) for encoding in encodings]
+        return [np.array(encoding.ids, self.dtype) for encoding in encodings]
 
     def encode_parts(self, texts: Sequence[str], cuts: Cuts) -> Parts:
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
             encodings = self.inner.encode_batch(list(texts), add_special_tokens=False)
-        return _parts(encodings, cuts, self.size)
+        return _parts(encodings, cuts, self.dtype)
 
     def decode(self, tokens: Sequence[int]) -> str:
         hidden = {self.pad, self.start, self.end}
@@ -120,7 +129,7 @@ class ExternalTokenizer(Tokenizer):
         return digest.hexdigest()
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        return [_vector(numbers, self.size) for numbers in self._encoded(texts)["input_ids"]]
+        return [np.array(numbers, self.dtype) for numbers in self._encoded(texts)["input_ids"]]
 
     def _encoded(self, texts: Sequence[str]) -> Any:
         with subwords.encode_errors(str(self.folder)):
@@ -157,7 +166,7 @@ class ExternalTokenizer(Tokenizer):
                 where=str(self.folder),
                 allowed=f"for conversations, a tokenizer with a {TOKENIZER_FILE}",
             )
-        return _parts(encodings, cuts, self.size)
+        return _parts(encodings, cuts, self.dtype)
 
     def encode_chats(self, chats: Sequence[Sequence[Record]]) -> Iterator[Exchange]:
         """As Tokenizer.encode_chats, with the tokens of apply_chat_template.
@@ -250,7 +259,7 @@ _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """What a chat template writes around answers; see return_assistant_tokens_mask of transformers."""
 
 
-def _parts(encodings: Sequence[tokenizers.Encoding], cuts: Cuts, size: int) -> Parts:
+def _parts(encodings: Sequence[tokenizers.Encoding], cuts: Cuts, dtype: type) -> Parts:
     """As Tokenizer.encode_parts, from the tokens of each text and the letters they are of."""
     parts = []
     for encoding, edges in zip(encodings, cuts, strict=True):
@@ -258,12 +267,8 @@ def _parts(encodings: Sequence[tokenizers.Encoding], cuts: Cuts, size: int) -> P
         at = np.empty(len(edges), dtype=np.int64)
         at[::2] = np.searchsorted(ends, edges[::2], side="right")
         at[1::2] = np.searchsorted(begins, edges[1::2], side="left")
-        parts.append(np.split(_vector(encoding.ids, size), at))
+        parts.append(np.split(np.array(encoding.ids, dtype), at))
     return parts
-
-
-def _vector(ids: Sequence[int], size: int) -> np.ndarray:
-    return np.array(ids, dtype=np.uint16 if size <= 2**16 else np.uint32)
 
 
 def _no_end(name: str, where: str, allowed: str) -> DataError:

@@ -142,23 +142,24 @@ class LanguageTask(FamilyTask):
 
     def _split(self, corpora: Sequence[Corpus]) -> None:
         """Split each source, and record the groups of all. Raises DataError."""
-        from gearshift.models.language import sources
-
-        names = sources.source_names(self.paths)
-        if len(corpora) > 1:
-            sources.check_sources(corpora)
-            self.names = names
         earlier = self.rule.earlier or {}
-        for name, corpus in zip(names, corpora, strict=True):
-            prefix = name + _MARK
-            # A source alone has its groups in a run of several, too.
-            if self.names or any(group.startswith(prefix) for group in earlier):
-                corpus.prefix = prefix
+        names = [""]
+        if len(corpora) > 1 or any(_MARK in group for group in earlier):
+            from gearshift.models.language import sources
+
+            sources.check_sources(corpora)
+            names = sources.source_names(self.paths)
+            if len(names) > 1:
+                self.names = names
         groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
-        for corpus in corpora:
+        for source, corpus in zip(names, corpora, strict=True):
+            prefix = source + _MARK
             noun = self.noun
             if self.names:
                 noun = f"{noun} of '{corpus.source.name}' that no source before it has"
+            # A source alone has its groups in a run of several, too.
+            if self.names or any(group.startswith(prefix) for group in earlier):
+                corpus.prefix = prefix
             for name, members in split_groups(corpus.groups, self.rule, noun).items():
                 groups[name] += members
         self.groups = groups

@@ -63,6 +63,11 @@ class Tokenizer:
     """Whether the space before a word belongs to the word's token."""
 
     @property
+    def dtype(self) -> type:
+        """The smallest type that holds all token ids."""
+        return np.uint16 if self.size <= 2**16 else np.uint32
+
+    @property
     def first(self) -> int:
         """The token before a document."""
         return self.end if self.start is None else self.start

@@ -52,16 +52,17 @@ class FileSource:
         """The encoding that was assumed of the part that was read last."""
         self.meanings: dict[str, str] = {}
         """What the columns of the rows mean that were read."""
-        self._files = [path]
-        self.ignored = 0
-        self.format = "two files"
         if answers is None:
             self._files, self.ignored = _find_files(path)
             self.format = " and ".join(sorted({file_kind(file) for file in self._files}))
-        self.parts = len(self._files)
-        self._read_files = self._files if answers is None else [path, answers]
+            self.parts = len(self._files)
+        else:
+            self._files = [path, answers]
+            self.ignored = 0
+            self.format = "two files"
+            self.parts = 1
         self.stamp = self.current_stamp()
-        self.size = sum(file.stat().st_size for file in self._read_files)
+        self.size = sum(file.stat().st_size for file in self._files)
 
     def part_name(self, part: int) -> str:
         """Name of a part for messages."""
@@ -104,7 +105,7 @@ class FileSource:
         """
         digest = hashlib.sha256(os.fsencode(self._path.absolute()))
         digest.update(repr(sorted(self._columns.items())).encode())
-        for file in self._read_files:
+        for file in self._files:
             try:
                 file_identity = identity(file)
             except OSError as error:
