@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,32 +94,26 @@ class CustomTask(FamilyTask, ABC):
         sums = self.measure(model, once)
         sums_of_twice = self.measure(model, twice)
 
-        def error(problem: str, allowed: str, **more: str) -> DataError:
-            return DataError(
-                problem,
-                where=self._place("measure"),
-                allowed=allowed,
-                **more,
-            )
-
+        error = partial(DataError, where=self._place("measure"))
         if not isinstance(sums, Mapping) or "loss" not in sums:
             raise error(
                 f"{name}.measure returns no mapping with 'loss'",
-                "'loss' and any other metrics",
+                allowed="'loss' and any other metrics",
             )
         for key, value in sums.items():
             parts = value if isinstance(value, tuple) else (value,)
             if not all(map(_is_scalar, parts)):
                 raise error(
                     f"{name}.measure returns {key!r} that is not a scalar",
-                    "a scalar tensor: the sum over the samples; or a pair of a sum and a count",
+                    allowed="a scalar tensor, the sum over the samples; or a pair of a sum and a "
+                    "count",
                 )
         names = [f"val_{key}" for key in sums]
         goal = self.goal.metric
         if goal not in names and type(self).metric is FamilyTask.metric:
             raise error(
                 f"the goal of {name} is {goal!r}, which measure does not return",
-                ", ".join(names),
+                allowed=", ".join(names),
                 did_you_mean="".join(get_close_matches(goal, names, n=1)),
             )
 
@@ -131,7 +126,7 @@ class CustomTask(FamilyTask, ABC):
                 f"the loss of {name} does not grow with the batch: twice the samples give "
                 f"{second:.6g} instead of {2 * first:.6g}. A mean makes training depend on "
                 "micro-batches and processes",
-                "the sum over the samples of the batch",
+                allowed="the sum over the samples of the batch",
                 hint='in measure, use reduction="sum", or multiply the mean by the samples',
             )
 

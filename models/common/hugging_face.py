@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from gearshift.models.base import DataError, Facts, Tensors
 from gearshift.models.common.data_reports import library_errors, listed
@@ -174,6 +174,11 @@ def from_pretrained(kind: Any, folder: Path) -> tuple[Any, Coverage]:
     return inner, coverage
 
 
+def has_values(tensor: Tensor) -> bool:
+    """Whether `tensor` has memory: not of a plan, nor of a rank that gets it from another one."""
+    return type(tensor) in (Tensor, Parameter) and not tensor.is_meta
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """A tensor of a file."""
@@ -183,9 +188,10 @@ class StoredTensor:
     shape: tuple[int, ...]
 
     def read_into(self, tensor: Tensor) -> None:
-        """Overwrite `tensor` with the values. Disk access."""
-        with torch.no_grad():
-            torch.ops.gearshift.read_(tensor, self.path, self.name)
+        """Overwrite `tensor` with the values, if it has memory. Disk access."""
+        if has_values(tensor):
+            with torch.no_grad(), safe_open(self.path, "pt") as file:
+                tensor.copy_(file.get_tensor(self.name))
 
 
 def stored_tensors(source: Path) -> dict[str, StoredTensor]:
@@ -197,18 +203,6 @@ def stored_tensors(source: Path) -> dict[str, StoredTensor]:
                 shape = tuple(file.get_slice(name).get_shape())
                 tensors[name] = StoredTensor(str(path), name, shape)
     return tensors
-
-
-def _read(tensor: Tensor, path: str, name: str) -> None:
-    with safe_open(path, "pt") as file:
-        tensor.copy_(file.get_tensor(name))
-
-
-_library = torch.library.Library("gearshift", "DEF")
-_library.define("read_(Tensor(a!) tensor, str path, str name) -> ()")
-_library.impl("read_", _read, "CPU")
-_library.impl("read_", lambda tensor, path, name: None, "Meta")
-"""Fake tensors have no values to overwrite."""
 
 
 class StoredWeights:

@@ -12,7 +12,7 @@ from torch.nn import Module, Parameter
 
 from gearshift.models.base import DataError, OpenCheckpoint
 from gearshift.models.common.data_reports import library_errors, listed
-from gearshift.models.common.hugging_face import compare, stored_tensors, weights_of
+from gearshift.models.common.hugging_face import compare, has_values, stored_tensors, weights_of
 
 ALLOWED = "a run folder, one of its checkpoints, an export or a safetensors file"
 _MODEL = "model.safetensors"
@@ -95,7 +95,7 @@ class InitialWeights:
 
         Raises DataError, also for a weight that is NaN, or infinite though it was trained.
         """
-        if not _has_values(tensor):
+        if not has_values(tensor):
             return
         with self._errors():
             self.tensors[name].read_into(tensor)
@@ -111,11 +111,6 @@ class InitialWeights:
                 where=str(self.path),
                 allowed=ALLOWED,
             )
-
-
-def _has_values(tensor: Tensor) -> bool:
-    """Whether `tensor` has memory: not of a plan, nor of a rank that gets it from another one."""
-    return type(tensor) in (Tensor, Parameter) and not tensor.is_meta
 
 
 def _of_parts(tensors: Mapping[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
@@ -152,7 +147,7 @@ def load(
             allowed=f"{allowed}, of the same model.size",
         )
     # Checksums cost a pass over the files: not where nothing is loaded.
-    if not is_verified and any(map(_has_values, tensors.values())):
+    if not is_verified and any(map(has_values, tensors.values())):
         weights.check()
     for name, tensor in tensors.items():
         weights.read_into(name, tensor)

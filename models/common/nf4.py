@@ -38,9 +38,9 @@ class Nf4Linear(nn.Module):
         scales, of_scales = _ops.quantize_blockwise(largest - mean, table, _SCALES)
         # As bytes: a cast of the whole model to another dtype leaves them alone.
         constants = torch.cat([table, mean[None], of_scales]).view(torch.uint8)
-        self.register_buffer("codes", codes.cpu(), persistent=False)
-        self.register_buffer("scales", scales.cpu(), persistent=False)
-        self.register_buffer("constants", constants.cpu(), persistent=False)
+        bits = {"codes": codes, "scales": scales, "constants": constants}
+        for name, tensor in bits.items():
+            self.register_buffer(name, tensor.cpu(), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """`inputs` [..., in]; returns [..., out]."""

@@ -124,7 +124,7 @@ class Recording:
             )
 
     def read(self, picks: Sequence[int], first: int, last: int) -> ndarray:
-        """Microvolts [channel, time] of `picks`; numbers of event channels. Reads the disk.
+        """Microvolts [channel, time] of `picks`. Reads the disk.
 
         Raises DataError.
         """
@@ -136,10 +136,7 @@ class Recording:
         values = np.empty_like(samples)
         values[order] = samples
         for row, pick in zip(values, picks, strict=True):
-            channel = self.channels[pick]
-            row *= channel.scale
-            if channel.kind == STIM and self.path.suffix.lower() == ".bdf":
-                row[:] = row.astype(np.int64) & _TRIGGER_BITS
+            row *= self.channels[pick].scale
         return values
 
     def parts(self) -> Iterator[tuple[int, int]]:
@@ -151,23 +148,31 @@ class Recording:
                 yield first, min(end, first + length)
 
     def events(self) -> list[Event]:
-        """Annotations, and changes of event channels to a number above 0, by onset.
+        """Annotations, and changes of event channels to a number other than 0, by onset.
 
-        The number is the name. The first sample is no change. Reads the disk, event channels a
-        minute at a time. Raises DataError.
+        The number is the name. The first sample is no change. Reads the disk, event channels whole.
+        Raises DataError.
         """
+        from mne import find_events
+
         events = list(self.annotations)
-        picks = [n for n, channel in enumerate(self.channels) if channel.kind == STIM]
-        composite = [pick for pick in picks if self.channels[pick].name in _COMPOSITE]
-        for pick in composite[:1] or picks:
-            before: list[float] = []
-            for first, last in self.parts():
-                (values,) = self.read([pick], first, last)
-                is_new = np.diff(values, prepend=before or values[:1]) != 0
-                for n in np.flatnonzero(is_new & (values > 0)).tolist():
-                    onset_s = (first + n) / self.rate_hz
-                    events.append(Event(onset_s, 0.0, f"{values[n]:.0f}"))
-                before = [values[-1]]
+        names = [channel.name for channel in self.channels if channel.kind == STIM]
+        composite = [name for name in names if name in _COMPOSITE]
+        is_bdf = self.path.suffix.lower() == ".bdf"
+        if names:
+            with recording_errors(self.path):
+                changes = find_events(
+                    self.raw,
+                    composite[:1] or names,
+                    consecutive=True,
+                    shortest_event=1,
+                    mask=_TRIGGER_BITS if is_bdf else None,
+                    mask_type="and",
+                    verbose="warning",
+                )
+            for sample, _, number in changes.tolist():
+                onset_s = (sample - self.raw.first_samp) / self.rate_hz
+                events.append(Event(onset_s, 0.0, str(number)))
         return sorted(events, key=lambda event: (event.onset_s, event.duration_s, event.name))
 
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from gearshift.models.common.recordings import recording as recordings
 from gearshift.models.common.recordings.files import open_recording
 from gearshift.models.eeg_text import formats
 from gearshift.models.eeg_text.config import Data
@@ -68,14 +67,11 @@ def test_events_are_those_of_the_recording(tmp_path, name):
     assert named == expected
 
 
-def test_events_of_a_channel_are_read_in_pieces_and_name_sentences(tmp_path, monkeypatch):
+def test_events_of_a_channel_name_sentences(tmp_path):
     path = write_fif(tmp_path / "a_raw.fif", first_sample=1000)
     whole = events(path)
     assert whole == events(write_fif(tmp_path / "b_raw.fif", first_sample=0))
     assert [event for event in whole if event[2] == "word"] == [(2.0, 0.5, "word")]
-    for seconds in (2, 1.05, 0.05):
-        monkeypatch.setattr(recordings, "_PART_S", seconds)
-        assert events(path) == whole
     texts = tmp_path / "texts.json"
     texts.write_text('{"7": "A child paints."}')
     found = read(path, "text", texts=str(texts))
