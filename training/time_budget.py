@@ -94,9 +94,10 @@ class TimeBudget:
     def needs_costs(self, total: int) -> bool:
         """Whether to `measure` at this mark, in a run of `total` steps.
 
-        At first, and twice more when weights have learned something, and write other texts.
+        At first, and once more when weights have learned something, and write shorter texts. Not
+        later: beside a busy program the end would seem long, and the run end early.
         """
-        wanted = 1 + (self._step > total // _PARTS) + (self._step > total // 2)
+        wanted = 2 if self._step > total // _PARTS else 1
         return self._costs_measured < wanted
 
     def measure(
