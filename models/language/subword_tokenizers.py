@@ -261,7 +261,7 @@ _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 def _parts(encodings: Sequence[tokenizers.Encoding], cuts: Cuts, dtype: type) -> Parts:
     """As Tokenizer.encode_parts, from the tokens of each text and the letters they are of."""
-    parts = []
+    parts: Parts = []
     for encoding, edges in zip(encodings, cuts, strict=True):
         begins, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
         at = np.empty(len(edges), dtype=np.int64)
