@@ -108,7 +108,7 @@ class _FixedBuckets(DistributedDataParallel):
         known = signature(DistributedDataParallel).parameters
         # Rank 0 broadcasts buffers after each update, under every engine.
         newer = "forward_sync_buffers"
-        options = {newer if newer in known else "broadcast_buffers": False}
+        options: dict[str, Any] = {newer if newer in known else "broadcast_buffers": False}
         if "init_sync" in known:  # not in torch 2.6; the ranks are equal already
             options["init_sync"] = False
         super().__init__(_WithShares(model, shares), gradient_as_bucket_view=True, **options)
@@ -119,7 +119,8 @@ class _FixedBuckets(DistributedDataParallel):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("module").model, name)
+            inner: Any = super().__getattr__("module")
+            return getattr(inner.model, name)
 
     def _build_params_for_reducer(self) -> tuple[list[Parameter], list[bool]]:
         parameters, are_sparse = super()._build_params_for_reducer()
