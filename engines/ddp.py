@@ -119,8 +119,8 @@ class _FixedBuckets(DistributedDataParallel):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            module: Any = super().__getattr__("module")
-            return getattr(module.model, name)
+            inner: Any = super().__getattr__("module")
+            return getattr(inner.model, name)
 
     def _build_params_for_reducer(self) -> tuple[list[Parameter], list[bool]]:
         parameters, are_sparse = super()._build_params_for_reducer()
