@@ -378,14 +378,9 @@ class TrainingRun:
                 began = time.perf_counter()
                 self._preview.make(self.step)
                 samples_s = time.perf_counter() - began
+                val = self._held_out.parts[0].batches
                 with self.updater.averaged(self._engine):
-                    budget.measure(
-                        self._task,
-                        self._module,
-                        self._held_out.parts[0].batches,
-                        self._test,
-                        self._interruption,
-                    )
+                    budget.measure(self._task, self._module, val, self._test, self._interruption)
                 budget.final_s += samples_s
             self._measure_baselines()
             if not budget.save_s and self._checkpoints.saves_last:

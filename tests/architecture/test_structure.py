@@ -43,7 +43,7 @@ MOST_PER_1000 = {
     "walrus": 2,
 }
 """In 1,000 code lines of the product."""
-LARGEST_FILE = 4_500
+LARGEST_FILE = 4_600
 """In syntax nodes; lines are free."""
 MOST_BROAD_EXCEPTS, MOST_CRUMBS = 6, 20
 NAMELESS = {"util", "utils", "helper", "helpers", "misc", "stuff"}

@@ -34,7 +34,7 @@ def darker(data):
 
 def tokens(path):
     found = encoded.encode(file_corpus.read_corpus(path, None, "stop"), TOKENIZER)
-    return found.read(0, len(found)).tolist()
+    return found.read(0, found.offsets[-1]).tolist()
 
 
 FIRST = writers.NAMES
