@@ -24,6 +24,7 @@ from torch.utils.checkpoint import DefaultDeviceType
 from gearshift.engines.activation_offload import Moved
 from gearshift.engines.base import Engine
 from gearshift.engines.state import WEIGHT, stored
+from gearshift.launcher.plan.equal_blocks import EqualBlocks
 from gearshift.launcher.plan.storages import Kind, Moments, Phase, Storages
 from gearshift.models.base import Batch, HasFrozenEncoder, Task
 from gearshift.training.accumulate import accumulate, total_units
@@ -144,6 +145,8 @@ def trace_step(
             _encode(subject.task, module, copied(subject.encoded, storages), storages)
         encoding = len(storages.changes) - start
         storages.restart_counts()
+        if repeats and subject.is_fake and not subject.settings.memory.activation_offload:
+            EqualBlocks(task.blocks(model), storages)
         _take_step(subject, engine, module, updater, batches[:traced], storages)
 
     groups = []

@@ -92,6 +92,17 @@ class _Life:
     size: int
     phase: Phase
     kind: Kind = Kind.TEMPORARIES
+    copies: int = 0
+    """Further storages that are freed with it, see Storages.repeat."""
+
+
+class Mark(NamedTuple):
+    """What is recorded so far."""
+
+    changes: int
+    computed: int
+    flops: int
+    launches: Counter[Phase]
 
 
 class Storages(TorchDispatchMode):
@@ -120,6 +131,8 @@ class Storages(TorchDispatchMode):
         self.is_host = False
         """New storages are in host memory: no moment has their bytes."""
         self.host_bytes = 0
+        self.is_repeated = False
+        """What is recorded now will be repeated: releases for all copies."""
         self._now: dict[int, _Life] = {}
         """By the address of the storage."""
         self.changes: list[tuple[Phase, int, _Life, int]] = []
@@ -200,6 +213,25 @@ class Storages(TorchDispatchMode):
         self.computed = 0
         self.phase = Phase.FORWARD
 
+    def mark(self) -> Mark:
+        """What is recorded so far."""
+        return Mark(len(self.changes), self.computed, self.flops, self.launches.copy())
+
+    def repeat(self, start: Mark, end: Mark) -> None:
+        """Record once more what was recorded from `start` to `end`."""
+        computed_before = self.computed - start.computed
+        for phase, computed, life, sign in self.changes[start.changes : end.changes]:
+            self.changes.append((phase, computed_before + computed, life, sign))
+            if phase is Phase.FORWARD:
+                life.copies += sign
+        self.computed += end.computed - start.computed
+        self.flops += end.flops - start.flops
+        self.launches += end.launches - start.launches
+
+    def life(self, tensor: Tensor) -> _Life:
+        """The present use of the storage of `tensor`."""
+        return self._now[tensor.untyped_storage()._cdata]
+
     def restart_counts(self) -> None:
         """Count what a step does from now on."""
         self.flops = 0
@@ -266,7 +298,10 @@ class Storages(TorchDispatchMode):
             self._record(life, 1)
 
     def _record(self, life: _Life, sign: int) -> None:
-        self.changes.append((self.phase, self.computed, life, sign))
+        times = 1
+        if sign < 0 and not self.is_repeated:  # such as weights in bf16 that autocast keeps
+            times += life.copies
+        self.changes += [(self.phase, self.computed, life, sign)] * times
 
     def _note_collective(self, name: str, args: Any) -> None:
         tensors = [leaf for leaf in tree_leaves(args) if type(leaf) in _COUNTED]

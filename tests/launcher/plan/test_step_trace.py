@@ -7,8 +7,9 @@ import pytest
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.plan import step_trace
 from gearshift.launcher.plan.plan import plan_run
+from gearshift.launcher.plan.storages import Storages
 from gearshift.launcher.plan.target import Described
-from tests.launcher.given import ROOT, SERVER, python, resolved
+from tests.launcher.given import ONE_GPU, ROOT, SERVER, python, resolved
 from tests.simulated_cuda import simulated_cuda
 
 OPTIMIZERS = {
@@ -64,3 +65,26 @@ def test_equal_parameters_are_planned_as_if_each_were_traced(state, monkeypatch)
     monkeypatch.setattr(step_trace, "equal_updates_once", lambda _: nullcontext())
     each = plan_run(run, Described(SERVER))
     assert once.device == each.device and once.trace.launches == each.trace.launches
+
+
+@pytest.mark.parametrize("kept", ["none", "full", "every 2"])
+def test_equal_blocks_are_planned_as_if_each_were_traced(kept, monkeypatch):
+    sets = (f"memory.activation_checkpointing={kept}", "precision=bf16", "compile=off")
+    run = resolved(*sets, model="language:small", engine="local", machine=ONE_GPU)
+    repeat = Storages.repeat
+    repeats = []
+
+    def counted(storages, start, end):
+        repeats.append(end.changes - start.changes)
+        repeat(storages, start, end)
+
+    monkeypatch.setattr(Storages, "repeat", counted)
+    once = plan_run(run, Described(ONE_GPU))
+    assert (len(repeats) > 0) == (kept != "every 2")  # neighbours differ
+    monkeypatch.setattr(step_trace, "EqualBlocks", lambda *_: None)
+    each = plan_run(run, Described(ONE_GPU))
+    assert once.device == each.device
+    assert once.trace.flops == each.trace.flops
+    assert once.trace.launches == each.trace.launches
+    assert once.trace.moments.phase.tolist() == each.trace.moments.phase.tolist()
+    assert once.trace.moments.computed.max() == each.trace.moments.computed.max()
