@@ -48,7 +48,7 @@ class EqualBlocks:
 
     def _call(self, number: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         storages = self._storages
-        hidden = args[0] if args else None
+        hidden: Any = args[0] if args else None
         inputs = [id(value) for value in (*args[1:], *kwargs.values())]
         follows = hidden is not None and hidden is self._output()
         is_last = number == len(self._blocks) - 1
