@@ -471,7 +471,15 @@ class Planner:
                 dist.init_process_group("fake", rank=0, world_size=target.ranks, store=store)
                 stack.callback(dist.destroy_process_group)
             built = build_engine(name, ProcessWorld(info, _CPU, 0.0), options)
-            return trace_step(subject, built, change, repeats=not engine.is_traced), checkpoints[0]
+            repeats = not engine.is_traced
+            step = trace_step(
+                subject,
+                built,
+                change,
+                repeats=repeats,
+                repeats_blocks=repeats and not options.activation_offload,
+            )
+            return step, checkpoints[0]
 
 
 def _heap_bytes(placed: Placed, trace: StepTrace, engine: Entry, ranks: int) -> int:

@@ -114,12 +114,14 @@ def trace_step(
     change: Callable[[Module], None] = lambda _: None,
     *,
     repeats: bool = False,
+    repeats_blocks: bool = False,
 ) -> StepTrace:
     """Trace a late step, whose optimizer has its state, under `engine`, on the CPU.
 
     `change` is called with the model before the engine gets it. `repeats`: all micro-batches of a
-    step do the same under this engine, so one is traced. Raises what the step raises; torch's
-    DynamicOutputShapeException and DataDependentOutputException if it depends on values.
+    step do the same under this engine, so one is traced; `repeats_blocks`: and equal blocks of the
+    model. Raises what the step raises; torch's DynamicOutputShapeException and
+    DataDependentOutputException if it depends on values.
     """
     task = subject.task
     plan = subject.train_plan
@@ -145,7 +147,7 @@ def trace_step(
             _encode(subject.task, module, copied(subject.encoded, storages), storages)
         encoding = len(storages.changes) - start
         storages.restart_counts()
-        if repeats and subject.is_fake and not subject.settings.memory.activation_offload:
+        if repeats_blocks and subject.is_fake:
             EqualBlocks(task.blocks(model), storages)
         _take_step(subject, engine, module, updater, batches[:traced], storages)
 
