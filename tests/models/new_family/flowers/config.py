@@ -1,8 +1,9 @@
 """Sizes and settings of the family."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from gearshift.models.common.config import Control, FamilySection, Fold, SplitSeed, StagedModel
+from gearshift.models.common.config import FamilySection, Fold, SplitSeed, StagedModel
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,6 @@ class Model(StagedModel):
 
 class Data(FamilySection):
     path: str = "flowers.csv"
-    control: Control = "real"
+    control: Literal["real", "noise"] = "real"
     split_seed: SplitSeed = None
     fold: Fold = None
