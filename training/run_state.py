@@ -473,6 +473,7 @@ class TrainingRun:
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the state; `_resume` reads it."""
+        shares = self._plan.shares
         return {
             **self._plan.facts(self.step),
             "units": self._metrics.units,
@@ -483,7 +484,8 @@ class TrainingRun:
             "owes_evaluation": self._owes_evaluation,
             "metrics": self._metrics.facts(),
             "time_split": self.timer.facts(),
-            "shares": self._plan.shares or None,
+            # Empty: not measured yet; None: nothing measures them.
+            "shares": shares if shares or self._plan.fits_shares else None,
             **self.updater.facts(),
             **self._constant_facts,
         }
