@@ -11,6 +11,7 @@ from gearshift.models.language.readers.file_corpus import read_corpus
 from gearshift.models.language.readers.records import Turn, exchanges
 from gearshift.models.language.subword_tokenizers import load
 from gearshift.models.language.tokenizer import ByteTokenizer
+from tests.models.errors import error_of
 from tests.models.language.chats import KINDS, library_tokenizer
 
 CONVERSATIONS = [
@@ -91,6 +92,7 @@ USER, FOUR = {"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant"
         {"conversations": [{"from": "human", "value": USER["content"]},
                            {"from": "gpt", "value": "four"}]},
         {"messages": [{**USER, "weight": None}, {**FOUR, "weight": 1}], "id": 3},
+        {"messages": [{**USER, "from": "Ada"}, {**FOUR, "from": "bot"}]},
     ],
 )  # fmt: skip
 def test_each_format_gives_the_same_pair(tmp_path, row):
@@ -99,3 +101,10 @@ def test_each_format_gives_the_same_pair(tmp_path, row):
     [tokens] = ByteTokenizer().encode_chats([[exchange]])
     texts = [ByteTokenizer().decode(part) for part in (tokens.before, tokens.answer)]
     assert texts == ["User: What is 2 + 2?\nAssistant: ", "four"]
+
+
+def test_a_part_that_is_no_text_is_not_joined_to_the_text(tmp_path):
+    parts = [{"type": "reasoning", "text": "two and two"}, {"type": "text", "text": "four"}]
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps({"messages": [USER, {**FOUR, "content": parts}]}))
+    assert "chat.jsonl:1" in error_of(read_corpus, path, None, "stop").where

@@ -128,7 +128,8 @@ def turns_of(messages: Any, field: str) -> Turns:
 def _turn(message: Any, at: str) -> Turn:
     if not isinstance(message, dict):
         raise ValueError(f"{at} is {type(message).__name__}, not an object")
-    role_key, content_key = ("from", "value") if "from" in message else ("role", "content")
+    is_shared = "role" not in message and "from" in message
+    role_key, content_key = ("from", "value") if is_shared else ("role", "content")
     role = str(message.get(role_key)).lower()
     role = _ALIASES.get(role, role)
     if role not in ROLES:
@@ -150,7 +151,8 @@ def _turn(message: Any, at: str) -> Turn:
 def _joined(parts: Sequence[Any]) -> str | None:
     """The text of a content in parts; None if a part is no text, such as an image."""
     try:
-        return "\n".join(part["text"] for part in parts)
+        is_text = all(part["type"] == "text" for part in parts)
+        return "\n".join(part["text"] for part in parts) if is_text else None
     except (KeyError, TypeError):
         return None
 
