@@ -102,9 +102,7 @@ class InitialWeights:
         if not isinstance(tensor, Parameter):
             return
         # One that is not trained may be infinite, such as a mask.
-        is_wrong = tensor.isnan()
-        if tensor.requires_grad:
-            is_wrong = ~tensor.isfinite()
+        is_wrong = ~tensor.isfinite() if tensor.requires_grad else tensor.isnan()
         if is_wrong.any():
             raise DataError(
                 f"{self._what} has a weight that is not finite: '{name}'",

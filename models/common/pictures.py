@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
@@ -110,8 +111,8 @@ def _narrow_grey(image: Image.Image, facts: dict[int, Any]) -> Image.Image:
 
 
 COLORS = 64
-_SMALLER = 0.8
-"""Factor of the sides, until the file is small enough."""
+_SMALLER = 0.9
+"""Factor of the sides at least: compression differs with the size."""
 
 
 def small(png: bytes, side: int, max_bytes: int) -> bytes:
@@ -126,4 +127,5 @@ def small(png: bytes, side: int, max_bytes: int) -> bytes:
         image.quantize(COLORS).save(file, "PNG", optimize=True)
         if file.tell() <= max_bytes:
             return file.getvalue()
-        side = int(max(image.size) * _SMALLER)
+        factor = math.sqrt(max_bytes / file.tell())
+        side = int(max(image.size) * min(_SMALLER, factor))

@@ -62,15 +62,14 @@ class Windows:
         rng = draws.rng() if self.fixed is None else self._rng(index)
         recording, window = self._at(index)
         start, stop = recording.windows[window]
+        events = self._events(index)
         # The order of draws is fixed: another one would change every sample of a seed.
-        top, left = corner = self._corner(index, rng)
+        top, left = corner = self._corner(events, rng)
         labels = self._labels(index, corner, rng)
         if self.control == "noise":
             # The count of another window: the own count would reveal the share of foreground.
             count = len(self._events(self._other_window(index, rng)))
             events = self._noise(start, stop, count, rng)
-        else:
-            events = self._events(index)
         if self.shape != self.grid:
             moved = replace(events, x=events.x - left, y=events.y - top)
             events = moved.downsampled(1, *self.shape)
@@ -104,13 +103,12 @@ class Windows:
 
     def _corner(
         self,
-        index: int,
+        events: Events,
         rng: Generator,
     ) -> Sides:
         """Upper left corner of a crop around a random event, to avoid empty crops."""
         if self.shape == self.grid:
             return 0, 0
-        events = self._events(index)
         within = rng.integers(0, self.shape)
         place = np.floor_divide(self.grid, 2)
         number = rng.integers(0, max(1, len(events)))
@@ -163,7 +161,10 @@ class Windows:
         labeled = 0
         for index in spread_positions(len(self), MEASURED):
             rng = self._rng(index)
-            labels = self._labels(index, self._corner(index, rng), rng)
+            corner = (0, 0)
+            if self.shape != self.grid:
+                corner = self._corner(self._events(index), rng)
+            labels = self._labels(index, corner, rng)
             foreground += int((labels == 1).sum())
             labeled += int((labels != IGNORE).sum())
         return foreground / max(1, labeled)

@@ -94,9 +94,16 @@ def generate(
     tokens = new = fitting(prompt, window, sampling.max_tokens)
     generator = torch.Generator().manual_seed(sampling.seed)
     logits_after = model.begin()
+    # `context`: the first token before the next text; `shown`: the first without text so far.
     written: list[int] = []
-    shown = ""
-    text = ""
+    context = 0
+    shown = 0
+
+    def new_text() -> str:
+        # Some tokenizers decode a word without the blank before it unless a token precedes it.
+        before = tokenizer.decode(written[context:shown])
+        return tokenizer.decode(written[context:])[len(before) :]
+
     for _ in range(sampling.max_tokens):
         if len(tokens) >= window:
             tokens = new = _newest(tokens, max(2, window // 2))
@@ -109,11 +116,11 @@ def generate(
         tokens = [*tokens, token]
         new = [token]
         written.append(token)
-        # All tokens: some tokenizers decode a word without the blank before it unless one precedes.
-        text = tokenizer.decode(written)
-        is_whole = not text.endswith("\N{REPLACEMENT CHARACTER}")  # or else a part of a character
-        if is_whole and len(text) > len(shown):
-            yield text[len(shown) :]
-            shown = text
-    if len(text) > len(shown):
-        yield text[len(shown) :]
+        text = new_text()
+        if text and not text.endswith("\N{REPLACEMENT CHARACTER}"):  # the start of a character
+            yield text
+            context = shown
+            shown = len(written)
+    text = new_text()
+    if text:
+        yield text
