@@ -225,7 +225,14 @@ def request(
 ) -> ResumeRequest:
     """A replay from the checkpoint of `step`, or else the start, with what `last` has measured."""
     shares = [(begin, samples) for begin, samples in last.facts.get("shares") or ()]
-    return ResumeRequest(folder, step, reset, (), until, shares, last.facts.get("fits") or ())
+    return ResumeRequest(
+        folder,
+        step=step,
+        reset=reset,
+        until=until,
+        shares=shares,
+        fits=last.facts.get("fits") or (),
+    )
 
 
 def changes_between(

@@ -406,18 +406,18 @@ FACTS_FILE = "model_facts.json"
 SavedFacts = TypeVar("SavedFacts")
 
 
-def save_facts(facts: Any, folder: Path | None, name: str = FACTS_FILE) -> None:
+def save_facts(facts: Any, folder: Path | None) -> None:
     """Write the dataclass `facts`, as JSON, into the run folder unless it holds the same.
 
     None: write nothing.
     """
     if folder is not None:
-        write_if_changed(folder / name, json.dumps(asdict(facts), indent=1))
+        write_if_changed(folder / FACTS_FILE, json.dumps(asdict(facts), indent=1))
 
 
-def load_facts(folder: Path | None, kind: type[SavedFacts], name: str = FACTS_FILE) -> SavedFacts:
+def load_facts(folder: Path | None, kind: type[SavedFacts]) -> SavedFacts:
     """The saved facts, a dataclass `kind`. Reads the disk. Raises DataError."""
-    path = (folder or Path()) / name
+    path = (folder or Path()) / FACTS_FILE
     with library_errors(
         f"'{path}' cannot be read",
         str(path.parent.absolute()),
