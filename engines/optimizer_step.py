@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from gearshift.engines.base import Numbers, Update, World
-from gearshift.engines.special_parameters import UnchangedWeights
+from gearshift.engines.special_parameters import UnchangedWeights, is_sharded
 from gearshift.engines.state import broadcast_buffers, stored_buffers
 
 if TYPE_CHECKING:
@@ -199,11 +198,10 @@ def gradients_of(parameters: Iterable[Parameter]) -> list[Tensor]:
     """The gradients that `parameters` have, of a sharded one that of this rank's shard."""
     gradients = []
     for parameter in parameters:
-        gradient = parameter.grad
-        if isinstance(gradient, DTensor):
-            gradient = gradient.to_local()
-        if gradient is not None:
-            gradients.append(gradient)
+        gradient: Any = parameter.grad
+        if gradient is None:
+            continue
+        gradients.append(gradient.to_local() if is_sharded(gradient) else gradient)
     return gradients
 
 

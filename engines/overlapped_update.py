@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 from torch.optim import SGD, Optimizer
 
 from gearshift.engines.optimizer_step import gradients_of, scale
+from gearshift.engines.special_parameters import is_sharded
 from gearshift.engines.state import ADAM
 
 
@@ -106,7 +106,7 @@ def _part(optimizer: Optimizer, held: Sequence[Parameter]) -> list[tuple[int, li
         of_group = set(group["params"])  # by identity
         members = [p for p in held if p in of_group]
         for are_shards in (True, False):
-            same = [p for p in members if isinstance(p, DTensor) == are_shards]
+            same = [p for p in members if is_sharded(p) == are_shards]
             if same:
                 part.append((number, same))
     return part

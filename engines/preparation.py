@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import (
@@ -21,7 +20,7 @@ from torch.utils.checkpoint import (
 
 from gearshift.engines.base import Blocks, EngineError, OptimizerSpec, Options, World
 from gearshift.engines.precision import autocast_inside
-from gearshift.engines.special_parameters import is_deferred
+from gearshift.engines.special_parameters import is_deferred, is_sharded
 from gearshift.engines.state import broadcast
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ def move_to_device(model: Module, world: World) -> None:
     Deferred ones have no values yet; on a CPU they take no memory before they are written.
     """
     for tensor in [*model.parameters(), *model.buffers()]:
-        if isinstance(tensor, DTensor):
+        if is_sharded(tensor):
             continue
         if is_deferred(tensor):
             tensor.data = torch.empty(tensor.shape, dtype=tensor.dtype, device=world.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 from torch import Tensor
@@ -48,6 +49,12 @@ class UnchangedWeights:
     def end(self) -> None:
         """Look at no further pass."""
         self._versions = None
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether `tensor` is a DTensor. Without importing them: that takes half a second."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 DEFERRED = "_gearshift_deferred"

@@ -111,6 +111,12 @@ class ExternalTokenizer(Tokenizer):
         if inner.eos_token_id is None:
             raise _no_end(str(folder), self._config, "an eos_token")
         self.inner = inner
+        self._backend: tokenizers.Tokenizer | None = None
+        """What tokenizes for `inner`; None: Python does."""
+        if inner.is_fast:
+            self._backend = inner.backend_tokenizer
+            self._backend.no_padding()
+            self._backend.no_truncation()
         self.name = name_of(folder)
         self.folder = folder
         self.size = len(inner)
@@ -129,7 +135,12 @@ class ExternalTokenizer(Tokenizer):
         return digest.hexdigest()
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        return [np.array(numbers, self.dtype) for numbers in self._encoded(texts)["input_ids"]]
+        if self._backend is None:
+            return [np.array(numbers, self.dtype) for numbers in self._encoded(texts)["input_ids"]]
+        with subwords.encode_errors(str(self.folder)):
+            # Without the place of each token in the text, which takes a third of the time.
+            encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, self.dtype) for encoding in encodings]
 
     def _encoded(self, texts: Sequence[str]) -> Any:
         with subwords.encode_errors(str(self.folder)):

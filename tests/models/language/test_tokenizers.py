@@ -79,3 +79,20 @@ def test_a_hugging_face_folder_gives_its_tokens(folder, trained):
     assert (tokenizer.start, tokenizer.end) == (trained.start, trained.end)
     assert tokenizer.encode(TEXTS[0]).tolist() == trained.encode(TEXTS[0]).tolist()
     assert tokenizer.decode(tokenizer.encode(TEXTS[0])) == TEXTS[0]
+
+
+@pytest.mark.parametrize("fixed", ["padding", "truncation"])
+def test_texts_of_a_hugging_face_folder_have_the_tokens_of_transformers(folder, trained, fixed):
+    state = json.loads((folder / "tokenizer.json").read_text())
+    inner = tokenizers.Tokenizer.from_str(json.dumps(state))
+    if fixed == "padding":
+        inner.enable_padding(length=80)
+    else:
+        inner.enable_truncation(4)
+    inner.save(str(folder / "tokenizer.json"))
+    tokenizer = load(folder)
+    texts = [*TEXTS, f"{CORPUS[0]}{bpe.END} and on", ""]
+    batch = [tokens.tolist() for tokens in tokenizer.encode_batch(texts)]
+    expected = tokenizer.inner(texts, add_special_tokens=False)["input_ids"]
+    assert batch == expected
+    assert trained.end in expected[-2]
