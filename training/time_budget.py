@@ -34,7 +34,7 @@ _MEMORY = 0.02
 and earlier ones with less."""
 _PARTS = 8
 """A fit comes after this part of the steps that are left, one eighth."""
-_AIM = 0.98
+_AIM = 0.985
 """The share of the budget that is planned."""
 _SPARE = 0.5
 """The share of what the end takes that is kept over it: no fit follows that corrects it."""
