@@ -314,7 +314,8 @@ def broadcast(tensor: Tensor) -> None:
     """Write the values of rank 0 into `tensor`, of any dtype and layout. Collective."""
     values = _bytes(tensor)
     dist.broadcast(values, 0)
-    if values.data_ptr() != tensor.data_ptr():  # a copy
+    is_copy = tensor.is_conj() or not tensor.is_contiguous()
+    if is_copy:
         tensor.copy_(values.view(tensor.dtype).view(tensor.shape))
 
 
