@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -34,7 +35,7 @@ def main(command_line: CommandLine) -> int:
     """
     is_dry = "--dry-run" in command_line.flags
     diagnostics = list(command_line.diagnostics)
-    if not is_dry and not sbatch.is_available():
+    if not is_dry and shutil.which("sbatch") is None:
         diagnostics.append(
             Diagnostic(
                 "sbatch is not on PATH: this machine cannot submit jobs",

@@ -148,7 +148,7 @@ def _site(diagnostics: list[Diagnostic]) -> Mapping[str, str]:
         return outside
     try:
         return {sbatch.SITE_VARIABLE: str(path), **sbatch.read_site_file(path, outside)}
-    except sbatch.SiteError as error:
+    except sbatch.SlurmError as error:
         where = str(path)
         if sbatch.SITE_VARIABLE in environ:
             where = f"{sbatch.SITE_VARIABLE}={path}"

@@ -35,9 +35,9 @@ from gearshift.launcher.stages import execute
 from gearshift.launcher.stages.pipeline import distinct, prepare, selected, with_weights
 from gearshift.launcher.submit.allocation import FOLDER, Allocation
 from gearshift.launcher.submit.options import ALLOCATED, ARRAY, MODE_FLAGS, SWEEP, run_arguments
-from gearshift.slurm import queue, sbatch, script
+from gearshift.slurm import sbatch, script
 from gearshift.slurm.environment import SLURM_FOLDER, RankEnvironment
-from gearshift.slurm.sbatch import SbatchError
+from gearshift.slurm.sbatch import SlurmError
 from gearshift.training.storage import atomic_write
 
 NEXT = "next"
@@ -504,11 +504,11 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
                 if ids:
                     options += dependency(ids[-1])
                 ids.append(sbatch.submit(job.script, options, environment.variables()))
-                undo.callback(queue.cancel, ids[-1])
+                undo.callback(sbatch.cancel, ids[-1])
             # The id of the next job is known only after all are queued.
             for job, following in zip(submission.jobs, ids[1:], strict=False):
                 _write(job.script.with_name(NEXT), f"{following}\n", undo)
-        except SbatchError as error:
+        except SlurmError as error:
             raise SettingsError.of(f"Slurm rejected the job: {error}", where="sbatch") from error
         undo.pop_all()
     return ids
