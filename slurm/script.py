@@ -32,7 +32,7 @@ class Shipped:
     """A shipped job file: its resources, and the function of job.sh that it calls."""
 
     sentence: str = ""
-    """Default: that of the mode of the file's name."""
+    """Default: that it trains in the mode of the file's name."""
     nodes: str = "1-2"
     time: str = "04:00:00"
     call: str = ""
@@ -71,17 +71,17 @@ def render(
     header: Mapping[str, str | None],
     arguments: Sequence[str],
     slurm_folder: str | None,
-    mode_sentence: str = "",
+    call: str = "",
 ) -> str:
     """The text of the job file `name`, one of SHIPPED, with `arguments` for the launcher.
 
     `header` holds sbatch options without dashes, which override those of the shipped file; None
     means an option without a value. `slurm_folder` is the folder of job.sh; None: slurm/ where the
-    job is submitted, as in the shipped files. `mode_sentence` is what the mode of that name is for.
-    Raises ValueError for a value with a line break.
+    job is submitted, as in the shipped files. `call` is the function of job.sh with its first
+    arguments; empty: that of the shipped file. Raises ValueError for a value with a line break.
     """
     shipped = SHIPPED[name]
-    sentence = shipped.sentence or f"{name}: {mode_sentence}"
+    sentence = shipped.sentence or f"Train in mode {name}."
 
     options: dict[str, str | None] = {
         "job-name": f"gearshift-{name}",
@@ -100,12 +100,11 @@ def render(
     file = '"${GEARSHIFT_SLURM:-$SLURM_SUBMIT_DIR/slurm}/job.sh"'
     if slurm_folder is not None:
         file = shlex.quote(f"{slurm_folder}/job.sh")
-    call = [shipped.call or f"gearshift_job --mode {name}"]
-    call += map(shlex.quote, arguments)
-    call.append('"$@"')
+    call = call or shipped.call or f"gearshift_job --mode {name}"
+    words = [call, *map(shlex.quote, arguments), '"$@"']
 
     lines = ["#!/bin/bash", f"# {sentence}", *header_lines, "", _SOURCE.format(file=file)]
-    return "\n".join([*lines, shipped.notes + " ".join(call), ""])
+    return "\n".join([*lines, shipped.notes + " ".join(words), ""])
 
 
 def _option(key: str, value: str | None) -> str:
@@ -114,6 +113,5 @@ def _option(key: str, value: str | None) -> str:
             raise ValueError(f"--{key} {value!r} contains a line break")
     if value is None:
         return f"#SBATCH --{key}"
-    # sbatch parses quotes as a shell does; quote only if necessary.
-    needs_quotes = any(letter.isspace() or letter in "\"'\\#" for letter in value)
-    return f"#SBATCH --{key}={shlex.quote(value) if needs_quotes else value}"
+    # sbatch parses quotes as a shell does.
+    return f"#SBATCH --{key}={shlex.quote(value)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -15,16 +15,17 @@ from typing import Literal
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base import disk, environment
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, invalid, plain
-from gearshift.launcher.config import machine, presets
+from gearshift.launcher.config import machine
+from gearshift.launcher.config.batching import GLOBAL, batch_line
 from gearshift.launcher.config.command_line import RUN, CommandLine
-from gearshift.launcher.config.errors import about_value
+from gearshift.launcher.config.errors import about, about_value
 from gearshift.launcher.config.feature_checks import check_processes
 from gearshift.launcher.config.parsing import parse
 from gearshift.launcher.config.provenance import (
-    BATCH_SETTINGS,
     CLI_LAYER,
     STAGED_MODE,
     CliArgs,
+    Resolved,
     hub_names,
 )
 from gearshift.launcher.config.schema import DATA_PATH, PRETRAINED
@@ -34,7 +35,7 @@ from gearshift.launcher.run_folder.run_plan import Pipeline, RunPlan
 from gearshift.launcher.stages import execute
 from gearshift.launcher.stages.pipeline import distinct, prepare, selected, with_weights
 from gearshift.launcher.submit.allocation import FOLDER, Allocation
-from gearshift.launcher.submit.options import ALLOCATED, ARRAY, MODE_FLAGS, SWEEP, run_arguments
+from gearshift.launcher.submit.options import ALLOCATED, ARRAY, SWEEP, run_arguments
 from gearshift.slurm import sbatch, script
 from gearshift.slurm.environment import SLURM_FOLDER, RankEnvironment
 from gearshift.slurm.sbatch import SlurmError
@@ -42,7 +43,7 @@ from gearshift.training.storage import atomic_write
 
 NEXT = "next"
 """Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
-_PART = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
+_PART = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 _MOST_COMMON = 8
 """Times the largest world, up to which a batch that every number of nodes divides is proposed."""
 _MARK = re.compile("%[0-9]*[A-Za-z%]")
@@ -154,19 +155,12 @@ def _single(command_line: CommandLine, requested: Allocation, plan: RunPlan) -> 
         folder = run_folder.unused_path(plan.name)
     folder = folder.absolute()
 
-    name = "default"
-    arguments = []
-    without: list[str] = []
-    if args.mode in script.SHIPPED and args.mode != STAGED_MODE:
-        name = args.mode  # the job file selects the mode
-        without += MODE_FLAGS
-        if name == "default":
-            arguments.append("--mode=default")
+    name = args.mode or "default"
+    if name not in script.SHIPPED or name == STAGED_MODE:
+        name = "default"
     # The newest run of now, not that of the time when the job starts.
     resumes_newest = args.resume == checkpoint_search.AUTO and command_line.out is None
-    if resumes_newest:
-        without.append("--resume")
-    arguments += run_arguments(command_line.argv, without)
+    arguments = run_arguments(command_line.argv, ("--resume",) if resumes_newest else ())
     if resumes_newest and plan.resume:
         arguments.append(f"--resume={plan.destination.absolute()}")
     arguments += [*_pinned(plan), f"--out={folder}"]
@@ -190,9 +184,8 @@ def _sweep(
     folder = None
     if command_line.out:
         folder = command_line.out.absolute()
-        slurm = folder / SLURM_FOLDER
-        # Only an earlier array, and nothing else, may have written to it.
-        if not run_folder.has_only_jobs(slurm) or not (slurm / run_folder.LINES).is_file():
+        # An array may be submitted again.
+        if not (folder / SLURM_FOLDER / run_folder.LINES).is_file():
             errors += run_folder.writing_errors(folder, f"--out {command_line.out}")
 
     warnings: list[Diagnostic] = []
@@ -256,27 +249,17 @@ def _lines(path: Path) -> dict[int, str]:
 
 
 def _of_array(lines: Mapping[int, str], path: Path, array: str) -> dict[int, str]:
-    """Those of the `lines` that --array chooses, such as `1-7:2,9%2`."""
+    """Those of the `lines` that --array chooses, such as `1-7,9%2`."""
     elements = {}
     for part in array.partition("%")[0].split(","):
         match = _PART.fullmatch(part)
         indices = range(0)
         if match:
-            first = int(match[1])
-            last = int(match[2] or first)
-            indices = range(first, last + 1, int(match[3] or 1))
-        if not indices:
-            raise SettingsError(
-                [invalid(ARRAY.flag, array, "a range: 1-8, 1-30:10, 1,4,7 or 1-8%2")]
-            )
+            indices = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if not indices or not lines.keys() >= set(indices):
+            allowed = f"lines {_ranges(lines)} of {path}, such as 1-8%2"
+            raise SettingsError([invalid(ARRAY.flag, array, allowed)])
         for number in indices:
-            if number not in lines:
-                raise SettingsError.of(
-                    f"{path} has no line for element {number}",
-                    value=number,
-                    where=f"{ARRAY.flag} {array}",
-                    allowed=f"lines {_ranges(lines)}",
-                )
             elements[number] = lines[number]
     return dict(sorted(elements.items()))
 
@@ -345,19 +328,11 @@ def _job(
             value=str(logs),
             allowed="a run folder without % before a letter in its path",
         )
-    log = "%A_%a.out"
-    mode_sentence = ""
-    if lines is None:
-        log = "%j.out"
-        mode_sentence = presets.mode(name).sentence
+    log = "%j.out" if lines is None else "%A_%a.out"
+    call = "gearshift_job" if lines is None else "gearshift_sweep"
+    header = {**header, "output": str(logs / log), "chdir": str(Path.cwd())}
     try:
-        text = script.render(
-            name,
-            {**header, "output": str(logs / log), "chdir": str(Path.cwd())},
-            arguments,
-            str(FOLDER),
-            mode_sentence,
-        )
+        text = script.render(name, header, arguments, str(FOLDER), call)
     except ValueError as error:
         raise SettingsError.of(str(error), allowed="names without line breaks") from error
     return SlurmJob(folder, text, runs, lines)
@@ -397,38 +372,21 @@ def _prepare(
     if requested.gpus:
         node = replace(node, gpus=requested.gpus, device="cuda")
     source: Literal["torchrun", "srun"] = "torchrun" if requested.is_torchrun else "srun"
-
-    def prepare_in(size: int) -> RunPlan:
-        rank_0 = None
-        if size > 1 or requested.is_torchrun:
-            rank_0 = RankEnvironment(0, size, 0, ranks, 0, "", 0, source)
-        return prepare_run_at(args, out, node, rank_0)
-
+    largest = requested.nodes[-1] * ranks
+    rank_0 = None
+    if largest > 1 or requested.is_torchrun:
+        rank_0 = RankEnvironment(0, largest, 0, ranks, 0, "", 0, source)
     errors = list(diagnostics)
     plan: RunPlan | None = None
-    unsplit: dict[int, Diagnostic] = {}
-    sizes = [nodes * ranks for nodes in requested.nodes]
-    # The smallest and the largest world, and at most 16 of those between.
-    stride = math.ceil(len(sizes) / 16)
-    samples = [*sizes[:-1:stride], sizes[-1]]
-    for size in samples:
-        try:
-            plan = prepare_in(size)
-        except SettingsError as invalid:
-            for diagnostic in invalid.diagnostics:
-                # A batch that one world cannot split may fit another.
-                if diagnostic.key in BATCH_SETTINGS and len(sizes) > 1:
-                    unsplit[size] = diagnostic
-                else:
-                    errors.append(diagnostic)
-    if unsplit:
-        common = math.lcm(*sizes)
-        errors.append(_unsplit(unsplit, samples, common, ranks, prepare_in))
+    try:
+        plan = prepare_run_at(args, out, node, rank_0)
+    except SettingsError as invalid:
+        errors += invalid.diagnostics
 
     if plan:
         values = plan.resolved.values
-        largest = sizes[-1]
-        if largest == 1 and not requested.is_torchrun:
+        errors += _unsplit(plan.resolved, requested)
+        if rank_0 is None:
             errors += check_processes(values, ranks, "srun")
         engine = ENGINES[plan.resolved.settings.engine.name]
         if engine.processes is not None and largest > engine.processes:
@@ -447,36 +405,30 @@ def _prepare(
     return plan
 
 
-def _unsplit(
-    unsplit: Mapping[int, Diagnostic],
-    sizes: Sequence[int],
-    common: int,
-    ranks: int,
-    prepare_in: Callable[[int], object],
-) -> Diagnostic:
-    """The error of a global batch that fits some of the `sizes` of a world only.
-
-    A fix for one size would be wrong for another: it fits their `common` multiple, or it chooses a
-    number of nodes, each with `ranks`.
-    """
-    last = max(unsplit)
-    error = unsplit[last]
-    fitting = [size for size in sizes if size not in unsplit]
-    if not fitting and len(distinct(unsplit.values())) == 1:
-        return error  # of numbers that do not fit together in any world
-    if common > _MOST_COMMON * sizes[-1]:
-        if fitting:
-            return replace(error, fix=f"--nodes {fitting[-1] // ranks}")
-        return replace(error, fix=f"--nodes {last // ranks} {error.fix}")
-    try:
-        prepare_in(common)
-    except SettingsError as raised:
-        for of_common in raised.diagnostics:
-            if of_common.key in BATCH_SETTINGS:
-                text = f"among {common} processes"
-                of_all = f"among {sizes[0]} to {sizes[-1]} processes"
-                return replace(of_common, message=of_common.message.replace(text, of_all))
-    return error
+def _unsplit(resolved: Resolved, requested: Allocation) -> list[Diagnostic]:
+    """The error of a global batch that the most nodes can split, but fewer cannot."""
+    batching = resolved.batching
+    sizes = [nodes * requested.ranks for nodes in requested.nodes]
+    common = math.lcm(*sizes)
+    if batching.global_batch % common == 0:
+        return []
+    # A fix for one number of nodes would be wrong for another.
+    allowed = "one number of nodes"
+    fix = f"--nodes {requested.nodes[-1]}"
+    if common <= _MOST_COMMON * sizes[-1]:
+        allowed += f", or a multiple of {common}"
+        total = max(1, round(batching.global_batch / common)) * common
+        fix = batch_line(resolved.values, resolved.keys, batching.micro_batch, total)
+    return [
+        about(
+            resolved.values,
+            GLOBAL,
+            f"a global batch of {batching.global_batch} cannot be split among each of "
+            f"{sizes[0]} to {sizes[-1]} processes",
+            allowed=allowed,
+            fix=fix,
+        )
+    ]
 
 
 def submit_all(submission: Submission, requested: Allocation) -> list[str]:

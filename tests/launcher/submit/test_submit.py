@@ -45,7 +45,7 @@ def test_the_script_contains_the_resources_and_the_arguments(programs, here, sub
         f"--chdir={here}",
     ]
     assert text.splitlines()[-1] == (
-        f'gearshift_job --mode fast --model language:tiny --max-steps 20 --lr 1e-3 --out={here}/run "$@"'
+        f'gearshift_job --model language:tiny --max-steps 20 --fast --lr 1e-3 --out={here}/run "$@"'
     )
 
 

@@ -20,7 +20,7 @@ def lines(here):
 
 
 def test_each_line_is_a_run_in_its_own_folder(programs, here, lines, said):
-    out = said(*TINY, "--sweep", "lines.txt", "--out", "all", "--array", "1-4:3%2")
+    out = said(*TINY, "--sweep", "lines.txt", "--out", "all", "--array", "1,4%2")
     text = (here / "all" / "slurm" / "job.sbatch").read_text()
     assert "#SBATCH --array=1,4%2\n" in text
     assert f"#SBATCH --output={here}/all/slurm/log/%A_%a.out\n" in text
@@ -65,7 +65,8 @@ def test_a_folder_with_files_of_the_user_is_an_error(programs, here, lines, said
         ("--lr 'a\n", [], "s.txt:1"),
         ("\n# nothing\n", [], "s.txt"),
         ("--lr 1\n", ["--array", "2"], "--array 2"),
-        ("--lr 1\n", ["--array", "5-2"], "--array"),
+        ("--lr 1\n", ["--array", "2-1"], "--array"),
+        ("--lr 1\n", ["--array", "1;2"], "--array"),
         ("--mode staged --model eeg_text:tiny\n", [], "s.txt:1"),
     ],
 )
