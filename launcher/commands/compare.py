@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.base.diagnostics import counted, program_line, render
+from gearshift.launcher.base.diagnostics import counted, program_line
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.compare import candidates, report, runner
@@ -21,10 +21,7 @@ def main(command_line: CommandLine) -> int:
     Writes compare.json and compare.html, also after an interruption. Raises SettingsError.
     """
     comparison = candidates.decide(command_line)
-    if comparison.warnings:
-        from gearshift.launcher.config.fixes import as_commands
-
-        print(render(as_commands(command_line, comparison.warnings)), file=sys.stderr)
+    output.show_warnings(command_line, comparison.warnings)
     if "--dry-run" in command_line.flags:
         return _show_runs(command_line, comparison)
 

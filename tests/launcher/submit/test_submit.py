@@ -89,7 +89,7 @@ def test_an_engine_or_a_number_of_processes_that_the_job_does_not_have_is_an_err
 def test_a_run_is_checked_with_the_requested_gpus_and_a_rank_has_the_requested_cpus(here, submit):
     submit("--dry-run", "--precision", "fp16", code=2)
     for gpu_args in (["--gpus-per-node", "a100:2"], ["--", "--gres", "gpu:2"]):
-        assert "ddp on 1 node × 2 processes" in submit(
+        assert "engine ddp, nodes 1, ranks per node 2" in submit(
             "--dry-run", "--precision", "fp16", *gpu_args
         )
 

@@ -31,7 +31,7 @@ def test_each_line_is_a_run_in_its_own_folder(programs, here, lines, said):
         [],
         ["--lr", "1e-4", f"--out={here}/elsewhere"],
     ]
-    assert f"log      4: {here}/all/slurm/log/41_4.out" in out
+    assert f"log      {here}/all/slurm/log/41_1.out" in out
 
 
 def test_a_sweep_may_be_submitted_again(programs, here, lines, said):
