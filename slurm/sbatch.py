@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+FOLDER = Path(__file__).resolve().parent
+"""The folder of job.sh, of the job files and of the site file."""
 _SWITCHES = """
 contiguous exclusive get-user-env hold ignore-pbs no-kill no-requeue overcommit oversubscribe
 reboot requeue spread-job use-min-nodes
@@ -193,12 +195,12 @@ def run(
     return result.stdout
 
 
-def find_site_file(environ: Mapping[str, str], folder: Path) -> Path | None:
-    """The site file; None: there is none. `folder` is that of job.sh."""
+def find_site_file(environ: Mapping[str, str]) -> Path | None:
+    """The site file; None: there is none."""
     name = environ.get(SITE_VARIABLE)
     if name:
         return Path(name).absolute()
-    path = folder / "site.sh"
+    path = FOLDER / "site.sh"
     return path if path.exists() else None
 
 

@@ -14,8 +14,6 @@ from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.submit.options import ARRAY, SBATCH, SWEEP
 from gearshift.slurm import sbatch
 
-FOLDER = (environment.ROOT / "gearshift" / "slurm").resolve()
-"""The folder of job.sh and of the site file."""
 RANKS = "GEARSHIFT_RANKS_PER_NODE"
 _PYTHON = ("GEARSHIFT_PYTHON", "GEARSHIFT_CONTAINER")
 """Either selects the Python of the job."""
@@ -127,7 +125,7 @@ def _site(diagnostics: list[Diagnostic]) -> Mapping[str, str]:
     environ = environment.variables()
     if "SLURM_JOB_ID" in environ:
         environ = sbatch.environment(environ)
-    path = sbatch.find_site_file(environ, FOLDER)
+    path = sbatch.find_site_file(environ)
     if not path:
         return environ
     try:

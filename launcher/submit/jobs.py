@@ -34,7 +34,7 @@ from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.run_plan import Pipeline, RunPlan
 from gearshift.launcher.stages import execute
 from gearshift.launcher.stages.pipeline import distinct, prepare, selected, with_weights
-from gearshift.launcher.submit.allocation import FOLDER, Allocation
+from gearshift.launcher.submit.allocation import Allocation
 from gearshift.launcher.submit.options import ALLOCATED, ARRAY, SWEEP, run_arguments
 from gearshift.slurm import sbatch, script
 from gearshift.slurm.environment import SLURM_FOLDER, RankEnvironment
@@ -332,7 +332,7 @@ def _job(
     call = "gearshift_job" if lines is None else "gearshift_sweep"
     header = {**header, "output": str(logs / log), "chdir": str(Path.cwd())}
     try:
-        text = script.render(name, header, arguments, str(FOLDER), call)
+        text = script.render(name, header, call, arguments)
     except ValueError as error:
         raise SettingsError.of(str(error), allowed="names without line breaks") from error
     return SlurmJob(folder, text, runs, lines)
