@@ -49,14 +49,18 @@ def _show_runs(command_line: CommandLine, comparison: PlannedComparison) -> int:
         words = [redact(text) for text in arguments(candidate.args)]
         runs.append({"mode": candidate.mode, "engine": candidate.engine, "arguments": words})
         lines.append(program_line(*words))
-    content = {"folder": comparison.folder, "repeats": comparison.repeats, "runs": runs}
-    title = counted(len(runs) * len(study.rounds), "run")
-    if study.title:
-        title += f": {counted(len(runs), 'candidate')} × {study.title}"
-        rounds = []
-        for name, sets in study.rounds.items():
-            rounds.append({"name": name, "set": sets})
+    rounds = [{"name": name, "set": sets} for name, sets in study.rounds.items()]
+    content = {
+        "folder": comparison.folder,
+        "repeats": comparison.repeats,
+        "runs": runs,
+        "folds": study.folds,
+        "seeds": study.seeds,
+        "rounds": rounds,
+    }
+    for name, sets in study.rounds.items():
+        if sets:
             lines.append(f"{name}: {' '.join(sets)}")
-        content |= {"folds": study.folds, "seeds": study.seeds, "rounds": rounds}
-    text = "\n".join([f"{title} in turns, into {comparison.folder}:", *lines])
+    title = f"{counted(len(runs), 'candidate')} × {counted(len(rounds), 'round')} in turns"
+    text = "\n".join([f"{title}, into {comparison.folder}:", *lines])
     return output.show(command_line, content, text)

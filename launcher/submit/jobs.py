@@ -8,17 +8,15 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base import disk, environment
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, invalid, plain
 from gearshift.launcher.config import machine
 from gearshift.launcher.config.batching import GLOBAL, batch_line
 from gearshift.launcher.config.command_line import RUN, CommandLine
-from gearshift.launcher.config.errors import about, about_value
+from gearshift.launcher.config.errors import about
 from gearshift.launcher.config.feature_checks import check_processes
 from gearshift.launcher.config.parsing import parse
 from gearshift.launcher.config.provenance import (
@@ -35,7 +33,7 @@ from gearshift.launcher.run_folder.run_plan import Pipeline, RunPlan
 from gearshift.launcher.stages import execute
 from gearshift.launcher.stages.pipeline import distinct, prepare, selected, with_weights
 from gearshift.launcher.submit.allocation import Allocation
-from gearshift.launcher.submit.options import ALLOCATED, ARRAY, SWEEP, run_arguments
+from gearshift.launcher.submit.options import ARRAY, SWEEP, run_arguments
 from gearshift.slurm import sbatch, script
 from gearshift.slurm.environment import SLURM_FOLDER, RankEnvironment
 from gearshift.slurm.sbatch import SlurmError
@@ -97,7 +95,7 @@ class Submission:
     @property
     def runs(self) -> list[SubmittedRun]:
         """The runs of all jobs."""
-        return list(chain.from_iterable(job.runs for job in self.jobs))
+        return [run for job in self.jobs for run in job.runs]
 
 
 def decide(
@@ -195,7 +193,12 @@ def _sweep(
     for number, text in lines.items():
         where = f"{path}:{number}"
         try:
-            words = _words(text, where)
+            words = shlex.split(text)
+        except ValueError as error:
+            message = f"cannot parse a line of options: {error}"
+            errors.append(Diagnostic(message, value=text, where=where))
+            continue
+        try:
             line = parse(RUN, [*shared, *words])
             plan = _prepare_line(line, where, requested)
         except SettingsError as error:
@@ -230,10 +233,8 @@ def _lines(path: Path) -> dict[int, str]:
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise SettingsError.of(
-            f"cannot read {path}: {reason}", value=str(path), where=where
-        ) from error
+        message = f"cannot read {path}: {error}"
+        raise SettingsError.of(message, value=str(path), where=where) from error
     lines = {}
     for number, text in enumerate(texts, start=1):
         if text.partition("#")[0].strip():
@@ -264,20 +265,6 @@ def _of_array(lines: Mapping[int, str], path: Path, array: str) -> dict[int, str
     return dict(sorted(elements.items()))
 
 
-def _words(text: str, where: str) -> list[str]:
-    """The options in a line of --sweep. Raises SettingsError."""
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        message = f"cannot parse a line of options: {error}"
-        raise SettingsError.of(message, value=text, where=where) from error
-    for word in words:
-        if word.partition("=")[0] in ALLOCATED:
-            message = f"{word} applies to all runs of an array, not to one line"
-            raise SettingsError.of(message, where=f"{where}: {word}", allowed="options of  run")
-    return words
-
-
 def _prepare_line(line: CommandLine, where: str, requested: Allocation) -> RunPlan:
     """The run of a line of --sweep. Raises SettingsError, whose errors name the line."""
     args, invalid = with_weights(line.args)
@@ -303,13 +290,14 @@ def _prepare_line(line: CommandLine, where: str, requested: Allocation) -> RunPl
 
 def _ranges(numbers: Iterable[int]) -> str:
     """The value of --array: `1-4,7`."""
-    spans: list[range] = []
+    spans: list[list[int]] = []
     for number in sorted(numbers):
-        start = number
-        if spans and spans[-1].stop == number:
-            start = spans.pop().start
-        spans.append(range(start, number + 1))
-    return ",".join("-".join(dict.fromkeys(map(str, [span[0], span[-1]]))) for span in spans)
+        if spans and spans[-1][-1] == number - 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    texts = [f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans]
+    return ",".join(texts)
 
 
 def _job(
@@ -384,22 +372,9 @@ def _prepare(
         errors += invalid.diagnostics
 
     if plan:
-        values = plan.resolved.values
         errors += _unsplit(plan.resolved, requested)
         if rank_0 is None:
-            errors += check_processes(values, ranks, "srun")
-        engine = ENGINES[plan.resolved.settings.engine.name]
-        if engine.processes is not None and largest > engine.processes:
-            others = [other.name for other in ENGINES.values() if other.processes is None]
-            errors.append(
-                about_value(
-                    values,
-                    "engine.name",
-                    f"is for one process, and the job has {largest}",
-                    allowed=", ".join(others),
-                    fix=f"--engine {others[0]}",
-                )
-            )
+            errors += check_processes(plan.resolved.values, ranks, "srun")
     if errors or not plan:
         raise SettingsError(distinct(errors))
     return plan

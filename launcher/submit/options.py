@@ -67,8 +67,6 @@ SUBMIT = (
         sentence="Show the job script and the sbatch command; write nothing. Needs no Slurm.",
     ),
 )
-ALLOCATED = {option.flag for option in SUBMIT} - {*BY_FLAG}
-"""Flags that are no options of a run."""
 _COMMAND = Command("submit", "", "", SUBMIT)
 _REPLACED = ("--out", "--dry-run", "--json")
 """Options of a run that the job sets itself."""

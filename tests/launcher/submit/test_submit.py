@@ -71,16 +71,12 @@ def test_a_batch_that_no_world_size_of_the_job_divides_is_an_error(programs, her
 @pytest.mark.parametrize(
     ("args", "key"),
     [
-        (("--nodes", "1-2", "--engine", "local"), "engine.name"),
         (("--nodes", "2", "--config", "four.yaml"), "engine.nproc"),
         (("--ranks-per-node", "2", "--set", "engine.nproc=4"), "engine.nproc"),
         (("--ranks-per-node", "4", "--set", "engine.nproc=4"), None),
-        (("--torchrun", "--engine", "local"), None),
     ],
 )
-def test_an_engine_or_a_number_of_processes_that_the_job_does_not_have_is_an_error(
-    here, args, key, submit
-):
+def test_a_number_of_processes_that_the_job_does_not_have_is_an_error(here, args, key, submit):
     (here / "four.yaml").write_text("engine.nproc: 4\n")
     diagnostics = submit("--dry-run", "--json", *args, code=2 if key else 0).get("diagnostics", [])
     assert [diagnostic["key"] for diagnostic in diagnostics] == [key] * bool(key)
