@@ -30,36 +30,13 @@ SWITCHES = frozenset(_SWITCHES.split())
 """Options that need no value."""
 OPTIONS = SWITCHES | frozenset(_WITH_VALUE.split())
 """All long options, without their dashes."""
-SHORT = {
-    "A": "account",
-    "a": "array",
-    "C": "constraint",
-    "c": "cpus-per-task",
-    "D": "chdir",
-    "d": "dependency",
-    "e": "error",
-    "F": "nodefile",
-    "G": "gpus",
-    "H": "hold",
-    "i": "input",
-    "J": "job-name",
-    "k": "no-kill",
-    "L": "licenses",
-    "M": "clusters",
-    "m": "distribution",
-    "N": "nodes",
-    "n": "ntasks",
-    "O": "overcommit",
-    "o": "output",
-    "p": "partition",
-    "q": "qos",
-    "S": "core-spec",
-    "s": "oversubscribe",
-    "t": "time",
-    "W": "wait",
-    "w": "nodelist",
-    "x": "exclude",
-}
+_SHORT = """
+A=account a=array C=constraint c=cpus-per-task D=chdir d=dependency e=error F=nodefile
+G=gpus H=hold i=input J=job-name k=no-kill L=licenses M=clusters m=distribution N=nodes
+n=ntasks O=overcommit o=output p=partition q=qos S=core-spec s=oversubscribe t=time W=wait
+w=nodelist x=exclude
+"""
+SHORT = {pair[0]: pair[2:] for pair in _SHORT.split()}
 """Short options."""
 _OF_CLUSTER = ("SLURM_CONF", "SLURM_JWT")
 """What Slurm's programs need to reach the cluster."""

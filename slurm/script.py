@@ -11,7 +11,7 @@ SHIPPED = frozenset(path.stem for path in FOLDER.glob("*.sbatch"))
 """The names of the job files NAME.sbatch in this folder."""
 _OPTION = "#SBATCH --"
 _JOB_SH = '"${GEARSHIFT_SLURM:-$SLURM_SUBMIT_DIR/slurm}/job.sh"'
-_OPPOSITES = {"no-requeue": "requeue", "requeue": "no-requeue", "exclusive": "oversubscribe"}
+_OPPOSITES = {"no-requeue": "requeue", "requeue": "no-requeue"}
 """Options that cancel another one."""
 
 

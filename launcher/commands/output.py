@@ -27,6 +27,12 @@ def show_warnings(command_line: CommandLine, warnings: Sequence[Diagnostic]) -> 
         print(render(as_commands(command_line, warnings)), file=sys.stderr)
 
 
+def announce(command_line: CommandLine, line: str) -> None:
+    """Print what takes long on stderr, to a person."""
+    if not command_line.as_json and sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
+
+
 def show_failure(command_line: CommandLine, error: Exception, facts: Facts) -> int:
     """Print the `error` of a saved run, as JSON after `facts`; its exit code."""
     if command_line.as_json:

@@ -134,20 +134,12 @@ def _command(job: SlurmJob, requested: Allocation, number: int) -> list[str]:
 
 
 def _title(job: SlurmJob, requested: Allocation) -> str:
-    """`language:small, mode fast, engine ddp, nodes 1-2, ranks per node 4`."""
-    first = job.runs[0]
-    resolved = first.plan.resolved
+    """`language:small, mode fast, engine ddp, nodes 1-2, ranks per node 4, 1 run`."""
+    resolved = job.runs[0].plan.resolved
     settings = resolved.settings
     engine = AUTO if "engine.name" in resolved.keys.auto else settings.engine.name
-    parts = [
-        model_name(settings.model),
-        f"mode {settings.mode}",
-        f"engine {engine}",
-        f"nodes {requested.header['nodes']}",
-        f"ranks per node {requested.ranks}",
-    ]
-    if job.lines is not None:
-        parts.insert(0, counted(len(job.runs), "run"))
-    elif first.name:
-        parts.append(f"stage {first.name}")
-    return redact(", ".join(parts))
+    return redact(
+        f"{model_name(settings.model)}, mode {settings.mode}, engine {engine}, "
+        f"nodes {requested.header['nodes']}, ranks per node {requested.ranks}, "
+        f"{counted(len(job.runs), 'run')}"
+    )

@@ -280,11 +280,9 @@ def _prepare_line(line: CommandLine, where: str, requested: Allocation) -> RunPl
         return _prepare(args, line.out, [*line.diagnostics, *invalid], requested)
     except SettingsError as error:
         diagnostics = []
-        for diagnostic in error.diagnostics:
-            if diagnostic.severity == "error":  # the line may have caused it
-                place = f"{where}: {diagnostic.where}" if diagnostic.where else where
-                diagnostic = replace(diagnostic, where=place)
-            diagnostics.append(diagnostic)
+        for diagnostic in error.diagnostics:  # the line may have caused it
+            place = f"{where}: {diagnostic.where}" if diagnostic.where else where
+            diagnostics.append(replace(diagnostic, where=place))
         raise SettingsError(diagnostics) from error
 
 
