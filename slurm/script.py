@@ -22,16 +22,17 @@ def render(name: str, header: Mapping[str, str | None], call: str, arguments: Se
     means an option without a value. The script calls the function `call` of job.sh with
     `arguments`. Reads the disk. Raises ValueError for a value with a line break.
     """
-    text, _, _ = (FOLDER / f"{name}.sbatch").read_text("utf-8").rstrip().rpartition("\n")
-    text = text.replace(_JOB_SH, shlex.quote(f"{FOLDER}/job.sh"))
-    head, _, source = text.partition("\n\n")
+    path = FOLDER / f"{name}.sbatch"
+    shipped, _, _ = path.read_text("utf-8").rstrip().rpartition("\n")
+    head, _, source = shipped.partition("\n\n")
+    source = source.replace(_JOB_SH, shlex.quote(f"{FOLDER}/job.sh"))
 
     lines = []
     options: dict[str, str | None] = {}
     for line in head.splitlines():
         if line.startswith(_OPTION):
-            key, _, value = line.removeprefix(_OPTION).partition("=")
-            options[key] = value or None
+            key, _, text = line.removeprefix(_OPTION).partition("=")
+            options[key] = text or None
         else:
             lines.append(line)
     # An option that cancels a shipped one takes its place.

@@ -152,11 +152,10 @@ def _checked(ranks: RankEnvironment) -> RankEnvironment:
 
 def _cpus(environ: Mapping[str, str], local_size: int) -> int | None:
     """The value of --cpus-per-task, or else an even share of the step's CPUs on this node."""
-    for name in ("SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK"):
+    ranks_of = {"SLURM_CPUS_PER_TASK": 1, "SRUN_CPUS_PER_TASK": 1, "SLURM_CPUS_ON_NODE": local_size}
+    for name, ranks in ranks_of.items():
         if environ.get(name):
-            return max(1, _number(environ, name))
-    if environ.get("SLURM_CPUS_ON_NODE"):
-        return max(1, _number(environ, "SLURM_CPUS_ON_NODE") // local_size)
+            return max(1, _number(environ, name) // ranks)
     return None
 
 
