@@ -55,6 +55,11 @@ def container_memory(mount: Path = MOUNT) -> Share | None:
     return _tightest(mount, _MEMORY)
 
 
+def container_swap() -> Share | None:
+    """The same of swap; None: no limit, or control groups of version 1."""
+    return _tightest(MOUNT, {"memory.swap.max": "memory.swap.current"})
+
+
 def oom_kills() -> int | None:
     """How many processes the kernel has killed because memory ran out; None: it does not tell.
 

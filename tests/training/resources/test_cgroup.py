@@ -63,3 +63,14 @@ def test_kills_of_the_own_group_count_before_those_of_the_machine(tmp_path, monk
     assert kills("0::/elsewhere") == 7
     vmstat.unlink()
     assert kills("0::/elsewhere") is None
+
+
+def test_swap_has_a_limit_in_version_two_only_and_pages_of_files_are_none_of_it(tmp_path, belongs):
+    group = tmp_path / "fs" / "box"
+    belongs("0::/box")
+    lay_out(
+        group, {"memory.swap.max": "max", "memory.swap.current": 5, "memory.stat": "active_file 5"}
+    )
+    assert memory.container_swap() is None
+    lay_out(group, {"memory.swap.max": 8})
+    assert memory.container_swap() == memory.Share(8, 5)
