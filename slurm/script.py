@@ -23,26 +23,35 @@ def render(name: str, header: Mapping[str, str | None], call: str, arguments: Se
     `arguments`. Reads the disk. Raises ValueError for a value with a line break.
     """
     path = FOLDER / f"{name}.sbatch"
-    shipped, _, _ = path.read_text("utf-8").rstrip().rpartition("\n")
+    shipped = path.read_text("utf-8").rstrip()
+    # The last line calls job.sh for the shipped file.
+    shipped, _, _ = shipped.rpartition("\n")
     head, _, source = shipped.partition("\n\n")
-    source = source.replace(_JOB_SH, shlex.quote(f"{FOLDER}/job.sh"))
+    job_sh = shlex.quote(f"{FOLDER}/job.sh")
+    source = source.replace(_JOB_SH, job_sh)
 
     lines = []
     options: dict[str, str | None] = {}
     for line in head.splitlines():
-        if line.startswith(_OPTION):
-            key, _, text = line.removeprefix(_OPTION).partition("=")
-            options[key] = text or None
-        else:
+        if not line.startswith(_OPTION):
             lines.append(line)
+            continue
+        option = line.removeprefix(_OPTION)
+        key, _, text = option.partition("=")
+        options[key] = text or None
     # An option that cancels a shipped one takes its place.
     for key, value in header.items():
-        options.pop(_OPPOSITES.get(key, ""), None)
+        opposite = _OPPOSITES.get(key, "")
+        options.pop(opposite, None)
         options[key] = value
     for key, value in options.items():
-        if {"\n", "\r", "\0"} & {*key, *(value or "")}:
+        option = key
+        if value is not None:
+            # sbatch parses quotes as a shell does.
+            option += f"={shlex.quote(value)}"
+        if any(character in option for character in "\n\r\0"):
             raise ValueError(f"--{key} {value!r} contains a line break")
-        # sbatch parses quotes as a shell does.
-        lines.append(f"{_OPTION}{key}" if value is None else f"{_OPTION}{key}={shlex.quote(value)}")
-    words = [call, *map(shlex.quote, arguments), '"$@"']
-    return "\n".join([*lines, "", source, " ".join(words), ""])
+        lines.append(_OPTION + option)
+
+    call_line = f'{call} {shlex.join(arguments)} "$@"'
+    return "\n".join([*lines, "", source, call_line, ""])
