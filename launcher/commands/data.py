@@ -53,13 +53,7 @@ def main(command_line: CommandLine) -> int:
     findings = inspect_matches(path, origin, find_families(location, family, origin), args)
     file = data_check.write(findings, out)
     content = {
-        "path": findings.path,
-        "model": findings.model,
-        "format": findings.format,
-        "facts": findings.facts,
-        "overlapping_groups": findings.overlapping_groups,
-        "sample": findings.sample,
-        "text": list(map(asdict, findings.text)),
+        **asdict(findings),
         "pictures": [{"name": each.name, "caption": each.caption} for each in findings.pictures],
         "files": [file],
     }

@@ -7,7 +7,6 @@ import platform
 import shlex
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -248,7 +247,7 @@ def check_slurm() -> Check:
 def check_gpu(names: Sequence[str], here: Machine, boards: int, has_nccl: bool) -> Check:
     """Whether torch, which can use the GPUs `names`, can use the `boards` of this machine."""
     if names:
-        found = ", ".join(f"{count} × {name}" for name, count in Counter(names).items())
+        found = ", ".join(names)
         if here.gpu_bytes is not None:
             found += f", {size(here.gpu_bytes)}"
         if len(names) > 1 and here.device == "cuda" and not has_nccl:
