@@ -63,7 +63,7 @@ def read_generation(environ: Mapping[str, str]) -> Generation | None:
     return Generation(
         job,
         number=_number(environ, GENERATION_VARIABLE),
-        restart=_number_or_0(environ, _RESTART_VARIABLE),
+        restart=_number(environ, _RESTART_VARIABLE, "0"),
     )
 
 
@@ -83,7 +83,7 @@ def _from_torchrun(environ: Mapping[str, str]) -> RankEnvironment:
             world_size=_number(environ, "WORLD_SIZE"),
             local_rank=_number(environ, "LOCAL_RANK"),
             local_size=_number(environ, "LOCAL_WORLD_SIZE"),
-            node=_number_or_0(environ, "GROUP_RANK"),
+            node=_number(environ, "GROUP_RANK", "0"),
             master_addr=environ["MASTER_ADDR"],
             master_port=_number(environ, "MASTER_PORT"),
             source="torchrun",
@@ -159,15 +159,11 @@ def _cpus(environ: Mapping[str, str], local_size: int) -> int | None:
     return None
 
 
-def _number(environ: Mapping[str, str], name: str) -> int:
-    text = environ[name].strip()
-    if not re.fullmatch(r"[0-9]+", text):
-        raise InvalidEnvironment(f"{name}={environ[name]}", f"{name}: a number")
+def _number(environ: Mapping[str, str], name: str, default: str = "") -> int:
+    text = environ.get(name) or default
+    if not re.fullmatch(r"[0-9]+", text.strip()):
+        raise InvalidEnvironment(f"{name}={text}", f"{name}: a number")
     return int(text)
-
-
-def _number_or_0(environ: Mapping[str, str], name: str) -> int:
-    return _number(environ, name) if environ.get(name) else 0
 
 
 def _shown(environ: Mapping[str, str], names: Sequence[str]) -> str:

@@ -29,13 +29,12 @@ def main(command_line: CommandLine) -> int:
     if not run_folder.is_run_folder(folder):
         raise checkpoint_search.no_run(folder, where, "track")
     checkpoint_search.check_existing(folder, where)
-    RunReader(folder).check()
+    reader = RunReader(folder, redacts=True)
+    result = reader.check() or {}
     signals.leave("the same command uploads the rest")
     # A run that trains sends its metrics itself.
     with lock.hold(folder):
-        reader = RunReader(folder, redacts=True)
         values = reader.object(ORIGINS) or {}
-        result = reader.result() or {}
         names = ("model", "mode", "engine", "parameters", "samples", "stage", "world_size")
         trackers_of_run = values.get("track", {}).get("value") or ["wandb"]
         run = Run(
