@@ -240,7 +240,8 @@ def check_slurm() -> Check:
         partitions = sbatch.run(["sinfo", "-h", "-o", "%R"], timeout_s=10).split()
     except sbatch.SlurmError as error:
         hint = "scontrol ping; is slurmctld running, and is this a node of its cluster?"
-        return Check("slurm", "warning", f"the controller does not answer: {error}", hint=hint)
+        last_line = str(error).splitlines()[-1]
+        return Check("slurm", "warning", f"the controller does not answer: {last_line}", hint=hint)
     return Check("slurm", "ok", f"partitions {', '.join(sorted(set(partitions)))}")
 
 
