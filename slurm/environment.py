@@ -93,12 +93,6 @@ class Generation:
         restart = f" (restart {self.restart})" if self.restart else ""
         return f"generation {self.number}{restart} of Slurm job {self.job}"
 
-    def description_for(self, other: Generation) -> str:
-        """The description, without the job if `other` belongs to the same job."""
-        if self.job != other.job:
-            return self.description
-        return self.description.partition(" of ")[0]
-
     def follows(self, other: Generation) -> bool:
         """Whether this is a later generation of the same job."""
         return self.job == other.job and self > other

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+FOLDER = Path(__file__).resolve().parent
+"""The folder of job.sh, of the job files and of the site file."""
 _SWITCHES = """
 contiguous exclusive get-user-env hold ignore-pbs no-kill no-requeue overcommit oversubscribe
 reboot requeue spread-job use-min-nodes
@@ -28,36 +30,13 @@ SWITCHES = frozenset(_SWITCHES.split())
 """Options that need no value."""
 OPTIONS = SWITCHES | frozenset(_WITH_VALUE.split())
 """All long options, without their dashes."""
-SHORT = {
-    "A": "account",
-    "a": "array",
-    "C": "constraint",
-    "c": "cpus-per-task",
-    "D": "chdir",
-    "d": "dependency",
-    "e": "error",
-    "F": "nodefile",
-    "G": "gpus",
-    "H": "hold",
-    "i": "input",
-    "J": "job-name",
-    "k": "no-kill",
-    "L": "licenses",
-    "M": "clusters",
-    "m": "distribution",
-    "N": "nodes",
-    "n": "ntasks",
-    "O": "overcommit",
-    "o": "output",
-    "p": "partition",
-    "q": "qos",
-    "S": "core-spec",
-    "s": "oversubscribe",
-    "t": "time",
-    "W": "wait",
-    "w": "nodelist",
-    "x": "exclude",
-}
+_SHORT = """
+A=account a=array C=constraint c=cpus-per-task D=chdir d=dependency e=error F=nodefile
+G=gpus H=hold i=input J=job-name k=no-kill L=licenses M=clusters m=distribution N=nodes
+n=ntasks O=overcommit o=output p=partition q=qos S=core-spec s=oversubscribe t=time W=wait
+w=nodelist x=exclude
+"""
+SHORT = {pair[0]: pair[2:] for pair in _SHORT.split()}
 """Short options."""
 _OF_CLUSTER = ("SLURM_CONF", "SLURM_JWT")
 """What Slurm's programs need to reach the cluster."""
@@ -78,30 +57,17 @@ _JOB_VARIABLES = (
 _PREFIXES = ("SLURM_", "SBATCH_", "SRUN_", "TORCHELASTIC_")
 _RENAMED = {"TIMELIMIT": "time", "MEM_PER_NODE": "mem"}
 """Variables whose option has another name; man sbatch, INPUT ENVIRONMENT VARIABLES."""
-Completed = subprocess.CompletedProcess[str]
 SITE_VARIABLE = "GEARSHIFT_SITE"
 """Names the file. Default: site.sh next to job.sh, if it exists."""
 # Output of the file, such as that of `module load`, goes to stderr.
 _READ_SITE = """
 set -a
-. "$1" >&2
-printf 'gearshift %d\\0' $?
-set +a
-command env -0
+. "$1" >&2 && command env -0
 """
 
 
-class SbatchError(Exception):
-    """sbatch rejected a job; with the message of sbatch."""
-
-
-class SiteError(Exception):
-    """The file cannot be read, or it failed; with the message of the shell."""
-
-
-def is_available() -> bool:
-    """Whether this machine has sbatch."""
-    return shutil.which("sbatch") is not None
+class SlurmError(Exception):
+    """A command, or the site file, is missing or failed; with its message."""
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -155,73 +121,70 @@ def command(script: Path, options: Sequence[str]) -> list[str]:
     return ["sbatch", "--parsable", *options, str(script)]
 
 
-def test(script: str, options: Sequence[str], environ: Mapping[str, str]) -> str:
-    """Test whether a job can ever start; the answer of sbatch. Raises SbatchError.
+def test(script: str, options: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Test whether a job can ever start. Raises SlurmError.
 
     Without this test, sbatch accepts jobs that can never start.
     """
-    return _run(test_command(options), environ, script).stderr.strip()
+    run(test_command(options), environment(environ), script)
 
 
 def submit(script: Path, options: Sequence[str], environ: Mapping[str, str]) -> str:
-    """Submit a job; its id. Raises SbatchError."""
-    result = _run(command(script, options), environ)
-    last = (result.stdout.split() or [""])[-1].partition(";")[0]  # ID;CLUSTER with several clusters
-    if not re.fullmatch(r"[0-9]+", last):
-        printed = result.stdout.strip()
-        raise SbatchError(f"sbatch printed no job id but {printed!r}\n{result.stderr}".strip())
-    return last
+    """Submit a job; its id. Raises SlurmError."""
+    printed = run(command(script, options), environment(environ)).strip()
+    last = re.search(r"([0-9]+)(;\S*)?$", printed)  # ID;CLUSTER with several clusters
+    if last is None:
+        raise SlurmError(f"sbatch printed no job id but {printed!r}")
+    return last[1]
 
 
-def _run(command: Sequence[str], environ: Mapping[str, str], script: str = "") -> Completed:
+def cancel(job: str) -> None:
+    """Cancel a job; does nothing if the job or Slurm is gone."""
+    with suppress(SlurmError):
+        run(["scancel", job], timeout_s=60)
+
+
+def run(
+    command: Sequence[str],
+    environ: Mapping[str, str] | None = None,
+    text: str = "",
+    timeout_s: float | None = None,
+) -> str:
+    """The output of a command, with `text` on its standard input.
+
+    Raises SlurmError if it is missing, fails, or runs longer than `timeout_s`.
+    """
     try:
         result = subprocess.run(
             command,
-            env=environment(environ),
-            input=script,
+            env=environ,
+            input=text,
             capture_output=True,
             text=True,
+            errors="surrogateescape",
+            timeout=timeout_s,
         )
-    except OSError as error:
-        raise SbatchError(f"cannot run sbatch: {error.strerror or error}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SlurmError(f"cannot run {command[0]}: {error}") from error
     if result.returncode:
         message = re.sub(r"(?m)^sbatch: (?:error: )?", "", (result.stderr or result.stdout).strip())
-        raise SbatchError(message or f"sbatch failed with exit code {result.returncode}")
-    return result
+        raise SlurmError(message or f"{command[0]} failed with exit code {result.returncode}")
+    return result.stdout
 
 
-def find_site_file(environ: Mapping[str, str], folder: Path) -> Path | None:
-    """The site file; None: there is none. `folder` is that of job.sh."""
+def find_site_file(environ: Mapping[str, str]) -> Path | None:
+    """The site file; None: there is none."""
     name = environ.get(SITE_VARIABLE)
     if name:
         return Path(name).absolute()
-    path = folder / "site.sh"
+    path = FOLDER / "site.sh"
     return path if path.exists() else None
 
 
 def read_site_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment after bash has sourced the file in `environ`. Raises SiteError."""
-    try:
-        # Its error says more than that of bash.
-        path.open().close()
-        result = subprocess.run(
-            ["bash", "-c", _READ_SITE, "bash", str(path)],
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-        )
-    except OSError as error:
-        raise SiteError(f"{error.strerror or error}") from error
-    status, *pairs = result.stdout.split("\0")
-    mark = re.fullmatch(r"gearshift ([0-9]+)", status)
-    if mark is None or mark[1] != "0":
-        reason = f"exit code {mark[1]} of its last command" if mark else "it exited the shell"
-        raise SiteError(f"{reason}\n{result.stderr}".strip())
-    variables = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if equals:
-            variables[name] = value
-    return variables
+    """The environment after bash has sourced the file in `environ`. Raises SlurmError."""
+    output = run(["bash", "-c", _READ_SITE, "bash", str(path)], environ)
+    if not output:
+        raise SlurmError("it exited the shell")
+    pairs = (pair.partition("=") for pair in output.rstrip("\0").split("\0"))
+    return {name: value for name, _, value in pairs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gearshift.slurm.environment import (
     GENERATION_VARIABLE,
@@ -15,10 +15,18 @@ from gearshift.slurm.environment import (
 )
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
+# The count of the step: SLURM_NTASKS belongs to the job and is stale after a job shrinks.
+_SRUN = (
+    "SLURM_PROCID",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_LOCALID",
+    "SLURM_NODEID",
+    "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_JOB_ID",
+)
 _RESTART_VARIABLE = "TORCHELASTIC_RESTART_COUNT"
-_BOTH = f"both {JOB_VARIABLE} and {GENERATION_VARIABLE}, as slurm/job.sh sets them, or neither"
+_JOB = r"([0-9]+(?:_[0-9]+)?)"
+"""The id of a Slurm job, or of an array element."""
 _FIRST_PORT = 20000
 _PORTS = 12000
 """Ends below 32768, where the ephemeral ports of most systems begin."""
@@ -33,7 +41,7 @@ def read_rank_environment(environ: Mapping[str, str]) -> RankEnvironment | None:
     if "RANK" in environ or "WORLD_SIZE" in environ:
         return _from_torchrun(environ)
     # The batch script has SLURM_PROCID and SLURM_NTASKS too; only a step has a step id.
-    if "SLURM_PROCID" in environ and ("SLURM_STEP_ID" in environ or "SLURM_STEPID" in environ):
+    if "SLURM_PROCID" in environ and "SLURM_STEP_ID" in environ:
         return _from_srun(environ)
     return None
 
@@ -47,163 +55,132 @@ def read_generation(environ: Mapping[str, str]) -> Generation | None:
     number = environ.get(GENERATION_VARIABLE)
     if not job and not number:
         return None
-    if not job or not number:
-        message = f"{JOB_VARIABLE}={job} without {GENERATION_VARIABLE}"
-        if number:
-            message = f"{GENERATION_VARIABLE}={number} without {JOB_VARIABLE}"
-        raise InvalidEnvironment(message, _BOTH)
-    if not re.fullmatch(r"[0-9]+(_[0-9]+)?", job):
-        allowed = f"{JOB_VARIABLE}: the id of a Slurm job, 123, or of an array element, 123_4"
-        raise InvalidEnvironment(f"{JOB_VARIABLE}={job}", allowed)
+    if not job or not number or not re.fullmatch(_JOB, job):
+        raise InvalidEnvironment(
+            f"{JOB_VARIABLE}={job}, {GENERATION_VARIABLE}={number}",
+            f"both, as slurm/job.sh sets them, such as {JOB_VARIABLE}=123_4, or neither",
+        )
     return Generation(
         job,
         number=_number(environ, GENERATION_VARIABLE),
-        restart=_number_or_0(environ, _RESTART_VARIABLE),
+        restart=_number(environ, _RESTART_VARIABLE, "0"),
     )
 
 
 def parse_generation(text: str) -> Generation | None:
     """The generation that `str()` gave as `text`; None: `text` is something else."""
-    match = re.fullmatch(r"([0-9]+(?:_[0-9]+)?)\.([0-9]+)(?:\.([0-9]+))?", text)
+    match = re.fullmatch(_JOB + r"\.([0-9]+)(?:\.([0-9]+))?", text)
     if match is None:
         return None
     return Generation(match[1], int(match[2]), int(match[3] or 0))
 
 
 def _from_torchrun(environ: Mapping[str, str]) -> RankEnvironment:
-    present = [name for name in _TORCHRUN if environ.get(name)]
-    missing = [name for name in _TORCHRUN if name not in present]
-    if missing:
-        raise InvalidEnvironment(
-            f"{_shown(environ, *present)} without {', '.join(missing)}",
-            f"all of {', '.join(_TORCHRUN)}, as torchrun sets them, or none",
+    _check_present(environ, _TORCHRUN, "torchrun")
+    return _checked(
+        RankEnvironment(
+            rank=_number(environ, "RANK"),
+            world_size=_number(environ, "WORLD_SIZE"),
+            local_rank=_number(environ, "LOCAL_RANK"),
+            local_size=_number(environ, "LOCAL_WORLD_SIZE"),
+            node=_number(environ, "GROUP_RANK", "0"),
+            master_addr=environ["MASTER_ADDR"],
+            master_port=_number(environ, "MASTER_PORT"),
+            source="torchrun",
         )
-    ranks = RankEnvironment(
-        rank=_number(environ, "RANK"),
-        world_size=_number(environ, "WORLD_SIZE", least=1),
-        local_rank=_number(environ, "LOCAL_RANK"),
-        local_size=_number(environ, "LOCAL_WORLD_SIZE", least=1),
-        node=_number_or_0(environ, "GROUP_RANK"),
-        master_addr=environ["MASTER_ADDR"],
-        master_port=_port(environ),
-        source="torchrun",
     )
-    _below(environ, "RANK", "WORLD_SIZE")
-    _below(environ, "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    if ranks.local_size > ranks.world_size:
-        sizes = _shown(environ, "LOCAL_WORLD_SIZE", "WORLD_SIZE")
-        raise InvalidEnvironment(sizes, "LOCAL_WORLD_SIZE: at most WORLD_SIZE")
-    return ranks
 
 
 def _from_srun(environ: Mapping[str, str]) -> RankEnvironment | None:
-    # SLURM_NTASKS belongs to the job and is stale after a job shrinks; the step's count is not.
-    tasks = _first_of(environ, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
-    if _number(environ, tasks, least=1) == 1:
+    _check_present(environ, _SRUN, "srun")
+    if _number(environ, "SLURM_STEP_NUM_TASKS") == 1:
         return None
-    _below(environ, "SLURM_PROCID", tasks)
-    local = _first_of(environ, "SLURM_LOCALID")
-    node = _first_of(environ, "SLURM_NODEID")
-    local_size = _tasks_of_node(environ, _number(environ, node))
-    if _number(environ, local) >= local_size:
-        shown = _shown(environ, local, node)
-        raise InvalidEnvironment(shown, f"SLURM_LOCALID: 0 to {local_size - 1}")
+    node = _number(environ, "SLURM_NODEID")
+    counts = _tasks_per_node(environ["SLURM_STEP_TASKS_PER_NODE"])
+    if node >= len(counts):
+        shown = _shown(environ, ("SLURM_NODEID", "SLURM_STEP_TASKS_PER_NODE"))
+        raise InvalidEnvironment(shown, "tasks of each node as srun sets them, such as 4(x2),3")
 
-    step = "SLURM_STEP_ID" if "SLURM_STEP_ID" in environ else "SLURM_STEPID"
     if environ.get("MASTER_PORT"):
-        port = _port(environ)
+        port = _number(environ, "MASTER_PORT")
     else:
         # Every rank of a step computes it, and two steps on a node seldom share it.
-        job = _number(environ, _first_of(environ, "SLURM_JOB_ID"))
-        port = _FIRST_PORT + (job + 977 * _number(environ, step)) % _PORTS
-    shared = ("SLURM_JOB_ID", step, "SLURM_RESTART_COUNT", TOKEN)
-    return RankEnvironment(
-        rank=_number(environ, "SLURM_PROCID"),
-        world_size=_number(environ, tasks),
-        local_rank=_number(environ, local),
-        local_size=local_size,
-        node=_number(environ, node),
-        master_addr=_host_of_rank_0(environ),
-        master_port=port,
-        source="srun",
-        cpus=_cpus(environ, local_size),
-        rendezvous=".".join(environ.get(name, "0") for name in shared),
+        step = 977 * _number(environ, "SLURM_STEP_ID")
+        port = _FIRST_PORT + (_number(environ, "SLURM_JOB_ID") + step) % _PORTS
+    host = environ.get("MASTER_ADDR") or first_host(environ.get("SLURM_STEP_NODELIST", ""))
+    if not host:
+        message = "neither MASTER_ADDR nor SLURM_STEP_NODELIST is set"
+        raise InvalidEnvironment(message, "MASTER_ADDR: the host of rank 0")
+    shared = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", TOKEN)
+    return _checked(
+        RankEnvironment(
+            rank=_number(environ, "SLURM_PROCID"),
+            world_size=_number(environ, "SLURM_STEP_NUM_TASKS"),
+            local_rank=_number(environ, "SLURM_LOCALID"),
+            local_size=counts[node],
+            node=node,
+            master_addr=host,
+            master_port=port,
+            source="srun",
+            cpus=_cpus(environ, counts[node]),
+            rendezvous=".".join(environ.get(name, "0") for name in shared),
+        )
     )
 
 
-def _host_of_rank_0(environ: Mapping[str, str]) -> str:
-    host = environ.get("MASTER_ADDR")
-    for name in ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"):
-        host = host or first_host(environ.get(name, ""))
-    if not host:
-        message = f"{_shown(environ, 'SLURM_PROCID')} without MASTER_ADDR or SLURM_STEP_NODELIST"
-        raise InvalidEnvironment(message, "MASTER_ADDR: the host of rank 0")
-    return host
+def _check_present(environ: Mapping[str, str], names: Sequence[str], source: str) -> None:
+    present = [name for name in names if environ.get(name)]
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise InvalidEnvironment(
+            f"{_shown(environ, present)} without {', '.join(missing)}",
+            f"all of {', '.join(names)}, as {source} sets them, or none",
+        )
 
 
-def _first_of(environ: Mapping[str, str], *names: str) -> str:
-    """The first of the variables that is set."""
-    for name in names:
-        if name in environ:
-            return name
-    message = f"{_shown(environ, 'SLURM_PROCID')} without {' or '.join(names)}"
-    raise InvalidEnvironment(message, "all of them, as srun sets them, or none")
+def _checked(ranks: RankEnvironment) -> RankEnvironment:
+    """`ranks`, whose numbers agree. Raises InvalidEnvironment."""
+    is_local = ranks.local_rank < ranks.local_size <= ranks.world_size
+    if is_local and ranks.rank < ranks.world_size and 0 < ranks.master_port <= 65535:
+        return ranks
+    shown = [f"{name}={value}" for name, value in ranks.variables().items() if name != TOKEN]
+    raise InvalidEnvironment(
+        f"{ranks.source} started this process with {', '.join(shown)}",
+        "RANK below WORLD_SIZE, LOCAL_RANK below LOCAL_WORLD_SIZE, MASTER_PORT: 1 to 65535",
+    )
 
 
 def _cpus(environ: Mapping[str, str], local_size: int) -> int | None:
     """The value of --cpus-per-task, or else an even share of the step's CPUs on this node."""
-    for name in ("SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK"):
+    ranks_of = {"SLURM_CPUS_PER_TASK": 1, "SRUN_CPUS_PER_TASK": 1, "SLURM_CPUS_ON_NODE": local_size}
+    for name, ranks in ranks_of.items():
         if environ.get(name):
-            return _number(environ, name, least=1)
-    if environ.get("SLURM_CPUS_ON_NODE"):
-        return max(1, _number(environ, "SLURM_CPUS_ON_NODE", least=1) // local_size)
+            return max(1, _number(environ, name) // ranks)
     return None
 
 
-def _number(environ: Mapping[str, str], name: str, least: int = 0) -> int:
-    text = environ[name].strip()
-    if not re.fullmatch(r"[0-9]+", text) or int(text) < least:
-        raise InvalidEnvironment(_shown(environ, name), f"{name}: an integer, at least {least}")
+def _number(environ: Mapping[str, str], name: str, default: str = "") -> int:
+    text = environ.get(name) or default
+    if not re.fullmatch(r"[0-9]+", text.strip()):
+        raise InvalidEnvironment(f"{name}={text}", f"{name}: a number")
     return int(text)
 
 
-def _number_or_0(environ: Mapping[str, str], name: str) -> int:
-    return _number(environ, name) if environ.get(name) else 0
-
-
-def _port(environ: Mapping[str, str]) -> int:
-    port = _number(environ, "MASTER_PORT", least=1)
-    if port > 65535:
-        raise InvalidEnvironment(_shown(environ, "MASTER_PORT"), "MASTER_PORT: 1 to 65535")
-    return port
-
-
-def _below(environ: Mapping[str, str], name: str, limit: str) -> None:
-    size = _number(environ, limit, least=1)
-    if _number(environ, name) >= size:
-        raise InvalidEnvironment(_shown(environ, name, limit), f"{name}: 0 to {size - 1}")
-
-
-def _shown(environ: Mapping[str, str], *names: str) -> str:
+def _shown(environ: Mapping[str, str], names: Sequence[str]) -> str:
     return ", ".join(f"{name}={environ[name]}" for name in names)
 
 
-def _tasks_of_node(environ: Mapping[str, str], node: int) -> int:
-    """Tasks on one node, from Slurm's compressed list: `4(x2),3` means 4, 4 and 3."""
-    name = "SLURM_STEP_TASKS_PER_NODE"
-    if name not in environ:
-        name = "SLURM_TASKS_PER_NODE"
-    text = environ.get(name, "")
-    counts: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"([1-9][0-9]*)(?:\(x([1-9][0-9]*)\))?", part.strip())
-        if match is None:
-            raise InvalidEnvironment(f"{name}={text}", f"{name} as srun sets it, such as 4(x2),3")
-        counts += [int(match[1])] * int(match[2] or 1)
-    if node >= len(counts):
-        shown = _shown(environ, "SLURM_NODEID", name)
-        raise InvalidEnvironment(shown, f"SLURM_NODEID: 0 to {len(counts) - 1}")
-    return counts[node]
+def _tasks_per_node(text: str) -> list[int]:
+    """Tasks on each node, from Slurm's compressed list: `4(x2),3` means 4, 4 and 3.
+
+    Empty: it is no such list.
+    """
+    if not re.fullmatch(r"([1-9][0-9]*(\(x[1-9][0-9]*\))?(,|$))+", text):
+        return []
+    counts = []
+    for count, times in re.findall(r"([0-9]+)(?:\(x([0-9]+)\))?", text):
+        counts += [int(count)] * int(times or 1)
+    return counts
 
 
 def first_host(nodes: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.base.diagnostics import counted, program_line, render
+from gearshift.launcher.base.diagnostics import counted, program_line
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.compare import candidates, report, runner
@@ -21,10 +21,7 @@ def main(command_line: CommandLine) -> int:
     Writes compare.json and compare.html, also after an interruption. Raises SettingsError.
     """
     comparison = candidates.decide(command_line)
-    if comparison.warnings:
-        from gearshift.launcher.config.fixes import as_commands
-
-        print(render(as_commands(command_line, comparison.warnings)), file=sys.stderr)
+    output.show_warnings(command_line, comparison.warnings)
     if "--dry-run" in command_line.flags:
         return _show_runs(command_line, comparison)
 
@@ -52,14 +49,18 @@ def _show_runs(command_line: CommandLine, comparison: PlannedComparison) -> int:
         words = [redact(text) for text in arguments(candidate.args)]
         runs.append({"mode": candidate.mode, "engine": candidate.engine, "arguments": words})
         lines.append(program_line(*words))
-    content = {"folder": comparison.folder, "repeats": comparison.repeats, "runs": runs}
-    title = counted(len(runs) * len(study.rounds), "run")
-    if study.title:
-        title += f": {counted(len(runs), 'candidate')} × {study.title}"
-        rounds = []
-        for name, sets in study.rounds.items():
-            rounds.append({"name": name, "set": sets})
+    rounds = [{"name": name, "set": sets} for name, sets in study.rounds.items()]
+    content = {
+        "folder": comparison.folder,
+        "repeats": comparison.repeats,
+        "runs": runs,
+        "folds": study.folds,
+        "seeds": study.seeds,
+        "rounds": rounds,
+    }
+    for name, sets in study.rounds.items():
+        if sets:
             lines.append(f"{name}: {' '.join(sets)}")
-        content |= {"folds": study.folds, "seeds": study.seeds, "rounds": rounds}
-    text = "\n".join([f"{title} in turns, into {comparison.folder}:", *lines])
+    title = f"{counted(len(runs), 'candidate')} × {counted(len(rounds), 'round')} in turns"
+    text = "\n".join([f"{title}, into {comparison.folder}:", *lines])
     return output.show(command_line, content, text)

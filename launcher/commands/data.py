@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from textwrap import wrap
 
 from gearshift.launcher.base import exit_codes, signals
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, program_line
@@ -23,8 +22,6 @@ from gearshift.launcher.report import data_check, page
 from gearshift.launcher.report.data_check import Findings, find_families
 from gearshift.models.catalog import HUB, folder_of, local_path, split_model_name
 
-_LABEL = 18
-_WIDTH = 78
 _REST = "the same command downloads the rest"
 
 
@@ -56,13 +53,7 @@ def main(command_line: CommandLine) -> int:
     findings = inspect_matches(path, origin, find_families(location, family, origin), args)
     file = data_check.write(findings, out)
     content = {
-        "path": findings.path,
-        "model": findings.model,
-        "format": findings.format,
-        "facts": findings.facts,
-        "overlapping_groups": findings.overlapping_groups,
-        "sample": findings.sample,
-        "text": list(map(asdict, findings.text)),
+        **asdict(findings),
         "pictures": [{"name": each.name, "caption": each.caption} for each in findings.pictures],
         "files": [file],
     }
@@ -132,10 +123,8 @@ def _lines(findings: Findings, file: Path, args: CliArgs) -> Iterator[str]:
     rows += [(f"a sample, {name}", text) for name, text in data_check.sample_rows(findings)]
     rows += [(f"a batch, {name}", text) for name, text in page.fact_rows(findings.sample)]
     for name, text in rows:
-        lines = [line for paragraph in text.splitlines() for line in wrap(paragraph, _WIDTH)]
-        for line in lines or [""]:
-            yield f"  {name:<{_LABEL}} {line}"
-            name = ""  # only before the first line
+        indented = text.replace("\n", "\n" + " " * 21)
+        yield f"  {name:<18} {indented}"
     yield f"wrote {file}"
 
     family, size = split_model_name(findings.model)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import resource
 import shlex
 import shutil
-import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -30,19 +25,19 @@ from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.machine import Machine, amd_gpus, detect_machine, nvidia_gpus
 from gearshift.launcher.config.schema import AUTO
 from gearshift.launcher.run import affinity
-from gearshift.slurm import queue
+from gearshift.slurm import sbatch
 from gearshift.training.logging.encoding import printable, size
 from gearshift.training.resources import memory
-from gearshift.training.resources.memory import Share
 
 MIB = 2**20
 GIB = 2**30
-OF_ENGINES = sorted({package for engine in ENGINES.values() for package in engine.needs})
+SLURM = ("sbatch", "scancel", "scontrol", "sinfo", "srun")
+"""Commands that submitting and running a job needs."""
+_OF_ENGINES = sorted({package for engine in ENGINES.values() for package in engine.needs})
+_CHECKED_ALONE = ("torch", "wandb", *_OF_ENGINES)
 _OWN = "gearshift"
 _TORCH = "install torch for your GPU: https://pytorch.org/get-started/locally"
 _COMPILER = "install g++ or clang++ with its headers, on macOS  xcode-select --install ; or set CXX"
-_WANDB_VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
-_PROGRAM = "#include <vector>\nint main() { return std::vector<int>{0}[0]; }\n"
 
 
 class Check(NamedTuple):
@@ -83,9 +78,9 @@ def main(command_line: CommandLine) -> int:
         if reasons:
             row |= {"runs_here": False, "why_not": "; ".join(reasons)}
     if is_json:
-        rows = [
-            {**check._asdict(), "fix": check.fix and shlex.split(check.fix)} for check in checks
-        ]
+        rows = []
+        for check in checks:
+            rows.append({**check._asdict(), "fix": check.fix and shlex.split(check.fix)})
         print(json.dumps({"checks": rows, "engines": engines}, indent=2))
     else:
         print("\nengines:")
@@ -102,21 +97,23 @@ def _checks() -> Iterator[Check]:
     here = detect_machine()
     # First what needs no torch, whose import takes seconds and may fail.
     yield check_python(platform.python_version())
-    yield check_others()
-    yield check_compiler()
-    yield check_memory(here, memory.container_memory())
-    yield check_swap(memory.container_swap())
+    others = [name for name in _required() if name not in _CHECKED_ALONE]
+    yield check_packages("packages", *others, status="failure")
+    if here.compiler:
+        yield Check("compiler", "ok", "a C++ compiler")
+    else:
+        yield Check("compiler", "warning", "no C++ compiler on PATH", hint=_COMPILER)
+    yield check_memory(here)
     # Containers have 64 MiB by default, which one large batch of the loader workers fills.
-    fix = "docker run --shm-size=8g  or  mount -o remount,size=8G /dev/shm  or  --num-workers 0"
+    hint = "docker run --shm-size=8g  or  mount -o remount,size=8G /dev/shm  or  --num-workers 0"
     if sys.platform == "linux":
-        yield check_disk("/dev/shm", Path("/dev/shm"), 512 * MIB, 0, fix)
+        yield check_disk("/dev/shm", Path("/dev/shm"), 512 * MIB, 0, hint)
     # About ten checkpoints of 124M parameters with optimizer state, and of 4M.
-    fix = "delete what you do not need, or change to a folder of yours on another disk"
-    yield check_disk("disk space", Path.cwd(), 5 * GIB, 200 * MIB, fix)
-    yield check_open_files()
+    hint = "delete what you do not need, or change to a folder of yours on another disk"
+    yield check_disk("disk space", Path.cwd(), 5 * GIB, 200 * MIB, hint)
     yield check_slurm()
-    yield check_wandb(environment.variables())
-    torch_check = check_package("torch")
+    yield check_packages("wandb", "wandb")
+    torch_check = check_torch()
     yield torch_check
     if torch_check.status == "failure":
         return
@@ -128,22 +125,10 @@ def _checks() -> Iterator[Check]:
         module = torch.get_device_module(accelerator)
         name_of = getattr(module, "get_device_name", lambda number: accelerator.type)
         names = list(map(name_of, range(torch.accelerator.device_count())))
-    nccl = None
-    if torch.distributed.is_available() and torch.distributed.is_nccl_available():
-        nccl = ".".join(map(str, torch.cuda.nccl.version()))
-    yield check_gpu(names, here, nvidia_gpus() + amd_gpus(), nccl)
-    yield from map(check_package, OF_ENGINES)
-
-
-def _check(
-    name: str, text: str, advice: str, *, failure: bool = False, warning: bool = False
-) -> Check:
-    if not failure and not warning:
-        return Check(name, "ok", text)
-    status = "failure" if failure else "warning"
-    if advice.startswith("pip "):
-        return Check(name, status, text, fix=advice)
-    return Check(name, status, text, hint=advice)
+    has_nccl = torch.distributed.is_available() and torch.distributed.is_nccl_available()
+    yield check_gpu(names, here, nvidia_gpus() + amd_gpus(), has_nccl)
+    for name in _OF_ENGINES:
+        yield check_packages(name, name)
 
 
 def _required() -> dict[str, SpecifierSet]:
@@ -159,22 +144,6 @@ def _required() -> dict[str, SpecifierSet]:
     return required
 
 
-def _package_problems(*names: str) -> dict[str, str]:
-    """Why packages are missing or in a wrong version, by the requirement to install."""
-    required = _required()
-    problems = {}
-    for name in names:
-        versions = required.get(name, SpecifierSet())
-        problem = f"{name} not installed"
-        with suppress(metadata.PackageNotFoundError):
-            version = metadata.version(name)
-            if versions.contains(version, prereleases=True):
-                continue
-            problem = f"{name} {version} is installed, {versions} is required"
-        problems[f"{name}{versions}"] = problem
-    return problems
-
-
 def check_python(version: str) -> Check:
     """Whether this version of Python is supported."""
     try:
@@ -184,177 +153,107 @@ def check_python(version: str) -> Check:
             "python",
             "warning",
             f"{version}; {_OWN} is not installed",
-            f"pip install -e {shlex.quote(str(environment.ROOT.parent))}",
+            fix=f"pip install -e {shlex.quote(str(environment.ROOT.parent))}",
         )
-    return _check(
-        "python",
-        f"{version} ({allowed})",
-        f"create a virtual environment with a Python {allowed}",
-        failure=not SpecifierSet(allowed).contains(version, prereleases=True),
-    )
+    found = f"{version} ({allowed})"
+    if SpecifierSet(allowed).contains(version, prereleases=True):
+        return Check("python", "ok", found)
+    hint = f"create a virtual environment with a Python {allowed}"
+    return Check("python", "failure", found, hint=hint)
 
 
-def check_others() -> Check:
-    """The required packages without a check of their own."""
-    names = [name for name in _required() if name not in ("torch", "wandb", *OF_ENGINES)]
-    problems = _package_problems(*names)
-    text = "; ".join(problems.values()) or f"{len(names)} required packages in valid versions"
-    return _check(
-        "packages", text, shlex.join(["pip", "install", *problems]), failure=bool(problems)
-    )
+def check_packages(title: str, *names: str, status: str = "warning") -> Check:
+    """Whether packages are installed in valid versions; `status`: that of a package that is not."""
+    required = _required()
+    installed = []
+    problems = []
+    requirements = []
+    for name in names:
+        versions = required.get(name, SpecifierSet())
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            problem = f"{name} not installed"
+        else:
+            if versions.contains(version, prereleases=True):
+                installed.append(f"{name} {version}")
+                continue
+            problem = f"{name} {version} is installed, {versions} is required"
+        problems.append(problem)
+        requirements.append(f"{name}{versions}")
+    if not problems:
+        return Check(title, "ok", ", ".join(installed))
+    fix = shlex.join(["pip", "install", *requirements])
+    return Check(title, status, "; ".join(problems), fix=fix)
 
 
-def check_package(name: str) -> Check:
-    """A package that engines or a tracker need; torch is imported."""
-    problems = _package_problems(name)
-    reason = "".join(problems.values())
-    fix = shlex.join(["pip", "install", *problems])
-    if name == "torch" and not reason:
+def check_torch() -> Check:
+    """Whether torch is installed in a valid version and can be imported."""
+    check = check_packages("torch", "torch", status="failure")
+    if check.status == "ok":
         try:
             import torch  # noqa: F401
         except (ImportError, OSError) as error:  # OSError: a library that cannot be loaded
-            fix = "pip install torch --force-reinstall"
             first_line = (str(error) or repr(error)).splitlines()[0]
-            reason = f"cannot be imported: {first_line}"
-    if not reason:
-        return _check(name, metadata.version(name), fix)
-    return _check(name, reason, fix, failure=name == "torch", warning=True)
+            fix = "pip install torch --force-reinstall"
+            return Check("torch", "failure", f"cannot be imported: {first_line}", fix=fix)
+    return check
 
 
-def check_wandb(environ: Mapping[str, str]) -> Check:
-    """Whether W&B is installed, and logged in or offline. Shows no key, uses no network."""
-    installed = check_package("wandb")
-    if installed.status != "ok":
-        return installed
-    from requests.utils import get_netrc_auth
-
-    server = environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
-    if any(map(environ.get, _WANDB_VARIABLES)) or get_netrc_auth(server):
-        return installed
-    return Check(
-        "wandb",
-        "warning",
-        f"{installed.found}, not logged in",
-        fix="wandb login",
-        hint="or without a network: export WANDB_MODE=offline",
-    )
-
-
-def check_compiler() -> Check:
-    """Whether the C++ compiler works: torch.compile and operators of DeepSpeed need one."""
-    command = environment.compiler("CXX", "c++", "g++", "clang++")
-    if command is None:
-        return Check("compiler", "warning", "no C++ compiler on PATH", hint=_COMPILER)
-    process = subprocess.run(
-        [command, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"],
-        input=_PROGRAM,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    text = " ".join([command, *process.stderr.strip().splitlines()[:1]])
-    return _check("compiler", text, _COMPILER, warning=process.returncode != 0)
-
-
-def check_memory(machine: Machine, group: Share | None) -> Check:
-    """The free main memory, within the limit of a control `group`."""
+def check_memory(machine: Machine) -> Check:
+    """The free main memory, within the limit of a control group."""
     free = psutil.virtual_memory().available
-    total = psutil.virtual_memory().total
-    fix = "end other programs; train smaller:  --mode resource-efficient"
-    if group and group.limit < total:
-        free = min(free, max(group.limit - group.used, 0))
-        total = group.limit
-        fix = "docker run --memory=SIZE  or  sbatch --mem=SIZE  or  --mode resource-efficient"
-    return _check(
-        "memory",
-        f"{size(free)} of {size(total)} free; {machine.sentence}",
-        fix,
-        failure=free < 600 * MIB,  # importing torch and DeepSpeed alone takes about that much
-        warning=free < 2 * GIB,
-    )
-
-
-def check_swap(group: Share | None) -> Check:
-    """Swap in use slows training down."""
-    total = psutil.swap_memory().total
-    used = psutil.swap_memory().used
+    group = memory.container_memory()
     if group:
-        total = min(total or group.limit, group.limit)
-        used = group.used
-    if not total:
-        return Check("swap", "ok", "none")
-    return _check(
-        "swap",
-        f"{size(used)} of {size(total)} in use",
-        "end other programs: a run that swaps is many times slower",
-        warning=2 * used > total,
-    )
+        free = min(free, max(group.limit - group.used, 0))
+    found = f"{size(free)} free; {machine.sentence}"
+    # Importing torch and DeepSpeed alone takes about 600 MiB.
+    for status, least in (("failure", 600 * MIB), ("warning", 2 * GIB)):
+        if free < least:
+            hint = "end other programs, raise the limit of the container or job, or train smaller"
+            return Check("memory", status, found, hint=f"{hint}:  --mode resource-efficient")
+    return Check("memory", "ok", found)
 
 
-def check_disk(name: str, folder: Path, few: int, none: int, fix: str) -> Check:
+def check_disk(name: str, folder: Path, few: int, none: int, hint: str) -> Check:
     """Whether `folder` can be written to; a warning, or failure, below so many bytes free."""
     try:
-        disk.check_writable(folder, name)
+        disk.check_writable(folder, name, needed_bytes=none)
         usage = shutil.disk_usage(folder)
-        files = os.statvfs(folder)
     except (SettingsError, OSError) as error:
-        return _check(name, str(error), fix, failure=True)
-    has_inode = files.f_favail > 0 or not files.f_files
-    text = f"{size(usage.free)} of {size(usage.total)} free"
-    if not has_inode:
-        text += ", no inode"
-    return _check(
-        name,
-        text,
-        fix,
-        failure=usage.free < none or not has_inode,
-        warning=usage.free < few,
-    )
-
-
-def check_open_files() -> Check:
-    """The number of files that a process may open.
-
-    Each tensor that a loader worker sends keeps a file open; ranks keep some per neighbor.
-    """
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft, hard = (2**20 if limit == resource.RLIM_INFINITY else limit for limit in limits)
-    fix = f"ulimit -n {min(hard, 65536)}" if hard >= 1024 else "ask for a higher limit (nofile)"
-    return _check("open files", f"up to {soft}", fix, failure=soft < 256, warning=soft < 1024)
+        return Check(name, "failure", str(error), hint=hint)
+    found = f"{size(usage.free)} of {size(usage.total)} free"
+    if usage.free < few:
+        return Check(name, "warning", found, hint=hint)
+    return Check(name, "ok", found)
 
 
 def check_slurm() -> Check:
     """Whether Slurm's commands are on PATH, and its controller answers."""
-    missing = [name for name in queue.COMMANDS if not shutil.which(name)]
-    fix = "add the folder of Slurm's commands to PATH, or install its client package"
-    if len(missing) == len(queue.COMMANDS):
-        return _check("slurm", "not on this machine", fix)
+    missing = [name for name in SLURM if not shutil.which(name)]
+    if len(missing) == len(SLURM):
+        return Check("slurm", "ok", "not on this machine")
     if missing:
-        return _check("slurm", f"{', '.join(missing)} not on PATH", fix, warning=True)
+        hint = "add the folder of Slurm's commands to PATH, or install its client package"
+        return Check("slurm", "warning", f"{', '.join(missing)} not on PATH", hint=hint)
     try:
-        partitions = queue.partitions(10)
-    except queue.QueueError as error:
-        return Check(
-            "slurm",
-            "warning",
-            f"the controller does not answer: {error}",
-            hint="scontrol ping; is slurmctld running, and is this a node of its cluster?",
-        )
-    return _check("slurm", f"partitions {', '.join(partitions) or 'none'}", fix)
+        partitions = sbatch.run(["sinfo", "-h", "-o", "%R"], timeout_s=10).split()
+    except sbatch.SlurmError as error:
+        hint = "scontrol ping; is slurmctld running, and is this a node of its cluster?"
+        last_line = str(error).splitlines()[-1]
+        return Check("slurm", "warning", f"the controller does not answer: {last_line}", hint=hint)
+    return Check("slurm", "ok", f"partitions {', '.join(sorted(set(partitions)))}")
 
 
-def check_gpu(names: Sequence[str], here: Machine, boards: int, nccl: str | None) -> Check:
-    """Whether torch, which can use the GPUs `names`, can use the `boards` of this machine.
-
-    Several communicate by `nccl`, its version; None: torch lacks it.
-    """
+def check_gpu(names: Sequence[str], here: Machine, boards: int, has_nccl: bool) -> Check:
+    """Whether torch, which can use the GPUs `names`, can use the `boards` of this machine."""
     if names:
-        text = ", ".join(f"{count} × {name}" for name, count in Counter(names).items())
+        found = ", ".join(names)
         if here.gpu_bytes is not None:
-            text += f", {size(here.gpu_bytes)}"
-        if len(names) > 1 and here.device == "cuda" and nccl is None:
-            return Check("gpu", "warning", f"{text}, no NCCL to train together", hint=_TORCH)
-        return Check("gpu", "ok", f"{text}, NCCL {nccl}")
+            found += f", {size(here.gpu_bytes)}"
+        if len(names) > 1 and here.device == "cuda" and not has_nccl:
+            return Check("gpu", "warning", f"{found}, no NCCL to train together", hint=_TORCH)
+        return Check("gpu", "ok", found)
 
     hint = f"update the driver: nvidia-smi, rocm-smi; {_TORCH}"
     if here.gpus:

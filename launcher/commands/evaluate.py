@@ -20,8 +20,7 @@ def main(command_line: CommandLine) -> int:
         split = evaluate.parse_split(values.get("--split"))
         model, resolved = evaluate.prepare(command_line.argument, values.get("--checkpoint"), args)
         title = evaluate.describe(model, resolved)
-        if not command_line.as_json and sys.stderr.isatty():
-            print(f"evaluating {title}", file=sys.stderr, flush=True)
+        output.announce(command_line, f"evaluating {title}")
         _, *sources = args.options.get("data.path", ("",))
         facts = evaluate.evaluate(model, resolved, split, ", ".join(sources) or None)
     except (RerunFailed, CheckpointError) as error:

@@ -7,7 +7,6 @@ from gearshift.launcher.commands import output
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.saved_runs import export
 from gearshift.launcher.saved_runs.saved_model import find_saved
-from gearshift.training.logging.encoding import real, size
 
 
 def main(command_line: CommandLine) -> int:
@@ -28,15 +27,7 @@ def main(command_line: CommandLine) -> int:
     lines = [f"exported step {facts['step']} to {facts['folder']}"]
     if facts["weights"] == "ema":
         lines.append("  weights  EMA (train.ema), as in evaluation")
-    if facts["metrics"]:
-        numbers = [
-            f"{name} {real(value)}"
-            for name, value in facts["metrics"].items()
-            if isinstance(value, float)
-        ]
-        lines.append(f"  metrics  {', '.join(numbers)}")
-    files = [f"{name} ({size(count)})" for name, count in facts["files"].items()]
-    lines.append(f"  files    {', '.join(files)}")
+    lines.append(f"  files    {', '.join(facts['files'])}")
     for title, text in facts["notes"].items():
         lines.append(f"  {title:<7}  {text}")
     return output.show(command_line, facts, "\n".join(lines))

@@ -103,10 +103,8 @@ def modes() -> list[Json]:
 
 def recipes() -> list[Json]:
     """The recipes, by the names that `--config` takes."""
-    rows = [
-        {"name": name, "sentence": recipe.sentence} for name, recipe in presets.recipes().items()
-    ]
-    return rows
+    recipes = presets.recipes().items()
+    return [{"name": name, "sentence": recipe.sentence} for name, recipe in recipes]
 
 
 def engines() -> list[Json]:

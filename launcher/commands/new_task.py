@@ -37,14 +37,10 @@ def main(command_line: CommandLine) -> int:
             fix=corrected_name if _is_name(corrected_name) else None,
             replaces=(name,),
         )
-    problem = ""
-    if path.exists():
-        problem = f"{path} already exists"
-    elif getattr(find_spec(module), "origin", None) is not None:  # a namespace package has none
-        problem = f"Python would import another module '{module}' instead of this file"
-    if problem:
+    # A namespace package has no origin.
+    if path.exists() or getattr(find_spec(module), "origin", None) is not None:
         raise SettingsError.of(
-            problem,
+            f"{path} exists, or Python would import another module '{module}' instead",
             value=name,
             where=where,
             allowed="a name that is not used in that folder",
@@ -57,7 +53,7 @@ def main(command_line: CommandLine) -> int:
         run_folder.write_new(path, text)
     model = f"{module}:{class_name}"
     command = f"{PROGRAM} --model {model}"
-    if command_line.out and folder.resolve() != Path.cwd():
+    if command_line.out:
         command += f" --set {shlex.quote(f'{TASK_FOLDER}={folder}')}"
     return output.show(
         command_line,

@@ -83,7 +83,7 @@ def _generate(
     as_json = command_line.as_json
     out = command_line.out
     argument = command_line.values.get(INPUT)
-    if argument is None and sys.stdin is not None and sys.stdin.isatty():
+    if argument is None and sys.stdin.isatty():
         if as_json or out:
             flag = JSON.flag if as_json else "--out"
             raise SettingsError.of(
@@ -131,22 +131,18 @@ def _texts(
                 "the context of the model is full",
                 file=sys.stderr,
             )
+        if shown and len(prompts) > 1:
+            print(f"{prompt.name}: ", end="", flush=True)
         parts = task.generate(model, prompt, sampling)
+        text = "".join(predict.shown(parts) if shown else parts)
         if shown:
-            if len(prompts) > 1:
-                print(f"{prompt.name}: ", end="", flush=True)
-            text = "".join(predict.shown(parts))
             print(flush=True)
-        else:
-            text = "".join(parts)
         yield Result(prompt.name, text, dropped_tokens=dropped)
 
 
 def _from_stdin(run: str) -> Prompt:
-    text = ""
     try:
-        if sys.stdin is not None:
-            text = sys.stdin.read()
+        text = sys.stdin.read()
     except UnicodeDecodeError as error:
         raise SettingsError.of(f"stdin is not text: {error}", where="stdin") from None
     if not text.strip():

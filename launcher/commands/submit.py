@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
+import shutil
 from collections.abc import Sequence
 from itertools import zip_longest
 from textwrap import indent
 
 from gearshift.launcher.base import disk
-from gearshift.launcher.base.diagnostics import Diagnostic, counted, program_line, render
+from gearshift.launcher.base.diagnostics import Diagnostic, counted, program_line
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config.command_line import CommandLine
@@ -23,9 +23,6 @@ from gearshift.launcher.submit.jobs import SlurmJob, Submission
 from gearshift.slurm import sbatch
 from gearshift.training.callbacks.base import Json
 
-_SHOWN = 3
-"""Runs of an array that are listed."""
-
 
 def main(command_line: CommandLine) -> int:
     """Check the runs and submit their jobs; the exit code.
@@ -34,7 +31,7 @@ def main(command_line: CommandLine) -> int:
     """
     is_dry = "--dry-run" in command_line.flags
     diagnostics = list(command_line.diagnostics)
-    if not is_dry and not sbatch.is_available():
+    if not is_dry and shutil.which("sbatch") is None:
         diagnostics.append(
             Diagnostic(
                 "sbatch is not on PATH: this machine cannot submit jobs",
@@ -55,10 +52,7 @@ def main(command_line: CommandLine) -> int:
             )
     requested = allocation.read(command_line, diagnostics)
     submission = jobs.decide(command_line, requested, diagnostics)
-    if submission.warnings:
-        from gearshift.launcher.config.fixes import as_commands
-
-        print(render(as_commands(command_line, submission.warnings)), file=sys.stderr)
+    output.show_warnings(command_line, submission.warnings)
 
     plans = [run.plan for run in submission.runs]
     if all(plan.nothing_left for plan in plans):
@@ -81,32 +75,25 @@ def main(command_line: CommandLine) -> int:
 
 def _dry_run(submission: Submission, requested: Allocation) -> str:
     parts = [submission.line] if submission.line else []
-    test = shlex.join(sbatch.test_command(requested.passthrough))
-    commands = ["commands", f"  {test} < {shlex.quote(str(submission.jobs[0].script))}"]
+    commands = ["commands"]
     for number, job in enumerate(submission.jobs):
-        text = indent(job.text, "  ").rstrip()
-        parts.append(f"{_title(job, requested)}\n\n{job.script}\n{text}")
+        parts.append(f"{_title(job, requested)}\n\n{job.script}\n{indent(job.text, '  ')}")
         if job.lines is not None:
-            lines = indent(job.lines, "  ").rstrip()
-            parts.append(f"{job.script.with_name(run_folder.LINES)}\n{lines}")
+            lines = job.script.with_name(run_folder.LINES)
+            parts.append(f"{lines}\n{indent(job.lines, '  ')}")
         commands.append(f"  {shlex.join(_command(job, requested, number))}")
-    return "\n\n".join([*parts, "\n".join(commands)])
+    return "\n\n".join([*map(str.rstrip, parts), "\n".join(commands)])
 
 
 def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]) -> str:
     """The jobs, their folders and logs, and the commands that follow, cancel and resume them."""
     lines = [submission.line] if submission.line else []
     for job_id, job in zip(ids, submission.jobs, strict=True):
-        lines.append(f"job      {job_id}  {_title(job, requested)}")
-        folders = []
-        logs = []
-        for run in job.runs[:_SHOWN]:
-            name = f"{run.name}: " if run.name else ""
-            folders.append(f"folder   {name}{run.folder}")
-            logs.append(f"log      {name}{job.log(job_id, run)}")
-        lines += folders + logs
-        if len(job.runs) > _SHOWN:
-            lines.append(f"         and {len(job.runs) - _SHOWN} more in {job.folder}")
+        lines += [
+            f"job      {job_id}  {_title(job, requested)}",
+            f"folder   {job.folder}",
+            f"log      {job.log(job_id, job.runs[0])}",
+        ]
     first = submission.jobs[0]
     run = first.runs[0]
     resumed = submission.folder if first.lines is None else run.folder
@@ -147,22 +134,12 @@ def _command(job: SlurmJob, requested: Allocation, number: int) -> list[str]:
 
 
 def _title(job: SlurmJob, requested: Allocation) -> str:
-    """`language:small, mode fast, engine ddp on 2 nodes × 4 processes`."""
-    first = job.runs[0]
-    resolved = first.plan.resolved
+    """`language:small, mode fast, engine ddp, nodes 1-2, ranks per node 4, 1 run`."""
+    resolved = job.runs[0].plan.resolved
     settings = resolved.settings
-    model = model_name(settings.model)
-    if job.lines is not None:
-        model = f"{counted(len(job.runs), 'run')} of {model}"
-    parts = [model, f"mode {settings.mode}"]
-    if job.lines is None and first.name:
-        parts.append(f"stage {first.name}")
-
     engine = AUTO if "engine.name" in resolved.keys.auto else settings.engine.name
-    nodes = counted(requested.nodes[-1], "node")
-    if len(requested.nodes) > 1:
-        nodes = f"{requested.nodes[0]} to {nodes}"
-    parts.append(f"engine {engine} on {nodes} × {counted(requested.ranks, 'process')}")
-    if requested.is_torchrun:
-        parts.append("torchrun")
-    return redact(", ".join(parts))
+    return redact(
+        f"{model_name(settings.model)}, mode {settings.mode}, engine {engine}, "
+        f"nodes {requested.header['nodes']}, ranks per node {requested.ranks}, "
+        f"{counted(len(job.runs), 'run')}"
+    )

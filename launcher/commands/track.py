@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 from gearshift.launcher.base import exit_codes, signals
-from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.base.diagnostics import SettingsError, invalid
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.render import ORIGINS
 from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
-from gearshift.training.callbacks.base import Facts
 from gearshift.training.settings import TRACK_PATTERN, TRACKER_FORMS
 from gearshift.training.trackers.follow import Run
 from gearshift.training.trackers.process import Trackers
@@ -26,22 +25,16 @@ def main(command_line: CommandLine) -> int:
     to = command_line.values.get("--to")
     where = f"command line: track {folder}"
     if to and not re.fullmatch(TRACK_PATTERN, to):
-        raise SettingsError.of(
-            f"--to {to} is no tracker",
-            value=to,
-            where=f"command line: --to {to}",
-            allowed=TRACKER_FORMS,
-        )
+        raise SettingsError([invalid("--to", to, TRACKER_FORMS)])
     if not run_folder.is_run_folder(folder):
         raise checkpoint_search.no_run(folder, where, "track")
     checkpoint_search.check_existing(folder, where)
-    RunReader(folder).check()
+    reader = RunReader(folder, redacts=True)
+    result = reader.check() or {}
     signals.leave("the same command uploads the rest")
     # A run that trains sends its metrics itself.
     with lock.hold(folder):
-        reader = RunReader(folder, redacts=True)
         values = reader.object(ORIGINS) or {}
-        result = reader.result() or {}
         names = ("model", "mode", "engine", "parameters", "samples", "stage", "world_size")
         trackers_of_run = values.get("track", {}).get("value") or ["wandb"]
         run = Run(
@@ -53,18 +46,15 @@ def main(command_line: CommandLine) -> int:
         )
         errors: list[str] = []
 
-        def warn(kind: str, facts: Facts) -> None:
-            errors.append(f"error: {facts['text']}")
-
         def report(kind: str, label: str, text: str) -> None:
             if kind == "notice":
                 print(text)
             else:
-                errors.append(f"error: {label}: {text}")
+                errors.append(f"{label}: {text}")
 
-        trackers = Trackers(run, _WAIT_S, warn, report)
+        trackers = Trackers(run, _WAIT_S, lambda kind, facts: errors.append(facts["text"]), report)
         trackers.begin(run)
         trackers.finish(_WAIT_S)
     for error in errors:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
     return exit_codes.FAILURE if errors else exit_codes.DONE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.commands import output
@@ -14,11 +14,7 @@ from gearshift.training.checkpoint.manifest import CheckpointError
 
 def main(command_line: CommandLine) -> int:
     """Replay and compare; the exit code, 0 if they agree. Raises SettingsError."""
-
-    def announce(line: str) -> None:
-        if not command_line.as_json and sys.stderr.isatty():
-            print(line, file=sys.stderr, flush=True)
-
+    announce = partial(output.announce, command_line)
     other = command_line.values.get("--against")
     try:
         if other is not None:

@@ -73,7 +73,7 @@ def prepare_run(args: CliArgs, out: Path | None) -> RunPlan:
             generation = read_generation(variables)
             launched = read_rank_environment(variables)
             if launched:
-                launched = reachable(launched, variables)
+                launched = reachable(launched)
         except InvalidEnvironment as error:
             invalid = [Diagnostic(error.message, where="the environment", allowed=error.allowed)]
     here = machine.detect_machine()

@@ -98,7 +98,7 @@ class FencedOff(OSError):
     """A later generation has claimed the run: this one can no longer write to it."""
 
     def __init__(self, run: Path, generation: Generation) -> None:
-        later = owner(run, generation).description_for(generation)
+        later = owner(run, generation).description
         super().__init__(
             errno.EPERM, f"{generation.description} is fenced off: {later} has claimed {run}"
         )

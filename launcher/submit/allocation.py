@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 from gearshift.launcher.base import environment
@@ -15,8 +14,6 @@ from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.submit.options import ARRAY, SBATCH, SWEEP
 from gearshift.slurm import sbatch
 
-FOLDER = (environment.ROOT / "gearshift" / "slurm").resolve()
-"""The folder of job.sh and of the site file."""
 RANKS = "GEARSHIFT_RANKS_PER_NODE"
 _PYTHON = ("GEARSHIFT_PYTHON", "GEARSHIFT_CONTAINER")
 """Either selects the Python of the job."""
@@ -24,8 +21,9 @@ _LAUNCH = "GEARSHIFT_LAUNCH"
 _COUNT = re.compile(r"[1-9]\d*")
 _NODES = re.compile(r"([1-9]\d*)(?:-([1-9]\d*))?")
 _GPUS = re.compile(r"(?:[A-Za-z][\w.-]*:)?([1-9]\d*)")
-_GPUS_OF_GRES = re.compile(r"(?:^|,)(?:gres[:/])?gpu(?::[A-Za-z][\w.-]*)?(?:[:=](\d+))?(?=,|\(|$)")
-_LINE = re.compile(r".*\S.*")
+_GPUS_OF_GRES = re.compile(
+    r"--gres[= ](?:\S*,)?(?:gres[:/])?gpu(?::[A-Za-z][\w.-]*)?(?:[:=](\d+))?(?=[,( ]|$)"
+)
 _RESERVED = ("chdir", "error", "open-mode", "output", "parsable", "test-only", "wait", "wrap")
 """Options of sbatch that submit sets itself, or that would change how it works."""
 _FORMATS = {
@@ -62,31 +60,30 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     Runs the site file in a subshell.
     """
     environ = _site(diagnostics)
-    values = _values(command_line, diagnostics)
+    values = dict(command_line.values)
+    for flag, (allowed, pattern) in _FORMATS.items():
+        if flag in values and not pattern.fullmatch(values[flag]):
+            diagnostics.append(invalid(flag, values.pop(flag), allowed))
     passthrough = command_line.passthrough
     options = {option.flag[2:]: values.get(option.flag) for option in SBATCH}
     # What ranks and checks follow from must be known here, before sbatch reads it.
     for argument in passthrough:
         name = sbatch.option_of(argument)
-        if name in options:
-            message = f"{argument} must precede -- : submit reads it"
-            allowed = f"--{name} before  -- "
-        elif name in _RESERVED:
-            message = f"submit sets {argument} itself"
-            allowed = "other sbatch options"
-        else:
-            continue
-        where = f"command line: -- … {argument}"
-        diagnostics.append(Diagnostic(message, value=argument, where=where, allowed=allowed))
+        if name in options or name in _RESERVED:
+            diagnostics.append(
+                Diagnostic(
+                    f"submit reads or sets {argument} itself",
+                    value=argument,
+                    where=f"command line: -- … {argument}",
+                    allowed="options of submit before  -- , other sbatch options after it",
+                )
+            )
     # Options of the command line override those of the site file.
     header = {"nodes": "1", **sbatch.header(environ)}
-    header |= {name: text for name, text in options.items() if text}
+    header |= {name: text for name, text in options.items() if text is not None}
     array = header.pop("array", None)
     if array and SWEEP.flag not in command_line.values:
-        message = f"{ARRAY.flag} chooses lines of {SWEEP.flag}, which is missing"
-        where = f"command line: {ARRAY.flag} {array}"
-        allowed = f"with  {SWEEP.flag} FILE"
-        diagnostics.append(Diagnostic(message, value=array, where=where, allowed=allowed))
+        diagnostics.append(invalid(ARRAY.flag, array, f"with  {SWEEP.flag} FILE"))
 
     gpus = _gpus(header, passthrough)
     ranks = gpus or 1
@@ -119,48 +116,30 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     match = _NODES.fullmatch(header["nodes"] or "")
     if match:
         first = int(match[1])
-        last = int(match[2] or first)
-        nodes = range(first, max(first, last) + 1)
+        nodes = range(first, max(first, int(match[2] or first)) + 1)
     return Allocation(header, passthrough, nodes, ranks, gpus, cpus, is_torchrun, array)
-
-
-def _values(command_line: CommandLine, diagnostics: list[Diagnostic]) -> dict[str, str]:
-    """The options by flag, without those that are invalid: their errors join `diagnostics`."""
-    values = {}
-    for flag, text in command_line.values.items():
-        allowed, pattern = _FORMATS.get(flag, ("text on one line", _LINE))
-        match = pattern.fullmatch(text)
-        if match and pattern is _NODES and match[2]:
-            match = match if int(match[1]) <= int(match[2]) else None
-        if match:
-            values[flag] = text
-            continue
-        diagnostics.append(invalid(flag, text, allowed))
-    return values
 
 
 def _site(diagnostics: list[Diagnostic]) -> Mapping[str, str]:
     """The environment after the site file; without the variables of a job that we run in."""
     environ = environment.variables()
-    outside = sbatch.environment(environ) if "SLURM_JOB_ID" in environ else dict(environ)
-    path = sbatch.find_site_file(environ, FOLDER)
+    if "SLURM_JOB_ID" in environ:
+        environ = sbatch.environment(environ)
+    path = sbatch.find_site_file(environ)
     if not path:
-        return outside
+        return environ
     try:
-        return {sbatch.SITE_VARIABLE: str(path), **sbatch.read_site_file(path, outside)}
-    except sbatch.SiteError as error:
-        where = str(path)
-        if sbatch.SITE_VARIABLE in environ:
-            where = f"{sbatch.SITE_VARIABLE}={path}"
+        return {sbatch.SITE_VARIABLE: str(path), **sbatch.read_site_file(path, environ)}
+    except sbatch.SlurmError as error:
         diagnostics.append(
             Diagnostic(
                 f"site file {path} failed: {error}",
                 value=str(path),
-                where=where,
+                where=f"{sbatch.SITE_VARIABLE}={path}",
                 allowed="shell settings whose last command succeeds; see slurm/site.example.sh",
             )
         )
-        return outside
+        return environ
 
 
 def _gpus(header: Mapping[str, str | None], passthrough: Sequence[str]) -> int:
@@ -168,11 +147,7 @@ def _gpus(header: Mapping[str, str | None], passthrough: Sequence[str]) -> int:
     match = _GPUS.fullmatch(header.get("gpus-per-node") or "")
     if match:
         return int(match[1])
-    requests = [header.get("gres") or ""]
-    for argument, following in zip_longest(passthrough, passthrough[1:], fillvalue=""):
-        name, equals, value = argument.partition("=")
-        if name == "--gres":
-            # `--gres gpu:2` may be two arguments.
-            requests.append(value if equals else following)
-    matches = filter(None, map(_GPUS_OF_GRES.search, requests))
-    return max((int(match[1] or 1) for match in matches), default=0)
+    # `--gres gpu:2` may be two arguments.
+    requests = " ".join([f"--gres={header.get('gres') or ''}", *passthrough])
+    counts = [int(match[1] or 1) for match in _GPUS_OF_GRES.finditer(requests)]
+    return max(counts, default=0)

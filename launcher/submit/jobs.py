@@ -5,26 +5,25 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base import disk, environment
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, invalid, plain
-from gearshift.launcher.config import machine, presets
+from gearshift.launcher.config import machine
+from gearshift.launcher.config.batching import GLOBAL, batch_line
 from gearshift.launcher.config.command_line import RUN, CommandLine
-from gearshift.launcher.config.errors import about_value
+from gearshift.launcher.config.errors import about
 from gearshift.launcher.config.feature_checks import check_processes
 from gearshift.launcher.config.parsing import parse
 from gearshift.launcher.config.provenance import (
-    BATCH_SETTINGS,
     CLI_LAYER,
     STAGED_MODE,
     CliArgs,
+    Resolved,
     hub_names,
 )
 from gearshift.launcher.config.schema import DATA_PATH, PRETRAINED
@@ -33,16 +32,16 @@ from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.run_plan import Pipeline, RunPlan
 from gearshift.launcher.stages import execute
 from gearshift.launcher.stages.pipeline import distinct, prepare, selected, with_weights
-from gearshift.launcher.submit.allocation import FOLDER, Allocation
-from gearshift.launcher.submit.options import ALLOCATED, ARRAY, MODE_FLAGS, SWEEP, run_arguments
-from gearshift.slurm import queue, sbatch, script
+from gearshift.launcher.submit.allocation import Allocation
+from gearshift.launcher.submit.options import ARRAY, SWEEP, run_arguments
+from gearshift.slurm import sbatch, script
 from gearshift.slurm.environment import SLURM_FOLDER, RankEnvironment
-from gearshift.slurm.sbatch import SbatchError
+from gearshift.slurm.sbatch import SlurmError
 from gearshift.training.storage import atomic_write
 
 NEXT = "next"
 """Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
-_PART = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
+_PART = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 _MOST_COMMON = 8
 """Times the largest world, up to which a batch that every number of nodes divides is proposed."""
 _MARK = re.compile("%[0-9]*[A-Za-z%]")
@@ -96,7 +95,7 @@ class Submission:
     @property
     def runs(self) -> list[SubmittedRun]:
         """The runs of all jobs."""
-        return list(chain.from_iterable(job.runs for job in self.jobs))
+        return [run for job in self.jobs for run in job.runs]
 
 
 def decide(
@@ -154,19 +153,12 @@ def _single(command_line: CommandLine, requested: Allocation, plan: RunPlan) -> 
         folder = run_folder.unused_path(plan.name)
     folder = folder.absolute()
 
-    name = "default"
-    arguments = []
-    without: list[str] = []
-    if args.mode in script.SHIPPED and args.mode != STAGED_MODE:
-        name = args.mode  # the job file selects the mode
-        without += MODE_FLAGS
-        if name == "default":
-            arguments.append("--mode=default")
+    name = args.mode or "default"
+    if name not in script.SHIPPED or name == STAGED_MODE:
+        name = "default"
     # The newest run of now, not that of the time when the job starts.
     resumes_newest = args.resume == checkpoint_search.AUTO and command_line.out is None
-    if resumes_newest:
-        without.append("--resume")
-    arguments += run_arguments(command_line.argv, without)
+    arguments = run_arguments(command_line.argv, ("--resume",) if resumes_newest else ())
     if resumes_newest and plan.resume:
         arguments.append(f"--resume={plan.destination.absolute()}")
     arguments += [*_pinned(plan), f"--out={folder}"]
@@ -190,9 +182,8 @@ def _sweep(
     folder = None
     if command_line.out:
         folder = command_line.out.absolute()
-        slurm = folder / SLURM_FOLDER
-        # Only an earlier array, and nothing else, may have written to it.
-        if not run_folder.has_only_jobs(slurm) or not (slurm / run_folder.LINES).is_file():
+        # An array may be submitted again.
+        if not (folder / SLURM_FOLDER / run_folder.LINES).is_file():
             errors += run_folder.writing_errors(folder, f"--out {command_line.out}")
 
     warnings: list[Diagnostic] = []
@@ -202,7 +193,12 @@ def _sweep(
     for number, text in lines.items():
         where = f"{path}:{number}"
         try:
-            words = _words(text, where)
+            words = shlex.split(text)
+        except ValueError as error:
+            message = f"cannot parse a line of options: {error}"
+            errors.append(Diagnostic(message, value=text, where=where))
+            continue
+        try:
             line = parse(RUN, [*shared, *words])
             plan = _prepare_line(line, where, requested)
         except SettingsError as error:
@@ -237,10 +233,8 @@ def _lines(path: Path) -> dict[int, str]:
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise SettingsError.of(
-            f"cannot read {path}: {reason}", value=str(path), where=where
-        ) from error
+        message = f"cannot read {path}: {error}"
+        raise SettingsError.of(message, value=str(path), where=where) from error
     lines = {}
     for number, text in enumerate(texts, start=1):
         if text.partition("#")[0].strip():
@@ -256,43 +250,19 @@ def _lines(path: Path) -> dict[int, str]:
 
 
 def _of_array(lines: Mapping[int, str], path: Path, array: str) -> dict[int, str]:
-    """Those of the `lines` that --array chooses, such as `1-7:2,9%2`."""
+    """Those of the `lines` that --array chooses, such as `1-7,9%2`."""
     elements = {}
     for part in array.partition("%")[0].split(","):
         match = _PART.fullmatch(part)
         indices = range(0)
         if match:
-            first = int(match[1])
-            last = int(match[2] or first)
-            indices = range(first, last + 1, int(match[3] or 1))
-        if not indices:
-            raise SettingsError(
-                [invalid(ARRAY.flag, array, "a range: 1-8, 1-30:10, 1,4,7 or 1-8%2")]
-            )
+            indices = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if not indices or not lines.keys() >= set(indices):
+            allowed = f"lines {_ranges(lines)} of {path}, such as 1-8%2"
+            raise SettingsError([invalid(ARRAY.flag, array, allowed)])
         for number in indices:
-            if number not in lines:
-                raise SettingsError.of(
-                    f"{path} has no line for element {number}",
-                    value=number,
-                    where=f"{ARRAY.flag} {array}",
-                    allowed=f"lines {_ranges(lines)}",
-                )
             elements[number] = lines[number]
     return dict(sorted(elements.items()))
-
-
-def _words(text: str, where: str) -> list[str]:
-    """The options in a line of --sweep. Raises SettingsError."""
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        message = f"cannot parse a line of options: {error}"
-        raise SettingsError.of(message, value=text, where=where) from error
-    for word in words:
-        if word.partition("=")[0] in ALLOCATED:
-            message = f"{word} applies to all runs of an array, not to one line"
-            raise SettingsError.of(message, where=f"{where}: {word}", allowed="options of  run")
-    return words
 
 
 def _prepare_line(line: CommandLine, where: str, requested: Allocation) -> RunPlan:
@@ -310,23 +280,22 @@ def _prepare_line(line: CommandLine, where: str, requested: Allocation) -> RunPl
         return _prepare(args, line.out, [*line.diagnostics, *invalid], requested)
     except SettingsError as error:
         diagnostics = []
-        for diagnostic in error.diagnostics:
-            if diagnostic.severity == "error":  # the line may have caused it
-                place = f"{where}: {diagnostic.where}" if diagnostic.where else where
-                diagnostic = replace(diagnostic, where=place)
-            diagnostics.append(diagnostic)
+        for diagnostic in error.diagnostics:  # the line may have caused it
+            place = f"{where}: {diagnostic.where}" if diagnostic.where else where
+            diagnostics.append(replace(diagnostic, where=place))
         raise SettingsError(diagnostics) from error
 
 
 def _ranges(numbers: Iterable[int]) -> str:
     """The value of --array: `1-4,7`."""
-    spans: list[range] = []
+    spans: list[list[int]] = []
     for number in sorted(numbers):
-        start = number
-        if spans and spans[-1].stop == number:
-            start = spans.pop().start
-        spans.append(range(start, number + 1))
-    return ",".join("-".join(dict.fromkeys(map(str, [span[0], span[-1]]))) for span in spans)
+        if spans and spans[-1][-1] == number - 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    texts = [f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans]
+    return ",".join(texts)
 
 
 def _job(
@@ -345,19 +314,11 @@ def _job(
             value=str(logs),
             allowed="a run folder without % before a letter in its path",
         )
-    log = "%A_%a.out"
-    mode_sentence = ""
-    if lines is None:
-        log = "%j.out"
-        mode_sentence = presets.mode(name).sentence
+    log = "%j.out" if lines is None else "%A_%a.out"
+    call = "gearshift_job" if lines is None else "gearshift_sweep"
+    header = {**header, "output": str(logs / log), "chdir": str(Path.cwd())}
     try:
-        text = script.render(
-            name,
-            {**header, "output": str(logs / log), "chdir": str(Path.cwd())},
-            arguments,
-            str(FOLDER),
-            mode_sentence,
-        )
+        text = script.render(name, header, call, arguments)
     except ValueError as error:
         raise SettingsError.of(str(error), allowed="names without line breaks") from error
     return SlurmJob(folder, text, runs, lines)
@@ -397,86 +358,50 @@ def _prepare(
     if requested.gpus:
         node = replace(node, gpus=requested.gpus, device="cuda")
     source: Literal["torchrun", "srun"] = "torchrun" if requested.is_torchrun else "srun"
-
-    def prepare_in(size: int) -> RunPlan:
-        rank_0 = None
-        if size > 1 or requested.is_torchrun:
-            rank_0 = RankEnvironment(0, size, 0, ranks, 0, "", 0, source)
-        return prepare_run_at(args, out, node, rank_0)
-
+    largest = requested.nodes[-1] * ranks
+    rank_0 = None
+    if largest > 1 or requested.is_torchrun:
+        rank_0 = RankEnvironment(0, largest, 0, ranks, 0, "", 0, source)
     errors = list(diagnostics)
     plan: RunPlan | None = None
-    unsplit: dict[int, Diagnostic] = {}
-    sizes = [nodes * ranks for nodes in requested.nodes]
-    # The smallest and the largest world, and at most 16 of those between.
-    stride = math.ceil(len(sizes) / 16)
-    samples = [*sizes[:-1:stride], sizes[-1]]
-    for size in samples:
-        try:
-            plan = prepare_in(size)
-        except SettingsError as invalid:
-            for diagnostic in invalid.diagnostics:
-                # A batch that one world cannot split may fit another.
-                if diagnostic.key in BATCH_SETTINGS and len(sizes) > 1:
-                    unsplit[size] = diagnostic
-                else:
-                    errors.append(diagnostic)
-    if unsplit:
-        common = math.lcm(*sizes)
-        errors.append(_unsplit(unsplit, samples, common, ranks, prepare_in))
+    try:
+        plan = prepare_run_at(args, out, node, rank_0)
+    except SettingsError as invalid:
+        errors += invalid.diagnostics
 
     if plan:
-        values = plan.resolved.values
-        largest = sizes[-1]
-        if largest == 1 and not requested.is_torchrun:
-            errors += check_processes(values, ranks, "srun")
-        engine = ENGINES[plan.resolved.settings.engine.name]
-        if engine.processes is not None and largest > engine.processes:
-            others = [other.name for other in ENGINES.values() if other.processes is None]
-            errors.append(
-                about_value(
-                    values,
-                    "engine.name",
-                    f"is for one process, and the job has {largest}",
-                    allowed=", ".join(others),
-                    fix=f"--engine {others[0]}",
-                )
-            )
+        errors += _unsplit(plan.resolved, requested)
+        if rank_0 is None:
+            errors += check_processes(plan.resolved.values, ranks, "srun")
     if errors or not plan:
         raise SettingsError(distinct(errors))
     return plan
 
 
-def _unsplit(
-    unsplit: Mapping[int, Diagnostic],
-    sizes: Sequence[int],
-    common: int,
-    ranks: int,
-    prepare_in: Callable[[int], object],
-) -> Diagnostic:
-    """The error of a global batch that fits some of the `sizes` of a world only.
-
-    A fix for one size would be wrong for another: it fits their `common` multiple, or it chooses a
-    number of nodes, each with `ranks`.
-    """
-    last = max(unsplit)
-    error = unsplit[last]
-    fitting = [size for size in sizes if size not in unsplit]
-    if not fitting and len(distinct(unsplit.values())) == 1:
-        return error  # of numbers that do not fit together in any world
-    if common > _MOST_COMMON * sizes[-1]:
-        if fitting:
-            return replace(error, fix=f"--nodes {fitting[-1] // ranks}")
-        return replace(error, fix=f"--nodes {last // ranks} {error.fix}")
-    try:
-        prepare_in(common)
-    except SettingsError as raised:
-        for of_common in raised.diagnostics:
-            if of_common.key in BATCH_SETTINGS:
-                text = f"among {common} processes"
-                of_all = f"among {sizes[0]} to {sizes[-1]} processes"
-                return replace(of_common, message=of_common.message.replace(text, of_all))
-    return error
+def _unsplit(resolved: Resolved, requested: Allocation) -> list[Diagnostic]:
+    """The error of a global batch that the most nodes can split, but fewer cannot."""
+    batching = resolved.batching
+    sizes = [nodes * requested.ranks for nodes in requested.nodes]
+    common = math.lcm(*sizes)
+    if batching.global_batch % common == 0:
+        return []
+    # A fix for one number of nodes would be wrong for another.
+    allowed = "one number of nodes"
+    fix = f"--nodes {requested.nodes[-1]}"
+    if common <= _MOST_COMMON * sizes[-1]:
+        allowed += f", or a multiple of {common}"
+        total = max(1, round(batching.global_batch / common)) * common
+        fix = batch_line(resolved.values, resolved.keys, batching.micro_batch, total)
+    return [
+        about(
+            resolved.values,
+            GLOBAL,
+            f"a global batch of {batching.global_batch} cannot be split among each of "
+            f"{sizes[0]} to {sizes[-1]} processes",
+            allowed=allowed,
+            fix=fix,
+        )
+    ]
 
 
 def submit_all(submission: Submission, requested: Allocation) -> list[str]:
@@ -504,11 +429,11 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
                 if ids:
                     options += dependency(ids[-1])
                 ids.append(sbatch.submit(job.script, options, environment.variables()))
-                undo.callback(queue.cancel, ids[-1])
+                undo.callback(sbatch.cancel, ids[-1])
             # The id of the next job is known only after all are queued.
             for job, following in zip(submission.jobs, ids[1:], strict=False):
                 _write(job.script.with_name(NEXT), f"{following}\n", undo)
-        except SbatchError as error:
+        except SlurmError as error:
             raise SettingsError.of(f"Slurm rejected the job: {error}", where="sbatch") from error
         undo.pop_all()
     return ids

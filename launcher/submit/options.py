@@ -67,12 +67,9 @@ SUBMIT = (
         sentence="Show the job script and the sbatch command; write nothing. Needs no Slurm.",
     ),
 )
-ALLOCATED = {option.flag for option in SUBMIT} - {*BY_FLAG}
-"""Flags that are no options of a run."""
 _COMMAND = Command("submit", "", "", SUBMIT)
 _REPLACED = ("--out", "--dry-run", "--json")
 """Options of a run that the job sets itself."""
-MODE_FLAGS = ("--mode", *(flag for flag, option in BY_FLAG.items() if option.mode is not None))
 
 
 def run_arguments(argv: Sequence[str], without: Collection[str] = ()) -> list[str]:

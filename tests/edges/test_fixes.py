@@ -117,7 +117,7 @@ def test_an_error_has_its_key_its_place_and_a_fix_that_works(
             "submit --nodes 2-4 --gpus-per-node 8 --set train.global_batch=24",
             "--set train.global_batch=96",
         ),
-        ("submit --nodes 2-30 --gpus-per-node 4", "--nodes 2"),
+        ("submit --nodes 2-30 --gpus-per-node 4", "--nodes 30"),
         ("submit --nodes 3-30 --gpus-per-node 8", "--set train.global_batch=240"),
         (
             "submit --nodes 2-3 --batch-size 5 --set train.accumulation=7",

@@ -1,14 +1,11 @@
 """Each check in a real bad situation, and beside it in a good one."""
 
-import shutil
 import sys
 from dataclasses import replace
 
 import pytest
-import requests  # noqa: F401  # before `installed` hides it
 
 from gearshift.launcher.commands import doctor as checks
-from gearshift.slurm import queue
 from tests.control_group import limited
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, python
 
@@ -38,7 +35,6 @@ def installed(tmp_path, monkeypatch):
 def programs(tmp_path, monkeypatch):
     """A PATH with nothing but what `programs` writes."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
 
     def write(*names, text="exit 0"):
         for name in names:
@@ -57,41 +53,27 @@ def test_python_is_in_the_required_range_and_the_program_installed(installed):
     assert statuses == ["failure", "ok", "ok", "failure"]
 
 
-def test_missing_and_old_packages_are_one_failure_with_one_line_to_type(installed):
-    installed()
-    assert checks.check_others()[1::2] == ("failure", "pip install 'pyyaml>=6.0'")
-    assert checks.check_package("torch")[1::2] == ("failure", "pip install 'torch<2.14,>=2.6'")
-    assert checks.check_package("deepspeed")[1::2] == ("warning", "pip install deepspeed")
-    installed(pyyaml="5.4", torch="2.16.0")
-    assert checks.check_others().status == checks.check_package("torch").status == "failure"
+def test_missing_and_old_packages_are_one_check_with_one_line_to_type(installed):
+    installed(wandb="0.10")
+    names = ("torch", "deepspeed", "pyyaml", "wandb")
+    check = checks.check_packages("packages", *names, status="failure")
+    lines = "pip install 'torch<2.14,>=2.6' deepspeed 'pyyaml>=6.0' 'wandb>=0.19'"
+    assert check[1::2] == ("failure", lines)
+    assert checks.check_torch().status == "failure"
+    installed(pyyaml="6.1", torch="2.16.0")
+    assert checks.check_packages("", "pyyaml").status == "ok"
+    assert checks.check_packages("", "deepspeed").status == "warning"
+    assert checks.check_torch().fix == "pip install 'torch<2.14,>=2.6'"
 
 
 def test_a_slurm_that_lacks_a_command_or_does_not_answer_is_a_warning(programs):
     assert checks.check_slurm().status == "ok"
     programs("sbatch", "sinfo", "srun", "scontrol")
     assert checks.check_slurm()[1:3] == ("warning", "scancel not on PATH")
-    programs(*queue.COMMANDS, text="echo gpu; echo cpu; echo gpu")
+    programs(*checks.SLURM, text="echo gpu; echo cpu; echo gpu")
     assert checks.check_slurm()[1:3] == ("ok", "partitions cpu, gpu")
     programs("sinfo", text="echo 'sinfo: Unable to contact' >&2; exit 1")
     assert checks.check_slurm().status == "warning"
-
-
-def test_the_environment_or_a_netrc_file_logs_in_to_wandb(tmp_path, monkeypatch, installed):
-    installed(wandb="0.20.1")
-    file = tmp_path / ".netrc"
-    file.write_text("machine api.wandb.ai\n  login user\n  password secret\n")
-    with monkeypatch.context() as patch:
-        patch.setenv("NETRC", str(file))
-        assert checks.check_wandb({}).status == "ok"
-        assert checks.check_wandb({"WANDB_BASE_URL": "https://wandb.mine"}).status == "warning"
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    assert checks.check_wandb({}).status == "warning"
-    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE"):
-        assert checks.check_wandb({name: "secret"}).status == "ok"
-    assert "secret" not in checks.check_wandb({"WANDB_API_KEY": "secret"}).found
-    installed(wandb="0.10")
-    shutil.rmtree(tmp_path / "site" / "wandb-0.20.1.dist-info")
-    assert checks.check_wandb({"WANDB_API_KEY": "secret"}).fix == "pip install 'wandb>=0.19'"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +82,6 @@ def test_the_environment_or_a_netrc_file_logs_in_to_wandb(tmp_path, monkeypatch,
         ("size=1m", "failure"),
         ("size=1g", "warning"),
         ("size=6g", "ok"),
-        ("size=6g,nr_inodes=1", "failure"),
         ("size=6g,ro", "failure"),
     ],
 )
@@ -113,28 +94,26 @@ def test_a_disk_that_is_small_or_cannot_be_written_to_is_reported(disk, options,
 MEMORY = """
 from gearshift.launcher.commands import doctor as checks
 from tests.launcher.given import LAPTOP
-from gearshift.training.resources import memory
-found = checks.check_memory(LAPTOP, memory.container_memory())
-print(found.status, found.hint)
+print(checks.check_memory(LAPTOP).status)
 """
 
 
 def test_a_real_control_group_is_read():
     with limited(1000 * MIB) as prefix:
         done = python("-c", MEMORY, prefix=prefix)
-    assert done.stdout.startswith("warning ") and "docker run --memory" in done.stdout, done.stderr
+    assert done.stdout == "warning\n", done.stderr
 
 
 def test_gpus_that_torch_cannot_use_alone_or_together_are_reported():
     two = replace(SERVER, gpus=2)
-    for names, here, boards, nccl, status in (
-        ((), LAPTOP, 0, None, "ok"),
-        (("A",), ONE_GPU, 1, None, "ok"),
-        (("A", "A"), two, 2, "2.27", "ok"),
-        (("A", "A"), two, 2, None, "warning"),
-        ((), LAPTOP, 2, "2.27", "warning"),  # hidden
-        ((), replace(LAPTOP, unused="the driver is not loaded"), 2, None, "warning"),
-        ((), two, 2, "2.27", "failure"),
+    for names, here, boards, has_nccl, status in (
+        ((), LAPTOP, 0, False, "ok"),
+        (("A",), ONE_GPU, 1, False, "ok"),
+        (("A", "A"), two, 2, True, "ok"),
+        (("A", "A"), two, 2, False, "warning"),
+        ((), LAPTOP, 2, True, "warning"),  # hidden
+        ((), replace(LAPTOP, unused="the driver is not loaded"), 2, False, "warning"),
+        ((), two, 2, True, "failure"),
     ):
-        found = checks.check_gpu(names, here, boards, nccl)
+        found = checks.check_gpu(names, here, boards, has_nccl)
         assert (found.status, found.hint is None) == (status, status == "ok"), found

@@ -42,7 +42,7 @@ def test_a_save_after_a_later_claim_leaves_nothing_and_names_the_later_one(
         generations.take_over(tmp_path, SECOND)
         saver.save(2, state(whole(2)), {"samples": 2}, True, None)
         saver.wait()
-    assert "generation 1 has claimed" in str(end.value)
+    assert "generation 1 of Slurm job 12 has claimed" in str(end.value)
     assert names(tmp_path) == ["step-00000001"]
     assert open_checkpoint(tmp_path / "last").manifest.step == 1
 

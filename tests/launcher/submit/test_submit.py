@@ -45,7 +45,7 @@ def test_the_script_contains_the_resources_and_the_arguments(programs, here, sub
         f"--chdir={here}",
     ]
     assert text.splitlines()[-1] == (
-        f'gearshift_job --mode fast --model language:tiny --max-steps 20 --lr 1e-3 --out={here}/run "$@"'
+        f'gearshift_job --model language:tiny --max-steps 20 --fast --lr 1e-3 --out={here}/run "$@"'
     )
 
 
@@ -71,16 +71,12 @@ def test_a_batch_that_no_world_size_of_the_job_divides_is_an_error(programs, her
 @pytest.mark.parametrize(
     ("args", "key"),
     [
-        (("--nodes", "1-2", "--engine", "local"), "engine.name"),
         (("--nodes", "2", "--config", "four.yaml"), "engine.nproc"),
         (("--ranks-per-node", "2", "--set", "engine.nproc=4"), "engine.nproc"),
         (("--ranks-per-node", "4", "--set", "engine.nproc=4"), None),
-        (("--torchrun", "--engine", "local"), None),
     ],
 )
-def test_an_engine_or_a_number_of_processes_that_the_job_does_not_have_is_an_error(
-    here, args, key, submit
-):
+def test_a_number_of_processes_that_the_job_does_not_have_is_an_error(here, args, key, submit):
     (here / "four.yaml").write_text("engine.nproc: 4\n")
     diagnostics = submit("--dry-run", "--json", *args, code=2 if key else 0).get("diagnostics", [])
     assert [diagnostic["key"] for diagnostic in diagnostics] == [key] * bool(key)
@@ -89,7 +85,7 @@ def test_an_engine_or_a_number_of_processes_that_the_job_does_not_have_is_an_err
 def test_a_run_is_checked_with_the_requested_gpus_and_a_rank_has_the_requested_cpus(here, submit):
     submit("--dry-run", "--precision", "fp16", code=2)
     for gpu_args in (["--gpus-per-node", "a100:2"], ["--", "--gres", "gpu:2"]):
-        assert "ddp on 1 node × 2 processes" in submit(
+        assert "engine ddp, nodes 1, ranks per node 2" in submit(
             "--dry-run", "--precision", "fp16", *gpu_args
         )
 
