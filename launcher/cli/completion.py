@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.cli.help import build
@@ -51,27 +52,24 @@ def _add_values(parser: argparse.ArgumentParser, command: Command) -> None:
     import shtab
 
     kinds = {"files": shtab.FILE, "paths": shtab.FILE, "folders": shtab.DIRECTORY}
-    options = {option.flag: option for option in command.options}
+    options = {option.flag: option for option in command.options if option.metavar is not None}
+    arguments = {"RUN": "folders", "KEY": names("keys")}
     for action in parser._actions:
-        option = options.get(next(reversed(action.option_strings), ""))
-        if option is not None and option.metavar is not None:
-            if option.values in kinds:
-                action.complete = kinds[option.values]  # type: ignore[attr-defined]
-            else:
-                action.choices = _values(option) or None
-        elif action.dest == "argument":
-            action.nargs = "+" if command.repeats_argument else None
-            action.help = command.argument
-            if command.argument == "RUN":
-                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-            elif command.argument == "KEY":
-                action.choices = names("keys")
-            else:
-                action.choices = command.choices or None
-        elif action.dest == "operand":
-            action.nargs = None
-            action.help = command.operand
-            action.complete = shtab.FILE  # type: ignore[attr-defined]
+        option = options.get("".join(action.option_strings))
+        values: Any
+        if option is not None:
+            values = option.values if option.values in kinds else _values(option)
+        elif action.dest in ("argument", "operand"):
+            action.help = str(action.metavar)
+            values = "files"
+            if action.dest == "argument":
+                values = arguments.get(action.help, command.choices)
+        else:
+            continue
+        if isinstance(values, str):
+            action.complete = kinds[values]  # type: ignore[attr-defined]
+        else:
+            action.choices = values or None
 
 
 def _values(option: Option) -> list[str]:

@@ -69,7 +69,7 @@ def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]
 
 def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
     """Add the arguments of `command` to `parser`, each with its help."""
-    nargs = "*" if command.repeats_argument else "?"
+    nargs = "*" if command.repeats_argument else None
     for name, metavar in (("argument", command.argument), ("operand", command.operand)):
         if metavar is not None:
             parser.add_argument(name, nargs=nargs, metavar=metavar, help=argparse.SUPPRESS)
@@ -78,11 +78,11 @@ def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
         group = groups[option.group]
-        flags = ["-h", option.flag] if option is HELP else [option.flag]
+        action = group.add_argument(option.flag, help=_sentence(option), metavar=option.metavar)
+        if option is HELP:
+            action.option_strings = ["-h", option.flag]
         if option.metavar is None:
-            group.add_argument(*flags, help=_sentence(option), action="store_true")
-        else:
-            group.add_argument(*flags, help=_sentence(option), metavar=option.metavar)
+            action.nargs = 0
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -91,23 +91,15 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 def _usage(command: Command) -> str:
     """The positional arguments, and what else may follow."""
-    text = command.argument or ""
+    words = []
     if command.choices:
-        text = f"{{{','.join(command.choices)}}}"
+        words.append(f"{{{','.join(command.choices)}}}")
+    elif command.argument:
+        name = command.argument + "..." * command.repeats_argument
+        words.append(name if command.requires_argument else f"[{name}]")
     if command.operand is not None:
-        calls = []
-        for choice in command.choices:
-            optional = command.optional_operand.get(choice)
-            form = f"[{optional}]" if optional else command.operand
-            calls.append(choice if optional == "" else f"{choice} {form}")
-        text = f"{{{' | '.join(calls)}}}"
-    elif command.repeats_argument:
-        text += "..."
-    elif command.argument and not command.requires_argument:
-        text = f"[{text}]"
-    words = ["[OPTIONS]"]
-    if text:
-        words.insert(0, text)
+        words.append(f"[{command.operand}]")
+    words.append("[OPTIONS]")
     if command.passthrough:
         words.append(f"[-- OPTIONS OF {command.passthrough}]")
     return " ".join(words)
