@@ -66,13 +66,13 @@ def recipes() -> dict[str, Preset]:
     return {name: file(name) for name in names}
 
 
-def config_lines(path: Path) -> Sequence[Line]:
-    """The settings of a file of `--config`: the user's own, or a recipe.
+def config_lines(path: Path, option: str = "--config") -> Sequence[Line]:
+    """The settings of a file of the `option`: the user's own, or a recipe.
 
     Reads the disk. Raises SettingsError.
     """
     if str(path.parent) != _RECIPES or path.exists():
-        return read_lines(path)
+        return read_lines(path, option)
     name = str(path).removesuffix(".yaml")
     shipped = recipes()
     if name not in shipped:

@@ -40,7 +40,6 @@ BATCH_KEYS = ("global_batch", "micro_batch", "accumulation")
 BATCH_SETTINGS = tuple(f"train.{name}" for name in BATCH_KEYS)
 ResetPart = Literal["optimizer", "schedule", "data"]
 """State that --reset reinitializes instead of restoring it."""
-DEFAULT_MODE = "default"
 STAGED_MODE = "staged"
 """The mode that trains in stages."""
 COMMAND_LINE = 1000
