@@ -139,41 +139,36 @@ def name_of(cls: type) -> str:
     return f"{name}:{cls.__qualname__}"
 
 
-@cache
 def folder_for(name: object, recorded: object, file: Path, where: str) -> str | None:
     """The folder of the module of the task `name`, by the `recorded` one; None: not recorded.
 
     `file`, of a run or of another person, has recorded it at `where`, and is data, whoever made it:
     a module of the working directory comes first, and the folder counts if it is the very path it
-    was, and outside of the folder of `file`. Else the module is that of the Python path. Another
-    one than recorded is said once. Reads the disk. Raises SettingsError if there is none.
+    was, and outside of the folder of `file`. Else the module is that of the Python path. Reads the
+    disk. Raises SettingsError if there is none.
     """
     if not isinstance(name, str) or not isinstance(recorded, str):
         return None
     top = _top(name)
     here = Path.cwd()
-    is_here = (here / f"{top}.py").is_file() or (here / top / "__init__.py").is_file()
+    if (here / f"{top}.py").is_file() or (here / top / "__init__.py").is_file():
+        return str(here)
     folder = Path(recorded)
     is_there = folder.is_absolute() and "\0" not in recorded
     is_there = is_there and os.path.realpath(folder) == recorded and folder.is_dir()
-    if not is_here and is_there and not folder.is_relative_to(file.parent.resolve()):
+    if is_there and not folder.is_relative_to(file.parent.resolve()):
         return recorded
-    if top not in sys.modules:
-        spec = PathFinder.find_spec(top, [str(here), *sys.path])
-        if spec is None:
-            raise SettingsError.of(
-                f"{name} is not loaded from {TASK_FOLDER} '{recorded}', "
-                "which has moved or is of the run",
-                key=TASK_FOLDER,
-                value=recorded,
-                where=where,
-                allowed="a module in the working directory or on the Python path, or its folder",
-                hint=f"--set {TASK_FOLDER}=DIR",
-            )
-        path = Path(next(iter(spec.submodule_search_locations or [str(spec.origin)])))
-        if path.parent.resolve() != folder:
-            print(f"note: {name} is loaded from {path}, not from {recorded}", file=sys.stderr)
-    return str(here) if is_here else None
+    if top not in sys.modules and PathFinder.find_spec(top, [str(here), *sys.path]) is None:
+        raise SettingsError.of(
+            f"{name} is not loaded from {TASK_FOLDER} '{recorded}', "
+            "which has moved or is of the run",
+            key=TASK_FOLDER,
+            value=recorded,
+            where=where,
+            allowed="a module in the working directory or on the Python path, or its folder",
+            hint=f"--set {TASK_FOLDER}=DIR",
+        )
+    return None
 
 
 def check_importable(family: str, call: str) -> None:
@@ -228,7 +223,7 @@ def class_location(cls: type) -> str:
     try:
         return f"{_where(inspect.getsourcefile(cls))}:{inspect.getsourcelines(cls)[1]}"
     except (OSError, TypeError):
-        return f"class {cls.__name__}"
+        return f"class {cls.__name__}:1"
 
 
 def _missing(cls: type) -> list[str]:
@@ -351,15 +346,6 @@ def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
         if name != "defaults":
             mapping = {part: dict(settings) for part, settings in mapping.items()}
         settings = list(settings_file.flat(mapping))
-    # The line of the attribute, if the source is there.
-    owner = next((base for base in cls.__mro__ if name in vars(base)), cls)
-    path, _, line = class_location(owner).rpartition(":")
-    where = f"{line}:1"
-    if line.isdigit():
-        where = f"{path}:{line}"
-        for number, text in enumerate(inspect.getsourcelines(owner)[0], int(line)):
-            if re.match(rf"\s+{name}\s*[:=]", text):
-                where = f"{path}:{number}"
-                break
+    where = class_location(cls)
     for key, value in settings:
         yield Line(f"{block}{key}", list(value) if isinstance(value, tuple) else value, where)
