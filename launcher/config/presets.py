@@ -100,7 +100,6 @@ def file(name: str) -> Preset:
     return Preset(settings, sentence)
 
 
-BOUNDS = {"at_least": "at least", "at_most": "at most"}
 LENGTH = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?(%|epochs?)$")
 
 

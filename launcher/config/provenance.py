@@ -57,7 +57,7 @@ class Origin:
     where: str
     """`mine.yaml:12`, `--engine zero2`, `ds_configs/modes/fast.yaml:4`, `built-in`, or a reason."""
     how: str = ""
-    """How a mode computed it from the default: `16 × 0.25`."""
+    """How a mode computed it from the default: `{scale: 0.25} of 16`."""
     order: tuple[int, int] = field(default=(COMMAND_LINE + 1, 0), compare=False)
     """Position of the source, and line in it: the order in which diagnostics are shown."""
 

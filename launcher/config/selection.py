@@ -28,6 +28,7 @@ from gearshift.launcher.config.provenance import (
     FILES_LAYER,
     MODE_LAYER,
     PROFILE_LAYER,
+    RESUMED_LAYER,
     STAGED_MODE,
     CliArgs,
     Origin,
@@ -420,7 +421,9 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
         below = below_modes if name == MODE_LAYER else values
         for key, setting in layer.items():
             if key not in infos:
-                if setting.value is not None or key not in sections(family):  # an empty section
+                # An empty section, or a setting of an earlier version that had no value.
+                is_gone = name == RESUMED_LAYER or key in sections(family)
+                if setting.value is not None or not is_gone:
                     invalid.append(input_errors().unknown_key(family, layer, key))
                 continue
             if name in (MODE_LAYER, PROFILE_LAYER):
