@@ -208,9 +208,7 @@ def task_folder(name: str) -> str | None:
     path = Path(file).absolute()
     home = path.parents[path.name == "__init__.py"]
     is_installed = home.name in ("site-packages", "dist-packages")
-    if is_installed or home == Path(os.__file__).parent:
-        return None
-    return os.path.realpath(home)
+    return None if is_installed else os.path.realpath(home)
 
 
 def _top(name: str) -> str:
@@ -223,7 +221,7 @@ def class_location(cls: type) -> str:
     try:
         return f"{_where(inspect.getsourcefile(cls))}:{inspect.getsourcelines(cls)[1]}"
     except (OSError, TypeError):
-        return f"class {cls.__name__}:1"
+        return f"class {cls.__name__}"
 
 
 def _missing(cls: type) -> list[str]:
@@ -259,6 +257,8 @@ _ALLOWED = {
     "sizes": _BY_KEY,
     "stage_settings": _BY_KEY,
 }
+_BLOCKS = {"defaults": "declared.", "sizes": "sizes.", "stage_settings": "stages."}
+"""The attributes of a class with settings, and their blocks of a family's file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,9 +282,8 @@ def declared(name: str) -> Declared:
 @cache
 def _declared(cls: type, name: str) -> Declared:
     lines = [*presets.file("custom_task").lines]
-    lines += _lines(cls, "defaults", "declared.")
-    lines += _lines(cls, "sizes", "sizes.")
-    lines += _lines(cls, "stage_settings", "stages.")
+    for attribute, block in _BLOCKS.items():
+        lines += _lines(cls, attribute, block)
     family = Field(name, description="The task: package.module:Class.")
     folder = Field(task_folder(name), description="Folder of the task's module; null: installed.")
     head: dict[str, Any] = {"family": (str, family), "folder": (str | None, folder)}

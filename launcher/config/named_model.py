@@ -64,13 +64,8 @@ def meaning(values: Values) -> Iterator[str]:
     for key in (START, PRETRAINED):
         setting = values.get(key)
         if setting is not None and setting.origin.where.startswith("--model "):
-            kind = "a folder here, not a name of the hub"
-            if setting.value.startswith(HUB):
-                kind = "a model of the Hugging Face hub"
-            elif key == START:
-                kind = "a run"
             family = values[_FAMILY].value
-            yield f"{setting.origin.where}: family {family} with {key}={setting.value}, {kind}"
+            yield f"{setting.origin.where}: family {family} with {key}={setting.value}"
             return
 
 

@@ -105,10 +105,10 @@ def hub_names(values: Values, key: str) -> list[str]:
 
 def layer_of(layer: str, lines: Iterable[Line], position: int = -1) -> dict[str, Setting]:
     """The settings of a file's lines; `position` is that of the file on the command line."""
-    return {
-        key: Setting(value, Origin(layer, where, order=(position, int(where.rpartition(":")[2]))))
-        for key, value, where in lines
-    }
+    settings = {}
+    for number, (key, value, where) in enumerate(lines):
+        settings[key] = Setting(value, Origin(layer, where, order=(position, number)))
+    return settings
 
 
 @dataclass(frozen=True)
@@ -308,10 +308,10 @@ class Resolved:
 
     def changed(self, changes: Mapping[str, Any], origin: Origin, **fields: Any) -> Resolved:
         """The same run with `fields` and other values; those that differ are of `origin`."""
-        differing = {
-            key: value for key, value in changes.items() if value != self.values[key].value
-        }
-        new = {key: self.values[key].overridden(value, origin) for key, value in differing.items()}
+        new = {}
+        for key, value in changes.items():
+            if value != self.values[key].value:
+                new[key] = self.values[key].overridden(value, origin)
         return replace(self, values={**self.values, **new}, **fields)
 
     def with_batching(self, batching: Batching, reason: str) -> Resolved:

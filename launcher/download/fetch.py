@@ -188,10 +188,9 @@ def _download(target: DownloadTarget, settings: Download, show: Callable[[str], 
             size=new.stat().st_size,
             is_new=True,
         )
-        for key, value, declared in (
-            ("size", fetched.size, target.file.size),
-            ("sha256", fetched.sha256, target.file.sha256),
-        ):
+        for key in ("size", "sha256"):
+            value = getattr(fetched, key)
+            declared = getattr(target.file, key)
             if declared not in (None, value):
                 raise _error(
                     f"{target.name} has {key} {value}: not the declared one",
