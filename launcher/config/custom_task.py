@@ -56,16 +56,12 @@ def load_task_class(name: str) -> type:
     module = sys.modules.get(module_name) or _import(module_name, name)
     task_class = getattr(module, class_name, None)
     if not isinstance(task_class, type):
-        tasks = []
-        for cls in vars(module).values():
-            if isinstance(cls, type) and cls.__module__ == module_name and not _missing(cls):
-                tasks.append(cls.__name__)
-        like = nearest_match(class_name, tasks)
+        like = nearest_match(class_name, vars(module))
         raise _error(
             f"'{module_name}' has no class '{class_name}'",
             name,
             where=_where(module.__file__),
-            allowed=", ".join(tasks) or "a task; this module has none",
+            allowed="a class of this module that is a task",
             did_you_mean=like and f"{module_name}:{like}",
         )
     missing = _missing(task_class)
@@ -99,9 +95,6 @@ def _import(module_name: str, name: str) -> ModuleType:
     except SettingsError:  # of check_not_importing
         raise
     except (Exception, SystemExit) as error:  # the user's module may raise anything
-        absent = error.name if isinstance(error, ModuleNotFoundError) else ""
-        if absent and f"{module_name}.".startswith(f"{absent}."):
-            raise _error(f"module '{module_name}' does not exist", name, allowed=LEGAL) from None
         # After this function and import_module comes the line of the module.
         frames = traceback.extract_tb(error.__traceback__)[2:]
         places = [(f.filename, f.lineno) for f in frames if not f.filename.startswith("<frozen")]
@@ -109,7 +102,8 @@ def _import(module_name: str, name: str) -> ModuleType:
             places = [(error.filename or "", error.lineno)]
         last_line = traceback.format_exception_only(error)[-1].strip()
         message = f"module '{module_name}' cannot be imported: {last_line}"
-        raise _error(message, name, where=_where(*places[0]) if places else None) from error
+        where = _where(*places[0]) if places else None
+        raise _error(message, name, where=where, allowed=LEGAL) from error
     finally:
         _importing.pop()
 
@@ -117,18 +111,11 @@ def _import(module_name: str, name: str) -> ModuleType:
 def name_of(cls: type) -> str:
     """The `package.module:Class` of a class; one of a script has the name of its file.
 
-    A class of a notebook, or typed at a prompt, stays `__main__:Class`. Raises SettingsError.
+    A class of a notebook, or typed at a prompt, stays `__main__:Class`.
     """
     name = cls.__module__
-    module = sys.modules.get(name)
-    if module is None or getattr(module, cls.__qualname__, None) is not cls:
-        raise _error(
-            f"class '{cls.__qualname__}' is not what '{name}' has by this name",
-            f"{name}:{cls.__qualname__}",
-            where=class_location(cls),
-            allowed="a class at the top of a module, script or notebook, as it is there now",
-        )
     if name == MAIN:
+        module = sys.modules[MAIN]
         script = inspect.getmodulename(getattr(module, "__file__", None) or "") or ""
         if module.__spec__:
             script = module.__spec__.name

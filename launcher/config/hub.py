@@ -35,17 +35,6 @@ _LIMITED = 429
 _WAITS_S = (1, 4, 15)
 """Pauses before a request is repeated that the rate limit refused, unless the hub says how long."""
 _LONGEST_WAIT_S = 60
-_REFUSALS = {
-    "GatedRepoError": (
-        "is gated: its owner decides who may read it",
-        "ask for access on its page; HF_TOKEN may hold the token instead",
-    ),
-    "RepositoryNotFoundError": (
-        "is not on the hub, or private",
-        "check how the name is spelled; HF_TOKEN may hold the token instead",
-    ),
-}
-"""By the error of huggingface_hub, what is wrong and a hint, where a login helps."""
 
 
 @cache
@@ -141,25 +130,22 @@ class Repository:
         from huggingface_hub import errors
 
         text = " ".join(str(error).split())
-        fix: str | None = _LOGIN
+        fix = None
         suggestion = None
-        name = type(error).__name__
-        if is_limited:
-            problem = "cannot be downloaded now: the hub limits the rate of requests"
-            hint = "its limit is higher with a login; or wait some minutes"
-        elif name in _REFUSALS:
-            problem, hint = _REFUSALS[name]
+        hint = "the same command continues with the files that are left"
+        if is_limited or isinstance(error, errors.RepositoryNotFoundError):
+            fix = _LOGIN
+            hint = (
+                "check how the name is spelled, and ask for access on its page; HF_TOKEN may hold "
+                "the token instead; the limit of requests is higher with a login"
+            )
         elif isinstance(error, errors.LocalEntryNotFoundError):
             return self.absent("" if self.is_local else f", and cannot be downloaded: {text}")
-        else:
-            fix = None
-            problem = f"cannot be downloaded: {text}"
-            hint = "the same command continues with the files that are left"
-            if isinstance(error, errors.RevisionNotFoundError):
-                suggestion = f"{HUB}{self.id}"
-                hint = "without a revision it is the newest commit"
+        elif isinstance(error, errors.RevisionNotFoundError):
+            suggestion = f"{HUB}{self.id}"
+            hint = "without a revision it is the newest commit"
         return SettingsError.of(
-            f"{self.name} {problem}",
+            f"{self.name} cannot be downloaded: {text}",
             value=self.name,
             did_you_mean=suggestion,
             fix=fix,

@@ -225,12 +225,12 @@ def _cuda_gpus(cuda: str) -> tuple[int, str]:
     from gearshift.training.resources import nvml
 
     newest = nvml.driver_cuda()
+    gpus = len(nvml.gpu_states(None))  # without those that CUDA does not see
     if newest is None:
-        return 0, "the driver of the NVIDIA GPUs is not loaded"
+        return 0, ""
     if newest[0] < int(cuda.partition(".")[0]):
         version = ".".join(map(str, newest))
         return 0, f"the driver runs CUDA {version} at most, and torch was built for CUDA {cuda}"
-    gpus = len(nvml.gpu_states(None))  # without those that CUDA does not see
     return gpus, "" if gpus else "the GPUs are hidden by a control group of devices"
 
 
