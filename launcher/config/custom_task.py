@@ -234,16 +234,7 @@ def _error(what: str, name: str, **parts: Any) -> SettingsError:
 _SPLIT: dict[str, Any] = {"split_seed": (SplitSeed, None), "fold": (Fold, None)}
 """Settings of the data that a task reads with CustomTask.split_groups, unless it declares its own
 of that name."""
-_SECTION = "a BaseModel of switches, numbers, texts, and lists of them"
-_BY_KEY = "settings by key; of sizes and stages, by name"
-_ALLOWED = {
-    "Model": _SECTION,
-    "Data": _SECTION,
-    "stages": "each a gearshift.Stage of another name, which loads a setting",
-    "defaults": _BY_KEY,
-    "sizes": _BY_KEY,
-    "stage_settings": _BY_KEY,
-}
+_ALLOWED = "a declaration as in docs/own-models.md"
 _BLOCKS = {"defaults": "declared.", "sizes": "sizes.", "stage_settings": "stages."}
 """The attributes of a class with settings, and their blocks of a family's file."""
 
@@ -302,7 +293,7 @@ def _understood(cls: type, name: str) -> Iterator[None]:
             f"{cls.__name__}.{name} is not understood: {' '.join(str(error).split())}",
             key=KEY,
             where=class_location(value if is_section else cls),
-            allowed=_ALLOWED[name],
+            allowed=_ALLOWED,
         ) from None
 
 

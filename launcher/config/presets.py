@@ -51,8 +51,8 @@ class Preset:
 @cache
 def modes(folder: str = "modes") -> tuple[str, ...]:
     """The names of all modes, `default` first; or of the files in another folder."""
-    names = sorted(path.stem for path in (FOLDER / folder).glob("*.yaml"))
-    return tuple(sorted(names, key=lambda name: name != "default"))
+    names = [path.stem for path in (FOLDER / folder).glob("*.yaml")]
+    return tuple(sorted(names, key=lambda name: (name != "default", name)))
 
 
 def mode(name: str, folder: str = "modes") -> Preset:
