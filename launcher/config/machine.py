@@ -205,7 +205,15 @@ def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
         gpus = amd
         names += ["HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
     elif cuda and nvidia:
-        gpus, problem = _cuda_gpus(cuda)
+        from gearshift.training.resources import nvml
+
+        newest = nvml.driver_cuda()
+        if newest is not None and newest[0] < int(cuda.partition(".")[0]):
+            version = ".".join(map(str, newest))
+            problem = f"the driver runs CUDA {version} at most, and torch was built for CUDA {cuda}"
+        elif newest is not None:
+            gpus = len(nvml.gpu_states(None))  # without those that CUDA does not see
+            problem = "" if gpus else "the GPUs are hidden by a control group of devices"
     if not gpus and not problem and (nvidia or amd):
         version = build.get("__version__")
         problem = f"{counted(nvidia + amd, 'GPU')} that torch {version} cannot use"
@@ -218,20 +226,6 @@ def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return "mps", 1, ""
     return "cpu", 0, problem
-
-
-def _cuda_gpus(cuda: str) -> tuple[int, str]:
-    """The NVIDIA GPUs that torch, built for `cuda`, can use; and why it can use none."""
-    from gearshift.training.resources import nvml
-
-    newest = nvml.driver_cuda()
-    gpus = len(nvml.gpu_states(None))  # without those that CUDA does not see
-    if newest is None:
-        return 0, ""
-    if newest[0] < int(cuda.partition(".")[0]):
-        version = ".".join(map(str, newest))
-        return 0, f"the driver runs CUDA {version} at most, and torch was built for CUDA {cuda}"
-    return gpus, "" if gpus else "the GPUs are hidden by a control group of devices"
 
 
 def _torch_build() -> dict[str, str]:
