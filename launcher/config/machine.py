@@ -215,8 +215,8 @@ def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
             gpus = len(nvml.gpu_states(None))  # without those that CUDA does not see
             problem = "" if gpus else "the GPUs are hidden by a control group of devices"
     if not gpus and not problem and (nvidia or amd):
-        version = build.get("__version__")
-        problem = f"{counted(nvidia + amd, 'GPU')} that torch {version} cannot use"
+        release = build.get("__version__")
+        problem = f"{counted(nvidia + amd, 'GPU')} that torch {release} cannot use"
     gpus = min(visible(gpus, variables.get(name)) for name in names)
     if gpus:
         return "cuda", gpus, ""
