@@ -64,7 +64,8 @@ _ENGINE = "engine.name"
 _PROFILE = "limits.profile"
 _GIVEN = (PRETRAINED, "model.lora.rank")
 """Settings with a block `given` in a family's file; one has no effect without those before it."""
-CHOICES = (_FAMILY, _SIZE, TASK_FOLDER, "mode", STAGES, _PROFILE, _ENGINE)
+MODEL_CHOICES = (_FAMILY, _SIZE, TASK_FOLDER)
+CHOICES = (*MODEL_CHOICES, "mode", STAGES, _PROFILE, _ENGINE)
 """Settings that decide which shipped files are read, and where a custom task is searched."""
 _NO_MODEL = Origin(FAMILY_LAYER, "no model named")
 
@@ -83,6 +84,17 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
     mode: dict[str, Setting] = {}
     if args.mode_file is not None:
         mode = _read_file(MODE_LAYER, args.mode_file, "--mode", COMMAND_LINE, wrong)
+    for key in MODEL_CHOICES:
+        if key in mode:
+            diagnostic = errors().about(
+                mode,
+                key,
+                f"a mode file cannot set {key}",
+                allowed="--model and --set on the command line",
+                is_removed=True,
+            )
+            wrong.append(diagnostic)
+            del mode[key]
     layers: list[Values] = [mode]
     for position, path in enumerate(args.configs):
         layers.append(_read_file(FILES_LAYER, path, "--config", position, wrong))
