@@ -70,10 +70,9 @@ def read(argv: Sequence[str]) -> CommandLine:
     error = unknown_command(name, words, list(COMMANDS), [*COMMANDS, *ALIASES, _HELP])
     if error.fix is not None:
         meant = read(shlex.split(error.fix.removeprefix(PROGRAM)))
-        for wrong in as_commands(meant, meant.diagnostics):
-            error = replace(error, fix=wrong.fix)
-            if wrong.fix is None:
-                break
+        fixes = [wrong.fix for wrong in as_commands(meant, meant.diagnostics)]
+        if fixes:
+            error = replace(error, fix=None if None in fixes else fixes[-1])
     return replace(parsed, command=alone, diagnostics=[error])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from os import PathLike
@@ -15,7 +15,7 @@ from gearshift.launcher.base.diagnostics import SettingsError, render
 from gearshift.launcher.commands import run as run_command
 from gearshift.launcher.config import custom_task
 from gearshift.launcher.config.errors import about_data
-from gearshift.launcher.config.input_errors import EVALUATE, as_arguments, check_types, text_of
+from gearshift.launcher.config.input_errors import EVALUATE, as_arguments, text_of
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.config.settings_file import flat
 from gearshift.launcher.report.report import refresh
@@ -144,7 +144,6 @@ class Run:
         Gives `metrics`, `samples`, `step`, `weights`, `seconds` and more, which evaluations.jsonl
         and the report get, too. Raises SettingsError, and RunError if nothing was measured.
         """
-        check_types({"split": (split, (str,)), "engine": (engine, (str,))}, "Run.evaluate")
         path = _name(data)
         options = {"data.path": ("--data", path)} if path else {}
         args = CliArgs(engine=engine, options=options | _processes(nproc))
@@ -180,10 +179,6 @@ class Run:
         numbers = (max_tokens, temperature, top_p, top_k, seed)
         options = zip(predict.SAMPLING, numbers, strict=True)
         values = {flag: str(number) for flag, number in options if number is not None}
-        check_types({"inputs": (inputs, (Iterable, PathLike))}, "Run.predict", none=False)
-        texts = _listed(inputs)
-        kinds = {f"inputs[{number}]": (text, (str, PathLike)) for number, text in enumerate(texts)}
-        check_types(kinds, "Run.predict", none=False)
         with _errors("Run.predict"):
             sampling, invalid = predict.sampling(values)
             if invalid:
@@ -192,7 +187,7 @@ class Run:
             predictor = predict.open_predictor(folder, _name(checkpoint))
             task = predictor.task
             prepared = predict.prepare(
-                list(map(str, texts)), task, predictor.saved.family, folder, values
+                list(map(str, _listed(inputs))), task, predictor.saved.family, folder, values
             )
             return list(predict.of_prepared(prepared, task, predictor.load(), sampling))
 
@@ -208,10 +203,6 @@ class Run:
         Raises SettingsError, and RunError if a checkpoint is damaged, the disk is full, or an ONNX
         graph gives other outputs than the model.
         """
-        check_types(
-            {"format": (format, (str,)), "out": (out, (str, PathLike))},
-            "Run.export",
-        )
         with _errors("Run.export"):
             invalid = export.invalid_format(format)
             if invalid:
@@ -245,8 +236,9 @@ def train(arguments: Facts, call: str = "train") -> Run:
     with _errors(call):
         custom_task.check_not_importing()
         console = bool(arguments["console"])
+        model = arguments.get("model")
         args = CliArgs(
-            model=_model_name(arguments.get("model")),
+            model=custom_task.name_of(model) if isinstance(model, type) else _name(model),
             mode=arguments.get("mode"),
             engine=arguments["engine"],
             configs=list(map(Path, _listed(arguments["config"]))),
@@ -277,7 +269,6 @@ def _listed(values: Any) -> list[Any]:
 
 def open_run(folder: str | PathLike[str]) -> Run:
     """The implementation of `gearshift.open_run`."""
-    check_types({"folder": (folder, (str, PathLike))}, "open_run", none=False)
     path = Path(folder)
     stages = RunReader(path).stages()
     with _errors("open_run"):
@@ -326,27 +317,12 @@ def _errors(call: str) -> Iterator[None]:
         raise RunError(str(error)) from error
 
 
-def _model_name(model: str | type | PathLike[str] | None) -> str | None:
-    """The name of a model or its folder, or of the class of a custom task."""
-    if isinstance(model, type):
-        return custom_task.name_of(model)
-    if isinstance(model, PathLike):
-        return str(model)
-    # A class of the script itself: its file may be imported under another name.
-    module, _, name = (model or "").partition(":")
-    if module == custom_task.MAIN:
-        cls = getattr(sys.modules[module], name, None)
-        if isinstance(cls, type):
-            return custom_task.name_of(cls)
-    return model
-
-
 def _processes(nproc: int | None) -> dict[str, tuple[str, str]]:
     return {} if nproc is None else {"engine.nproc": ("--nproc", str(nproc))}
 
 
-def _name(checkpoint: str | int | PathLike[str] | None) -> str | None:
-    return None if checkpoint is None else str(checkpoint)
+def _name(value: str | int | PathLike[str] | None) -> str | None:
+    return None if value is None else str(value)
 
 
 def _path(out: str | PathLike[str] | None) -> Path | None:

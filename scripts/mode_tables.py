@@ -126,13 +126,16 @@ def general() -> list[str]:
     )
 
 
+_BOUNDS = {"at_least": "at least", "at_most": "at most"}
+
+
 def _change(column: Mapping[str, Any], key: str) -> str:
     """A change as a table shows it: `× 0.5`, `at least 1`; or a value, or nothing."""
     value = column.get(key, "")
     if not presets.is_change(value):
         return plain(value)
     texts = [f"× {value['scale']:.6g}"] if "scale" in value else []
-    texts += [f"{word} {plain(value[end])}" for end, word in presets.BOUNDS.items() if end in value]
+    texts += [f"{_BOUNDS[end]} {plain(value[end])}" for end in _BOUNDS if end in value]
     if "smaller_of" in value:
         texts.append(f"{' or '.join(value['smaller_of'])}, where that is smaller")
     return ", ".join(texts)

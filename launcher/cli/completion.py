@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.cli.help import build
+from gearshift.launcher.cli.help import description
 from gearshift.launcher.commands.catalog import COMMANDS
-from gearshift.launcher.config.command_line import DEFAULT, Command, CommandLine, Option
+from gearshift.launcher.config.command_line import DEFAULT, HELP, Command, CommandLine, Option
 from gearshift.launcher.config.input_errors import names
 
 _TOOL = "gearshift"
@@ -27,13 +28,14 @@ def script(shell: str) -> str:
     """The completion script of `shell`."""
     import shtab
 
-    root, parsers = build()
-    root.prog = _TOOL
-    root.epilog = root.description = None
-    _add_values(root, COMMANDS[DEFAULT])
-    for name, parser in parsers.items():
-        parser.prog = f"{_TOOL} {name}"
-        _add_values(parser, COMMANDS[name])
+    root = argparse.ArgumentParser(_TOOL, add_help=False)
+    commands = root.add_subparsers(title="commands")
+    for command in COMMANDS.values():
+        name = f"{_TOOL} {command.name}"
+        sentence = _escaped(command.sentence)
+        parser = commands.add_parser(command.name, help=sentence, prog=name, add_help=False)
+        _add_arguments(parser, command)
+    _add_arguments(root, COMMANDS[DEFAULT])
     text: str = shtab.complete(root, shell)
     if shell == "zsh":
         text = _ZSH_SPEC.sub(_escape_colons, text)
@@ -46,36 +48,41 @@ def _escape_colons(match: re.Match[str]) -> str:
     return f"]:{message}:({values})"
 
 
-def _add_values(parser: argparse.ArgumentParser, command: Command) -> None:
-    """Give each action of `parser` what shtab completes its value from."""
+def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
+    """Add the arguments of `command` for shtab; they are never parsed."""
+    name = command.argument
+    if name is not None:
+        values = {"RUN": "folders", "KEY": names("keys")}.get(name, command.choices)
+        nargs = "*" if command.repeats_argument else None
+        _complete(parser.add_argument("argument", nargs=nargs, metavar=name, help=name), values)
+    name = command.operand
+    if name is not None:
+        _complete(parser.add_argument("operand", metavar=name, help=name), "files")
+    for option in (*command.options, HELP):
+        flags = ["-h", option.flag] if option is HELP else [option.flag]
+        text = _escaped(description(option))
+        if option.metavar is None:
+            parser.add_argument(*flags, help=text, action="store_true")
+        else:
+            action = parser.add_argument(*flags, help=text, metavar=option.metavar)
+            _complete(action, _values(option))
+
+
+def _complete(action: argparse.Action, values: str | Sequence[str]) -> None:
+    """Let shtab complete an argument from a kind of files, or from a list of values."""
     import shtab
 
-    kinds = {"files": shtab.FILE, "paths": shtab.FILE, "folders": shtab.DIRECTORY}
-    options = {option.flag: option for option in command.options}
-    for action in parser._actions:
-        option = options.get(next(reversed(action.option_strings), ""))
-        if option is not None and option.metavar is not None:
-            if option.values in kinds:
-                action.complete = kinds[option.values]  # type: ignore[attr-defined]
-            else:
-                action.choices = _values(option) or None
-        elif action.dest == "argument":
-            action.nargs = "+" if command.repeats_argument else None
-            action.help = command.argument
-            if command.argument == "RUN":
-                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-            elif command.argument == "KEY":
-                action.choices = names("keys")
-            else:
-                action.choices = command.choices or None
-        elif action.dest == "operand":
-            action.nargs = None
-            action.help = command.operand
-            action.complete = shtab.FILE  # type: ignore[attr-defined]
+    if isinstance(values, str):
+        kinds = {"files": shtab.FILE, "paths": shtab.FILE, "folders": shtab.DIRECTORY}
+        action.complete = kinds[values]  # type: ignore[attr-defined]
+    else:
+        action.choices = values or None
 
 
-def _values(option: Option) -> list[str]:
-    """The values of an option by name."""
+def _values(option: Option) -> str | list[str]:
+    """The kind of files that an option takes, or its values by name."""
+    if option.values in ("files", "folders", "paths"):
+        return option.values
     values = names(option.values, option.key)
     if option.values != "keys":
         return values
@@ -83,3 +90,8 @@ def _values(option: Option) -> list[str]:
     for key in values:
         words += [f"{key}={value}" for value in names(None, key)]
     return words
+
+
+def _escaped(text: str) -> str:
+    """`text` for argparse, which formats help with `%`."""
+    return text.replace("%", "%%")

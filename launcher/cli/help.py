@@ -1,8 +1,7 @@
-"""The help of each command, and the parsers of argparse that format it."""
+"""The help of each command."""
 
 from __future__ import annotations
 
-import argparse
 import textwrap
 from collections.abc import Sequence
 
@@ -10,13 +9,14 @@ from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM
 from gearshift.launcher.commands.catalog import COMMANDS
 from gearshift.launcher.config import presets
-from gearshift.launcher.config.command_line import DEFAULT, HELP, RUN, Command, Option
+from gearshift.launcher.config.command_line import DEFAULT, HELP, Command, Option
 from gearshift.launcher.config.input_errors import names
 from gearshift.launcher.config.provenance import LAYERS
 from gearshift.launcher.config.schema import FIRST_RUN, setting_infos
 
 _WIDTH = 100
 _COLUMN = 26
+_INDENT = "  "
 _EXAMPLES = (
     "",
     "--lite --max-steps 20",
@@ -26,94 +26,48 @@ _EXAMPLES = (
     "help resume",
 )
 _ABOUT = """\
-Train a model on this machine. Choose a model, a mode (how much time, memory and data training
-may cost) and an engine (how training uses the hardware). All other settings have defaults;
-`explain` shows them."""
+Train a model on this machine. Choose a model, a mode (how much time, memory and data training may
+cost) and an engine (how training uses the hardware). All other settings have defaults; `explain`
+shows them."""
 
 
 def render_help(command: Command) -> str:
     """The help of one command; the help of `run` lists all commands."""
-    root, parsers = build()
-    parser = root if command.name == DEFAULT else parsers[command.name]
-    return parser.format_help()
-
-
-def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """A parser with the options of `run` and a subparser for each command; and these by name.
-
-    They never parse: completion and help are made from them.
-    """
-    root = argparse.ArgumentParser(
-        prog=PROGRAM,
-        usage=f"{PROGRAM} [COMMAND] [OPTIONS]",
-        description=_ABOUT,
-        epilog=_epilog(),
-        formatter_class=_formatter,
-        add_help=False,
-    )
-    commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    parsers = {}
-    for command in COMMANDS.values():
-        parsers[command.name] = commands.add_parser(
-            command.name,
-            help=_escaped(command.sentence),
-            usage=_escaped(f"{PROGRAM} {command.name} {_usage(command)}"),
-            description=f"{command.sentence[0].upper()}{command.sentence[1:]}.",
-            formatter_class=_formatter,
-            add_help=False,
-        )
-        _add_arguments(parsers[command.name], command)
-    _add_arguments(root, RUN)
-    return root, parsers
-
-
-def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
-    """Add the arguments of `command` to `parser`, each with its help."""
-    nargs = "*" if command.repeats_argument else "?"
-    for name, metavar in (("argument", command.argument), ("operand", command.operand)):
-        if metavar is not None:
-            parser.add_argument(name, nargs=nargs, metavar=metavar, help=argparse.SUPPRESS)
-    groups: dict[str, argparse._ArgumentGroup] = {}
+    is_default = command.name == DEFAULT
+    call = "[COMMAND] [OPTIONS]" if is_default else f"{command.name} {_usage(command)}"
+    about = _ABOUT if is_default else f"{command.sentence[0].upper()}{command.sentence[1:]}."
+    lines = [f"usage: {PROGRAM} {call}", "", *textwrap.wrap(about, _WIDTH)]
+    if is_default:
+        rows = [(each.name, each.sentence) for each in COMMANDS.values()]
+        lines += _section("commands", rows)
+    groups: dict[str, list[tuple[str, str]]] = {}
     for option in (*command.options, HELP):
-        if option.group not in groups:
-            groups[option.group] = parser.add_argument_group(option.group)
-        group = groups[option.group]
-        flags = ["-h", option.flag] if option is HELP else [option.flag]
-        if option.metavar is None:
-            group.add_argument(*flags, help=_sentence(option), action="store_true")
-        else:
-            group.add_argument(*flags, help=_sentence(option), metavar=option.metavar)
-
-
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=_COLUMN, width=_WIDTH)
+        form = f"-h, {option.form}" if option is HELP else option.form
+        groups.setdefault(option.group, []).append((form, description(option)))
+    for title, rows in groups.items():
+        lines += _section(title, rows)
+    if is_default:
+        lines += _modes_layers_codes_and_examples()
+    return "\n".join([*lines, ""])
 
 
 def _usage(command: Command) -> str:
     """The positional arguments, and what else may follow."""
-    text = command.argument or ""
+    words = []
     if command.choices:
-        text = f"{{{','.join(command.choices)}}}"
+        words.append(f"{{{','.join(command.choices)}}}")
+    elif command.argument:
+        name = command.argument + "..." * command.repeats_argument
+        words.append(name if command.requires_argument else f"[{name}]")
     if command.operand is not None:
-        calls = []
-        for choice in command.choices:
-            optional = command.optional_operand.get(choice)
-            form = f"[{optional}]" if optional else command.operand
-            calls.append(choice if optional == "" else f"{choice} {form}")
-        text = f"{{{' | '.join(calls)}}}"
-    elif command.repeats_argument:
-        text += "..."
-    elif command.argument and not command.requires_argument:
-        text = f"[{text}]"
-    words = ["[OPTIONS]"]
-    if text:
-        words.insert(0, text)
+        words.append(f"[{command.operand}]")
+    words.append("[OPTIONS]")
     if command.passthrough:
         words.append(f"[-- OPTIONS OF {command.passthrough}]")
     return " ".join(words)
 
 
-def _sentence(option: Option) -> str:
+def description(option: Option) -> str:
     """The option's own help, or the description of its setting, with the values if they are few."""
     sentence = option.sentence
     if not sentence and option.key is not None:
@@ -121,38 +75,28 @@ def _sentence(option: Option) -> str:
         allowed = names(None, option.key)
         if allowed and option.values is None:
             sentence = f"{sentence} One of {', '.join(allowed)}."
-    return _escaped(sentence)
+    return sentence
 
 
-def _epilog() -> str:
-    """Modes, layers of settings, exit codes and examples."""
-    indent = "  "
-    layers = textwrap.wrap(
-        " < ".join(LAYERS), _WIDTH, initial_indent=indent, subsequent_indent=indent
-    )
-    lines = [
+def _modes_layers_codes_and_examples() -> list[str]:
+    layers = " < ".join(LAYERS)
+    examples = [f"{PROGRAM} {example}".rstrip() for example in _EXAMPLES]
+    return [
         *_section("modes", [(name, presets.mode(name).sentence) for name in presets.modes()]),
         "",
         "layers of settings; a later layer overrides an earlier one:",
-        *layers,
+        *textwrap.wrap(layers, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT),
         *_section("exit codes", [(str(code), text) for code, text in exit_codes.MEANINGS.items()]),
         "",
         "examples:",
+        *[f"{_INDENT}{example}" for example in examples],
     ]
-    for example in _EXAMPLES:
-        lines.append(f"  {PROGRAM} {example}".rstrip())
-    return "\n".join(lines)
 
 
 def _section(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
     lines = ["", f"{title}:"]
     for name, text in rows:
         first, *others = textwrap.wrap(text, _WIDTH - _COLUMN) or [""]
-        lines.append(f"  {name:<{_COLUMN - 3}} {first}".rstrip())
+        lines.append(f"{_INDENT}{name:<{_COLUMN - 3}} {first}".rstrip())
         lines += [" " * _COLUMN + line for line in others]
     return lines
-
-
-def _escaped(text: str) -> str:
-    """`text` for argparse, which formats help with `%`."""
-    return text.replace("%", "%%")

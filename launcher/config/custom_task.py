@@ -56,16 +56,12 @@ def load_task_class(name: str) -> type:
     module = sys.modules.get(module_name) or _import(module_name, name)
     task_class = getattr(module, class_name, None)
     if not isinstance(task_class, type):
-        tasks = []
-        for cls in vars(module).values():
-            if isinstance(cls, type) and cls.__module__ == module_name and not _missing(cls):
-                tasks.append(cls.__name__)
-        like = nearest_match(class_name, tasks)
+        like = nearest_match(class_name, vars(module))
         raise _error(
             f"'{module_name}' has no class '{class_name}'",
             name,
             where=_where(module.__file__),
-            allowed=", ".join(tasks) or "a task; this module has none",
+            allowed="a class of this module that is a task",
             did_you_mean=like and f"{module_name}:{like}",
         )
     missing = _missing(task_class)
@@ -99,9 +95,6 @@ def _import(module_name: str, name: str) -> ModuleType:
     except SettingsError:  # of check_not_importing
         raise
     except (Exception, SystemExit) as error:  # the user's module may raise anything
-        absent = error.name if isinstance(error, ModuleNotFoundError) else ""
-        if absent and f"{module_name}.".startswith(f"{absent}."):
-            raise _error(f"module '{module_name}' does not exist", name, allowed=LEGAL) from None
         # After this function and import_module comes the line of the module.
         frames = traceback.extract_tb(error.__traceback__)[2:]
         places = [(f.filename, f.lineno) for f in frames if not f.filename.startswith("<frozen")]
@@ -109,7 +102,8 @@ def _import(module_name: str, name: str) -> ModuleType:
             places = [(error.filename or "", error.lineno)]
         last_line = traceback.format_exception_only(error)[-1].strip()
         message = f"module '{module_name}' cannot be imported: {last_line}"
-        raise _error(message, name, where=_where(*places[0]) if places else None) from error
+        where = _where(*places[0]) if places else None
+        raise _error(message, name, where=where, allowed=LEGAL) from error
     finally:
         _importing.pop()
 
@@ -117,18 +111,11 @@ def _import(module_name: str, name: str) -> ModuleType:
 def name_of(cls: type) -> str:
     """The `package.module:Class` of a class; one of a script has the name of its file.
 
-    A class of a notebook, or typed at a prompt, stays `__main__:Class`. Raises SettingsError.
+    A class of a notebook, or typed at a prompt, stays `__main__:Class`.
     """
     name = cls.__module__
-    module = sys.modules.get(name)
-    if module is None or getattr(module, cls.__qualname__, None) is not cls:
-        raise _error(
-            f"class '{cls.__qualname__}' is not what '{name}' has by this name",
-            f"{name}:{cls.__qualname__}",
-            where=class_location(cls),
-            allowed="a class at the top of a module, script or notebook, as it is there now",
-        )
     if name == MAIN:
+        module = sys.modules[MAIN]
         script = inspect.getmodulename(getattr(module, "__file__", None) or "") or ""
         if module.__spec__:
             script = module.__spec__.name
@@ -139,41 +126,36 @@ def name_of(cls: type) -> str:
     return f"{name}:{cls.__qualname__}"
 
 
-@cache
 def folder_for(name: object, recorded: object, file: Path, where: str) -> str | None:
     """The folder of the module of the task `name`, by the `recorded` one; None: not recorded.
 
     `file`, of a run or of another person, has recorded it at `where`, and is data, whoever made it:
     a module of the working directory comes first, and the folder counts if it is the very path it
-    was, and outside of the folder of `file`. Else the module is that of the Python path. Another
-    one than recorded is said once. Reads the disk. Raises SettingsError if there is none.
+    was, and outside of the folder of `file`. Else the module is that of the Python path. Reads the
+    disk. Raises SettingsError if there is none.
     """
     if not isinstance(name, str) or not isinstance(recorded, str):
         return None
     top = _top(name)
     here = Path.cwd()
-    is_here = (here / f"{top}.py").is_file() or (here / top / "__init__.py").is_file()
+    if (here / f"{top}.py").is_file() or (here / top / "__init__.py").is_file():
+        return str(here)
     folder = Path(recorded)
     is_there = folder.is_absolute() and "\0" not in recorded
     is_there = is_there and os.path.realpath(folder) == recorded and folder.is_dir()
-    if not is_here and is_there and not folder.is_relative_to(file.parent.resolve()):
+    if is_there and not folder.is_relative_to(file.parent.resolve()):
         return recorded
-    if top not in sys.modules:
-        spec = PathFinder.find_spec(top, [str(here), *sys.path])
-        if spec is None:
-            raise SettingsError.of(
-                f"{name} is not loaded from {TASK_FOLDER} '{recorded}', "
-                "which has moved or is of the run",
-                key=TASK_FOLDER,
-                value=recorded,
-                where=where,
-                allowed="a module in the working directory or on the Python path, or its folder",
-                hint=f"--set {TASK_FOLDER}=DIR",
-            )
-        path = Path(next(iter(spec.submodule_search_locations or [str(spec.origin)])))
-        if path.parent.resolve() != folder:
-            print(f"note: {name} is loaded from {path}, not from {recorded}", file=sys.stderr)
-    return str(here) if is_here else None
+    if top not in sys.modules and PathFinder.find_spec(top, [str(here), *sys.path]) is None:
+        raise SettingsError.of(
+            f"{name} is not loaded from {TASK_FOLDER} '{recorded}', "
+            "which has moved or is of the run",
+            key=TASK_FOLDER,
+            value=recorded,
+            where=where,
+            allowed="a module in the working directory or on the Python path, or its folder",
+            hint=f"--set {TASK_FOLDER}=DIR",
+        )
+    return None
 
 
 def check_importable(family: str, call: str) -> None:
@@ -213,9 +195,7 @@ def task_folder(name: str) -> str | None:
     path = Path(file).absolute()
     home = path.parents[path.name == "__init__.py"]
     is_installed = home.name in ("site-packages", "dist-packages")
-    if is_installed or home == Path(os.__file__).parent:
-        return None
-    return os.path.realpath(home)
+    return None if is_installed else os.path.realpath(home)
 
 
 def _top(name: str) -> str:
@@ -254,16 +234,9 @@ def _error(what: str, name: str, **parts: Any) -> SettingsError:
 _SPLIT: dict[str, Any] = {"split_seed": (SplitSeed, None), "fold": (Fold, None)}
 """Settings of the data that a task reads with CustomTask.split_groups, unless it declares its own
 of that name."""
-_SECTION = "a BaseModel of switches, numbers, texts, and lists of them"
-_BY_KEY = "settings by key; of sizes and stages, by name"
-_ALLOWED = {
-    "Model": _SECTION,
-    "Data": _SECTION,
-    "stages": "each a gearshift.Stage of another name, which loads a setting",
-    "defaults": _BY_KEY,
-    "sizes": _BY_KEY,
-    "stage_settings": _BY_KEY,
-}
+_ALLOWED = "a declaration as in docs/own-models.md"
+_BLOCKS = {"defaults": "declared.", "sizes": "sizes.", "stage_settings": "stages."}
+"""The attributes of a class with settings, and their blocks of a family's file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,9 +260,8 @@ def declared(name: str) -> Declared:
 @cache
 def _declared(cls: type, name: str) -> Declared:
     lines = [*presets.file("custom_task").lines]
-    lines += _lines(cls, "defaults", "declared.")
-    lines += _lines(cls, "sizes", "sizes.")
-    lines += _lines(cls, "stage_settings", "stages.")
+    for attribute, block in _BLOCKS.items():
+        lines += _lines(cls, attribute, block)
     family = Field(name, description="The task: package.module:Class.")
     folder = Field(task_folder(name), description="Folder of the task's module; null: installed.")
     head: dict[str, Any] = {"family": (str, family), "folder": (str | None, folder)}
@@ -321,7 +293,7 @@ def _understood(cls: type, name: str) -> Iterator[None]:
             f"{cls.__name__}.{name} is not understood: {' '.join(str(error).split())}",
             key=KEY,
             where=class_location(value if is_section else cls),
-            allowed=_ALLOWED[name],
+            allowed=_ALLOWED,
         ) from None
 
 
@@ -351,15 +323,6 @@ def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
         if name != "defaults":
             mapping = {part: dict(settings) for part, settings in mapping.items()}
         settings = list(settings_file.flat(mapping))
-    # The line of the attribute, if the source is there.
-    owner = next((base for base in cls.__mro__ if name in vars(base)), cls)
-    path, _, line = class_location(owner).rpartition(":")
-    where = f"{line}:1"
-    if line.isdigit():
-        where = f"{path}:{line}"
-        for number, text in enumerate(inspect.getsourcelines(owner)[0], int(line)):
-            if re.match(rf"\s+{name}\s*[:=]", text):
-                where = f"{path}:{number}"
-                break
+    where = class_location(cls)
     for key, value in settings:
         yield Line(f"{block}{key}", list(value) if isinstance(value, tuple) else value, where)

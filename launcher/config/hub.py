@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,8 +19,12 @@ from gearshift.slurm.environment import InvalidEnvironment
 from gearshift.slurm.variables import read_rank_environment
 
 Answer = TypeVar("Answer")
+Kind = Literal["model", "dataset"]
 FORM = f"{HUB}OWNER/NAME, or with a branch, tag or commit {HUB}OWNER/NAME@REVISION"
-_NAME = re.compile(r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?")
+DATA_FORM = f"{HUB}OWNER/NAME, with @REVISION, :CONFIG and :SPLIT if needed"
+_NAME = re.compile(
+    r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?(?P<parts>(?::\w[\w.+ -]*){0,2})"
+)
 _WEIGHTS = "*.safetensors"
 _TEXTS = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja")
 """Configuration and tokenizer."""
@@ -39,19 +44,14 @@ def fetch(name: str, *, weights: bool = False) -> str:
     A rank of torchrun or srun downloads nothing. `weights`: also them, announced on stderr.
     Touches network and disk. Raises SettingsError.
     """
-    if (parts := _NAME.fullmatch(name)) is None:
-        message = f"'{name}' names no model of the Hugging Face hub"
-        raise SettingsError.of(message, value=name, allowed=FORM)
-    is_local = is_rank()
-    call = f"{PROGRAM} data fetch {name}"
-    model = Repository(name, parts["id"], parts["revision"], "model", is_local, call)
-    is_new = weights and not is_local and not any(folder_of(name).rglob(_WEIGHTS))
+    model = repository(name, "model")
+    is_new = weights and not model.is_local and not any(folder_of(name).rglob(_WEIGHTS))
     folder = model.snapshot([*_TEXTS, *[_WEIGHTS] * weights], is_announced=is_new)
     if weights and not any(folder.rglob(_WEIGHTS)):
         message = f"{name} has no {_WEIGHTS} in {folder}; other files are never loaded"
-        fix = call if is_local else None
+        fix = model.call if model.is_local else None
         raise SettingsError.of(message, value=name, allowed="a model with safetensors", fix=fix)
-    return f"{HUB}{parts['id']}@{folder.name}"
+    return f"{HUB}{model.id}@{folder.name}"
 
 
 def is_rank() -> bool:
@@ -71,7 +71,7 @@ class Repository:
     id: str
     """OWNER/NAME."""
     revision: str | None
-    kind: Literal["model", "dataset"]
+    kind: Kind
     is_local: bool
     """Whether only the cache is used."""
     call: str
@@ -130,31 +130,48 @@ class Repository:
         from huggingface_hub import errors
 
         text = " ".join(str(error).split())
-        fix: str | None = _LOGIN
+        fix = None
         suggestion = None
-        if is_limited:
-            problem = "cannot be downloaded now: the hub limits the rate of requests"
-            hint = "its limit is higher with a login; or wait some minutes"
-        elif isinstance(error, errors.GatedRepoError):
-            problem = "is gated: its owner decides who may read it"
-            hint = "ask for access on its page; HF_TOKEN may hold the token instead"
-        elif isinstance(error, errors.RepositoryNotFoundError):
-            problem = f"is no {self.kind} of the hub, or a private one"
-            hint = "check how the name is spelled; HF_TOKEN may hold the token instead"
+        hint = "the same command continues with the files that are left"
+        if is_limited or isinstance(error, errors.RepositoryNotFoundError):
+            fix = _LOGIN
+            hint = (
+                "check how the name is spelled, and ask for access on its page; HF_TOKEN may hold "
+                "the token instead; the limit of requests is higher with a login"
+            )
         elif isinstance(error, errors.LocalEntryNotFoundError):
             return self.absent("" if self.is_local else f", and cannot be downloaded: {text}")
-        else:
-            fix = None
-            problem = f"cannot be downloaded: {text}"
-            hint = "the same command continues with the files that are left"
-            if isinstance(error, errors.RevisionNotFoundError):
-                problem = f"names no branch, tag or commit of {self.id}"
-                suggestion = f"{HUB}{self.id}"
-                hint = "without a revision it is the newest commit"
+        elif isinstance(error, errors.RevisionNotFoundError):
+            suggestion = f"{HUB}{self.id}"
+            hint = "without a revision it is the newest commit"
         return SettingsError.of(
-            f"{self.name} {problem}",
+            f"{self.name} cannot be downloaded: {text}",
             value=self.name,
             did_you_mean=suggestion,
             fix=fix,
             hint=hint,
         )
+
+
+def repository(name: str, kind: Kind, *, may_download: bool = True) -> Repository:
+    """The repository that `name` names; only its cache without `may_download` or in a rank.
+
+    Raises SettingsError.
+    """
+    form = FORM
+    argument = name
+    if kind == "dataset":
+        form = DATA_FORM
+        argument = f"--set {shlex.quote(f'data.path={name}')}"
+    match = _NAME.fullmatch(name)
+    if match is None or (match["parts"] and kind == "model"):
+        message = f"'{name}' names no {kind} of the Hugging Face hub"
+        raise SettingsError.of(message, value=name, allowed=form)
+    return Repository(
+        name=name,
+        id=match["id"],
+        revision=match["revision"],
+        kind=kind,
+        is_local=not may_download or is_rank(),
+        call=f"{PROGRAM} data fetch {argument}",
+    )

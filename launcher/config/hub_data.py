@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -14,24 +13,14 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from gearshift.launcher.base.diagnostics import (
-    MANY,
-    PROGRAM,
-    Diagnostic,
-    SettingsError,
-    nearest_match,
-)
+from gearshift.launcher.base.diagnostics import MANY, Diagnostic, SettingsError, nearest_match
 from gearshift.launcher.config import errors, hub
 from gearshift.launcher.config.feature_checks import is_requested
-from gearshift.launcher.config.hub import Repository, is_rank
+from gearshift.launcher.config.hub import Repository
 from gearshift.launcher.config.provenance import CLI_LAYER, Setting, Values, hub_names, with_another
 from gearshift.launcher.config.schema import DATA_PATH
 from gearshift.models.catalog import HUB, data_folder
 
-FORM = f"{HUB}OWNER/NAME, with @REVISION, :CONFIG and :SPLIT if needed"
-_NAME = re.compile(
-    r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?(?::\w[\w.+ -]*){0,2}"
-)
 _DATA = re.compile(r"\w.*\.(parquet|jsonl|json|csv|txt)(\.gz)?", re.IGNORECASE)
 _WORD = re.compile(r"\w[\w.+ -]*")
 """A config or a split: it names a folder."""
@@ -88,20 +77,20 @@ def pin(name: str, *, may_download: bool) -> str:
     Without `may_download`, and in a rank of torchrun or srun, only the cache is used, which must
     have the files. Touches network and disk. Raises SettingsError.
     """
-    repository = _repository(name, may_download)
+    source = hub.repository(name, "dataset", may_download=may_download)
     _, head, *parts = name.split(":")
     if len(parts) == 2 and is_cached(name):
         return name
-    commit, configs = _configs(repository)
+    commit, configs = _configs(source)
     if not configs:
         raise SettingsError.of(
             f"{name} has no file of parquet, jsonl, json, csv or txt; no code of it is run",
             value=name,
-            hint=f"{HUB}{repository.id}@refs/convert/parquet  is what the hub converts it to",
+            hint=f"{HUB}{source.id}@refs/convert/parquet  is what the hub converts it to",
         )
-    pinned = f"{HUB}{repository.id}@{commit}:{_choose(name, f'{HUB}{head}', parts, configs)}"
-    if repository.is_local and not is_cached(pinned):
-        raise repository.absent()
+    pinned = f"{HUB}{source.id}@{commit}:{_choose(name, f'{HUB}{head}', parts, configs)}"
+    if source.is_local and not is_cached(pinned):
+        raise source.absent()
     return pinned
 
 
@@ -118,29 +107,14 @@ def fetch(name: str, *, may_download: bool) -> None:
     """
     if is_cached(name):
         return
-    repository = _repository(name, may_download)
-    if repository.is_local:
-        raise repository.absent()
-    _, configs = _configs(repository)
+    source = hub.repository(name, "dataset", may_download=may_download)
+    if source.is_local:
+        raise source.absent()
+    _, configs = _configs(source)
     *_, config, split = name.split(":")
     files = configs[config][split]
-    repository.snapshot([*map(escape, files)], is_announced=True)
-    repository.ask(partial(_link, data_folder(name), files))
-
-
-def _repository(name: str, may_download: bool) -> Repository:
-    match = _NAME.fullmatch(name)
-    if match is None:
-        message = f"'{name}' names no data set of the Hugging Face hub"
-        raise SettingsError.of(message, value=name, allowed=FORM)
-    return Repository(
-        name=name,
-        id=match["id"],
-        revision=match["revision"],
-        kind="dataset",
-        is_local=not may_download or is_rank(),
-        call=f"{PROGRAM} data fetch --set {shlex.quote(f'data.path={name}')}",
-    )
+    source.snapshot([*map(escape, files)], is_announced=True)
+    source.ask(partial(_link, data_folder(name), files))
 
 
 def _configs(repository: Repository) -> tuple[str, Configs]:
@@ -198,9 +172,7 @@ def _by_card(card: Path, files: Files) -> Configs:
 def _patterns(data_files: Any) -> Iterator[tuple[str, str]]:
     """Each split with a pattern of paths, of the forms that `data_files` may have."""
     pairs: list[tuple[Any, Any]] = [(_TRAIN, data_files or ())]
-    if isinstance(data_files, Mapping):
-        pairs = list(data_files.items())
-    elif isinstance(data_files, list) and isinstance(next(iter(data_files), None), Mapping):
+    if isinstance(data_files, list) and isinstance(next(iter(data_files), None), Mapping):
         pairs = [(entry["split"], entry["path"]) for entry in data_files]
     for split, paths in pairs:
         for path in [paths] if isinstance(paths, str) else paths:
@@ -259,13 +231,15 @@ def _choose(name: str, head: str, parts: Sequence[str], configs: Configs) -> str
     for each in wanted:
         if each in names:
             return each
-    like = nearest_match(":".join([first, *(parts or [_TRAIN])][-2:]), names) or names[0]
-    more = f" and {len(names) - MANY} more" if names[MANY:] else ""
+    whole = typed if len(parts) == 2 else f"{first}:{typed or _TRAIN}"
+    options = [f"{head}:{part}" for part in names[:MANY]]
+    if len(names) > MANY:
+        options.append(f"and {len(names) - MANY} more")
     raise SettingsError.of(
         f"{name} names none of its configs and splits",
         value=name,
-        allowed=", ".join(f"{head}:{part}" for part in names[:MANY]) + more,
-        did_you_mean=f"{head}:{like}",
+        allowed=", ".join(options),
+        did_you_mean=f"{head}:{nearest_match(whole, names) or names[0]}",
     )
 
 

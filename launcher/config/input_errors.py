@@ -19,7 +19,6 @@ from gearshift.launcher.base.diagnostics import (
     ON,
     PROGRAM,
     Diagnostic,
-    SettingsError,
     listed,
     nearest_match,
     plain,
@@ -421,21 +420,6 @@ def text_of(value: Any) -> str:
     if isinstance(value, str | PathLike):
         return str(value)
     return json.dumps(value, default=lambda v: str(v) if isinstance(v, PathLike) else v.tolist())
-
-
-def check_types(
-    arguments: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, none: bool = True
-) -> None:
-    """Raise SettingsError for arguments of another type than these; `none`: or None."""
-    wrong = []
-    for name, (value, types) in arguments.items():
-        if isinstance(value, types) or (none and value is None):
-            continue
-        kinds = " or ".join(each.__name__ for each in types)
-        message = f"{name} {value!r} is of type {type(value).__name__}, not {kinds}"
-        wrong.append(Diagnostic(message, value=value, where=f"{call}({name}={value!r})"))
-    if wrong:
-        raise SettingsError(wrong)
 
 
 def names(kind: str | None, key: str | None = None) -> list[str]:

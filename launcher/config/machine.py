@@ -30,6 +30,7 @@ _SMALLEST = 1 / 4
 """GPUs with a smaller share of the memory of the largest one are not used: each has to hold what
 a rank holds."""
 _COMPILER = "a C++ compiler"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _BF16 = re.compile(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE)
 
 
@@ -144,25 +145,21 @@ def _large_gpus(gpus: int, unused: str) -> tuple[int, str, list[GpuState | None]
     from gearshift.training.resources import nvml
 
     variables = environment.variables()
-    states = nvml.gpu_states(None)
+    states = nvml.gpu_states(variables.get(_VISIBLE))
     sizes = [state.total for state in states if state is not None]
-    numbers = list(range(len(states)))
-    is_known = sizes and len(sizes) == len(states)
-    if is_known and variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
-        limit = _SMALLEST * max(sizes)
-        numbers = [number for number in numbers if sizes[number] >= limit]
-    large = ",".join(map(str, numbers))
-    visible_ids = variables.get("CUDA_VISIBLE_DEVICES")
-    if len(numbers) < len(states) and visible_ids in (None, large):
-        variables["CUDA_VISIBLE_DEVICES"] = large
+    are_known = bool(sizes) and len(sizes) == len(states)
+    are_chosen = _VISIBLE in variables or variables.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID"
+    if are_chosen or not are_known:
+        return gpus, unused, states
+    limit = _SMALLEST * max(sizes)
+    numbers = [number for number, size in enumerate(sizes) if size >= limit]
+    if len(numbers) < len(states):
+        variables[_VISIBLE] = ",".join(map(str, numbers))
         unused = (
-            f"GPUs {large} of {len(states)}, others have far less memory; "
-            "CUDA_VISIBLE_DEVICES chooses others"
+            f"GPUs {variables[_VISIBLE]} of {len(states)}, others have far less memory; "
+            f"{_VISIBLE} chooses others"
         )
-        return len(numbers), unused, [states[number] for number in numbers]
-    if visible_ids is not None:
-        states = nvml.gpu_states(visible_ids)
-    return gpus, unused, states
+    return len(numbers), unused, [states[number] for number in numbers]
 
 
 def _triton_lacks(capability: tuple[int, int] | None) -> str | None:
@@ -199,36 +196,29 @@ def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
     """The fastest device of torch as in `build`, how many there are, and why others are idle."""
     variables = environment.variables()
     cuda = build.get("cuda")
-    hip = build.get("hip")
-    gpus = nvidia = nvidia_gpus()
+    nvidia = nvidia_gpus()
     amd = amd_gpus()
-    names = ["CUDA_VISIBLE_DEVICES"]
-    if hip:
+    names = [_VISIBLE]
+    gpus = 0
+    problem = ""
+    if build.get("hip"):
         gpus = amd
         names += ["HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
-    what = counted(nvidia, "NVIDIA GPU") if nvidia else counted(amd, "AMD GPU")
-    problem = ""
-    if cuda and nvidia:
-        from gearshift.training.resources.nvml import driver_cuda, gpu_states
+    elif cuda and nvidia:
+        from gearshift.training.resources import nvml
 
-        newest = driver_cuda()
-        gpus = min(nvidia, len(gpu_states(None)))  # CUDA does not see those that are hidden
-        if newest is None:
-            problem = f"{what}, whose driver is not loaded"
-        elif not gpus:
-            problem = f"{what}, hidden by a control group of devices"
-        elif newest[0] < int(cuda.partition(".")[0]):
+        newest = nvml.driver_cuda()
+        if newest is not None and newest[0] < int(cuda.partition(".")[0]):
             version = ".".join(map(str, newest))
             problem = f"the driver runs CUDA {version} at most, and torch was built for CUDA {cuda}"
-    elif (nvidia or amd) and not (hip and amd):
-        built = "CPUs only"
-        if cuda:
-            built = f"CUDA {cuda}"
-        elif hip:
-            built = f"ROCm {hip}"
-        problem = f"{what}, but torch was built for {built}"
+        elif newest is not None:
+            gpus = len(nvml.gpu_states(None))  # without those that CUDA does not see
+            problem = "" if gpus else "the GPUs are hidden by a control group of devices"
+    if not gpus and not problem and (nvidia or amd):
+        release = build.get("__version__")
+        problem = f"{counted(nvidia + amd, 'GPU')} that torch {release} cannot use"
     gpus = min(visible(gpus, variables.get(name)) for name in names)
-    if gpus and (cuda or hip) and not problem:
+    if gpus:
         return "cuda", gpus, ""
     render_nodes = _render_nodes() if build.get("xpu") else 0
     if render_nodes:

@@ -49,14 +49,16 @@ def settings_of(name: str) -> dict[str, str]:
         return _of_run(name, run)
     if (folder / "config.json").is_file():
         return {_FAMILY: PRETRAINED_FAMILY, PRETRAINED: name}
-    raise SettingsError.of(
+    raise _no_model(
         f"the folder '{name}' has no model",
-        key=_FAMILY,
-        value=name,
-        where=f"--model {name}",
+        name,
         allowed="a folder with the config.json of transformers, or a run folder",
         fix=f"--model {HUB}{name}" if _NAME.fullmatch(name) else None,
     )
+
+
+def _no_model(message: str, name: str, **parts: Any) -> SettingsError:
+    return SettingsError.of(message, key=_FAMILY, value=name, where=f"--model {name}", **parts)
 
 
 def meaning(values: Values) -> Iterator[str]:
@@ -64,13 +66,8 @@ def meaning(values: Values) -> Iterator[str]:
     for key in (START, PRETRAINED):
         setting = values.get(key)
         if setting is not None and setting.origin.where.startswith("--model "):
-            kind = "a folder here, not a name of the hub"
-            if setting.value.startswith(HUB):
-                kind = "a model of the Hugging Face hub"
-            elif key == START:
-                kind = "a run"
             family = values[_FAMILY].value
-            yield f"{setting.origin.where}: family {family} with {key}={setting.value}, {kind}"
+            yield f"{setting.origin.where}: family {family} with {key}={setting.value}"
             return
 
 
@@ -141,11 +138,9 @@ def _of_run(name: str, values: Mapping[str, Any]) -> dict[str, str]:
     infos = setting_infos(family) if family in FAMILIES else {}
     model = f"{family}:{values.get(_SIZE)}"
     if START not in infos or values.get(_STAGE) == "encoder":
-        raise SettingsError.of(
+        raise _no_model(
             f"the run '{name}' of {model} has no weights for a whole model",
-            key=_FAMILY,
-            value=name,
-            where=f"--model {name}",
+            name,
             allowed=f"a run of a family with {START}, trained as a whole",
             fix=f"--model {model} --set {shlex.quote(f'{_ENCODER}={name}')}" if infos else None,
         )

@@ -76,7 +76,7 @@ def has_moved(key: str, old: object, new: object, values: Values) -> bool:
     if len(as_list(old)) != len(as_list(new)):
         return False
     for before, now in zip(as_list(old), as_list(new), strict=True):
-        if isinstance(old, list) and is_same(key, before, now, values):
+        if is_same(key, before, now, values):
             continue
         first = _path_of(key, values, before)
         second = _path_of(key, values, now)

@@ -51,8 +51,8 @@ class Preset:
 @cache
 def modes(folder: str = "modes") -> tuple[str, ...]:
     """The names of all modes, `default` first; or of the files in another folder."""
-    names = sorted(path.stem for path in (FOLDER / folder).glob("*.yaml"))
-    return tuple(sorted(names, key=lambda name: name != "default"))
+    names = [path.stem for path in (FOLDER / folder).glob("*.yaml")]
+    return tuple(sorted(names, key=lambda name: (name != "default", name)))
 
 
 def mode(name: str, folder: str = "modes") -> Preset:
@@ -66,13 +66,13 @@ def recipes() -> dict[str, Preset]:
     return {name: file(name) for name in names}
 
 
-def config_lines(path: Path) -> Sequence[Line]:
-    """The settings of a file of `--config`: the user's own, or a recipe.
+def config_lines(path: Path, option: str = "--config") -> Sequence[Line]:
+    """The settings of a file of the `option`: the user's own, or a recipe.
 
     Reads the disk. Raises SettingsError.
     """
     if str(path.parent) != _RECIPES or path.exists():
-        return read_lines(path)
+        return read_lines(path, option)
     name = str(path).removesuffix(".yaml")
     shipped = recipes()
     if name not in shipped:
@@ -100,7 +100,6 @@ def file(name: str) -> Preset:
     return Preset(settings, sentence)
 
 
-BOUNDS = {"at_least": "at least", "at_most": "at most"}
 LENGTH = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?(%|epochs?)$")
 
 

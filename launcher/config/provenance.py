@@ -40,7 +40,6 @@ BATCH_KEYS = ("global_batch", "micro_batch", "accumulation")
 BATCH_SETTINGS = tuple(f"train.{name}" for name in BATCH_KEYS)
 ResetPart = Literal["optimizer", "schedule", "data"]
 """State that --reset reinitializes instead of restoring it."""
-DEFAULT_MODE = "default"
 STAGED_MODE = "staged"
 """The mode that trains in stages."""
 COMMAND_LINE = 1000
@@ -58,7 +57,7 @@ class Origin:
     where: str
     """`mine.yaml:12`, `--engine zero2`, `ds_configs/modes/fast.yaml:4`, `built-in`, or a reason."""
     how: str = ""
-    """How a mode computed it from the default: `16 × 0.25`."""
+    """How a mode computed it from the default: `{scale: 0.25} of 16`."""
     order: tuple[int, int] = field(default=(COMMAND_LINE + 1, 0), compare=False)
     """Position of the source, and line in it: the order in which diagnostics are shown."""
 
@@ -106,10 +105,10 @@ def hub_names(values: Values, key: str) -> list[str]:
 
 def layer_of(layer: str, lines: Iterable[Line], position: int = -1) -> dict[str, Setting]:
     """The settings of a file's lines; `position` is that of the file on the command line."""
-    return {
-        key: Setting(value, Origin(layer, where, order=(position, int(where.rpartition(":")[2]))))
-        for key, value, where in lines
-    }
+    settings = {}
+    for number, (key, value, where) in enumerate(lines):
+        settings[key] = Setting(value, Origin(layer, where, order=(position, number)))
+    return settings
 
 
 @dataclass(frozen=True)
@@ -309,10 +308,10 @@ class Resolved:
 
     def changed(self, changes: Mapping[str, Any], origin: Origin, **fields: Any) -> Resolved:
         """The same run with `fields` and other values; those that differ are of `origin`."""
-        differing = {
-            key: value for key, value in changes.items() if value != self.values[key].value
-        }
-        new = {key: self.values[key].overridden(value, origin) for key, value in differing.items()}
+        new = {}
+        for key, value in changes.items():
+            if value != self.values[key].value:
+                new[key] = self.values[key].overridden(value, origin)
         return replace(self, values={**self.values, **new}, **fields)
 
     def with_batching(self, batching: Batching, reason: str) -> Resolved:

@@ -70,10 +70,8 @@ def render_scalar(value: Any) -> str:
             if is_bare and parse_yaml_scalar(value) == value:
                 return value
         return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(render_scalar(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {render_scalar(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value, ensure_ascii=False)
     return plain(value)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
-from gearshift.launcher.config import adapt, batching, check, paths, presets
+from gearshift.launcher.config import adapt, batching, check, paths
 from gearshift.launcher.config.batching import MICRO
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.presets import TASK_FOLDER
@@ -17,7 +17,6 @@ from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
     CLI_LAYER,
     COMMAND_LINE,
-    DEFAULT_MODE,
     FAMILY_LAYER,
     MODE_LAYER,
     Chosen,
@@ -28,13 +27,7 @@ from gearshift.launcher.config.provenance import (
     Values,
     hub_names,
 )
-from gearshift.launcher.config.schema import (
-    DATA_PATH,
-    FIRST_RUN,
-    PRETRAINED,
-    config_of,
-    setting_infos,
-)
+from gearshift.launcher.config.schema import DATA_PATH, PRETRAINED, config_of, setting_infos
 from gearshift.launcher.config.selection import (
     PROMISE,
     Choice,
@@ -98,7 +91,7 @@ def resolve(
     if errors or solved is None:
         raise SettingsError(errors)
 
-    notes = [*understood, *_notes_of_model(choice, values, keys, run.device), *run.notes]
+    notes = [*understood, *_notes_of_model(choice, values, run.device), *run.notes]
     resolved = Resolved(
         values=values,
         keys=keys,
@@ -176,25 +169,18 @@ def fetch_data(values: Values, *, may_download: bool = True) -> None:
 # For the reader: what was chosen, and what is promised.
 
 
-def _notes_of_model(choice: Choice, values: Values, keys: KeySets, device: str) -> Iterator[str]:
-    """What was chosen for a user who named no model or size; that a mode finds no smaller one."""
+def _notes_of_model(choice: Choice, values: Values, device: str) -> Iterator[str]:
+    """What was chosen for a user who named no model or size."""
     family = choice.family
     # A pretrained model has its own size.
     size = values.get(_SIZE) if choice.size is not None else None
     if not choice.model_named:
-        changed = ""
-        if choice.size != FIRST_RUN[1]:
-            changed = f"; mode {choice.mode} makes it {choice.size}"
-        yield f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}"
+        yield f"no model named: {family}:{choice.size}, the default of a first run"
     elif size is not None and size.origin.layer == FAMILY_LAYER and device == "cpu":
         smallest = next(iter(config_of(family).SIZES))
         if size.value != smallest and not is_custom(family):
             quick = f"slow on a CPU; a quick size is  --model {family}:{smallest}"
             yield f"no size named: {size.value}, {quick}"
-    for line in presets.mode(choice.mode or DEFAULT_MODE).lines:
-        if line.key == _SIZE and (size is None or _SIZE not in keys.user | keys.changed):
-            names = " or ".join(line.value["smaller_of"])
-            yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"
 
 
 def _default_size(choice: Choice, values: Values, keys: KeySets) -> str | None:

@@ -27,8 +27,6 @@ from gearshift.training.storage import read_json
 
 _PLACED = ("engine.nproc", "engine.max_restarts")
 """Settings that torchrun and srun decide."""
-_GONE = {"continual.max_hours"}
-"""Settings of earlier versions, without a value by default."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,6 @@ class Base:
     """The settings of settings.yaml."""
     origins: Mapping[str, Mapping[str, Any]]
     """origins.json: value, layer and overridden values by key."""
-
-    def __post_init__(self) -> None:
-        """Leave out settings that are gone and had no value."""
-        kept = dict(self.entries)
-        for key in _GONE & kept.keys():
-            if kept[key].value is None:
-                del kept[key]
-        object.__setattr__(self, "entries", kept)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import plain
-from gearshift.launcher.config.presets import BOUNDS, LENGTH, is_change
+from gearshift.launcher.config.presets import LENGTH, is_change
 
 
 def apply_change(change: Any, default: Any, sizes: Sequence[str]) -> tuple[Any, str]:
-    """The default after `change`, and how it follows: `3 × 0.5, rounded to 2`; null stays null.
+    """The default after `change`, and how it follows: `{scale: 0.5} of 3`; null stays null.
 
     A value that is no change replaces the default.
     Whole numbers are rounded, to 1 at least unless they were 0; `sizes` are the family's, from
@@ -19,30 +19,19 @@ def apply_change(change: Any, default: Any, sizes: Sequence[str]) -> tuple[Any, 
     """
     if not is_change(change):
         return change, ""
-    if default is None:
-        return None, "nothing to change"
     value = default
-    texts = []
-    factor = change.get("scale")
-    if factor is not None:
-        value = _scaled(default, factor)
-        text = f"{plain(default)} × {factor:.6g}"
-        if isinstance(default, int) and value != default * factor:
-            text += f", rounded to {value}"
-        texts.append(text)
-    for word, bound in (("at_least", max), ("at_most", min)):
-        if word in change:
-            value = bound(value, change[word])
-            texts.append(f"{BOUNDS[word]} {change[word]}")
-    if "smaller_of" in change:
-        text = "no smaller size"
-        for name in change["smaller_of"]:
-            if name in sizes[: sizes.index(value)]:
-                text = f"smaller than {plain(default)}"
+    if default is not None:
+        if "scale" in change:
+            value = _scaled(default, change["scale"])
+        if "at_least" in change:
+            value = max(value, change["at_least"])
+        if "at_most" in change:
+            value = min(value, change["at_most"])
+        for name in change.get("smaller_of", ()):
+            if name in sizes[: sizes.index(default)]:
                 value = name
                 break
-        texts.append(text)
-    return value, ", ".join(texts)
+    return value, f"{plain(change)} of {plain(default)}"
 
 
 def _scaled(default: Any, factor: float) -> Any:

@@ -49,7 +49,7 @@ from gearshift.launcher.config.schema import (
     settings_class,
     unseen_by_schema,
 )
-from gearshift.launcher.config.settings_file import Unreadable, read_lines
+from gearshift.launcher.config.settings_file import Unreadable
 from gearshift.models.catalog import FAMILIES, Stage, is_custom, split_model_name, stages_of
 from gearshift.training.settings import nested
 
@@ -83,7 +83,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
     # A mode of the user's own is above the one that it names.
     mode: dict[str, Setting] = {}
     if args.mode_file is not None:
-        mode = _read_file(MODE_LAYER, args.mode_file, COMMAND_LINE, wrong)
+        mode = _read_file(MODE_LAYER, args.mode_file, "--mode", COMMAND_LINE, wrong)
     for key in MODEL_CHOICES:
         if key in mode:
             diagnostic = errors().about(
@@ -97,7 +97,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
             del mode[key]
     layers: list[Values] = [mode]
     for position, path in enumerate(args.configs):
-        layers.append(_read_file(FILES_LAYER, path, position, wrong))
+        layers.append(_read_file(FILES_LAYER, path, "--config", position, wrong))
 
     entries = [*_options(args, wrong)]
     for text in args.sets:
@@ -108,7 +108,7 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
             diagnostic = Diagnostic(
                 f"--set {text} has no value",
                 where=f"--set {text}",
-                allowed="--set KEY=VALUE; for example  --set optim.lr=1e-3",
+                allowed="--set KEY=VALUE",
                 order=(COMMAND_LINE, len(entries)),
             )
             wrong.append(diagnostic)
@@ -121,15 +121,11 @@ def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
 
 
 def _read_file(
-    layer: str, path: Path, position: int, wrong: list[Diagnostic]
+    layer: str, path: Path, option: str, position: int, wrong: list[Diagnostic]
 ) -> dict[str, Setting]:
     """The settings of a file of the user; its errors are added to `wrong`."""
     try:
-        if layer == FILES_LAYER:
-            lines = presets.config_lines(path)
-        else:
-            lines = read_lines(path, "--mode")
-        settings = layer_of(layer, lines, position)
+        settings = layer_of(layer, presets.config_lines(path, option), position)
     except SettingsError as error:
         wrong += [replace(diagnostic, order=(position, 0)) for diagnostic in error.diagnostics]
         return {}
@@ -330,8 +326,8 @@ def _custom_task(name: str, settings: dict[str, Setting]) -> list[Diagnostic]:
 
     folder = settings.get(TASK_FOLDER)
     try:
-        # A file of the user and of a run are data: they do not decide what is imported.
-        if folder is not None and folder.origin.layer in (FILES_LAYER, RESUMED_LAYER):
+        # Files of the user and of a run are data: they do not decide what is imported.
+        if folder is not None and folder.origin.layer != CLI_LAYER:
             file = folder.origin.where.rpartition(":")[0]
             where = errors.where(TASK_FOLDER, folder.origin)
             path = custom_task.folder_for(name, folder.value, Path(file), where)
@@ -437,7 +433,9 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
         below = below_modes if name == MODE_LAYER else values
         for key, setting in layer.items():
             if key not in infos:
-                if setting.value is not None or key not in sections(family):  # an empty section
+                # An empty section, or a setting of an earlier version that had no value.
+                is_gone = name == RESUMED_LAYER or key in sections(family)
+                if setting.value is not None or not is_gone:
                     invalid.append(input_errors().unknown_key(family, layer, key))
                 continue
             if name in (MODE_LAYER, PROFILE_LAYER):

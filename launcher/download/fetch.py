@@ -188,10 +188,9 @@ def _download(target: DownloadTarget, settings: Download, show: Callable[[str], 
             size=new.stat().st_size,
             is_new=True,
         )
-        for key, value, declared in (
-            ("size", fetched.size, target.file.size),
-            ("sha256", fetched.sha256, target.file.sha256),
-        ):
+        for key in ("size", "sha256"):
+            value = getattr(fetched, key)
+            declared = getattr(target.file, key)
             if declared not in (None, value):
                 raise _error(
                     f"{target.name} has {key} {value}: not the declared one",
@@ -317,11 +316,11 @@ def check_redirect(
     requests drops the password there. Raises SettingsError.
     """
     new = urljoin(response.url, response.headers.get("Location", ""))
-    if response.url.startswith("https:") and new.startswith("http:"):
-        raise _error("the server redirects from https to http", target)
+    is_downgrade = response.url.startswith("https:") and new.startswith("http:")
     is_same_host = urlsplit(response.url).hostname == urlsplit(new).hostname
-    if not is_same_host and re.search(secrets, unquote(new)):
-        raise _error("the server redirects to another host with a variable of the URL", target)
+    if is_downgrade or (not is_same_host and re.search(secrets, unquote(new))):
+        message = "the server redirects without encryption, or to another host with a variable"
+        raise _error(message, target)
 
 
 def _url(target: DownloadTarget, allowed: Sequence[str]) -> tuple[str, str]:

@@ -124,7 +124,6 @@ CALLS = {
     "Run.evaluate(split='tset')": lambda run: run.evaluate("tset"),
     "Run.evaluate(data='no.jsonl')": lambda run: run.evaluate(data="no.jsonl"),
     "Run.predict(temperature='-1')": lambda run: run.predict(["a"], temperature=-1),
-    "Run.predict(inputs[1]=3)": lambda run: run.predict(["a", 3]),
     "Run.predict()": lambda run: replace(run, folder=None).predict("a"),
     "Run.export(format='hff')": lambda run: run.export("hff"),
     "Run.resume(engine='zeroo')": lambda run: run.resume("zeroo"),

@@ -217,7 +217,7 @@ error: engine.nproc 0 should be greater than or equal to 1
   fix           --nproc 1
 error: --set optim has no value
   where         --set optim
-  allowed       --set KEY=VALUE; for example  --set optim.lr=1e-3
+  allowed       --set KEY=VALUE
 error: data.path 'nowhere' does not exist (HERE/nowhere)
   where         --data nowhere
 error: unknown setting 'qqq.zzz'

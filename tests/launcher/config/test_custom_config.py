@@ -39,10 +39,10 @@ def sized(here):
     return f"{write(here, HEAD + LINE + SIZES + BODY)}:Line"
 
 
-def test_defaults_of_the_class_override_those_of_all_tasks_with_their_line(line):
+def test_defaults_of_the_class_override_those_of_all_tasks_with_its_line(line):
     epochs = resolved(model=line).values["train.epochs"]
     assert (epochs.value, epochs.origin.layer) == (2, "family")
-    assert epochs.origin.where == f"{line.partition(':')[0]}.py:7"
+    assert epochs.origin.where == f"{line.partition(':')[0]}.py:6"
     assert epochs.replaced[0][1].where.startswith("ds_configs/custom_task.yaml:")
     assert resolved(model=line).batching.micro_batch == 4
 
@@ -71,7 +71,7 @@ def test_the_first_size_or_that_of_the_class_is_the_default(sized, here):
     assert resolved(model=sized).settings.model.width == 2
     width = resolved(model=f"{sized}:large").values["model.width"]  # selected after a colon
     assert (width.value, width.origin.layer) == (9, "family")
-    assert width.origin.where.endswith(":12")  # of `sizes`
+    assert width.origin.where.endswith(":6")
     [error] = refused(model=f"{sized}:larg")
     assert (error.key, error.did_you_mean) == ("model.size", "large")
     text = HEAD + LINE.replace('"train.epochs": 2', '"model.size": "large"') + SIZES + BODY
@@ -80,7 +80,7 @@ def test_the_first_size_or_that_of_the_class_is_the_default(sized, here):
     name = write(here, text.replace('"large", "train"', '"huge", "train"'))
     [error] = refused(model=f"{name}:Line", mode="lite")
     assert (error.key, error.value) == ("model.size", "huge") and error.where.startswith(
-        f"{name}.py:7"
+        f"{name}.py:6"
     )
 
 
@@ -98,7 +98,7 @@ def test_an_unknown_key_among_the_defaults_or_a_size_of_none_is_an_error(line, h
     errors = refused("model.widht=3", model=f"{line}:large")
     assert {error.where for error in errors} == {"--set model.widht=3", f"--model {line}:large"}
     name = write(here, HEAD + LINE.replace('"train.epochs": 2', '"train.epoch": 2') + BODY)
-    assert refused(model=f"{name}:Line")[0].where == f"{name}.py:7 train.epoch"
+    assert refused(model=f"{name}:Line")[0].where == f"{name}.py:6 train.epoch"
 
 
 WIDTH, DEFAULTS = "width: int = 4", '{"train.epochs": 2, "train": {"micro_batch": 4}}'

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import constants
 
 from gearshift.launcher.__main__ import main
-from gearshift.launcher.config import hub_data, paths
+from gearshift.launcher.config import hub, hub_data, paths
 from gearshift.launcher.config.provenance import RESUMED_LAYER, Origin, Setting
 from gearshift.launcher.config.resolve import fetch_data
 from gearshift.models.catalog import data_folder, local_path
@@ -27,7 +27,7 @@ configs:
     path: main/train-*
   - {split: test, path: [main/test-*]}
 - config_name: socratic
-  data_files: {train: socratic/*.jsonl}
+  data_files: socratic/*.jsonl
 ---
 # Chats
 """
@@ -254,7 +254,7 @@ def test_no_name_and_data_that_only_code_reads_are_errors(server, tmp_path):
     assert "refs/convert/parquet" in error.hint
     for name in ("hf:a/b/c", f"{NAME}@", f"{NAME}:a:b:c"):
         (error,) = refused(data=name, model="language")
-        assert error.allowed == hub_data.FORM
+        assert error.allowed == hub.DATA_FORM
 
 
 def test_a_name_without_hf_is_a_path_with_a_fix(here):

@@ -41,7 +41,7 @@ def test_a_folder_of_transformers_counts_before_the_hub_and_the_header_says_so(m
         assert run.settings.model.family == "language"
         assert run.settings.model.pretrained == name
         assert run.values[PRETRAINED].origin.where == f"--model {name}"
-        assert note(run).startswith(f"--model {name}: ") and "a folder" in note(run)
+        assert note(run).startswith(f"--model {name}: ") and f"{PRETRAINED}={name}" in note(run)
 
 
 def test_a_name_of_the_hub_is_pinned_in_every_form(model, tmp_path, monkeypatch):

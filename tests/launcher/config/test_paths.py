@@ -62,7 +62,7 @@ def test_another_path_of_the_same_file_is_the_same_and_one_that_is_gone_has_move
         assert not paths.is_same("data.path", f"{here}/other.txt", other, values)
         assert not paths.is_same("mode", f"{here}/notes.txt", other, values)
     assert paths.has_moved("data.path", f"{here}/gone.txt", "notes.txt", values)
-    assert not paths.has_moved("data.path", f"{here}/link", "notes.txt", values)
+    assert not paths.has_moved("data.path", f"{here}", "notes.txt", values)
     assert not paths.has_moved("data.path", f"{here}/gone.txt", "gone-too.txt", values)
     assert not paths.has_moved("data.path", "embedded:python", "notes.txt", values)
     several = ["embedded:python", f"{here}/notes.txt"]

@@ -55,7 +55,7 @@ def test_origins_are_objects_of_value_origin_and_what_was_replaced():
     assert (found["value"], found["origin"]) == (1e-3, "--lr 1e-3")
     assert [old["layer"] for old in found["replaced"]] == ["family", "family", "built-in"]
     origins = json.loads(render_origins(resolved(model="abr", mode="fast")))
-    assert origins["optim.lr"]["how"] == "1e-4 × 2"
+    assert origins["optim.lr"]["how"] == "{scale: 2} of 1e-4"
     assert "how" not in origins["schedule.name"]
     # An equal value of a lower layer was not replaced.
     run = resolved(model="abr", mode="ultra-fast", machine=SERVER)
