@@ -8,15 +8,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gearshift.engines.catalog import ENGINES, Entry, missing
 from gearshift.launcher.base import environment
-from gearshift.launcher.base.diagnostics import SettingsError, plain
-from gearshift.launcher.config.batching import ACCUMULATION, MICRO
-from gearshift.launcher.config.provenance import MACHINE_LAYER, Batching, Chosen, CliArgs, Resolved
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.provenance import MACHINE_LAYER, Chosen, CliArgs, Resolved
 from gearshift.launcher.config.schema import AUTO
 from gearshift.launcher.plan.ladder import ENGINE, EXACT, Change, PlanWith, choose_step, climb
 from gearshift.launcher.plan.target import Described
@@ -24,7 +22,7 @@ from gearshift.launcher.run_folder.resume_rules import decide
 from gearshift.launcher.run_folder.run_plan import RunPlan
 
 if TYPE_CHECKING:
-    from gearshift.launcher.plan.plan import Plan, Planner
+    from gearshift.launcher.plan.plan import Plan
 
 _EQUAL = 0.05
 """Estimated times that differ by less are equal."""
@@ -36,8 +34,7 @@ def decide_engine(
 ) -> RunPlan:
     """As `decide`, with the engine that fits and is fastest, if engine auto is named.
 
-    Otherwise the number of processes decides. A default micro-batch on a GPU is planned too, see
-    `larger_batch`. Reads the data to plan. Raises SettingsError.
+    Otherwise the number of processes decides. Reads the data to plan. Raises SettingsError.
     """
 
     def decide_with(chosen: Chosen | None) -> RunPlan:
@@ -46,60 +43,22 @@ def decide_engine(
     decision = decide_with(None)
     resolved = decision.resolved
     is_open = resolved.values[ENGINE].origin.layer == MACHINE_LAYER  # no resumed run has chosen it
-    if decision.nothing_left is not None or ENGINE not in resolved.keys.auto:
-        return decision
-    if not is_open and not may_grow(resolved):
+    if decision.nothing_left is not None or ENGINE not in resolved.keys.auto or not is_open:
         return decision
 
-    def choose() -> tuple[Chosen | None, tuple[Batching, str] | None]:
+    def choose() -> Chosen | None:
         from gearshift.launcher.plan.plan import open_planner
 
         def plan_with(change: Change) -> Plan:
             return planner.plan(decide_with(Chosen(change, "")).resolved)
 
         with suppress(SettingsError), open_planner(resolved, described) as planner:
-            chosen = None
-            if is_open:
-                chosen = best(list(_candidates(resolved, described, plan_with)))
-            if chosen and chosen.changes:  # memory is tight
-                return chosen, None
-            return chosen, larger_batch(planner, decide_with(chosen).resolved)
-        return None, None  # nothing can be planned: the run will say why
+            return best(list(_candidates(resolved, described, plan_with)))
+        return None  # nothing can be planned: the run will say why
 
     print(f"engine {AUTO}: planning", file=sys.stderr, flush=True)
-    chosen, larger_micro_batch = _in_child(choose) or (None, None)
-    if chosen:  # else nothing fits
-        decision = decide_with(chosen)
-    if not larger_micro_batch:
-        return decision
-    numbers, reason = larger_micro_batch
-    resolved = decision.resolved
-    before = resolved.batching.micro_batch
-    resolved = replace(
-        resolved.with_batching(numbers, reason),
-        notes=[*resolved.notes, f"{MICRO}: {numbers.micro_batch} instead of {before}: {reason}"],
-    )
-    return replace(decision, resolved=resolved)
-
-
-def larger_batch(planner: Planner, resolved: Resolved) -> tuple[Batching, str] | None:
-    """The same global batch in fewer micro-batches, where starting kernels takes most of the time.
-
-    The largest micro-batch that fits by the plan, and the reason; on a GPU of known memory, unless
-    the user or the mode set another. None: the one that is set stays, such as one that computes
-    long enough.
-    """
-    if not may_grow(resolved):
-        return None
-    plan = planner.plan(resolved)
-    saved_s = plan.start_s * (1 - 1 / plan.batching.accumulation)
-    if plan.fits is not True or saved_s < _EQUAL * plan.cost:
-        return None
-    for numbers in larger(resolved.batching):
-        plan = planner.plan(resolved.with_batching(numbers, ""))
-        if plan.fits is True:
-            return numbers, f"planned {plan.needs}"
-    return None
+    chosen = _in_child(choose)
+    return decide_with(chosen) if chosen else decision  # nothing fits
 
 
 def best(candidates: Sequence[tuple[Change, Plan]]) -> Chosen | None:
@@ -107,30 +66,20 @@ def best(candidates: Sequence[tuple[Change, Plan]]) -> Chosen | None:
 
     The change of each candidate names its engine, and has the settings that make it fit.
     """
-    fitting = [plan for _, plan in candidates if plan.fits is not False]
+    fitting = [candidate for candidate in candidates if candidate[1].fits is not False]
     if not fitting:
         return None
     # The estimates are too rough to prefer a later engine for less.
-    most = min(plan.cost for plan in fitting) * (1 + _EQUAL)
-    first = next(plan for plan in fitting if plan.cost <= most)
-    settings: Change = {}
-    others = []
-    too_large = []
+    most = min(plan.cost for _, plan in fitting) * (1 + _EQUAL)
+    settings, first = next(candidate for candidate in fitting if candidate[1].cost <= most)
+    lines = []
     for change, plan in candidates:
-        if plan is first:
-            settings = change
-        needs = f"{change[ENGINE]} {plan.needs}"
+        needs = " ".join([change[ENGINE], plan.needs, *Chosen(change, "").changes])
         verdict = f"estimated {plan.cost / first.cost:.2f} times the time"
-        if plan.fits is False:
-            verdict = "does not fit"
-            too_large.append(needs)
-        words = [f"{key}={plain(value)}" for key, value in change.items() if key != ENGINE]
-        others.append(f"{' '.join([needs, *words])}: {verdict}")
-    reason = f"planned {first.needs}"
-    if too_large:
-        reason += f"; too much: {', '.join(too_large)}"
+        lines.append(f"{needs}: {'does not fit' if plan.fits is False else verdict}")
     device = None if first.target.device == "cpu" else first.device_bytes
-    return Chosen(settings, reason, others, {"device": device, "host": first.rank_host_bytes})
+    peaks = {"device": device, "host": first.rank_host_bytes}
+    return Chosen(settings, f"planned {first.needs}", lines, peaks)
 
 
 def _in_child(function: Callable[[], Any]) -> Any:
@@ -208,17 +157,3 @@ def _candidates(
             fits = True
             fits_unchanged = fits_unchanged or not change
         yield {ENGINE: engine.name, **change}, planned
-
-
-def larger(numbers: Batching) -> Iterator[Batching]:
-    """The same global batch with larger micro-batches, the largest first."""
-    share = numbers.micro_batch * numbers.accumulation
-    for micro in range(share, numbers.micro_batch, -1):
-        if share % micro == 0:
-            yield replace(numbers, micro_batch=micro, accumulation=share // micro)
-
-
-def may_grow(resolved: Resolved) -> bool:
-    """Whether the memory of a GPU may decide the micro-batch: neither user nor mode has set it."""
-    is_set = not {MICRO, ACCUMULATION}.isdisjoint(resolved.keys.user | resolved.keys.mode)
-    return resolved.device != "cpu" and resolved.batching.accumulation > 1 and not is_set
