@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -144,7 +145,7 @@ def climb(
                         carried = change
                         yield step(changes[-1], bound, is_bound=True)
                     break
-            fit = first_fit(changes, plan_with, rung.is_usual)
+            fit = first_fit(changes, plan_with)
             if not fit:
                 continue
             index, planned = fit
@@ -189,15 +190,12 @@ def _engines(rung: Rung, resolved: Resolved, plan: Plan) -> list[Change]:
     return [{ENGINE: engine.name} for engine in engines]
 
 
-def first_fit(
-    changes: Sequence[Change], plan_with: PlanWith, is_likely: bool = False
-) -> tuple[int, Plan] | None:
+def first_fit(changes: Sequence[Change], plan_with: PlanWith) -> tuple[int, Plan] | None:
     """The first of `changes` that fits, otherwise the last, which saves most; None: it is invalid.
 
-    `is_likely`: the first is planned first, otherwise the last.
+    Each saves more than the one before.
     """
     plans: dict[int, Plan] = {}
-    last = len(changes) - 1
 
     def fits(index: int) -> bool:
         plan = _plan(changes[index], plan_with)
@@ -206,13 +204,10 @@ def first_fit(
         plans[index] = plan
         return plan.fits is not False
 
-    if is_likely and fits(0):
-        return 0, plans[0]
-    if last not in plans and fits(last):
-        for index in range(int(is_likely), last):  # mostly an early one
-            if fits(index):
-                return index, plans[index]
-    return (last, plans[last]) if last in plans else None
+    last = len(changes) - 1
+    # Where nothing fits, as on most rungs of a large model, one plan tells.
+    index = bisect_left(range(last), True, key=fits) if fits(last) else last
+    return (index, plans[index]) if index in plans else None
 
 
 def _plan(change: Change, plan_with: PlanWith) -> Plan | None:

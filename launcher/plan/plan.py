@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from operator import truediv
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -232,16 +231,11 @@ def open_planner(
     if not getattr(config_of(model.family), "PLANNED_BY_CONFIG", False):
         fetch_weights(resolved.values)
     fetch_data(resolved.values, may_download=False)
-    with hidden_gpus(), temporary_folder("gearshift-plan-") as folder:
+    with hidden_gpus(), temporary_folder("gearshift-plan-") as folder, ExitStack() as others:
         with _settings_errors(resolved):
-            planner = Planner(
-                task_with_data(resolved.settings, folder),
-                resolved.settings,
-                described,
-                process_bytes,
-            )
-        with planner:
-            yield planner
+            task = task_with_data(resolved.settings, folder)
+            planner = Planner(task, resolved.settings, described, others, process_bytes)
+        yield planner
 
 
 @contextmanager
@@ -259,11 +253,16 @@ def _settings_errors(resolved: Resolved) -> Iterator[None]:
 class Planner:
     """Plans runs of one task, whose data was read once, on one machine.
 
-    Imports no DeepSpeed and opens no process group that outlives a call. A context manager.
+    Imports no DeepSpeed and opens no process group that outlives a call.
     """
 
     def __init__(
-        self, task: Task, settings: Any, described: Described, process_bytes: int | None
+        self,
+        task: Task,
+        settings: Any,
+        described: Described,
+        others: ExitStack,
+        process_bytes: int | None,
     ) -> None:
         self._task = task
         self._model = settings.model
@@ -275,14 +274,9 @@ class Planner:
         self._process_bytes = process_bytes
         """Host memory of a process before the training: programs, data, libraries of the model.
         None: measured once the first model is built without values: traces make it grow."""
-        self._stack = ExitStack()
+        self._others = others
+        """Holds the planner of another model."""
         self._of_other_model: Planner | None = None
-
-    def __enter__(self) -> Planner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def plan(self, resolved: Resolved) -> Plan:
         """The plan of a run with the same data; reads it again for other settings of the model.
@@ -330,9 +324,9 @@ class Planner:
         """The planner for the model of `resolved`; that of one model at a time is kept."""
         other = self._of_other_model
         if not other or other._model != resolved.settings.model:
-            self._stack.close()
+            self._others.close()
             opened = open_planner(resolved, self._described, self._process_bytes)
-            other = self._of_other_model = self._stack.enter_context(opened)
+            other = self._of_other_model = self._others.enter_context(opened)
         return other
 
     def fitted(self, resolved: Resolved) -> Resolved:
@@ -582,24 +576,20 @@ def _use_features(task: Task, cache: FeatureCache) -> Batch | None:
 
 
 def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:
-    """The largest of a few micro-batches in bytes: padding differs."""
+    """The largest in bytes of the first micro-batches of a few steps: padding differs.
+
+    Of the rank with the largest share.
+    """
     end = monotonic() + _TRIED_S
+    shares = plan.samples_by_rank(0)
+    rank = shares.index(max(shares))
     batches: list[MicroBatch] = []
-    for epoch, share in islice(_shares(order, plan), _TRIED):
-        micro_batch = samples[epoch, share]
+    for step in range(min(_TRIED, order.steps_per_epoch)):
+        epoch, parts = order.share(step, rank, plan.world_size, plan.micro_batch, shares)
+        micro_batch = samples[epoch, parts[0]]
         if isinstance(micro_batch, DataError):
             raise micro_batch
         batches.append(micro_batch)
         if monotonic() > end:
             break
     return max(batches, key=lambda micro_batch: tensor_bytes(micro_batch.batch))
-
-
-def _shares(order: DataOrder, plan: TrainPlan) -> Iterator[tuple[int, list[int]]]:
-    """The micro-batches of an epoch on the rank with the largest share: the epoch, and samples."""
-    samples = plan.samples_by_rank(0)
-    rank = samples.index(max(samples))
-    for step in range(order.steps_per_epoch):
-        epoch, shares = order.share(step, rank, plan.world_size, plan.micro_batch, samples)
-        for share in shares:
-            yield epoch, share

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
 
 from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold, unknown
 from gearshift.launcher.config.command_line import GPU, GPU_MEMORY, GPUS, NODES, RAM, Option
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import Resolved
@@ -97,10 +97,27 @@ class PlanTarget:
 def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnostic]) -> Described:
     """The machine of the options in `values`; errors are added to `diagnostics`."""
 
-    gpus = _number(GPUS, values, diagnostics)
-    nodes = _number(NODES, values, diagnostics)
-    memory = _number(GPU_MEMORY, values, diagnostics)
-    ram = _number(RAM, values, diagnostics)
+    def number(option: Option, adapter: TypeAdapter[Any], allowed: str) -> Any:
+        """The count or size that an option has; None: it has none, or an invalid one."""
+        text = values.get(option.flag)
+        if text is None:
+            return None
+        try:
+            return adapter.validate_python(text.strip())
+        except ValueError:
+            where = f"{option.flag} {text}"
+            fix = None
+            if adapter is _SIZE and text.isdigit():
+                fix = f"{where}GiB"
+            diagnostics.append(
+                Diagnostic(f"{where} is invalid", where=where, allowed=allowed, fix=fix)
+            )
+            return None
+
+    gpus = number(GPUS, _COUNT, "1 or more")
+    nodes = number(NODES, _COUNT, "1 or more")
+    memory = number(GPU_MEMORY, _SIZE, _UNITS)
+    ram = number(RAM, _SIZE, _UNITS)
     gpu = _gpu(values, diagnostics) if GPU.flag in values else None
     if gpu and not memory:
         memory = gpu.memory_bytes
@@ -117,58 +134,30 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     return Described(machine, nodes or 1, memory, gpu, is_here=nodes in (None, 1) and gpus is None)
 
 
-def _number(option: Option, values: Mapping[str, str], diagnostics: list[Diagnostic]) -> int | None:
-    """The count or size that an option has; None: it has none, or an invalid one."""
-    flag = option.flag
-    if flag not in values:
-        return None
-    adapter = _COUNT
-    allowed = "1 or more"
-    if option in (GPU_MEMORY, RAM):
-        adapter = _SIZE
-        allowed = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
-    text = values[flag].strip()
-    try:
-        return adapter.validate_python(text)
-    except ValueError:
-        diagnostics.append(
-            Diagnostic(
-                f"{flag} {values[flag]} is invalid",
-                where=f"{flag} {values[flag]}",
-                allowed=allowed,
-                fix=f"{flag} {text}GiB" if adapter is _SIZE and text.isdigit() else None,
-            )
-        )
-        return None
-
-
 def _gpu(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Gpu | None:
     """The named GPU, if there is one of the name."""
     flag = GPU.flag
     text = values[flag]
+    where = f"{flag} {text}"
     name = _joined(text)
-    gpus = throughput.gpus()
-    names = [known for known in gpus if name in _joined(known)]
-    gpu = next((gpus[known] for known in names if _joined(known) == name), None)
+    gpus = {_joined(known): gpu for known, gpu in throughput.gpus().items()}
+    similar = [gpu for key, gpu in gpus.items() if name in key]
+    similar.sort(key=lambda gpu: gpu.peaks.get("bf16", 0), reverse=True)
+    names = [gpu.name for gpu in similar]
+    gpu = gpus.get(name)
     if not gpu:
-        names.sort(key=lambda known: gpus[known].peaks.get("bf16", 0), reverse=True)
         fastest = next(iter(names), None)
         diagnostics.append(
-            Diagnostic(
-                f"unknown GPU '{text}'",
-                where=f"{flag} {text}",
-                allowed=", ".join(names or gpus),
+            replace(
+                unknown(flag, text, names or throughput.gpus(), where=where),
                 did_you_mean=fastest,
                 fix=fastest and f"{flag} {shlex.quote(fastest)}",
             )
         )
     elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
+        variants = f"{', '.join(names)}; or {GPU_MEMORY.flag} SIZE beside it"
         diagnostics.append(
-            Diagnostic(
-                f"GPUs of the name {gpu.name} differ in memory",
-                where=f"{flag} {text}",
-                allowed=f"{', '.join(names)}; or {GPU_MEMORY.flag} SIZE beside it",
-            )
+            Diagnostic(f"{gpu.name} differs in memory", where=where, allowed=variants)
         )
     return gpu
 
@@ -182,6 +171,7 @@ def _with_unit(text: str) -> str:
 
 _COUNT: TypeAdapter[Any] = TypeAdapter(Annotated[int, Field(ge=1)])
 _SIZE: TypeAdapter[Any] = TypeAdapter(Annotated[ByteSize, Field(ge=1), BeforeValidator(_with_unit)])
+_UNITS = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
 
 
 def _joined(name: str) -> str:
