@@ -1,4 +1,4 @@
-"""Engine auto: the fastest engine whose plan fits, chosen before a run starts."""
+"""Engine auto: the simplest engine whose plan fits, chosen before a run starts."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gearshift.engines.catalog import ENGINES, Entry, missing
+from gearshift.engines.catalog import ENGINES, missing
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.config.provenance import MACHINE_LAYER, Chosen, CliArgs, Resolved
@@ -24,15 +24,13 @@ from gearshift.launcher.run_folder.run_plan import RunPlan
 if TYPE_CHECKING:
     from gearshift.launcher.plan.plan import Plan
 
-_EQUAL = 0.05
-"""Estimated times that differ by less are equal."""
 _LIMIT_S = 300.0
 
 
 def decide_engine(
     args: CliArgs, out: Path | None, described: Described, world_size: int | None = None
 ) -> RunPlan:
-    """As `decide`, with the engine that fits and is fastest, if engine auto is named.
+    """As `decide`, with the simplest engine that fits, if engine auto is named.
 
     Otherwise the number of processes decides. Reads the data to plan. Raises SettingsError.
     """
@@ -53,7 +51,7 @@ def decide_engine(
             return planner.plan(decide_with(Chosen(change, "")).resolved)
 
         with suppress(SettingsError), open_planner(resolved, described) as planner:
-            return best(list(_candidates(resolved, described, plan_with)))
+            return first_that_fits(_candidates(resolved, described, plan_with))
         return None  # nothing can be planned: the run will say why
 
     print(f"engine {AUTO}: planning", file=sys.stderr, flush=True)
@@ -61,25 +59,21 @@ def decide_engine(
     return decide_with(chosen) if chosen else decision  # nothing fits
 
 
-def best(candidates: Sequence[tuple[Change, Plan]]) -> Chosen | None:
-    """The first engine that fits and is about as fast as the fastest; None: none fits.
+def first_that_fits(candidates: Iterable[tuple[Change, Plan]]) -> Chosen | None:
+    """The first candidate that fits, or whose memory is unknown; None: none fits.
 
     The change of each candidate names its engine, and has the settings that make it fit.
     """
-    fitting = [candidate for candidate in candidates if candidate[1].fits is not False]
-    if not fitting:
-        return None
-    # The estimates are too rough to prefer a later engine for less.
-    most = min(plan.cost for _, plan in fitting) * (1 + _EQUAL)
-    settings, first = next(candidate for candidate in fitting if candidate[1].cost <= most)
     lines = []
     for change, plan in candidates:
+        verdict = "does not fit" if plan.fits is False else "taken"
         needs = " ".join([change[ENGINE], plan.needs, *Chosen(change, "").changes])
-        verdict = f"estimated {plan.cost / first.cost:.2f} times the time"
-        lines.append(f"{needs}: {'does not fit' if plan.fits is False else verdict}")
-    device = None if first.target.device == "cpu" else first.device_bytes
-    peaks = {"device": device, "host": first.rank_host_bytes}
-    return Chosen(settings, f"planned {first.needs}", lines, peaks)
+        lines.append(f"{needs}: {verdict}")
+        if plan.fits is not False:
+            device = None if plan.target.device == "cpu" else plan.device_bytes
+            peaks = {"device": device, "host": plan.rank_host_bytes}
+            return Chosen(change, f"planned {plan.needs}", lines, peaks)
+    return None
 
 
 def _in_child(function: Callable[[], Any]) -> Any:
@@ -116,44 +110,30 @@ def _in_child(function: Callable[[], Any]) -> Any:
 def _candidates(
     resolved: Resolved, described: Described, plan_with: PlanWith
 ) -> Iterator[tuple[Change, Plan]]:
-    """Engines that can run here with the least change that fits, in the order of preference.
+    """Engines that can run here, those with the fewest parts spread first, and their plans.
 
-    First those with the fewest parts spread, then offloaded. On a CPU nothing is gained by offload,
-    and a single rank has nothing to spread. Without those that cannot be faster than one that fits:
-    those that shard, if a simpler one fits unchanged, and those that offload.
+    First as the run is, then with rungs that compute the same; offload after all others. On a CPU
+    nothing is gained by offload, and a single rank has nothing to spread.
     """
-    fits = False
-    fits_unchanged = False
     target = described.target(resolved)
+    engines = [engine for engine in ENGINES.values() if not missing(engine)]
+    engines.sort(key=lambda engine: engine.placement.spread_parts)
+    for offloads in [False] if target.device == "cpu" else [False, True]:
+        plans: dict[str, Plan] = {}
+        for engine in engines:
+            is_useful = offloads or (engine.processes == 1) == (target.ranks == 1)
+            if engine.placement.offloads != offloads or not is_useful:
+                continue
+            try:
+                plans[engine.name] = plan_with({ENGINE: engine.name})
+            except SettingsError:  # it cannot train this
+                continue
+            yield {ENGINE: engine.name}, plans[engine.name]
+        for name, plan in plans.items():
 
-    def preference(engine: Entry) -> tuple[bool, int]:
-        return engine.placement.offloads, engine.placement.spread_parts
+            def plan_under(change: Change, name: str = name) -> Plan:
+                return plan_with({ENGINE: name, **change})
 
-    for engine in sorted(ENGINES.values(), key=preference):
-        if engine.placement.offloads:
-            is_useful = target.device != "cpu" and not fits
-        else:
-            is_useful = (engine.processes == 1) == (target.ranks == 1)
-            if engine.shards_parameters and fits_unchanged:
-                is_useful = False
-        if not is_useful or missing(engine):
-            continue
-
-        def plan(change: Change, name: str = engine.name) -> Plan:
-            return plan_with({ENGINE: name, **change})
-
-        try:  # the change that fits, or the most
-            change: Change = {}
-            planned = plan(change)
-            if planned.fits is False:
-                steps = list(climb(resolved, planned, plan, EXACT, keeps_user=True))
-                step = choose_step(steps) or next(reversed(steps), None)
-                if step:
-                    change = step.change
-                    planned = step.plan
-        except SettingsError:  # it cannot train this
-            continue
-        if planned.fits is not False:
-            fits = True
-            fits_unchanged = fits_unchanged or not change
-        yield {ENGINE: engine.name, **change}, planned
+            step = choose_step(list(climb(resolved, plan, plan_under, EXACT, keeps_user=True)))
+            if step:
+                yield {ENGINE: name, **step.change}, step.plan

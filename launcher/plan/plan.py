@@ -78,13 +78,10 @@ _CPU = torch.device("cpu")
 _TRIED = 8
 _TRIED_S = 1.0
 """Micro-batches of which the largest is traced, and the time for them."""
-_GPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10)
-_CPU_SPEEDS = (3e10, 5e9, 5e8, 5e9)
-"""What a rank does in a second, roughly: operations, bytes in memory, bytes sent, and to the host
-and back. Only ratios between engines count."""
-_GPU_START_S = 5e-6
-_CPU_START_S = 1e-6
-"""To start a kernel."""
+_GPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10, 2e5)
+_CPU_SPEEDS = (3e10, 5e9, 5e8, 5e9, 1e6)
+"""What a rank does in a second, roughly: operations, bytes in memory, bytes sent, to the host and
+back, and starts of kernels. Only ratios between engines count."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +150,6 @@ class Plan:
         return True if is_known and self.target.ram_bytes is not None else None
 
     @property
-    def start_s(self) -> float:
-        """Estimated seconds to start the kernels of a step."""
-        return self.trace.launches * (_CPU_START_S if self.target.device == "cpu" else _GPU_START_S)
-
-    @property
     def cost(self) -> float:
         """Estimated seconds of a step, for comparing plans only.
 
@@ -165,8 +157,9 @@ class Plan:
         """
         speeds = _CPU_SPEEDS if self.target.device == "cpu" else _GPU_SPEEDS
         update = 2 * (self.device[Kind.OPTIMIZER] + self.device[Kind.WEIGHTS])
-        work = (self.trace.flops, update, self.placed.sent_bytes, self.copied_bytes)
-        return sum(map(truediv, work, speeds)) + self.start_s
+        trace = self.trace
+        work = (trace.flops, update, self.placed.sent_bytes, self.copied_bytes, trace.launches)
+        return sum(map(truediv, work, speeds))
 
     @property
     def is_host_bound(self) -> bool:
@@ -299,13 +292,14 @@ class Planner:
         engine = ENGINES[settings.engine.name]
         parameters = plan.parameters
         trained = plan.trace.trainable
-        is_16_bit = settings.precision not in ("fp32", "tf32")
-        weight_bytes = 2 if is_16_bit and engine.shards_parameters else FP32_BYTES
+        rounds = engine.shards_parameters
         if settings.model != self._model:
             trained = 0
-            weight_bytes = 2 if is_16_bit else FP32_BYTES
+            rounds = True
             if settings.model.quantize is not None:
                 parameters //= FP32_BYTES
+        is_16_bit = rounds and settings.precision not in ("fp32", "tf32")
+        weight_bytes = 2 if is_16_bit else FP32_BYTES
         target = self._described.target(resolved)
         state = engine.placed(settings.engine.offload).state_bytes(
             parameters, target.ranks, weight_bytes, settings.optim.least_bytes, trained
@@ -489,8 +483,6 @@ def _seconds(plan: Plan, subject: Subject, gpu: Gpu) -> Seconds:
     """The times of `plan` by the data sheet of its GPU."""
     trace = plan.trace
     accumulation = plan.batching.accumulation
-    settings = subject.settings
-    val_samples = len(subject.task.data("val"))
     work = time.StepWork(
         flops=trace.flops,
         moved=time.moved_bytes(plan.device, trace.trainable, accumulation, trace.offloaded),
@@ -500,12 +492,11 @@ def _seconds(plan: Plan, subject: Subject, gpu: Gpu) -> Seconds:
     return time.by_data_sheet(
         work,
         gpu,
-        settings.precision,
+        subject.settings.precision,
         plan.target,
         ENGINES[plan.engine].placement,
         plan.parameters,
         subject.train_plan,
-        min(val_samples, settings.eval.samples or val_samples),
     )
 
 

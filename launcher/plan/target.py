@@ -30,12 +30,8 @@ class Described:
 
     machine: Machine
     nodes: int = 1
-    device_bytes: int | None = None
-    """Memory of one GPU; None: unknown."""
     gpu: Gpu | None = None
     """The kind of GPU; None: unknown."""
-    is_here: bool = True
-    """Its GPUs are those of this machine."""
 
     def resolve(self, resolve: Callable[[int | None], Resolved]) -> Resolved:
         """The settings of a run there: every node starts engine.nproc ranks, or one per GPU.
@@ -65,10 +61,8 @@ class Described:
         """What the ranks of a run have there."""
         ranks = max(resolved.batching.world_size // self.nodes, 1)
         here = self.machine
-        if self.device_bytes is not None or resolved.device != "cuda" or not self.is_here:
-            here = replace(here, gpu_bytes=self.device_bytes, gpu_others_bytes=())
         target = PlanTarget(self.nodes, ranks, resolved.device, None, here.ram_bytes)
-        if resolved.device == "cpu":
+        if resolved.device != "cuda":
             return target
         return replace(target, device_bytes=here.tensor_bytes(ranks, self.nodes), gpu=self.gpu)
 
@@ -128,10 +122,12 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     machine = here
     if ram:
         machine = replace(machine, ram_bytes=ram)
+    if gpus or (nodes or 1) > 1:
+        machine = replace(machine, gpu_bytes=memory, gpu_others_bytes=())
     if gpus:
         has_bf16 = not gpu or "bf16" in gpu.peaks
         machine = replace(machine, gpus=gpus, device="cuda", gpu_bf16=has_bf16)
-    return Described(machine, nodes or 1, memory, gpu, is_here=nodes in (None, 1) and gpus is None)
+    return Described(machine, nodes or 1, gpu)
 
 
 def _gpu(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Gpu | None:

@@ -38,7 +38,7 @@ from gearshift.training.resources.memory import CacheClearing
 from gearshift.training.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gearshift.models.base import Predictions, Task
 
@@ -135,11 +135,6 @@ def run_info(
     if "source" in of_data and (job.experience or hub_names(job.resolved.values, DATA_PATH)):
         # Not the folder of links to its files.
         of_data = {**of_data, "source": " + ".join(as_list(settings.data.path))}
-    notes = [*job.resolved.notes]
-    if job.number:
-        new = len(tasks[-1].data("train"))
-        counts = f"{new} new and {samples - new} replayed samples per epoch"
-        notes.append(f"experience {job.number}: {counts}")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     here = machine.detect_machine()
     return RunInfo(
@@ -154,7 +149,7 @@ def run_info(
         samples=samples,
         folder=folder,
         data=of_data,
-        notes=notes,
+        notes=job.resolved.notes,
         evaluated=evaluated,
         loss_changes=isinstance(tasks[0], TracksProgress),
         stage=settings.stages[0] if settings.stages else None,
@@ -230,37 +225,43 @@ class SamplesWriter(Callback):
 
     def sampled(self, predictions: Predictions, when: str, step: int) -> None:
         """Replace the samples of that time."""
-        try:
-            self._write(predictions, when, step)
-        except (OSError, DataError) as error:  # DataError: a custom task drew no PNG
-            text = f"samples were not written: {error}"
-            self._emit("warning", {"text": text, "subject": SAMPLES})
+        self._write(predictions, when, step, is_small=True)
 
     def predicted(self, predictions: Predictions, step: int) -> None:
         """Write those of an evaluation, and an event that names the file."""
         name = f"step-{step:08}"
-        self.sampled(predictions, name, step)
-        if (self._storage.path / SAMPLES / f"{name}.json").exists():
+        if self._write(predictions, name, step, is_small=False):
             self._emit("predicted", {"file": f"{name}.json"})
 
-    def _write(self, predictions: Predictions, when: str, step: int) -> None:
+    def _write(self, predictions: Predictions, when: str, step: int, *, is_small: bool) -> bool:
+        """Write the samples, with small pictures or whole ones; whether it succeeded."""
         storage = self._storage
-        pictures: list[Facts] = []
-        (storage.path / SAMPLES).mkdir(exist_ok=True)
-        for number, picture in enumerate(predictions.pictures, start=1):
-            from gearshift.models.common.pictures import small  # for tasks with pictures
+        pictures: list[Mapping[str, str]] = []
+        try:
+            (storage.path / SAMPLES).mkdir(exist_ok=True)
+            for number, picture in enumerate(predictions.pictures, start=1):
+                # a name of a custom task may be no file name
+                file = f"{when}-{number}.png"
+                png = picture.png
+                if is_small:
+                    from gearshift.models.common.pictures import small  # for tasks with pictures
 
-            # a name of a custom task may be no file name
-            file = f"{when}-{number}.png"
-            storage.atomic_write(f"{SAMPLES}/{file}", small(picture.png, _SIDE, _PICTURE_BYTES))
-            pictures.append({"name": picture.name, "caption": picture.caption, "file": file})
-        content = {
-            "step": step,
-            "columns": list(predictions.columns),
-            "rows": [[_cut(cell) for cell in row] for row in predictions.rows],
-            "pictures": pictures,
-        }
-        storage.atomic_write(f"{SAMPLES}/{when}.json", encode_bytes(content, indent=2) + b"\n")
+                    png = small(png, _SIDE, _PICTURE_BYTES)
+                storage.atomic_write(f"{SAMPLES}/{file}", png)
+                pictures.append({"name": picture.name, "caption": picture.caption, "file": file})
+            content = {
+                "step": step,
+                "columns": list(predictions.columns),
+                "rows": [[_cut(cell) for cell in row] for row in predictions.rows],
+                "pictures": pictures,
+            }
+            storage.atomic_write(f"{SAMPLES}/{when}.json", encode_bytes(content, indent=2) + b"\n")
+        except (OSError, DataError) as error:  # DataError: a custom task drew no PNG
+            self._emit(
+                "warning", {"text": f"samples were not written: {error}", "subject": SAMPLES}
+            )
+            return False
+        return True
 
 
 def _cut(cell: str | float | None) -> str | float | None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,18 +65,16 @@ class RankProcesses:
         self.store: TCPStore | None = None
         """Kept open: the rendezvous of the ranks, on a port that is known to be free."""
 
-    def start(self, nproc: int, threads: int | None, console: bool) -> None:
-        """Start the ranks; each in a session of its own, without the signals of the terminal.
-
-        `console`: rank 0 prints to the terminal.
-        """
+    def start(self, plan: RunPlan) -> None:
+        """Start the ranks; each in a session of its own, without the signals of the terminal."""
+        nproc = plan.resolved.nproc
         shared = {
             **environment.variables(),
             "PYTHONPATH": environment.python_path(),
             SUPERVISOR: str(os.getpid()),
         }
-        if threads:
-            shared["OMP_NUM_THREADS"] = str(threads)
+        if plan.threads:
+            shared["OMP_NUM_THREADS"] = str(plan.threads)
         if nproc > 1:
             from gearshift.engines.rendezvous import LOOPBACK, TOKEN, tcp_store
 
@@ -98,9 +96,8 @@ class RankProcesses:
         try:
             for rank in range(nproc):
                 variables = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if nproc > 1 else {}
-                self.processes.append(
-                    self._process(rank, shared | variables, console and rank == 0)
-                )
+                is_shown = plan.console and rank == 0
+                self.processes.append(self._process(rank, shared | variables, is_shown))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         with self._lock:
@@ -112,10 +109,7 @@ class RankProcesses:
         self, rank: int, variables: dict[str, str], is_shown: bool
     ) -> subprocess.Popen[bytes]:
         """Start one rank; its output is shown, or written to a file."""
-        with ExitStack() as files:
-            output = None
-            if not is_shown:
-                output = files.enter_context(self._output_file(rank).open("wb"))
+        with nullcontext() if is_shown else self._output_file(rank).open("wb") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", MODULE, str(self.folder)],
                 env=variables,
@@ -200,7 +194,7 @@ def supervise(plan: RunPlan) -> RunEnd:
                 signals.phase(ProcessPhase.TRAINS, ranks.forward),
             ):
                 try:
-                    ranks.start(plan.resolved.nproc, plan.threads, plan.console)
+                    ranks.start(plan)
                     end = _watch(ranks)
                     limit = time.monotonic() + _GRACE_S
                     while not ranks.have_ended() and time.monotonic() < limit:

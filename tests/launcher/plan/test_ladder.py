@@ -163,7 +163,7 @@ def test_each_rung_of_a_small_run_fits_where_it_needs_no_more():
             return resolved("compile=off", *sets, machine=ONE_GPU, engine=engine)
 
         def steps(limit):
-            target = Described(ONE_GPU, device_bytes=limit + CONTEXT_BYTES).target(run)
+            target = Described(replace(ONE_GPU, gpu_bytes=limit + CONTEXT_BYTES)).target(run)
 
             def plan_with(change):
                 return replace(planner.plan(with_change(change)), target=target)
