@@ -6,18 +6,18 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gearshift.engines.catalog import ENGINES, missing
+from gearshift.engines.catalog import ENGINES, Entry, missing
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import SettingsError
-from gearshift.launcher.config.provenance import MACHINE_LAYER, Chosen, CliArgs, Resolved
+from gearshift.launcher.config.provenance import MACHINE_LAYER, Chosen, CliArgs
 from gearshift.launcher.config.schema import AUTO
-from gearshift.launcher.plan.ladder import ENGINE, EXACT, Change, PlanWith, choose_step, climb
-from gearshift.launcher.plan.target import Described
+from gearshift.launcher.plan.ladder import ENGINE
+from gearshift.launcher.plan.target import Described, PlanTarget
 from gearshift.launcher.run_folder.resume_rules import decide
 from gearshift.launcher.run_folder.run_plan import RunPlan
 
@@ -47,11 +47,11 @@ def decide_engine(
     def choose() -> Chosen | None:
         from gearshift.launcher.plan.plan import open_planner
 
-        def plan_with(change: Change) -> Plan:
-            return planner.plan(decide_with(Chosen(change, "")).resolved)
+        def plan_with(engine: str) -> Plan:
+            return planner.plan(decide_with(Chosen({ENGINE: engine}, "")).resolved)
 
         with suppress(SettingsError), open_planner(resolved, described) as planner:
-            return first_that_fits(_candidates(resolved, described, plan_with))
+            return first_that_fits(described.target(resolved), plan_with)
         return None  # nothing can be planned: the run will say why
 
     print(f"engine {AUTO}: planning", file=sys.stderr, flush=True)
@@ -59,20 +59,34 @@ def decide_engine(
     return decide_with(chosen) if chosen else decision  # nothing fits
 
 
-def first_that_fits(candidates: Iterable[tuple[Change, Plan]]) -> Chosen | None:
-    """The first candidate that fits, or whose memory is unknown; None: none fits.
+def first_that_fits(target: PlanTarget, plan_with: Callable[[str], Plan]) -> Chosen | None:
+    """The first engine that fits, or whose memory is unknown; None: none fits.
 
-    The change of each candidate names its engine, and has the settings that make it fit.
+    `plan_with` plans the run with an engine. Those with the fewest parts spread come first, those
+    with offload last. On a CPU nothing is gained by offload, and a single rank has nothing to
+    spread.
     """
+
+    def preference(engine: Entry) -> tuple[bool, int]:
+        return engine.placement.offloads, engine.placement.spread_parts
+
     lines = []
-    for change, plan in candidates:
+    for engine in sorted(ENGINES.values(), key=preference):
+        is_useful = (engine.processes == 1) == (target.ranks == 1)
+        if engine.placement.offloads:
+            is_useful = target.device != "cpu"
+        if not is_useful or missing(engine):
+            continue
+        try:
+            plan = plan_with(engine.name)
+        except SettingsError:  # it cannot train this
+            continue
         verdict = "does not fit" if plan.fits is False else "taken"
-        needs = " ".join([change[ENGINE], plan.needs, *Chosen(change, "").changes])
-        lines.append(f"{needs}: {verdict}")
+        lines.append(f"{engine.name} {plan.needs}: {verdict}")
         if plan.fits is not False:
-            device = None if plan.target.device == "cpu" else plan.device_bytes
+            device = None if target.device == "cpu" else plan.device_bytes
             peaks = {"device": device, "host": plan.rank_host_bytes}
-            return Chosen(change, f"planned {plan.needs}", lines, peaks)
+            return Chosen({ENGINE: engine.name}, f"planned {plan.needs}", lines, peaks)
     return None
 
 
@@ -105,35 +119,3 @@ def _in_child(function: Callable[[], Any]) -> Any:
     finally:
         child.kill()
         child.join()
-
-
-def _candidates(
-    resolved: Resolved, described: Described, plan_with: PlanWith
-) -> Iterator[tuple[Change, Plan]]:
-    """Engines that can run here, those with the fewest parts spread first, and their plans.
-
-    First as the run is, then with rungs that compute the same; offload after all others. On a CPU
-    nothing is gained by offload, and a single rank has nothing to spread.
-    """
-    target = described.target(resolved)
-    engines = [engine for engine in ENGINES.values() if not missing(engine)]
-    engines.sort(key=lambda engine: engine.placement.spread_parts)
-    for offloads in [False] if target.device == "cpu" else [False, True]:
-        plans: dict[str, Plan] = {}
-        for engine in engines:
-            is_useful = offloads or (engine.processes == 1) == (target.ranks == 1)
-            if engine.placement.offloads != offloads or not is_useful:
-                continue
-            try:
-                plans[engine.name] = plan_with({ENGINE: engine.name})
-            except SettingsError:  # it cannot train this
-                continue
-            yield {ENGINE: engine.name}, plans[engine.name]
-        for name, plan in plans.items():
-
-            def plan_under(change: Change, name: str = name) -> Plan:
-                return plan_with({ENGINE: name, **change})
-
-            step = choose_step(list(climb(resolved, plan, plan_under, EXACT, keeps_user=True)))
-            if step:
-                yield {ENGINE: name, **step.change}, step.plan

@@ -224,10 +224,10 @@ def open_planner(
     if not getattr(config_of(model.family), "PLANNED_BY_CONFIG", False):
         fetch_weights(resolved.values)
     fetch_data(resolved.values, may_download=False)
-    with hidden_gpus(), temporary_folder("gearshift-plan-") as folder, ExitStack() as others:
+    with hidden_gpus(), temporary_folder("gearshift-plan-") as folder:
         with _settings_errors(resolved):
             task = task_with_data(resolved.settings, folder)
-            planner = Planner(task, resolved.settings, described, others, process_bytes)
+            planner = Planner(task, resolved.settings, described, process_bytes)
         yield planner
 
 
@@ -250,12 +250,7 @@ class Planner:
     """
 
     def __init__(
-        self,
-        task: Task,
-        settings: Any,
-        described: Described,
-        others: ExitStack,
-        process_bytes: int | None,
+        self, task: Task, settings: Any, described: Described, process_bytes: int | None
     ) -> None:
         self._task = task
         self._model = settings.model
@@ -267,9 +262,6 @@ class Planner:
         self._process_bytes = process_bytes
         """Host memory of a process before the training: programs, data, libraries of the model.
         None: measured once the first model is built without values: traces make it grow."""
-        self._others = others
-        """Holds the planner of another model."""
-        self._of_other_model: Planner | None = None
 
     def plan(self, resolved: Resolved) -> Plan:
         """The plan of a run with the same data; reads it again for other settings of the model.
@@ -277,7 +269,8 @@ class Planner:
         Raises SettingsError.
         """
         if resolved.settings.model != self._model:
-            return self._other(resolved).plan(resolved)
+            with open_planner(resolved, self._described, self._process_bytes) as other:
+                return other.plan(resolved)
         resolved = self.fitted(resolved)
         with _settings_errors(resolved):
             return self._predict(resolved, self.subject(resolved))
@@ -313,15 +306,6 @@ class Planner:
             placed=Placed(device, state.host, 0.0),
             host_bytes=target.ranks_per_node * host_bytes,
         )
-
-    def _other(self, resolved: Resolved) -> Planner:
-        """The planner for the model of `resolved`; that of one model at a time is kept."""
-        other = self._of_other_model
-        if not other or other._model != resolved.settings.model:
-            self._others.close()
-            opened = open_planner(resolved, self._described, self._process_bytes)
-            other = self._of_other_model = self._others.enter_context(opened)
-        return other
 
     def fitted(self, resolved: Resolved) -> Resolved:
         """The run with the batch that it would use for its data."""

@@ -46,13 +46,12 @@ class Described:
         most = ENGINES[engine].processes
         where = f"{NODES.flag} {self.nodes}"
         if most is not None and self.nodes > most:
-            others = ", ".join(name for name, entry in ENGINES.items() if entry.processes is None)
             raise SettingsError.of(
                 f"{where} is more than the {counted(most, 'rank')} of engine {engine}",
                 key="engine.name",
                 value=engine,
                 where=where,
-                allowed=f"{most}; or another engine: {others}",
+                allowed=f"{most}, or another engine",
                 fix=f"{NODES.flag} {most}",
             )
         return resolved
@@ -137,17 +136,15 @@ def _gpu(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Gpu | None
     where = f"{flag} {text}"
     name = _joined(text)
     gpus = {_joined(known): gpu for known, gpu in throughput.gpus().items()}
-    similar = [gpu for key, gpu in gpus.items() if name in key]
-    similar.sort(key=lambda gpu: gpu.peaks.get("bf16", 0), reverse=True)
-    names = [gpu.name for gpu in similar]
+    names = [gpu.name for key, gpu in gpus.items() if name in key]
     gpu = gpus.get(name)
     if not gpu:
-        fastest = next(iter(names), None)
+        similar = next(iter(names), None)
         diagnostics.append(
             replace(
                 unknown(flag, text, names or throughput.gpus(), where=where),
-                did_you_mean=fastest,
-                fix=fastest and f"{flag} {shlex.quote(fastest)}",
+                did_you_mean=similar,
+                fix=similar and f"{flag} {shlex.quote(similar)}",
             )
         )
     elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:

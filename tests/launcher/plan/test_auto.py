@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
 from gearshift.launcher.config.provenance import Chosen, CliArgs
 from gearshift.launcher.plan import auto
@@ -63,17 +64,27 @@ def test_the_simplest_engine_is_taken_or_one_that_shards_where_replicas_do_not_f
     assert run.batching == whole.batching
 
 
-def candidate(engine, fits):
-    figures = {"target": SimpleNamespace(device="cpu"), "rank_host_bytes": 3}
-    return {"engine.name": engine}, SimpleNamespace(needs="3 of 4", fits=fits, **figures)
-
-
 def test_the_first_that_fits_is_taken_and_nothing_is_planned_after_it():
-    candidates = iter([candidate("ddp", False), candidate("oss", None), candidate("fsdp", True)])
-    chosen = auto.first_that_fits(candidates)
-    assert (chosen.engine, len(chosen.others)) == ("oss", 2)
-    assert len([*candidates]) == 1
-    assert auto.first_that_fits([candidate("ddp", False)]) is None
+    target = SimpleNamespace(device="cuda", ranks=2)
+    planned = []
+
+    def chosen(fitting):
+        planned.clear()
+
+        def plan_with(engine):
+            planned.append(engine)
+            if engine == "oss":
+                raise SettingsError.of("it cannot train this")
+            fits = fitting.get(engine, False)
+            return SimpleNamespace(needs="3 of 4", fits=fits, device_bytes=3, rank_host_bytes=3)
+
+        return auto.first_that_fits(target, plan_with)
+
+    choice = chosen({"ddp": False, "fsdp": None, "zero3-offload": True})
+    assert (choice.engine, planned[0], planned[-1]) == ("fsdp", "ddp", "fsdp")
+    assert len(choice.others) == len(planned) - 1
+    assert chosen({"ddp": True}).engine == "ddp" and planned == ["ddp"]
+    assert chosen({}) is None and planned[-1].endswith("offload") and "local" not in planned
 
 
 def test_a_resumed_run_keeps_what_was_chosen(tmp_path):
