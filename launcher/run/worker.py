@@ -116,11 +116,10 @@ def work(job: RunPlan) -> Outcome | SplitResult:
             test = rank.test()
             if job.split is None or not test:
                 return _train(rank, test)
-            metric = rank.settings.eval.metric
-            task = rank.tasks[0]
             from gearshift.training.evaluation.evaluate_split import evaluate_split
 
-            return evaluate_split(task, rank.module, job.split, test, rank.world, metric)
+            metric = rank.settings.eval.metric
+            return evaluate_split(rank.tasks[0], rank.module, job.split, test, rank.world, metric)
         except SettingError as error:
             from gearshift.launcher.config.errors import about_setting
 
