@@ -1,4 +1,4 @@
-"""Engine auto: the fastest engine whose plan fits, chosen before a run starts."""
+"""Engine auto: the simplest engine whose plan fits, chosen before a run starts."""
 
 from __future__ import annotations
 
@@ -6,38 +6,33 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gearshift.engines.catalog import ENGINES, Entry, missing
 from gearshift.launcher.base import environment
-from gearshift.launcher.base.diagnostics import SettingsError, plain
-from gearshift.launcher.config.batching import ACCUMULATION, MICRO
-from gearshift.launcher.config.provenance import MACHINE_LAYER, Batching, Chosen, CliArgs, Resolved
+from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.config.provenance import MACHINE_LAYER, Chosen, CliArgs
 from gearshift.launcher.config.schema import AUTO
-from gearshift.launcher.plan.ladder import ENGINE, EXACT, Change, PlanWith, choose_step, climb
-from gearshift.launcher.plan.target import Described
+from gearshift.launcher.plan.ladder import ENGINE
+from gearshift.launcher.plan.target import Described, PlanTarget
 from gearshift.launcher.run_folder.resume_rules import decide
 from gearshift.launcher.run_folder.run_plan import RunPlan
 
 if TYPE_CHECKING:
-    from gearshift.launcher.plan.plan import Plan, Planner
+    from gearshift.launcher.plan.plan import Plan
 
-_EQUAL = 0.05
-"""Estimated times that differ by less are equal."""
 _LIMIT_S = 300.0
 
 
 def decide_engine(
     args: CliArgs, out: Path | None, described: Described, world_size: int | None = None
 ) -> RunPlan:
-    """As `decide`, with the engine that fits and is fastest, if engine auto is named.
+    """As `decide`, with the simplest engine that fits, if engine auto is named.
 
-    Otherwise the number of processes decides. A default micro-batch on a GPU is planned too, see
-    `larger_batch`. Reads the data to plan. Raises SettingsError.
+    Otherwise the number of processes decides. Reads the data to plan. Raises SettingsError.
     """
 
     def decide_with(chosen: Chosen | None) -> RunPlan:
@@ -46,91 +41,53 @@ def decide_engine(
     decision = decide_with(None)
     resolved = decision.resolved
     is_open = resolved.values[ENGINE].origin.layer == MACHINE_LAYER  # no resumed run has chosen it
-    if decision.nothing_left is not None or ENGINE not in resolved.keys.auto:
-        return decision
-    if not is_open and not may_grow(resolved):
+    if decision.nothing_left is not None or ENGINE not in resolved.keys.auto or not is_open:
         return decision
 
-    def choose() -> tuple[Chosen | None, tuple[Batching, str] | None]:
+    def choose() -> Chosen | None:
         from gearshift.launcher.plan.plan import open_planner
 
-        def plan_with(change: Change) -> Plan:
-            return planner.plan(decide_with(Chosen(change, "")).resolved)
+        def plan_with(engine: str) -> Plan:
+            return planner.plan(decide_with(Chosen({ENGINE: engine}, "")).resolved)
 
         with suppress(SettingsError), open_planner(resolved, described) as planner:
-            chosen = None
-            if is_open:
-                chosen = best(list(_candidates(resolved, described, plan_with)))
-            if chosen and chosen.changes:  # memory is tight
-                return chosen, None
-            return chosen, larger_batch(planner, decide_with(chosen).resolved)
-        return None, None  # nothing can be planned: the run will say why
+            return first_that_fits(described.target(resolved), plan_with)
+        return None  # nothing can be planned: the run will say why
 
     print(f"engine {AUTO}: planning", file=sys.stderr, flush=True)
-    chosen, larger_micro_batch = _in_child(choose) or (None, None)
-    if chosen:  # else nothing fits
-        decision = decide_with(chosen)
-    if not larger_micro_batch:
-        return decision
-    numbers, reason = larger_micro_batch
-    resolved = decision.resolved
-    before = resolved.batching.micro_batch
-    resolved = replace(
-        resolved.with_batching(numbers, reason),
-        notes=[*resolved.notes, f"{MICRO}: {numbers.micro_batch} instead of {before}: {reason}"],
-    )
-    return replace(decision, resolved=resolved)
+    chosen = _in_child(choose)
+    return decide_with(chosen) if chosen else decision  # nothing fits
 
 
-def larger_batch(planner: Planner, resolved: Resolved) -> tuple[Batching, str] | None:
-    """The same global batch in fewer micro-batches, where starting kernels takes most of the time.
+def first_that_fits(target: PlanTarget, plan_with: Callable[[str], Plan]) -> Chosen | None:
+    """The first engine that fits, or whose memory is unknown; None: none fits.
 
-    The largest micro-batch that fits by the plan, and the reason; on a GPU of known memory, unless
-    the user or the mode set another. None: the one that is set stays, such as one that computes
-    long enough.
+    `plan_with` plans the run with an engine. Those with the fewest parts spread come first, those
+    with offload last. On a CPU nothing is gained by offload, and a single rank has nothing to
+    spread.
     """
-    if not may_grow(resolved):
-        return None
-    plan = planner.plan(resolved)
-    saved_s = plan.start_s * (1 - 1 / plan.batching.accumulation)
-    if plan.fits is not True or saved_s < _EQUAL * plan.cost:
-        return None
-    for numbers in larger(resolved.batching):
-        plan = planner.plan(resolved.with_batching(numbers, ""))
-        if plan.fits is True:
-            return numbers, f"planned {plan.needs}"
+
+    def preference(engine: Entry) -> tuple[bool, int]:
+        return engine.placement.offloads, engine.placement.spread_parts
+
+    lines = []
+    for engine in sorted(ENGINES.values(), key=preference):
+        is_useful = (engine.processes == 1) == (target.ranks == 1)
+        if engine.placement.offloads:
+            is_useful = target.device != "cpu"
+        if not is_useful or missing(engine):
+            continue
+        try:
+            plan = plan_with(engine.name)
+        except SettingsError:  # it cannot train this
+            continue
+        verdict = "does not fit" if plan.fits is False else "taken"
+        lines.append(f"{engine.name} {plan.needs}: {verdict}")
+        if plan.fits is not False:
+            device = None if target.device == "cpu" else plan.device_bytes
+            peaks = {"device": device, "host": plan.rank_host_bytes}
+            return Chosen({ENGINE: engine.name}, f"planned {plan.needs}", lines, peaks)
     return None
-
-
-def best(candidates: Sequence[tuple[Change, Plan]]) -> Chosen | None:
-    """The first engine that fits and is about as fast as the fastest; None: none fits.
-
-    The change of each candidate names its engine, and has the settings that make it fit.
-    """
-    fitting = [plan for _, plan in candidates if plan.fits is not False]
-    if not fitting:
-        return None
-    # The estimates are too rough to prefer a later engine for less.
-    most = min(plan.cost for plan in fitting) * (1 + _EQUAL)
-    first = next(plan for plan in fitting if plan.cost <= most)
-    settings: Change = {}
-    others = []
-    too_large = []
-    for change, plan in candidates:
-        if plan is first:
-            settings = change
-        needs = f"{change[ENGINE]} {plan.needs}"
-        verdict = f"estimated {plan.cost / first.cost:.2f} times the time"
-        if plan.fits is False:
-            verdict = "does not fit"
-            too_large.append(needs)
-        words = [f"{key}={plain(value)}" for key, value in change.items() if key != ENGINE]
-        others.append(f"{' '.join([needs, *words])}: {verdict}")
-    reason = f"planned {first.needs}"
-    if too_large:
-        reason += f"; too much: {', '.join(too_large)}"
-    device = None if first.target.device == "cpu" else first.device_bytes
-    return Chosen(settings, reason, others, {"device": device, "host": first.rank_host_bytes})
 
 
 def _in_child(function: Callable[[], Any]) -> Any:
@@ -162,63 +119,3 @@ def _in_child(function: Callable[[], Any]) -> Any:
     finally:
         child.kill()
         child.join()
-
-
-def _candidates(
-    resolved: Resolved, described: Described, plan_with: PlanWith
-) -> Iterator[tuple[Change, Plan]]:
-    """Engines that can run here with the least change that fits, in the order of preference.
-
-    First those with the fewest parts spread, then offloaded. On a CPU nothing is gained by offload,
-    and a single rank has nothing to spread. Without those that cannot be faster than one that fits:
-    those that shard, if a simpler one fits unchanged, and those that offload.
-    """
-    fits = False
-    fits_unchanged = False
-    target = described.target(resolved)
-
-    def preference(engine: Entry) -> tuple[bool, int]:
-        return engine.placement.offloads, engine.placement.spread_parts
-
-    for engine in sorted(ENGINES.values(), key=preference):
-        if engine.placement.offloads:
-            is_useful = target.device != "cpu" and not fits
-        else:
-            is_useful = (engine.processes == 1) == (target.ranks == 1)
-            if engine.shards_parameters and fits_unchanged:
-                is_useful = False
-        if not is_useful or missing(engine):
-            continue
-
-        def plan(change: Change, name: str = engine.name) -> Plan:
-            return plan_with({ENGINE: name, **change})
-
-        try:  # the change that fits, or the most
-            change: Change = {}
-            planned = plan(change)
-            if planned.fits is False:
-                steps = list(climb(resolved, planned, plan, EXACT, keeps_user=True))
-                step = choose_step(steps) or next(reversed(steps), None)
-                if step:
-                    change = step.change
-                    planned = step.plan
-        except SettingsError:  # it cannot train this
-            continue
-        if planned.fits is not False:
-            fits = True
-            fits_unchanged = fits_unchanged or not change
-        yield {ENGINE: engine.name, **change}, planned
-
-
-def larger(numbers: Batching) -> Iterator[Batching]:
-    """The same global batch with larger micro-batches, the largest first."""
-    share = numbers.micro_batch * numbers.accumulation
-    for micro in range(share, numbers.micro_batch, -1):
-        if share % micro == 0:
-            yield replace(numbers, micro_batch=micro, accumulation=share // micro)
-
-
-def may_grow(resolved: Resolved) -> bool:
-    """Whether the memory of a GPU may decide the micro-batch: neither user nor mode has set it."""
-    is_set = not {MICRO, ACCUMULATION}.isdisjoint(resolved.keys.user | resolved.keys.mode)
-    return resolved.device != "cpu" and resolved.batching.accumulation > 1 and not is_set

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,7 +24,6 @@ _STATE = "optim.state"
 _ACTIVATIONS = "memory.activation_offload"
 NUMBERS = "changes the numbers slightly"
 TRAINED = "changes what is trained"
-_EFFECTS = ("", NUMBERS, TRAINED)
 
 Change = Facts
 """Settings by key."""
@@ -47,11 +47,6 @@ class Rung:
     is_usual: bool = False
     """The fastest of these that fit is taken; of others the first."""
 
-    @property
-    def is_exact(self) -> bool:
-        """Whether the same engine computes the same with it."""
-        return not self.effect and self.placement is None
-
 
 _EARLIER = (ENGINE, _STATE, _ACTIVATIONS)
 RUNGS = (
@@ -70,8 +65,6 @@ RUNGS = (
     Rung("nf4 weights", {"model.quantize": "nf4"}, TRAINED, SHARDED, drops=_EARLIER),
 )
 """Cheap to costly. A rung whose settings do not exist for a run is left out."""
-EXACT = [rung for rung in RUNGS if rung.is_exact]
-"""Rungs of one engine that compute the same."""
 
 
 @dataclass(frozen=True)
@@ -99,42 +92,38 @@ def climb(
     plan_with: PlanWith,
     rungs: Sequence[Rung] = RUNGS,
     *,
-    keeps_user: bool = False,
     bound_with: PlanWith | None = None,
 ) -> Iterator[Step]:
     """The rungs for a run whose `plan` does not fit, at the same global batch.
 
     `plan_with` plans it with a change. Each has the largest micro-batch that fits, the smallest if
-    none does. The last one is the first that fits, of the usual rungs all. `keeps_user`: settings
-    of the user stay. `bound_with` plans, by arithmetic, what a run with a change needs at least:
-    where that does not fit, nothing else is planned.
+    none does. The last one is the first that fits, of the usual rungs all. Settings of the user
+    stay in rungs that change the training. `bound_with` plans, by arithmetic, what a run with a
+    change needs at least: where that does not fit, nothing else is planned.
     """
     smaller: list[Change] = [{}]
-    if not keeps_user or resolved.keys.user.isdisjoint((batching.MICRO, batching.ACCUMULATION)):
-        for numbers in batching.halvings(resolved.batching):
-            # With the global batch, which would change as well.
-            batch = {batching.MICRO: numbers.micro_batch, batching.GLOBAL: numbers.global_batch}
-            smaller.append(batch)
-    effects: dict[str, str] = {}
-    for rung in rungs:
-        effects |= dict.fromkeys(rung.change, rung.effect)
+    for numbers in batching.halvings(resolved.batching):
+        # With the global batch, which would change as well.
+        batch = {batching.MICRO: numbers.micro_batch, batching.GLOBAL: numbers.global_batch}
+        smaller.append(batch)
     carried: Change = {}
+    effect = ""
     needed = [(plan.device, plan.host_bytes)]
     fits = False
     for rung in rungs:
         if fits and not rung.is_usual:
             return
-        if not _exists(rung, resolved, plan, keeps_user or bool(rung.effect)):
+        if not _exists(rung, resolved, plan):
             continue
         below = {key: value for key, value in carried.items() if key not in rung.drops}
+        of_all = rung.effect or ("" if rung.drops else effect)
         for engine in _engines(rung, resolved, plan):
             change = {**below, **rung.change, **engine}
             change = {
                 key: value for key, value in change.items() if resolved.values[key].value != value
             }
             changes = [{**change, **batch} for batch in smaller]
-            effect = max((effects.get(key, "") for key in change), key=_EFFECTS.index, default="")
-            step = partial(Step, rung.name, effect=effect, is_usual=rung.is_usual)
+            step = partial(Step, rung.name, effect=of_all, is_usual=rung.is_usual)
             if bound_with:
                 bound = _plan(changes[-1], bound_with)
                 if not bound:
@@ -142,9 +131,10 @@ def climb(
                 if bound.fits is False:
                     if change != carried or not carried:
                         carried = change
+                        effect = of_all
                         yield step(changes[-1], bound, is_bound=True)
                     break
-            fit = first_fit(changes, plan_with, rung.is_usual)
+            fit = first_fit(changes, plan_with)
             if not fit:
                 continue
             index, planned = fit
@@ -156,17 +146,18 @@ def climb(
                 smaller = smaller[: index + 1]
             needed.append(needs)
             carried = change
+            effect = of_all
             yield step(changes[index], planned)
             break
 
 
-def _exists(rung: Rung, resolved: Resolved, plan: Plan, keeps_user: bool) -> bool:
+def _exists(rung: Rung, resolved: Resolved, plan: Plan) -> bool:
     """Whether its settings exist and may change, and it saves memory that is too small."""
     is_cpu = plan.target.device == "cpu"
     lacks = {"any": True, "gpu": plan.lacks_device, "host": plan.lacks_ram, "cpu": is_cpu}
     if not lacks[rung.saves]:
         return False
-    if keeps_user and not resolved.keys.user.isdisjoint(rung.change):
+    if rung.effect and not resolved.keys.user.isdisjoint(rung.change):
         return False
     for key in rung.change:
         if key not in resolved.values or why_ineffective(resolved.values, key) is not None:
@@ -189,15 +180,12 @@ def _engines(rung: Rung, resolved: Resolved, plan: Plan) -> list[Change]:
     return [{ENGINE: engine.name} for engine in engines]
 
 
-def first_fit(
-    changes: Sequence[Change], plan_with: PlanWith, is_likely: bool = False
-) -> tuple[int, Plan] | None:
+def first_fit(changes: Sequence[Change], plan_with: PlanWith) -> tuple[int, Plan] | None:
     """The first of `changes` that fits, otherwise the last, which saves most; None: it is invalid.
 
-    `is_likely`: the first is planned first, otherwise the last.
+    Each saves more than the one before.
     """
     plans: dict[int, Plan] = {}
-    last = len(changes) - 1
 
     def fits(index: int) -> bool:
         plan = _plan(changes[index], plan_with)
@@ -206,13 +194,10 @@ def first_fit(
         plans[index] = plan
         return plan.fits is not False
 
-    if is_likely and fits(0):
-        return 0, plans[0]
-    if last not in plans and fits(last):
-        for index in range(int(is_likely), last):  # mostly an early one
-            if fits(index):
-                return index, plans[index]
-    return (last, plans[last]) if last in plans else None
+    last = len(changes) - 1
+    # Where nothing fits, as on most rungs of a large model, one plan tells.
+    index = bisect_left(range(last), True, key=fits) if fits(last) else last
+    return (index, plans[index]) if index in plans else None
 
 
 def _plan(change: Change, plan_with: PlanWith) -> Plan | None:

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from operator import truediv
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -79,13 +78,10 @@ _CPU = torch.device("cpu")
 _TRIED = 8
 _TRIED_S = 1.0
 """Micro-batches of which the largest is traced, and the time for them."""
-_GPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10)
-_CPU_SPEEDS = (3e10, 5e9, 5e8, 5e9)
-"""What a rank does in a second, roughly: operations, bytes in memory, bytes sent, and to the host
-and back. Only ratios between engines count."""
-_GPU_START_S = 5e-6
-_CPU_START_S = 1e-6
-"""To start a kernel."""
+_GPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10, 2e5)
+_CPU_SPEEDS = (3e10, 5e9, 5e8, 5e9, 1e6)
+"""What a rank does in a second, roughly: operations, bytes in memory, bytes sent, to the host and
+back, and starts of kernels. Only ratios between engines count."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +150,6 @@ class Plan:
         return True if is_known and self.target.ram_bytes is not None else None
 
     @property
-    def start_s(self) -> float:
-        """Estimated seconds to start the kernels of a step."""
-        return self.trace.launches * (_CPU_START_S if self.target.device == "cpu" else _GPU_START_S)
-
-    @property
     def cost(self) -> float:
         """Estimated seconds of a step, for comparing plans only.
 
@@ -166,8 +157,9 @@ class Plan:
         """
         speeds = _CPU_SPEEDS if self.target.device == "cpu" else _GPU_SPEEDS
         update = 2 * (self.device[Kind.OPTIMIZER] + self.device[Kind.WEIGHTS])
-        work = (self.trace.flops, update, self.placed.sent_bytes, self.copied_bytes)
-        return sum(map(truediv, work, speeds)) + self.start_s
+        trace = self.trace
+        work = (trace.flops, update, self.placed.sent_bytes, self.copied_bytes, trace.launches)
+        return sum(map(truediv, work, speeds))
 
     @property
     def is_host_bound(self) -> bool:
@@ -234,14 +226,9 @@ def open_planner(
     fetch_data(resolved.values, may_download=False)
     with hidden_gpus(), temporary_folder("gearshift-plan-") as folder:
         with _settings_errors(resolved):
-            planner = Planner(
-                task_with_data(resolved.settings, folder),
-                resolved.settings,
-                described,
-                process_bytes,
-            )
-        with planner:
-            yield planner
+            task = task_with_data(resolved.settings, folder)
+            planner = Planner(task, resolved.settings, described, process_bytes)
+        yield planner
 
 
 @contextmanager
@@ -259,7 +246,7 @@ def _settings_errors(resolved: Resolved) -> Iterator[None]:
 class Planner:
     """Plans runs of one task, whose data was read once, on one machine.
 
-    Imports no DeepSpeed and opens no process group that outlives a call. A context manager.
+    Imports no DeepSpeed and opens no process group that outlives a call.
     """
 
     def __init__(
@@ -275,14 +262,6 @@ class Planner:
         self._process_bytes = process_bytes
         """Host memory of a process before the training: programs, data, libraries of the model.
         None: measured once the first model is built without values: traces make it grow."""
-        self._stack = ExitStack()
-        self._of_other_model: Planner | None = None
-
-    def __enter__(self) -> Planner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def plan(self, resolved: Resolved) -> Plan:
         """The plan of a run with the same data; reads it again for other settings of the model.
@@ -290,7 +269,8 @@ class Planner:
         Raises SettingsError.
         """
         if resolved.settings.model != self._model:
-            return self._other(resolved).plan(resolved)
+            with open_planner(resolved, self._described, self._process_bytes) as other:
+                return other.plan(resolved)
         resolved = self.fitted(resolved)
         with _settings_errors(resolved):
             return self._predict(resolved, self.subject(resolved))
@@ -305,13 +285,14 @@ class Planner:
         engine = ENGINES[settings.engine.name]
         parameters = plan.parameters
         trained = plan.trace.trainable
-        is_16_bit = settings.precision not in ("fp32", "tf32")
-        weight_bytes = 2 if is_16_bit and engine.shards_parameters else FP32_BYTES
+        rounds = engine.shards_parameters
         if settings.model != self._model:
             trained = 0
-            weight_bytes = 2 if is_16_bit else FP32_BYTES
+            rounds = True
             if settings.model.quantize is not None:
                 parameters //= FP32_BYTES
+        is_16_bit = rounds and settings.precision not in ("fp32", "tf32")
+        weight_bytes = 2 if is_16_bit else FP32_BYTES
         target = self._described.target(resolved)
         state = engine.placed(settings.engine.offload).state_bytes(
             parameters, target.ranks, weight_bytes, settings.optim.least_bytes, trained
@@ -325,15 +306,6 @@ class Planner:
             placed=Placed(device, state.host, 0.0),
             host_bytes=target.ranks_per_node * host_bytes,
         )
-
-    def _other(self, resolved: Resolved) -> Planner:
-        """The planner for the model of `resolved`; that of one model at a time is kept."""
-        other = self._of_other_model
-        if not other or other._model != resolved.settings.model:
-            self._stack.close()
-            opened = open_planner(resolved, self._described, self._process_bytes)
-            other = self._of_other_model = self._stack.enter_context(opened)
-        return other
 
     def fitted(self, resolved: Resolved) -> Resolved:
         """The run with the batch that it would use for its data."""
@@ -495,8 +467,6 @@ def _seconds(plan: Plan, subject: Subject, gpu: Gpu) -> Seconds:
     """The times of `plan` by the data sheet of its GPU."""
     trace = plan.trace
     accumulation = plan.batching.accumulation
-    settings = subject.settings
-    val_samples = len(subject.task.data("val"))
     work = time.StepWork(
         flops=trace.flops,
         moved=time.moved_bytes(plan.device, trace.trainable, accumulation, trace.offloaded),
@@ -506,12 +476,11 @@ def _seconds(plan: Plan, subject: Subject, gpu: Gpu) -> Seconds:
     return time.by_data_sheet(
         work,
         gpu,
-        settings.precision,
+        subject.settings.precision,
         plan.target,
         ENGINES[plan.engine].placement,
         plan.parameters,
         subject.train_plan,
-        min(val_samples, settings.eval.samples or val_samples),
     )
 
 
@@ -582,24 +551,20 @@ def _use_features(task: Task, cache: FeatureCache) -> Batch | None:
 
 
 def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:
-    """The largest of a few micro-batches in bytes: padding differs."""
+    """The largest in bytes of the first micro-batches of a few steps: padding differs.
+
+    Of the rank with the largest share.
+    """
     end = monotonic() + _TRIED_S
+    shares = plan.samples_by_rank(0)
+    rank = shares.index(max(shares))
     batches: list[MicroBatch] = []
-    for epoch, share in islice(_shares(order, plan), _TRIED):
-        micro_batch = samples[epoch, share]
+    for step in range(min(_TRIED, order.steps_per_epoch)):
+        epoch, parts = order.share(step, rank, plan.world_size, plan.micro_batch, shares)
+        micro_batch = samples[epoch, parts[0]]
         if isinstance(micro_batch, DataError):
             raise micro_batch
         batches.append(micro_batch)
         if monotonic() > end:
             break
     return max(batches, key=lambda micro_batch: tensor_bytes(micro_batch.batch))
-
-
-def _shares(order: DataOrder, plan: TrainPlan) -> Iterator[tuple[int, list[int]]]:
-    """The micro-batches of an epoch on the rank with the largest share: the epoch, and samples."""
-    samples = plan.samples_by_rank(0)
-    rank = samples.index(max(samples))
-    for step in range(order.steps_per_epoch):
-        epoch, shares = order.share(step, rank, plan.world_size, plan.micro_batch, samples)
-        for share in shares:
-            yield epoch, share

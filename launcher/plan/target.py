@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
 
 from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold, unknown
 from gearshift.launcher.config.command_line import GPU, GPU_MEMORY, GPUS, NODES, RAM, Option
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import Resolved
@@ -30,12 +30,8 @@ class Described:
 
     machine: Machine
     nodes: int = 1
-    device_bytes: int | None = None
-    """Memory of one GPU; None: unknown."""
     gpu: Gpu | None = None
     """The kind of GPU; None: unknown."""
-    is_here: bool = True
-    """Its GPUs are those of this machine."""
 
     def resolve(self, resolve: Callable[[int | None], Resolved]) -> Resolved:
         """The settings of a run there: every node starts engine.nproc ranks, or one per GPU.
@@ -50,13 +46,12 @@ class Described:
         most = ENGINES[engine].processes
         where = f"{NODES.flag} {self.nodes}"
         if most is not None and self.nodes > most:
-            others = ", ".join(name for name, entry in ENGINES.items() if entry.processes is None)
             raise SettingsError.of(
                 f"{where} is more than the {counted(most, 'rank')} of engine {engine}",
                 key="engine.name",
                 value=engine,
                 where=where,
-                allowed=f"{most}; or another engine: {others}",
+                allowed=f"{most}, or another engine",
                 fix=f"{NODES.flag} {most}",
             )
         return resolved
@@ -65,10 +60,8 @@ class Described:
         """What the ranks of a run have there."""
         ranks = max(resolved.batching.world_size // self.nodes, 1)
         here = self.machine
-        if self.device_bytes is not None or resolved.device != "cuda" or not self.is_here:
-            here = replace(here, gpu_bytes=self.device_bytes, gpu_others_bytes=())
         target = PlanTarget(self.nodes, ranks, resolved.device, None, here.ram_bytes)
-        if resolved.device == "cpu":
+        if resolved.device != "cuda":
             return target
         return replace(target, device_bytes=here.tensor_bytes(ranks, self.nodes), gpu=self.gpu)
 
@@ -97,10 +90,27 @@ class PlanTarget:
 def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnostic]) -> Described:
     """The machine of the options in `values`; errors are added to `diagnostics`."""
 
-    gpus = _number(GPUS, values, diagnostics)
-    nodes = _number(NODES, values, diagnostics)
-    memory = _number(GPU_MEMORY, values, diagnostics)
-    ram = _number(RAM, values, diagnostics)
+    def number(option: Option, adapter: TypeAdapter[Any], allowed: str) -> Any:
+        """The count or size that an option has; None: it has none, or an invalid one."""
+        text = values.get(option.flag)
+        if text is None:
+            return None
+        try:
+            return adapter.validate_python(text.strip())
+        except ValueError:
+            where = f"{option.flag} {text}"
+            fix = None
+            if adapter is _SIZE and text.isdigit():
+                fix = f"{where}GiB"
+            diagnostics.append(
+                Diagnostic(f"{where} is invalid", where=where, allowed=allowed, fix=fix)
+            )
+            return None
+
+    gpus = number(GPUS, _COUNT, "1 or more")
+    nodes = number(NODES, _COUNT, "1 or more")
+    memory = number(GPU_MEMORY, _SIZE, _UNITS)
+    ram = number(RAM, _SIZE, _UNITS)
     gpu = _gpu(values, diagnostics) if GPU.flag in values else None
     if gpu and not memory:
         memory = gpu.memory_bytes
@@ -111,64 +121,36 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     machine = here
     if ram:
         machine = replace(machine, ram_bytes=ram)
+    if gpus or (nodes or 1) > 1:
+        machine = replace(machine, gpu_bytes=memory, gpu_others_bytes=())
     if gpus:
         has_bf16 = not gpu or "bf16" in gpu.peaks
         machine = replace(machine, gpus=gpus, device="cuda", gpu_bf16=has_bf16)
-    return Described(machine, nodes or 1, memory, gpu, is_here=nodes in (None, 1) and gpus is None)
-
-
-def _number(option: Option, values: Mapping[str, str], diagnostics: list[Diagnostic]) -> int | None:
-    """The count or size that an option has; None: it has none, or an invalid one."""
-    flag = option.flag
-    if flag not in values:
-        return None
-    adapter = _COUNT
-    allowed = "1 or more"
-    if option in (GPU_MEMORY, RAM):
-        adapter = _SIZE
-        allowed = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
-    text = values[flag].strip()
-    try:
-        return adapter.validate_python(text)
-    except ValueError:
-        diagnostics.append(
-            Diagnostic(
-                f"{flag} {values[flag]} is invalid",
-                where=f"{flag} {values[flag]}",
-                allowed=allowed,
-                fix=f"{flag} {text}GiB" if adapter is _SIZE and text.isdigit() else None,
-            )
-        )
-        return None
+    return Described(machine, nodes or 1, gpu)
 
 
 def _gpu(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Gpu | None:
     """The named GPU, if there is one of the name."""
     flag = GPU.flag
     text = values[flag]
+    where = f"{flag} {text}"
     name = _joined(text)
-    gpus = throughput.gpus()
-    names = [known for known in gpus if name in _joined(known)]
-    gpu = next((gpus[known] for known in names if _joined(known) == name), None)
+    gpus = {_joined(known): gpu for known, gpu in throughput.gpus().items()}
+    names = [gpu.name for key, gpu in gpus.items() if name in key]
+    gpu = gpus.get(name)
     if not gpu:
-        names.sort(key=lambda known: gpus[known].peaks.get("bf16", 0), reverse=True)
-        fastest = next(iter(names), None)
+        similar = next(iter(names), None)
         diagnostics.append(
-            Diagnostic(
-                f"unknown GPU '{text}'",
-                where=f"{flag} {text}",
-                allowed=", ".join(names or gpus),
-                did_you_mean=fastest,
-                fix=fastest and f"{flag} {shlex.quote(fastest)}",
+            replace(
+                unknown(flag, text, names or throughput.gpus(), where=where),
+                did_you_mean=similar,
+                fix=similar and f"{flag} {shlex.quote(similar)}",
             )
         )
     elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
+        variants = f"{', '.join(names)}; or {GPU_MEMORY.flag} SIZE beside it"
         diagnostics.append(
-            Diagnostic(
-                f"GPUs of the name {gpu.name} differ in memory",
-                where=f"{flag} {text}",
-                allowed=f"{', '.join(names)}; or {GPU_MEMORY.flag} SIZE beside it",
-            )
+            Diagnostic(f"{gpu.name} differs in memory", where=where, allowed=variants)
         )
     return gpu
 
@@ -182,6 +164,7 @@ def _with_unit(text: str) -> str:
 
 _COUNT: TypeAdapter[Any] = TypeAdapter(Annotated[int, Field(ge=1)])
 _SIZE: TypeAdapter[Any] = TypeAdapter(Annotated[ByteSize, Field(ge=1), BeforeValidator(_with_unit)])
+_UNITS = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
 
 
 def _joined(name: str) -> str:

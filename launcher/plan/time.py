@@ -79,43 +79,31 @@ def by_data_sheet(
     placement: Placement,
     parameters: int,
     plan: TrainPlan,
-    val_samples: int,
 ) -> Seconds:
     """Roofline: the longest of computation, memory and links, which overlap.
 
-    An evaluation computes a third of the operations of training for each sample. Starting, reading
-    data and saving are not part of it.
+    Starting, reading data, evaluating and saving are not part of it, nor are links between nodes.
     """
     peak = gpu.peaks.get(precision)
     if peak is None:
         return replace(UNKNOWN, basis=f"none: the data sheet of {gpu.name} has no {precision}")
-    size = "1.3B" if parameters > _LARGE else "124M"
-    share = SHARES[size, "host" if placement.offloads else placement.weights]
-    computing = work.flops / peak / share
-    parts = {f"{share:.0%} of {peak / 1e12:g} TFLOP/s in {precision}": computing}
-    if gpu.memory_bytes_per_s is not None:
-        speed = gpu.memory_bytes_per_s
-        parts[f"memory at {speed / 1e9:g} GB/s"] = work.moved / speed
-    if work.copied:
-        parts[f"host link at {_HOST_LINK / 1e9:g} GB/s"] = work.copied / _HOST_LINK
-    missing = ""
-    if work.sent and target.nodes == 1 and gpu.link_bytes_per_s is not None:
-        speed = gpu.link_bytes_per_s
-        parts[f"links at {speed / 1e9:g} GB/s"] = work.sent / speed
-    elif work.sent:
-        missing = ", links not counted"
+    model = "1.3B" if parameters > _LARGE else "124M"
+    share = SHARES[model, "host" if placement.offloads else placement.weights]
+    parts = {f"{share:.0%} of {peak / 1e12:g} TFLOP/s in {precision}": work.flops / peak / share}
+    of_links = gpu.link_bytes_per_s if target.nodes == 1 else None
+    for name, size, speed in (
+        ("memory", work.moved, gpu.memory_bytes_per_s),
+        ("host link", work.copied, _HOST_LINK),
+        ("links", work.sent, of_links),
+    ):
+        if speed is not None:
+            parts[f"{name} at {speed / 1e9:g} GB/s"] = size / speed
     limit, step = max(parts.items(), key=itemgetter(1))
-
-    forward = work.flops / plan.global_batch * target.ranks / 3 / peak / share
-    evaluation = val_samples / target.ranks * forward
-    end = plan.end_step
-    # The end of a run evaluates.
-    evaluations = plan.evaluations(0, end) + (not plan.evaluates_at(end))
     basis = (
-        f"data sheet of {gpu.name}, {limit}{missing}; the share of the peak is that of PyTorch "
-        f"with {size} parameters on an H200, of a matrix product"
+        f"data sheet of {gpu.name}, {limit}; the share of the peak is that of PyTorch "
+        f"with {model} parameters on an H200, of a matrix product"
     )
-    run = end * step + evaluations * evaluation
+    run = plan.end_step * step
     if plan.time_s is not None:
         run = min(run, plan.time_s)
     return Seconds(step, plan.steps_per_epoch * step, run, basis, is_least=True)

@@ -135,11 +135,6 @@ def run_info(
     if "source" in of_data and (job.experience or hub_names(job.resolved.values, DATA_PATH)):
         # Not the folder of links to its files.
         of_data = {**of_data, "source": " + ".join(as_list(settings.data.path))}
-    notes = [*job.resolved.notes]
-    if job.number:
-        new = len(tasks[-1].data("train"))
-        counts = f"{new} new and {samples - new} replayed samples per epoch"
-        notes.append(f"experience {job.number}: {counts}")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     here = machine.detect_machine()
     return RunInfo(
@@ -154,7 +149,7 @@ def run_info(
         samples=samples,
         folder=folder,
         data=of_data,
-        notes=notes,
+        notes=job.resolved.notes,
         evaluated=evaluated,
         loss_changes=isinstance(tasks[0], TracksProgress),
         stage=settings.stages[0] if settings.stages else None,
@@ -270,6 +265,4 @@ class SamplesWriter(Callback):
 
 
 def _cut(cell: str | float | None) -> str | float | None:
-    if isinstance(cell, str) and len(cell) > _LONGEST:
-        return f"{cell[:_LONGEST]}…"
-    return cell
+    return cell[:_LONGEST] if isinstance(cell, str) else cell

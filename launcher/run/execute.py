@@ -13,13 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment, exit_codes, signals
-from gearshift.launcher.base.diagnostics import (
-    PROGRAM,
-    FetchError,
-    SettingsError,
-    from_here,
-    program_line,
-)
+from gearshift.launcher.base.diagnostics import FetchError, SettingsError, from_here, program_line
 from gearshift.launcher.base.signals import ProcessPhase, Stopped, at_signal
 from gearshift.launcher.config import batching
 from gearshift.launcher.config.command_line import INPUT
@@ -301,32 +295,24 @@ def last_line(end: RunEnd) -> str:
     parts = [f"run folder {folder}"]
     if (folder / REPORT).is_file():
         parts.append(f"report: {folder / REPORT}")
+    resume = program_line("resume", folder)
+    again = f"run again: {program_line('--config', folder / SETTINGS)}"
     if end.exit_code == exit_codes.FAILURE:
         parts.append(f"details: {folder / LOG}")
-    following = _following(folder, end.exit_code)
-    if following:
+    if end.exit_code == exit_codes.DONE:
+        following = next_command(folder) or again
+        if (folder / EXPERIENCES).exists():
+            following = f"continue: {resume}"
         parts.append(following)
+    elif run_folder.checkpoints(folder):
+        parts.append(f"resume: {resume}")
+    elif end.exit_code != exit_codes.FAILURE:
+        parts.append(again)
     return "; ".join(parts)
 
 
-def _following(folder: Path, code: int) -> str | None:
-    """What to do after a run that ended with exit code `code`. Reads the folder."""
-    resume = program_line("resume", folder)
-    if code == exit_codes.DONE:
-        if (folder / EXPERIENCES).exists():
-            return f"continue: {resume}"
-        command = next_command(folder)
-        if command:
-            return command
-    elif run_folder.checkpoints(folder):
-        return f"resume: {resume}"
-    if code == exit_codes.FAILURE:
-        return None
-    return f"run again: {program_line('--config', folder / SETTINGS)}"
-
-
 def next_command(folder: Path, shown: Path | None = None) -> str | None:
-    """What to do with the completed run in `folder`: use its model, or train on your own data.
+    """How to use the model of the completed run in `folder`.
 
     `shown`: the folder to name in the command, such as that of all stages. None: the task is
     custom or cannot predict, or nothing was saved. Reads the folder.
@@ -336,17 +322,16 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
     except SettingsError:
         return None
     family = FAMILIES.get(str(values.get("model.family")))
-    if not family or not run_folder.checkpoints(folder):
+    if not family or not family.predicts or not run_folder.checkpoints(folder):
         return None
     for stage in family.stages:
         if stage.name == values.get("model.stage") and not stage.predicts:
             return None
     path = str(as_list(values.get("data.path", ""))[0])
-    if path.startswith(EMBEDDED) and path not in family.prompts:
-        return f"train on your own data: {PROGRAM} --model {family.name} --data FOLDER"
-    if not family.predicts:
+    sample = family.prompts.get(path)
+    if path.startswith(EMBEDDED) and sample is None:
         return None
     words = ["predict", str(shown or folder)]
-    if not family.prompts or path in family.prompts:
-        words += [INPUT, family.prompts.get(path) or from_here(Path(path))]
+    if sample or not family.prompts:
+        words += [INPUT, sample or from_here(Path(path))]
     return f"use the model: {program_line(*words)}"

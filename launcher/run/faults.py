@@ -47,14 +47,13 @@ def advice(name: str, values: Facts, commands: Mapping[str, str]) -> tuple[str, 
     symptom = str(values.get("seen") or fault.seen.format(**values))
     fix = fault.fix.format(**{**values, **commands})
     facts: Json = {"fault": name, "seen": symptom, "cause": fault.cause, "fix": fix}
-    if fault.hint:
-        facts["hint"] = fault.hint
-    if fault.warns:
-        text = f"{symptom}: {fault.cause}; fix:  {fix}"
-        return "warning", {"text": text, "names": values["names"], **facts}
-    if values.get("is_end"):
-        facts["is_end"] = True
-    return "advice", facts
+    for key, value in (("hint", fault.hint), ("is_end", values.get("is_end"))):
+        if value:
+            facts[key] = value
+    if not fault.warns:
+        return "advice", facts
+    text = f"{symptom}: {fault.cause}; fix:  {fix}"
+    return "warning", {"text": text, "names": values["names"], **facts}
 
 
 def recognized(message: str) -> str | None:

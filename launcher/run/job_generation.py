@@ -14,7 +14,7 @@ from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.signals import Publish
 from gearshift.slurm.environment import SLURM_FOLDER, Generation, InvalidEnvironment
 from gearshift.slurm.variables import read_generation, read_rank_environment
-from gearshift.training.storage import open_staged, publish_new
+from gearshift.training.storage import atomic_write, publish_new
 
 if TYPE_CHECKING:
     from gearshift.launcher.config.provenance import CliArgs
@@ -133,10 +133,7 @@ def publish_outcome(run: Path, generation: Generation, code: int, text: str = ""
     staged = final.with_name(f".{final.name}.{os.getpid()}")
     lines = [f"{OUTCOMES.get(code, 'failed')} {code}", *text.splitlines(), ""]
     try:
-        with open_staged(staged) as file:
-            file.write("\n".join(lines).encode(errors="backslashreplace"))
-            file.flush()
-            os.fsync(file.fileno())
+        atomic_write(staged, "\n".join(lines).encode(errors="backslashreplace"))
         if code == 0:
             staged.replace(final)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,9 +27,6 @@ from gearshift.training.logging.encoding import size
 
 _FREE = 0.03
 """The share of main memory that a run leaves free, or it is refused."""
-_FILES = 64
-_FILES_PER_WORKER = 8
-"""Files that a rank may have open, and more for each loader worker: pipes and shared batches."""
 _ENGINE = "engine.name"
 
 
@@ -102,10 +98,20 @@ def prepare_run_at(
     """
     diagnostics: list[Diagnostic] = []
     decision = None
+    world_size = launched.world_size if launched else None
     try:
-        decision = _decide(args, out, here, launched)
+        if args.resume is None and not args.reset:  # an ordinary start needs no other rules
+            decision = RunPlan(resolve(args, here, world_size))
+        else:
+            from gearshift.launcher.run_folder.resume_rules import decide
+
+            decision = decide(args, out, here, world_size)
         if is_here and _ENGINE in decision.resolved.keys.auto:
-            decision = _with_fastest_engine(args, out, here, launched)
+            from gearshift.launcher.plan import auto
+            from gearshift.launcher.plan.target import Described
+
+            nodes = launched.world_size // launched.local_size if launched else 1
+            decision = auto.decide_engine(args, out, Described(here, nodes), world_size)
         adapt.deepspeed_layout(decision.resolved, decision.resolved.settings.engine)
     except SettingsError as error:
         diagnostics += error.diagnostics
@@ -131,7 +137,6 @@ def prepare_run_at(
         from gearshift.launcher.run import experience
 
         is_continual = experience.is_left(decision.resume)
-    _allow_open_files(_FILES + _FILES_PER_WORKER * settings.loader.workers)
     ranks = launched.local_size if launched else resolved.nproc
     plan = replace(
         decision,
@@ -150,40 +155,6 @@ def prepare_run_at(
 
         feature_checks.check_run_folder(plan.destination, resolved.values)
     return plan
-
-
-def _decide(
-    args: CliArgs, out: Path | None, here: Machine, launched: RankEnvironment | None
-) -> RunPlan:
-    """A new run, or one from a checkpoint. Raises SettingsError."""
-    world_size = launched.world_size if launched else None
-    if args.resume is None and not args.reset:  # an ordinary start does not need the other rules
-        return RunPlan(resolve(args, here, world_size))
-    from gearshift.launcher.run_folder.resume_rules import decide
-
-    return decide(args, out, here, world_size)
-
-
-def _with_fastest_engine(
-    args: CliArgs, out: Path | None, here: Machine, launched: RankEnvironment | None
-) -> RunPlan:
-    """As `_decide`, with the fastest engine that fits. Raises SettingsError."""
-    from gearshift.launcher.plan import auto
-    from gearshift.launcher.plan.target import Described
-
-    if not launched:
-        return auto.decide_engine(args, out, Described(here, 1), None)
-    nodes = launched.world_size // launched.local_size
-    return auto.decide_engine(args, out, Described(here, nodes), launched.world_size)
-
-
-def _allow_open_files(needed: int) -> None:
-    """Raise the soft limit of this process to `needed` open files, or as far as it can be."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        needed = min(needed, hard)
-    if resource.RLIM_INFINITY != soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def name_of(settings: Any) -> str:
@@ -249,22 +220,21 @@ def check_memory(
     if parameters is None:
         return
     settings = resolved.settings
-    on_cpu = resolved.device == "cpu"
     world_size = resolved.world_size
-    is_16_bit = settings.precision not in ("fp32", "tf32")
     limit = None
     if resolved.device == "cuda":
         limit = here.tensor_bytes(ranks_per_node, world_size // ranks_per_node)
 
     def lacks(engine: Entry) -> list[str]:
         """Each kind of memory of which there is too little: what is needed, and what there is."""
-        weight_bytes = 2 if is_16_bit and engine.shards_parameters else 4
+        is_16_bit = engine.shards_parameters and settings.precision not in ("fp32", "tf32")
         needed = engine.placed(settings.engine.offload).state_bytes(
-            parameters, world_size, weight_bytes, settings.optim.least_bytes
+            parameters, world_size, 2 if is_16_bit else 4, settings.optim.least_bytes
         )
-        host = ranks_per_node * needed.host
-        if on_cpu:
-            host += ranks_per_node * needed.device
+        host = needed.host
+        if resolved.device == "cpu":
+            host += needed.device
+        host *= ranks_per_node
         lacking = []
         if limit is not None and needed.device > limit:
             lacking.append(f"{size(needed.device)} of {size(limit)} on a GPU")
@@ -278,7 +248,7 @@ def check_memory(
     if not lacking:
         return
     others = (other for other in ENGINES.values() if not other.processes and not missing(other))
-    fitting = [other.name for other in others if not lacks(other)]
+    fitting = next((other.name for other in others if not lacks(other)), None)
     yield MemoryLack(
         f"{model_name(settings.model)} does not fit under engine {name}: weights, gradients and "
         f"optimizer state take {'; '.join(lacking)}",
@@ -287,5 +257,5 @@ def check_memory(
         where=resolved.values[_ENGINE].origin.where,
         allowed=f"an engine and a size that fit, see  {PROGRAM} plan; "
         f"to start anyway: {FORCE.flag}",
-        fix=f"--engine {fitting[0]}" if fitting else None,
+        fix=fitting and f"--engine {fitting}",
     )

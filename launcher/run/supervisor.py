@@ -9,9 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Collection
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,29 +54,25 @@ class RankProcesses:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.forwarded = set[int]()
-        self._lock = threading.Lock()
-        self.has_started = False
-        """Signals that arrive before that are sent to all ranks when they have started."""
-        self.interrupts = 0
+        self.signals: list[int] = []
+        """Those that have arrived, in a thread; the ranks get them in the loop that watches."""
+        self._sent = 0
         self.processes: list[subprocess.Popen[bytes]] = []
         self.ends: dict[int, RunEnd] = {}
         """What the ranks that have exited ended with."""
         self.store: TCPStore | None = None
         """Kept open: the rendezvous of the ranks, on a port that is known to be free."""
 
-    def start(self, nproc: int, threads: int | None, console: bool) -> None:
-        """Start the ranks; each in a session of its own, without the signals of the terminal.
-
-        `console`: rank 0 prints to the terminal.
-        """
+    def start(self, plan: RunPlan) -> None:
+        """Start the ranks; each in a session of its own, without the signals of the terminal."""
+        nproc = plan.resolved.nproc
         shared = {
             **environment.variables(),
             "PYTHONPATH": environment.python_path(),
             SUPERVISOR: str(os.getpid()),
         }
-        if threads:
-            shared["OMP_NUM_THREADS"] = str(threads)
+        if plan.threads:
+            shared["OMP_NUM_THREADS"] = str(plan.threads)
         if nproc > 1:
             from gearshift.engines.rendezvous import LOOPBACK, TOKEN, tcp_store
 
@@ -98,24 +94,16 @@ class RankProcesses:
         try:
             for rank in range(nproc):
                 variables = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if nproc > 1 else {}
-                self.processes.append(
-                    self._process(rank, shared | variables, console and rank == 0)
-                )
+                is_shown = plan.console and rank == 0
+                self.processes.append(self._process(rank, shared | variables, is_shown))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        with self._lock:
-            self.has_started = True
-            for number in self.forwarded:
-                self._send(number)
 
     def _process(
         self, rank: int, variables: dict[str, str], is_shown: bool
     ) -> subprocess.Popen[bytes]:
         """Start one rank; its output is shown, or written to a file."""
-        with ExitStack() as files:
-            output = None
-            if not is_shown:
-                output = files.enter_context(self._output_file(rank).open("wb"))
+        with nullcontext() if is_shown else self._output_file(rank).open("wb") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", MODULE, str(self.folder)],
                 env=variables,
@@ -124,20 +112,13 @@ class RankProcesses:
                 stderr=output,
             )
 
-    def forward(self, number: int) -> None:
-        """Forward a signal to the ranks, which save and end; a second Ctrl-C ends them at once."""
-        with self._lock:
-            self.interrupts += number == signal.SIGINT
-            if self.interrupts > 1:
-                return
-            self.forwarded.add(number)
-            if self.has_started:
-                self._send(number)
-
-    def _send(self, number: int) -> None:
-        for process in self.processes:
-            process.send_signal(number)  # not to its data-loader workers
-            process.send_signal(signal.SIGCONT)  # a stopped one would never take it
+    def forward_signals(self) -> None:
+        """Forward the signals that have arrived since to the ranks, which save and end."""
+        for number in self.signals[self._sent :]:
+            self._sent += 1
+            for process in self.processes:
+                process.send_signal(number)  # not to its data-loader workers
+                process.send_signal(signal.SIGCONT)  # a stopped one would never take it
 
     def have_ended(self) -> bool:
         """Whether all ranks have exited; takes the ends of those that have."""
@@ -145,10 +126,9 @@ class RankProcesses:
             code = process.poll()
             if rank in self.ends or code is None:
                 continue
-            end = run_end.load(self.folder, rank)
-            if not end:
-                end = without_report(rank, code, self.output(rank), self.forwarded)
-            self.ends[rank] = end
+            self.ends[rank] = run_end.load(self.folder, rank) or without_report(
+                rank, code, self.output(rank), self.signals
+            )
         return len(self.ends) == len(self.processes)
 
     def first_failure(self) -> RunEnd | None:
@@ -197,10 +177,10 @@ def supervise(plan: RunPlan) -> RunEnd:
             ranks = RankProcesses(folder)
             with (
                 environment.logged(plan.log),
-                signals.phase(ProcessPhase.TRAINS, ranks.forward),
+                signals.phase(ProcessPhase.TRAINS, ranks.signals.append),
             ):
                 try:
-                    ranks.start(plan.resolved.nproc, plan.threads, plan.console)
+                    ranks.start(plan)
                     end = _watch(ranks)
                     limit = time.monotonic() + _GRACE_S
                     while not ranks.have_ended() and time.monotonic() < limit:
@@ -208,7 +188,7 @@ def supervise(plan: RunPlan) -> RunEnd:
                 finally:
                     ranks.end()
             _log_other_ranks(ranks, end, plan.folder)
-            return replace(end, signals=frozenset(ranks.forwarded))
+            return replace(end, signals=frozenset(ranks.signals))
     except (KeyboardInterrupt, Stopped) as error:
         return run_error.of_error(error, 0)
 
@@ -223,7 +203,7 @@ def save_plan(plan: RunPlan, folder: Path) -> None:
     (folder / PLAN).write_text(json.dumps(content), encoding="utf-8")
 
 
-def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> RunEnd:
+def without_report(rank: int, code: int, output: str, forwarded: Collection[int]) -> RunEnd:
     """The end of a rank with exit code `code` that reported none; `output` is what it printed last.
 
     A rank that died of a forwarded signal during its start-up was stopped.
@@ -250,7 +230,8 @@ def stacks_file(folder: Path, rank: int) -> Path:
 def _watch(ranks: RankProcesses) -> RunEnd:
     """Wait for the first failure, or for the agreed end of all ranks."""
     lost_since: float | None = None
-    while ranks.interrupts < 2:
+    while ranks.signals.count(signal.SIGINT) < 2:  # the second Ctrl-C ends them at once
+        ranks.forward_signals()
         is_over = ranks.have_ended()
         failure = ranks.first_failure()
         if failure and (is_over or failure.kind != "peer lost"):
@@ -301,8 +282,8 @@ def _log_other_ranks(ranks: RankProcesses, shown: RunEnd, run: Path | None) -> N
         return
     for rank in range(len(ranks.processes)):
         end = ranks.ends.get(rank)
-        texts = [ranks.output(rank)]
+        text = ranks.output(rank)
         if end and end.rank != shown.rank:
-            texts += [end.text.strip(), end.trace.strip()]
-        for text in dict.fromkeys(filter(None, texts)):  # what a rank printed last may be its trace
+            text = f"{text}\n{end.text}\n{end.trace}".strip()
+        if text:
             run_folder.append_log(run, f"[rank {rank}]\n{text}")

@@ -49,7 +49,7 @@ from gearshift.training.loop import train
 from gearshift.training.optim import optimizer
 from gearshift.training.resources.memory import PeakMemory
 from gearshift.training.run_state import TrainingRun
-from gearshift.training.settings import Loader, SettingError
+from gearshift.training.settings import SettingError
 from gearshift.training.storage import Storage
 from gearshift.training.train_plan import TrainPlan, solve
 
@@ -60,25 +60,6 @@ if TYPE_CHECKING:
     from gearshift.training.checkpoint.base_weights import BaseWeights
     from gearshift.training.checkpoint.resume_point import ResumePoint
     from gearshift.training.evaluation.evaluate_split import SplitResult
-
-
-@dataclass(frozen=True)
-class Loading:
-    """What all data loaders of a rank share."""
-
-    world: World
-    settings: Loader
-    watchdog: DataWatchdog
-    unused: Sequence[torch.Tensor]
-    """Optimizer state, which no worker needs."""
-
-    def held_out(
-        self, samples: Samples, micro_batch: int, limit: int | None = None
-    ) -> EvaluationBatches:
-        """The batches of a split. Raises DataError if it is empty."""
-        return EvaluationBatches(
-            samples, micro_batch, self.world, self.settings, self.watchdog, self.unused, limit=limit
-        )
 
 
 @dataclass
@@ -102,9 +83,26 @@ class Rank:
     built: Architecture
     engine: Engine
     module: Module
-    loading: Loading
-    test: EvaluationBatches | None
-    """The split to evaluate: that of the job, or the test split at the end of the training."""
+    watchdog: DataWatchdog
+    unused: Sequence[torch.Tensor]
+    """Optimizer state, which no loader worker needs."""
+
+    def batches_of(self, samples: Samples, limit: int | None = None) -> EvaluationBatches:
+        """The batches of a split. Raises DataError if it is empty."""
+        micro_batch = self.job.resolved.batching.micro_batch
+        loader = self.settings.loader
+        return EvaluationBatches(
+            samples, micro_batch, self.world, loader, self.watchdog, self.unused, limit=limit
+        )
+
+    def test(self) -> EvaluationBatches | None:
+        """The split to evaluate: that of the job, or the test split at the end of the training."""
+        split = self.job.split or (TEST if self.settings.eval.test else None)
+        if not split:
+            return None
+        from gearshift.training.evaluation.evaluate_split import samples_of
+
+        return self.batches_of(samples_of(self.tasks[0], split, self.settings.train.seed))
 
 
 def work(job: RunPlan) -> Outcome | SplitResult:
@@ -115,14 +113,13 @@ def work(job: RunPlan) -> Outcome | SplitResult:
     with ExitStack() as cleanup:
         try:
             rank = _prepare(job, cleanup)
-            if job.split is None:
-                return _train(rank)
-            assert rank.test
-            metric = rank.settings.eval.metric
-            task = rank.tasks[0]
+            test = rank.test()
+            if job.split is None or not test:
+                return _train(rank, test)
             from gearshift.training.evaluation.evaluate_split import evaluate_split
 
-            return evaluate_split(task, rank.module, job.split, rank.test, rank.world, metric)
+            metric = rank.settings.eval.metric
+            return evaluate_split(rank.tasks[0], rank.module, job.split, test, rank.world, metric)
         except SettingError as error:
             from gearshift.launcher.config.errors import about_setting
 
@@ -152,12 +149,6 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
         job = _fitted(job, len(task.data("train") if job.number else train_split), storage, world)
         settings = cast(Settings, check.retracked(_tracked(settings), _settings(job)))
     samples = Samples(task, train_split, settings.train.seed)
-    test_samples = None
-    split = job.split or (TEST if settings.eval.test else None)
-    if split:
-        from gearshift.training.evaluation.evaluate_split import samples_of
-
-        test_samples = samples_of(task, split, settings.train.seed)
     check_fills(job.resolved, len(samples))
     facts = _facts(job, settings, task, samples, files, world)
     if resumed:
@@ -186,10 +177,6 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
 
         restore_state(job.resume, resumed, storage, engine, trains=trains)
 
-    loading = Loading(world, settings.loader, watchdog, _slots(engine))
-    test = None
-    if test_samples is not None:
-        test = loading.held_out(test_samples, job.resolved.batching.micro_batch)
     return Rank(
         job=job,
         settings=settings,
@@ -204,18 +191,17 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
         built=built,
         engine=engine,
         module=module,
-        loading=loading,
-        test=test,
+        watchdog=watchdog,
+        unused=_slots(engine),
     )
 
 
-def _train(rank: Rank) -> Outcome:
-    """Train on the prepared data. Collective."""
+def _train(rank: Rank, test: EvaluationBatches | None) -> Outcome:
+    """Train on the prepared data, and evaluate `test` at the end. Collective."""
     job = rank.job
     settings = rank.settings
     world = rank.world
     resumed = rank.resumed
-    loading = rank.loading
     task = rank.tasks[0]
     if not job.number and isinstance(task, HasFrozenEncoder) and _caches_features(rank, task):
         rank.samples = Samples(task, task.data("train"), settings.train.seed)
@@ -269,7 +255,7 @@ def _train(rank: Rank) -> Outcome:
         rank.facts | {run_folder.SURROUNDINGS: callbacks.surroundings(info.environment, task)},
         resumed,
         rank.peaks,
-        rank.test,
+        test,
         fits,
     )
     # Everything that reads settings is built by now.
@@ -278,7 +264,7 @@ def _train(rank: Rank) -> Outcome:
         _prepare_folder(rank, train_plan)
     world.wait_for_all()
     batches = Batches(
-        samples, order, train_plan, world, loading.settings, loading.watchdog, loading.unused
+        samples, order, train_plan, world, settings.loader, rank.watchdog, rank.unused
     )
     if trace is not None:
         batches.taken = trace.begin
@@ -417,9 +403,8 @@ def _earlier_splits(
         start = values.get("model.start")
         is_new = not (folder / SPLIT_FILE).exists()
         if start and is_new and values.get("data.fold") is None:
-            path = Path(start).expanduser()
-            runs = [run for run in (path, *path.parents[:3]) if (run / SPLIT_FILE).is_file()]
-            earlier = load_sides(runs[0]) if runs else {}
+            path = Path(start).expanduser()  # a run, or a checkpoint or a file in it
+            earlier = next(filter(None, map(load_sides, (path, *path.parents[:3]))), {})
     return _shared(earlier, world) or None
 
 
@@ -429,12 +414,11 @@ def _held_out(rank: Rank) -> HeldOut:
     The chance of a noise control is that of the whole split. Raises DataError if a split is empty.
     """
     settings = rank.settings
-    micro_batch = rank.job.resolved.batching.micro_batch
     parts = []
     for task in rank.tasks:
         samples = Samples(task, task.data("val"), settings.train.seed)
         limit = None if task.facts().get("control") else settings.eval.samples
-        parts.append(HeldOutPart(task, rank.loading.held_out(samples, micro_batch, limit)))
+        parts.append(HeldOutPart(task, rank.batches_of(samples, limit)))
     return HeldOut(parts, rank.job.number)
 
 
@@ -561,14 +545,7 @@ def _settings(job: RunPlan) -> Settings:
 def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> World:
     if settings.train.deterministic:
         before = torch.are_deterministic_algorithms_enabled()
-        cleanup.callback(
-            torch.use_deterministic_algorithms,
-            before,
-            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
-        )
-        cudnn = torch.backends.cudnn
-        for name in ("deterministic", "benchmark"):
-            cleanup.callback(setattr, cudnn, name, getattr(cudnn, name))
+        cleanup.callback(torch.use_deterministic_algorithms, before)
         seeds.make_deterministic(environment.variables())
     if settings.train.debug:
         cleanup.enter_context(torch.autograd.set_detect_anomaly(True))

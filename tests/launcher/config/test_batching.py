@@ -2,8 +2,7 @@
 
 import pytest
 
-from gearshift.launcher.plan.auto import may_grow
-from tests.launcher.given import ONE_GPU, refused, resolved
+from tests.launcher.given import refused, resolved
 
 
 def numbers(*sets, world_size=1, **options):
@@ -90,13 +89,3 @@ def test_solved_batch_settings_have_the_values_they_override():
     assert not any(note.startswith("train.micro_batch") for note in run.notes)
     run = resolved("train.micro_batch=16", model="language", world_size=8)
     assert "train.micro_batch: 8 instead of 16: 64 = 8 × 1 × 8 processes" in run.notes
-
-
-def test_a_micro_batch_may_grow_on_a_gpu_unless_user_or_mode_set_it():
-    def grows(*sets, mode=None, machine=ONE_GPU, model="eeg_text"):
-        return may_grow(resolved(*sets, model=model, mode=mode, machine=machine))
-
-    assert grows() and grows("train.global_batch=16")
-    assert not grows("train.micro_batch=2") and not grows("train.accumulation=4")
-    assert not grows(mode="resource-efficient")
-    assert not grows(model="abr") and not grows("device=cpu")

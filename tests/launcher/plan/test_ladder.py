@@ -107,13 +107,10 @@ def test_the_one_to_take_is_the_fastest_usual_one_or_the_first(limit, name, micr
     assert take is steps[-1] and len(tried) < 20  # rungs that cost more are not planned
 
 
-def test_settings_of_the_user_stay_where_asked_and_in_rungs_that_change_the_training():
+def test_settings_of_the_user_stay_in_rungs_that_change_the_training():
     given = ("memory.activation_checkpointing=none", "optim.weight_decay=0.1")
     steps, _ = climbed(0, *given)
     assert [step.name for step in steps] == ["smaller", "recomputed", "on top", "other"]
-    steps, _ = climbed(0, *given, keeps_user=True)
-    assert [step.name for step in steps] == ["on top", "other"]
-    assert not any("train.micro_batch" in step.change for step in steps)
 
 
 def test_a_rung_that_cannot_fit_by_arithmetic_is_not_planned():
@@ -148,7 +145,7 @@ def test_what_fits_is_found_with_few_plans(least, absent):
     changes = [{"number": number, "train.micro_batch": 8 - number} for number in range(8)]
     at, plan = first_fit(changes, plan_with)
     assert (at, plan.fits) == (min(least, 7), least < 8)
-    assert len(tried) <= (at + 2 if plan.fits else 1)
+    assert len(tried) <= (4 if plan.fits else 1)
     assert first_fit([{"number": 1}], plan_with) is None or not absent
 
 
@@ -163,7 +160,7 @@ def test_each_rung_of_a_small_run_fits_where_it_needs_no_more():
             return resolved("compile=off", *sets, machine=ONE_GPU, engine=engine)
 
         def steps(limit):
-            target = Described(ONE_GPU, device_bytes=limit + CONTEXT_BYTES).target(run)
+            target = Described(replace(ONE_GPU, gpu_bytes=limit + CONTEXT_BYTES)).target(run)
 
             def plan_with(change):
                 return replace(planner.plan(with_change(change)), target=target)

@@ -20,9 +20,9 @@ from gearshift.training.throughput import gpus
 from tests.launcher.given import LAPTOP, ONE_GPU, resolved
 
 
-def plan(*sets, world_size=None, machine=LAPTOP, device_bytes=None, **choice):
+def plan(*sets, world_size=None, machine=LAPTOP, **choice):
     run = resolved(*sets, world_size=world_size, machine=machine, **choice)
-    return plan_run(run, Described(machine, device_bytes=device_bytes))
+    return plan_run(run, Described(machine))
 
 
 def peak(trace):
@@ -90,7 +90,7 @@ def test_weights_gradients_and_optimizer_of_adamw():
 def test_offloaded_activations_leave_two_blocks_on_the_device_and_are_copied_twice():
     sets = (*OFFLOADED[1:], "train.micro_batch=8", "train.global_batch=16")
     run = resolved(*sets, **LONG)
-    described = Described(ONE_GPU, 1, 8 * 2**30, gpus()["H200"])
+    described = Described(replace(ONE_GPU, gpu_bytes=8 * 2**30), 1, gpus()["H200"])
     with open_planner(run, described) as planner:
         stays = planner.plan(run)
         moves = planner.plan(resolved(*sets, OFFLOADED[0], **LONG))

@@ -18,7 +18,7 @@ def described(here=LAPTOP, **values):
 def test_gpus_memory_and_nodes():
     found, _ = described(gpus="4", gpu_memory="24GiB", ram="1TB", nodes="2")
     assert (found.machine.gpus, found.machine.device) == (4, "cuda")
-    assert (found.machine.ram_bytes, found.device_bytes) == (10**12, 24 * 2**30)
+    assert (found.machine.ram_bytes, found.machine.gpu_bytes) == (10**12, 24 * 2**30)
     target = found.target(on(found, engine="fsdp"))
     assert (target.nodes, target.ranks_per_node, target.ranks) == (2, 4, 8)
     fixed = CONTEXT_BYTES + NCCL_BYTES
@@ -45,9 +45,9 @@ def test_on_several_nodes_nproc_is_the_number_of_ranks_of_each():
 def test_a_named_gpu_has_the_memory_and_precision_of_its_data_sheet(name, memory, has_bf16):
     found, diagnostics = described(gpu=name)
     assert not diagnostics
-    assert (found.machine.gpus, found.device_bytes) == (1, memory * 2**30)
+    assert (found.machine.gpus, found.machine.gpu_bytes) == (1, memory * 2**30)
     assert found.machine.gpu_bf16 is has_bf16 and found.gpu is not None
-    assert described(gpu=name, gpu_memory="8GiB", gpus="2")[0].device_bytes == 2**33
+    assert described(gpu=name, gpu_memory="8GiB", gpus="2")[0].machine.gpu_bytes == 2**33
     assert described(gpu_memory="12GiB")[0].machine.gpus == 1
     assert described(SERVER, gpu_memory="12GiB")[0].machine.gpus == SERVER.gpus
 

@@ -15,7 +15,7 @@ def test_a_dry_run_shows_model_numbers_folder_and_notes(said):
     for start in (
         "mode     default",
         "engine   local on ",
-        "step     8 samples = micro-batch 8 × ",
+        "step     8 = 8 × 1 × 1 process",
     ):
         assert any(line.startswith(start) for line in lines), start
     assert any(line.startswith("folder   runs/language-small-default-local-") for line in lines)
