@@ -24,7 +24,7 @@ class EngineSettings(EngineSection):
     """The engine and its processes."""
 
     name: str | None = None
-    """Engine; see `list engines`. auto: the fastest one that fits by the plan. Default: local, or
+    """Engine; see `list engines`. auto: the simplest one that fits by the plan. Default: local, or
     ddp with more than one process; auto if memory is tight."""
     nproc: int | None = Field(default=None, ge=1, le=10**6)
     """Processes on this machine. Default: one per GPU, or one."""

@@ -111,7 +111,7 @@ def engines() -> list[Json]:
     """The engines, and whether their packages are installed; imports none."""
     return [
         *[_engine(engine.name, engine.sentence, engine.needs) for engine in ENGINES.values()],
-        _engine(AUTO, "the fastest of these that fits, by a plan", ()),
+        _engine(AUTO, "the simplest of these that fits, by a plan", ()),
     ]
 
 

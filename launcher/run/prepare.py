@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,6 +28,9 @@ from gearshift.training.logging.encoding import size
 
 _FREE = 0.03
 """The share of main memory that a run leaves free, or it is refused."""
+_FILES = 64
+_FILES_PER_WORKER = 8
+"""Files that a rank may have open, and more for each loader worker: pipes and shared batches."""
 _ENGINE = "engine.name"
 
 
@@ -137,6 +141,7 @@ def prepare_run_at(
         from gearshift.launcher.run import experience
 
         is_continual = experience.is_left(decision.resume)
+    _allow_open_files(_FILES + _FILES_PER_WORKER * settings.loader.workers)
     ranks = launched.local_size if launched else resolved.nproc
     plan = replace(
         decision,
@@ -155,6 +160,15 @@ def prepare_run_at(
 
         feature_checks.check_run_folder(plan.destination, resolved.values)
     return plan
+
+
+def _allow_open_files(needed: int) -> None:
+    """Raise the soft limit of this process to `needed` open files, or as far as it can be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    if resource.RLIM_INFINITY != soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def name_of(settings: Any) -> str:
