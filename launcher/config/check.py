@@ -22,17 +22,9 @@ from gearshift.launcher.base.diagnostics import (
 )
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.config import paths
-from gearshift.launcher.config.batching import (
-    ACCUMULATION,
-    GLOBAL,
-    LEAST,
-    MICRO,
-    batch_line,
-    proposed_batch,
-)
+from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO
 from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
-    RESUMED_LAYER,
     STAGED_MODE,
     USER_LAYERS,
     KeySets,
@@ -376,7 +368,6 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
     if key not in (DATA_PATH, PRETRAINED, "engine.ds_config"):
         return
     fix = None
-    hint = None
     like = nearest_file(text)
     if key == DATA_PATH:
         from gearshift.launcher.config import feature_checks, named_model
@@ -387,53 +378,36 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
             if not feature_checks.is_requested(values):
                 fix = "--download-data"
         like = like or named_model.nearest_name_of_hub(text)
-    if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
-        hint = f"--set {PRETRAINED}=DIR  if it has moved"
     problem = f"does not exist ({path.absolute()})"
-    if path.is_symlink():
-        problem = f"is a link to a file that {problem}"
     new = like and with_another(values[key].value, text, like)
-    yield _about(values, key, problem, new=new, did_you_mean=like, fix=fix, hint=hint)
+    yield _about(values, key, problem, new=new, did_you_mean=like, fix=fix)
 
 
 def _watched_folder(values: Values) -> Iterator[Diagnostic]:
-    """The error of continual learning whose folder has no effect."""
-    key = DATA_PATH if DATA_PATH in values else _CONTINUAL
-    problem = "is no setting of the task"
-    if key == DATA_PATH:
-        problem = why_ineffective(values, key) or ""
-    if problem:
-        message = f"{DATA_PATH} {problem}; {_CONTINUAL} trains on new files there"
-        yield errors().about(values, key, message, key=DATA_PATH)
+    """The error of continual learning of a task without a folder for data."""
+    if DATA_PATH not in values:
+        message = f"{_CONTINUAL} trains on new files in {DATA_PATH}, which the task does not have"
+        yield errors().about(values, _CONTINUAL, message, key=DATA_PATH)
 
 
 def _global_batch(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
-    """Micro-batch or accumulation that change the global batch; a mode that promises to keep it."""
-
-    def product(numbers: Mapping[str, Any]) -> int:
-        return (numbers[MICRO] or 1) * (numbers[ACCUMULATION] or 1)
-
-    new = product({key: values[key].value for key in BATCH_SETTINGS})
-    shipped = product(keys.shipped)
-    default = product(keys.defaults)
-    users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
-    if GLOBAL in keys.user:
+    """Micro-batch or accumulation that change the global batch."""
+    factors = (MICRO, ACCUMULATION)
+    users = [key for key in factors if key in keys.user]
+    new = math.prod(values[key].value or 1 for key in factors)
+    shipped = math.prod(keys.shipped[key] or 1 for key in factors)
+    if GLOBAL in keys.user or not users or new == shipped:
         return
-    if users and new != shipped:
-        yield errors().about(
-            values,
-            GLOBAL,
-            f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
-            value=new,
-            where="; ".join(errors().where(key, values[key].origin) for key in users),
-            fix=f"--set {GLOBAL}={shipped}",
-            hint=f"--set {GLOBAL}={new}  confirms it",
-            severity="warning",
-        )
-    is_kept = values["promise"].value.get("global_batch") == {"at_least": 1, "at_most": 1}
-    if is_kept and shipped != default and not users:
-        problem = f"promises a global batch of {default}, and gives {shipped}"
-        yield _about(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
+    yield errors().about(
+        values,
+        GLOBAL,
+        f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
+        value=new,
+        where="; ".join(errors().where(key, values[key].origin) for key in users),
+        fix=f"--set {GLOBAL}={shipped}",
+        hint=f"--set {GLOBAL}={new}  confirms it",
+        severity="warning",
+    )
 
 
 def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
@@ -441,7 +415,7 @@ def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
     for promises, origin in values["promise"].all_values:
         if origin.layer not in USER_LAYERS:
             continue
-        sizes = set()
+        sizes: set[str] = set()
         for family in (*FAMILIES, values["model.family"].value):
             sizes.update(config_of(family).SIZES)
         for bounds in filter(None, promises.values()):
@@ -450,7 +424,6 @@ def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
                     values,
                     "promise",
                     f"unknown size {name!r} in promise",
-                    where=errors().where("promise", origin),
                     allowed=", ".join(sorted(sizes)),
                     did_you_mean=nearest_match(name, sizes),
                 )
@@ -548,8 +521,6 @@ def check_before_training(
     if not train_plan.experience:  # which has a length and a schedule of its own
         total = train_plan.total_steps
         diagnostics += check_lengths(values, keys, total, train_plan.steps_per_epoch)
-        if not train_plan.first_step:  # a resumed run has few steps left
-            diagnostics += _patience(values, keys, train_plan)
     diagnostics += _dropped_samples(resolved, train_plan)
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
     wrong = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
@@ -559,26 +530,6 @@ def check_before_training(
         print(render(diagnostics), file=sys.stderr)
 
 
-def _patience(values: Values, keys: KeySets, train_plan: TrainPlan) -> Iterator[Diagnostic]:
-    """A patience of the user that has too few evaluations to act."""
-    last = train_plan.end_step
-    count = train_plan.evaluations(0, last - 1)
-    for key, also in (("stop.patience", "stop.patience"), ("schedule.patience", "schedule.name")):
-        patience = values[key].value
-        if patience is None or count > patience or keys.decided.isdisjoint((key, also)):
-            continue
-        if why_ineffective(values, key):
-            continue
-        every = (last - 1) // (patience + 1)
-        yield _about(
-            values,
-            key,
-            f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}",
-            did_you_mean=f"eval.every={every}" if every else None,
-            severity="warning",
-        )
-
-
 def _dropped_samples(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
     """Much of an epoch that is dropped as a partial batch."""
     dropped = train_plan.dropped_samples
@@ -586,16 +537,11 @@ def _dropped_samples(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diag
     length = train_plan.steps_per_epoch * batch + dropped
     if dropped <= _MOST_LEFT_OUT * length:
         return
-    new = proposed_batch(length, batch, train_plan.world_size)
-    fix = None
-    if new and length % new < length % batch:
-        fix = batch_line(resolved.values, resolved.keys, resolved.batching.micro_batch, new)
     message = (
         f"{dropped} of {length} samples of an epoch are dropped: they fill no batch of {batch}"
     )
-    yield errors().about(
-        resolved.values, GLOBAL, message, fix=fix, hint="or more data", severity="warning"
-    )
+    hint = "a smaller batch, or more data"
+    yield errors().about(resolved.values, GLOBAL, message, hint=hint, severity="warning")
 
 
 def check_splits(task: Task, folder: Path) -> None:
