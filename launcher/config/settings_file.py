@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -71,27 +71,20 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
     is_json = path.suffix == ".json"
     parse = parse_json if is_json else parse_yaml
     where = f"{option} {path}"
-    allowed = None
     like = None
-    hint = None
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             problem = "is not a regular file"
         elif status.st_size > _MAX_BYTES:
-            problem = f"has {status.st_size:,} bytes, too many for settings"
-            allowed = f"at most {_MAX_BYTES:,} bytes"
+            problem = f"has {status.st_size:,} bytes, too many for settings: {_MAX_BYTES:,}"
         else:
-            return list(parse(path.read_bytes().decode("utf-8-sig"), name or str(path)))
+            text = path.read_text("utf-8-sig", "surrogateescape")
+            return list(parse(text, name or str(path)))
     except Unreadable as broken:
         cause, line, column = broken.args
         problem = f"cannot be read as {'JSON' if is_json else 'YAML'}: {cause}"
         where = f"{path}:{line}:{column}"
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        problem = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
-        where = f"{path}:{line}"
-        hint = "save the file as UTF-8"
     except FileNotFoundError:
         problem = f"does not exist ({path.absolute()})"
         like = nearest_file(path)
@@ -101,11 +94,9 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
         f"{path} {problem}",
         value=str(path),
         where=where,
-        allowed=allowed,
         did_you_mean=like,
         fix=f"{option} {shlex.quote(like)}" if like and option.startswith("-") else None,
         replaces=(f"{option} {path}",),
-        hint=hint,
     )
 
 
@@ -148,6 +139,7 @@ _TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:ma
 _TOO_DEEP = f"more than {_MAX_DEPTH} levels of lists and mappings"
 _LIBYAML_TOO_DEEP = "exceeded maximum nesting depth"
 """From 1,000 levels on, before any node."""
+_CONTROL = "a control character is not allowed"
 _PAIR = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..")
 """A letter beyond 16 bits as JSON escapes it, which YAML does not know."""
 
@@ -166,27 +158,18 @@ def parse_json(text: str, name: str = "") -> Iterator[Line]:
 
 
 def parse_yaml(text: str, name: str = "") -> Iterator[Line]:
-    """The settings of a document of the file `name`. Raises Unreadable, and SettingsError."""
+    """The settings of a document of the file `name`. Raises Unreadable."""
     root = _compose(text)
     reader = _Reader()
     tree = None if root is None else reader.value(root)
     if tree is None:
         return
     if not isinstance(tree, dict):
-        raise SettingsError.of(
-            f"{name} holds no settings: its root is not a mapping",
-            where=f"{name}:{root.start_mark.line + 1}",
-            allowed="keys with values, for example  optim: {lr: 1e-3}",
-        )
+        raise _at("its root is no mapping of keys to values", root.start_mark)
     for key, value in flat(tree):
         number, *others = reader.numbers[key]
         if others:  # both nested and dotted
-            raise SettingsError.of(
-                f"{key} is set twice, first in {name}:{number}",
-                key=key,
-                where=f"{name}:{others[0]} {key}",
-                hint="remove one of them",
-            )
+            raise Unreadable(f"the key '{key}' is set twice, first in line {number}", others[0], 1)
         yield Line(key, value, f"{name}:{number}")
 
 
@@ -194,6 +177,15 @@ def parse_yaml_value(text: str) -> Any:
     """The value of `text` as YAML: `1e-6`, `on`, `[0.9, 0.95]`. Raises Unreadable."""
     root = _compose(text)
     return None if root is None else _Reader().value(root)
+
+
+def read_table(name: str, columns: Sequence[str]) -> Iterator[list[Any]]:
+    """The rows of a table beside this file, which is a list of mappings; None: a column left out.
+
+    Reads the disk.
+    """
+    text = Path(__file__).with_name(name).read_text("utf-8")
+    return ([row.get(column) for column in columns] for row in parse_yaml_value(text))
 
 
 def _compose(text: str) -> Any:
@@ -206,12 +198,11 @@ def _compose(text: str) -> Any:
         if problem == _LIBYAML_TOO_DEEP:
             problem = _TOO_DEEP
         raise _at(problem, mark) from None
-    except UnicodeEncodeError as error:
-        raise Unreadable("a byte that is no UTF-8 text", 1, error.start + 1) from None
-    except yaml.reader.ReaderError as error:
-        before = text[: error.position]
+    except (UnicodeEncodeError, yaml.reader.ReaderError) as error:
+        is_byte = isinstance(error, UnicodeEncodeError)
+        before = text[: error.start if is_byte else error.position]
         column = len(before) - before.rfind("\n")
-        problem = "a control character is not allowed"
+        problem = "a byte that is no UTF-8 text" if is_byte else _CONTROL
         raise Unreadable(problem, before.count("\n") + 1, column) from None
     except RecursionError:
         raise Unreadable(_TOO_DEEP, 1, 1) from None

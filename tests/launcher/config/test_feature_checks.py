@@ -96,13 +96,8 @@ def test_a_file_cannot_choose_where_a_download_lands(here, folder):
     assert resolved(FETCH, configs=configs)
 
 
-def test_a_watched_folder_of_a_file_and_a_link_are_no_place_for_a_download(here):
+def test_a_link_is_no_place_for_a_download(here):
     Path("code").mkdir()
-    configs = config(
-        f"data: {{path: code}}\ndownload: {{files: ['{URL}']}}\ncontinual: {{enabled: true}}\n"
-    )
-    assert [error.key for error in refused(FETCH, configs=configs)] == ["download.folder"]
-    assert resolved(FETCH, configs=configs, data="code")
     Path("downloads").symlink_to("code")
     assert [error.key for error in refused(FETCH, f"download.files=[{URL}]")] == ["download.folder"]
 
@@ -124,7 +119,6 @@ def test_continual_learning_watches_the_folder_of_its_download(here):
         ([archive], {}, "downloads/set", None),
         ([text], {}, "downloads/a", "downloads/a"),
         ([text, "download.folder=mine"], {}, "mine", "mine"),
-        ([text], {"data": "incoming"}, "incoming", "incoming"),
         ([archive], {"data": "downloads/set/part"}, "downloads/set/part", None),
     ):
         values = resolved(ON, FETCH, *sets, **options).values
