@@ -139,7 +139,6 @@ _TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:ma
 _TOO_DEEP = f"more than {_MAX_DEPTH} levels of lists and mappings"
 _LIBYAML_TOO_DEEP = "exceeded maximum nesting depth"
 """From 1,000 levels on, before any node."""
-_CONTROL = "a control character is not allowed"
 _PAIR = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..")
 """A letter beyond 16 bits as JSON escapes it, which YAML does not know."""
 
@@ -198,12 +197,10 @@ def _compose(text: str) -> Any:
         if problem == _LIBYAML_TOO_DEEP:
             problem = _TOO_DEEP
         raise _at(problem, mark) from None
-    except (UnicodeEncodeError, yaml.reader.ReaderError) as error:
-        is_byte = isinstance(error, UnicodeEncodeError)
-        before = text[: error.start if is_byte else error.position]
-        column = len(before) - before.rfind("\n")
-        problem = "a byte that is no UTF-8 text" if is_byte else _CONTROL
-        raise Unreadable(problem, before.count("\n") + 1, column) from None
+    except UnicodeEncodeError as error:
+        raise _after(text[: error.start], "a byte that is no UTF-8 text") from None
+    except yaml.reader.ReaderError as error:
+        raise _after(text[: error.position], "a control character is not allowed") from None
     except RecursionError:
         raise Unreadable(_TOO_DEEP, 1, 1) from None
 
@@ -252,6 +249,10 @@ class _Reader:
         if self._count > _MAX_VALUES:
             problem = f"more than {_MAX_VALUES:,} values, those of aliases counted"
             raise _at(problem, node.start_mark)
+
+
+def _after(text: str, problem: str) -> Unreadable:
+    return Unreadable(problem, text.count("\n") + 1, len(text) - text.rfind("\n"))
 
 
 def _at(problem: str, mark: Any) -> Unreadable:
