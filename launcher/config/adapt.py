@@ -375,9 +375,8 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     try:
         return merge(layout, nested(values), decided)
     except ConfigConflict as error:
-        diagnostics = []
-        for conflict in error.conflicts:
-            diagnostic = Diagnostic(
+        diagnostics = [
+            Diagnostic(
                 f"{conflict.key} {shown(conflict.value)} {conflict.problem}",
                 key=conflict.key,
                 value=conflict.value,
@@ -386,5 +385,6 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
                 did_you_mean=conflict.did_you_mean,
                 hint=conflict.did_you_mean or "leave it out",
             )
-            diagnostics.append(diagnostic)
+            for conflict in error.conflicts
+        ]
         raise SettingsError(diagnostics) from None

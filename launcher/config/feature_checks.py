@@ -32,12 +32,6 @@ _FOLDER = "download.folder"
 VARIABLES = "download.variables"
 
 
-def check_launcher(source: str, values: Values) -> Iterator[Diagnostic]:
-    """Refuse torchrun and srun (`source`): nothing is left to watch the folder after the ranks."""
-    problem = f"cannot run under {source}: the processes that it started end after the first data"
-    yield errors.about_value(values, _ENABLED, problem, allowed=f"--nproc N, without {source}")
-
-
 def check_run_folder(folder: Path, values: Values) -> None:
     """Raise SettingsError for a run folder inside the watched one: it would be read as data."""
     path = values[_PATH].value
@@ -186,8 +180,9 @@ def check_launched(resolved: Resolved, launched: RankEnvironment) -> Iterator[Di
     if values[key].value:
         problem = f"is impossible: only {source} can restart the processes that it started"
         yield errors.about_value(values, key, problem, allowed=f"0 under {source}")
-    if resolved.settings.continual.enabled:
-        yield from check_launcher(source, values)
+    if values[_ENABLED].value:  # nothing is left to watch the folder after the ranks
+        problem = f"cannot run under {source}: the processes that it started end with the data"
+        yield errors.about_value(values, _ENABLED, problem, allowed=f"--nproc N, without {source}")
 
 
 def check_processes(values: Values, ranks: int, source: str) -> Iterator[Diagnostic]:

@@ -1,6 +1,7 @@
 """Checks of the settings of downloads and continual learning."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,9 +25,11 @@ def test_settings_that_contradict_continual_learning_are_refused(here):
         (("data.path=texts", "data.control=noise"), "data.control"),
     ):
         assert [error.key for error in refused(ON, *sets)] == [expected], sets
-    values = resolved(ON, data="texts").values
-    assert len(list(feature_checks.check_launcher("torchrun", values))) == 1
-    feature_checks.check_run_folder(Path("runs/x"), values)
+    run = resolved(ON, data="texts")
+    launched = SimpleNamespace(source="torchrun", local_size=1)
+    [error] = feature_checks.check_launched(run, launched)
+    assert error.key == "continual.enabled"
+    feature_checks.check_run_folder(Path("runs/x"), run.values)
     (warning,) = resolved("continual.replay=0.25").warnings
     assert warning.key == "continual.replay"
 
