@@ -56,8 +56,6 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     if _PATH not in values or _PATH in keys.user or not downloads:
         return []
     first = downloads[0]
-    if not all(target.name for target in downloads):  # it is reported as an error
-        return []
     # The option, or the line of a file, that requests the download.
     where = errors.where("download.fetch", values["download.fetch"].origin)
     origin = Origin(MACHINE_LAYER, where)

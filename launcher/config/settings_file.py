@@ -70,7 +70,8 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
     """
     is_json = path.suffix == ".json"
     parse = parse_json if is_json else parse_yaml
-    where = f"{option} {path}"
+    typed = f"{option} {path}"
+    where = typed
     like = None
     try:
         status = path.stat()
@@ -96,7 +97,7 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
         where=where,
         did_you_mean=like,
         fix=f"{option} {shlex.quote(like)}" if like and option.startswith("-") else None,
-        replaces=(f"{option} {path}",),
+        replaces=(typed,),
     )
 
 
