@@ -329,6 +329,7 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
         hub_name = nearest_name_of_hub(str(value))
         if hub_name is not None:
             return hub_name
+        word = word.partition("/")[0]  # FAMILY/SIZE
     if is_switch:
         options = ("true", "false")
     if isinstance(options, tuple):

@@ -147,12 +147,16 @@ def _check(command: Command, arguments: _Arguments, positionals: Sequence[str]) 
             texts += [(option.flag, text) for text in arguments.values.get(option.flag, ())]
     can_go_on = not arguments.positionals or command.reader is None
     for name, text in texts:
-        problem = problem_of(text) or problem_of(text.partition("=")[2])  # --set KEY=DIR
-        if text and problem:
+        key = None
+        path = text
+        if name == "--set":
+            key, _, path = text.partition("=")
+        problem = problem_of(path)
+        if path and problem:
             can_go_on = False
             message = f"{name} {shown(text[:SHOWN])} {problem}"
             where = f"command line: {name} {text}"
-            arguments.diagnostics.append(Diagnostic(message, value=text, where=where))
+            arguments.diagnostics.append(Diagnostic(message, key=key, value=text, where=where))
     return can_go_on
 
 
