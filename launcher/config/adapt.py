@@ -32,7 +32,8 @@ from gearshift.launcher.config.schema import (
     config_of,
     setting_infos,
 )
-from gearshift.launcher.config.settings_file import parse_yaml_value, read_lines
+from gearshift.launcher.config.selection import errors
+from gearshift.launcher.config.settings_file import read_lines, read_table
 from gearshift.models.catalog import folder_of
 from gearshift.training.settings import nested
 
@@ -52,6 +53,8 @@ class Adaptation:
     machine: Machine
     device: str
     """cuda, xpu, mps or cpu."""
+    is_launched: bool
+    """Whether torchrun or srun started the processes."""
     nproc: int = 1
     """Processes on this machine."""
     size: int = 1
@@ -64,13 +67,17 @@ class Adaptation:
         return self.values[key].value
 
     def facts(self) -> dict[str, Any]:
-        """What rules name beside settings: in their conditions, and in braces in their reasons."""
+        """What rules name, in their conditions and in braces in their reasons: also settings."""
         engine = ENGINES[self.get("engine.name")]
         offload = self.get("engine.offload")
         lacks = None
         if self.device in ("cuda", "cpu"):
             lacks = self.machine.compiler_lacks(self.device)
         share = max(1, self.machine.cores // self.nproc)
+        shares = self.values[SHARES]
+        is_list = isinstance(shares.value, list)
+        # Ranks of other nodes decide the same.
+        is_alone = self.device == "cuda" and not self.is_launched and self.nproc > 1
         workers = self.get("loader.workers")
         threads = self.get("engine.threads") or 0
         # A small machine may try what a larger one runs.
@@ -78,6 +85,7 @@ class Adaptation:
         most_workers = max(16, limit)
         most_threads = max(64, limit)
         return {
+            **{key: setting.value for key, setting in self.values.items()},
             "device": self.device,
             "cpu_bf16": self.machine.cpu_bf16,
             "gpu_bf16": self.machine.gpu_bf16,
@@ -89,6 +97,11 @@ class Adaptation:
             "more_workers_than_cores": workers > share,
             "too_many_workers": workers > most_workers,
             "too_many_threads": threads > most_threads,
+            "ranks": counted(self.size, "process"),
+            "unlike_gpus": is_alone and self.machine.are_unlike and SHARES not in self.keys.user,
+            "had_other_ranks": is_list
+            and len(shares.value) != self.size
+            and shares.origin.layer == RESUMED_LAYER,
             "lacks": lacks,
             "can_compile": not lacks,
             "engine": engine.name,
@@ -126,9 +139,7 @@ class Adaptation:
     def reject(self, key: str, new: Any, reason: str, allowed: str | None) -> None:
         """Report a user's setting that is impossible here; replace a default."""
         if key in self.keys.user:
-            from gearshift.launcher.config import errors
-
-            allowed = allowed or errors.allowed(setting_infos(self.get("model.family"))[key])
+            allowed = allowed or errors().allowed(setting_infos(self.get("model.family"))[key])
             self.report(key, new, f"is impossible here: {reason}", allowed)
         else:
             self.replace(key, new, reason)
@@ -137,9 +148,7 @@ class Adaptation:
         self, key: str, new: Any, problem: str, allowed: str, severity: Any = "error"
     ) -> None:
         """Report a value that has a `problem`, unlike `new`."""
-        from gearshift.launcher.config import errors
-
-        diagnostic = errors.about_value(
+        diagnostic = errors().about_value(
             self.values,
             key,
             problem,
@@ -169,8 +178,7 @@ def _under(is_able: Callable[[Entry], bool]) -> str:
     return ", ".join(entry.name for entry in ENGINES.values() if is_able(entry))
 
 
-_RULES = parse_yaml_value(Path(__file__).with_name("adaptations.yaml").read_text("utf-8"))
-ROWS = [Row(*map(rule.get, Row._fields)) for rule in _RULES]
+ROWS = [Row(*rule) for rule in read_table("adaptations.yaml", Row._fields)]
 
 
 def adapt(
@@ -185,7 +193,7 @@ def adapt(
     `world_size` and `chosen` as in resolve.resolve.
     """
     device = values["device"].value
-    run = Adaptation(values, keys, machine, device)
+    run = Adaptation(values, keys, machine, device, is_launched=world_size is not None)
     if device == "auto":
         run.device = machine.device
         if machine.unused and run.device in ("cuda", "cpu"):
@@ -204,7 +212,6 @@ def adapt(
         run.notes += feature_checks.point_data_path(values, keys)
 
     _set_processes(run, world_size, chosen)
-    _set_shares(run, is_launched=world_size is not None)
     _keep_micro_batch(run)
     _apply(run)
     _shorten_samples(run)
@@ -221,7 +228,7 @@ def _apply(run: Adaptation) -> None:
     for row in ROWS:
         facts = run.facts()
         new = facts[row.fact] if row.fact else row.new
-        if run.get(row.key) == new or not _holds(row, run, facts):
+        if run.get(row.key) == new or not holds(row.when, facts):
             continue
         reason = row.reason.format(**facts)
         if row.note:
@@ -234,13 +241,9 @@ def _apply(run: Adaptation) -> None:
             run.replace(row.key, new, reason)
 
 
-def _holds(row: Row, run: Adaptation, facts: Mapping[str, Any]) -> bool:
-    """Whether all conditions of a rule are true."""
-    for name, options in row.when.items():
-        value = facts[name] if name in facts else run.get(name)
-        if value not in as_list(options):
-            return False
-    return True
+def holds(conditions: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether all `conditions` of a row are true."""
+    return all(facts.get(name) in as_list(options) for name, options in conditions.items())
 
 
 def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -> None:
@@ -266,29 +269,14 @@ def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | Non
         run.fill("engine.name", by_processes(run.size), counted(run.size, "process"))
 
 
-def _set_shares(run: Adaptation, *, is_launched: bool) -> None:
-    """Unlike GPUs share by speed; a run resumed by another number of processes shares equally."""
-    is_local = run.device == "cuda" and not is_launched  # ranks of other nodes decide the same
-    if is_local and run.machine.are_unlike and run.nproc > 1 and SHARES not in run.keys.user:
-        run.fill(SHARES, "auto", "unlike GPUs")
-        run.notes.append(f"{SHARES}: auto: the GPUs are unlike")
-    shares = run.get(SHARES)
-    origin = run.values[SHARES].origin
-    if isinstance(shares, list) and len(shares) != run.size and origin.layer == RESUMED_LAYER:
-        run.notes.append(f"{SHARES}: equal, not {plain(shares)}: {counted(run.size, 'process')}")
-        run.fill(SHARES, "equal", counted(run.size, "process"))
-
-
 def _check_processes(run: Adaptation, nproc: int, gpus: int) -> None:
     """Report more processes than GPUs or cores; that they share the cores is a warning."""
     limit = gpus or run.machine.cores
     if nproc <= limit:
         return
     problem = f"is more than the {counted(limit, 'GPU' if gpus else 'core')} of this machine"
-    severity = "error"
-    if not gpus and nproc <= limit * _REHEARSED:
-        problem += ", which they share"
-        severity = "warning"
+    is_rehearsal = not gpus and nproc <= limit * _REHEARSED
+    severity = "warning" if is_rehearsal else "error"
     run.report("engine.nproc", limit, problem, f"1 to {limit}", severity)
 
 
@@ -387,9 +375,8 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     try:
         return merge(layout, nested(values), decided)
     except ConfigConflict as error:
-        diagnostics = []
-        for conflict in error.conflicts:
-            diagnostic = Diagnostic(
+        diagnostics = [
+            Diagnostic(
                 f"{conflict.key} {shown(conflict.value)} {conflict.problem}",
                 key=conflict.key,
                 value=conflict.value,
@@ -398,5 +385,6 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
                 did_you_mean=conflict.did_you_mean,
                 hint=conflict.did_you_mean or "leave it out",
             )
-            diagnostics.append(diagnostic)
+            for conflict in error.conflicts
+        ]
         raise SettingsError(diagnostics) from None

@@ -13,8 +13,6 @@ from gearshift.launcher.config.provenance import BATCH_SETTINGS, Batching, KeySe
 SHARES = "engine.shares"
 GLOBAL, MICRO, ACCUMULATION = BATCH_SETTINGS
 LEAST = "train.least_steps"
-MOST_DROPPED = 0.02
-"""Share of the samples that a proposed global batch may drop in each epoch."""
 
 
 def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
@@ -100,18 +98,6 @@ def largest_divisor(number: int, limit: int) -> int:
     return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)
 
 
-def proposed_batch(samples: int, max_samples: int, world_size: int) -> int | None:
-    """The largest global batch up to `max_samples` that drops few of `samples` in each epoch.
-
-    Of those that drop more than MOST_DROPPED, the one that drops fewest. None: each of the
-    `world_size` processes needs a sample.
-    """
-    few = MOST_DROPPED * samples
-    limit = min(max_samples, samples) // world_size * world_size
-    sizes = range(limit, 0, -world_size)
-    return min(sizes, key=lambda size: max(few, samples % size), default=None)
-
-
 def batch_line(values: Values, keys: KeySets, micro: int, total: int) -> str:
     """The options that set the global batch, with micro-batch and accumulation where they are set.
 
@@ -139,21 +125,18 @@ def check_fills(resolved: Resolved, samples: int) -> None:
     batch = numbers.global_batch
     if samples >= batch:
         return
-    from gearshift.launcher.config import errors
-
-    total = proposed_batch(samples, batch, numbers.world_size)
+    total = samples - samples % numbers.world_size
     fix = None
-    if total is not None:
+    if total > 0:
         fix = batch_line(resolved.values, resolved.keys, numbers.micro_batch, total)
-    diagnostic = errors.about(
+    raise _error(
         resolved.values,
-        GLOBAL,
         f"{GLOBAL} {batch} exceeds the {samples} training samples",
+        (GLOBAL,),
+        f"1 to {samples}, or more data",
         value=batch,
-        allowed=f"1 to {samples}, or more data",
         fix=fix,
     )
-    raise SettingsError([diagnostic])
 
 
 def _error(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
@@ -21,18 +21,10 @@ from gearshift.launcher.base.diagnostics import (
     render,
 )
 from gearshift.launcher.base.redaction import redact
-from gearshift.launcher.config import paths
-from gearshift.launcher.config.batching import (
-    ACCUMULATION,
-    GLOBAL,
-    LEAST,
-    MICRO,
-    batch_line,
-    proposed_batch,
-)
+from gearshift.launcher.config import adapt, paths
+from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO
 from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
-    RESUMED_LAYER,
     STAGED_MODE,
     USER_LAYERS,
     KeySets,
@@ -49,11 +41,11 @@ from gearshift.launcher.config.schema import (
     task_class,
 )
 from gearshift.launcher.config.selection import STAGES, declared_stages, errors, select_stages
-from gearshift.launcher.config.settings_file import nearest_file
+from gearshift.launcher.config.settings_file import nearest_file, read_table
 from gearshift.models.base import DataError
 from gearshift.models.catalog import FAMILIES, HUB, is_custom
 from gearshift.models.common.data_reports import install_command
-from gearshift.training.settings import PROFILE_WARMUP, SLURM, TRACKERS, duration_steps
+from gearshift.training.settings import PROFILE_WARMUP, TRACKERS, duration_steps
 
 if TYPE_CHECKING:
     from gearshift.models.base import Task
@@ -73,175 +65,55 @@ _OF_OPTIMIZER = (
 
 
 class Row(NamedTuple):
-    """A check: where `when` is true of the values, by key, the setting `key` has a `problem`."""
+    """A check of the file, which says what its fields are."""
 
     key: str
-    when: Callable[[Mapping[str, Any]], Any]
+    when: Mapping[str, Any] | None
+    unless: Mapping[str, Any] | None
     problem: str
-    allowed: str | None = None
-    fix: str | None = None
-    """A line to type."""
-    hint: str | None = None
-    new: Any = None
-    """The value to set instead."""
-    severity: str = "error"
-    """A warning only if the user has set the value."""
+    allowed: str | None
+    fix: str | None
+    hint: str | None
+    new: Any
+    severity: Literal["error", "warning"] | None
 
 
-def _is_no_folder(path: str | list[str] | None) -> bool:
-    """Whether new files cannot arrive at a path; one that does not exist is another error."""
-    if not isinstance(path, str):
-        return True
-    return path.startswith((paths.EMBEDDED, HUB)) or Path(path).expanduser().is_file()
-
-
-def _limit(name: str) -> Row:
-    key = f"limits.{name}"
-    critical = f"limits.critical.{name}"
-    return Row(key, lambda v: v[key] > v[critical], f"is above {critical}")
-
-
-_ZERO = [entry.name for entry in ENGINES.values() if entry.ds_config]
-_TORCH_ALONE = [entry.name for entry in ENGINES.values() if not entry.needs]
-_SHARDING = next(name for name in _TORCH_ALONE if ENGINES[name].shards_parameters)
+ROWS = [Row(*row) for row in read_table("checks.yaml", Row._fields)]
 _QUANTIZE = "model.quantize"
-_STAGED = ", ".join(name for name, family in FAMILIES.items() if family.stages)
-ROWS = (
-    Row(
-        "mode",
-        lambda v: v["mode"] == STAGED_MODE and not declared_stages(v["model.family"]),
-        "needs stages, and the model family declares none",
-        f"families with stages: {_STAGED}",
-        "--mode resource-efficient",
-    ),
-    Row(
-        STAGES,
-        lambda v: v[STAGES] and v["mode"] != STAGED_MODE,
-        "needs mode staged",
-        "with --mode staged",
-    ),
-    *map(_limit, ("ram", "gpu", "swap", "disk")),
-    Row(
-        "engine.name",
-        lambda v: v["engine.name"] not in _TORCH_ALONE and has_own_optimizer(v["model.family"]),
-        "gives parts of parameters to an optimizer, and the task has its own",
-        ", ".join(_TORCH_ALONE),
-        f"--engine {_SHARDING}",
-    ),
-    Row(
-        "engine.ds_config",
-        lambda v: v["engine.ds_config"] is not None and v["engine.name"] not in _ZERO,
-        "needs a DeepSpeed engine",
-        f"with the engines {', '.join(_ZERO)}",
-        f"--engine {_ZERO[0]}",
-    ),
-    Row(
-        _QUANTIZE,
-        lambda v: v[_QUANTIZE] and v.get("model.lora.rank", 0) is None,
-        "is for frozen weights, and model.lora.rank is null",
-        "with model.lora.rank",
-    ),
-    Row(
-        _QUANTIZE,
-        lambda v: v[_QUANTIZE] and v["precision"] == "fp8",
-        "is for products in 16 or 32 bits, and precision is fp8",
-        "with precision bf16, fp16, tf32 or fp32",
-        "--precision bf16",
-    ),
-    Row(
-        "train.epochs",
-        lambda v: all(v[key] is None for key in ("train.epochs", "train.max_steps", "train.time")),
-        "is null, and so are train.max_steps and train.time: the run has no end",
-        "one of them",
-        new=1,
-    ),
-    Row(
-        "schedule.name",
-        lambda v: v["schedule.name"] == "cosine-restarts" and v["train.time"] is not None,
-        "ends in the middle of a cycle where train.time ends the run",
-        "a schedule that ends with the run, such as cosine, linear or wsd",
-        new="cosine",
-    ),
-    Row(
-        "save.last",
-        lambda v: not v["save.last"] and v["save.every"] is None and not v["save.keep_best"],
-        "means that no checkpoint is ever saved",
-        new=True,
-        severity="warning",
-    ),
-)
-_ROWS_OF_CONTINUAL = (
-    Row(
-        "save.last",
-        lambda v: not v["save.last"],
-        "leaves no checkpoint for the next experience",
-        "true",
-        new=True,
-    ),
-    Row(
-        "train.time",
-        lambda v: v["train.time"] == SLURM,
-        "is not the end of continual learning, which runs on no cluster",
-        "a time, such as 8h",
-        new="8h",
-    ),
-    Row(
-        "eval.test",
-        lambda v: v["eval.test"],
-        "measures at the end of a run; continual learning has none",
-        "false",
-    ),
-    Row(
-        "data.control",
-        lambda v: v["data.control"] != "real",
-        "is a control run, which ends with its result",
-        "real",
-    ),
-    Row(
-        "data.fold",
-        lambda v: isinstance(v["data.fold"], str),
-        "is a fold of groups, and more arrive",
-        "null",
-    ),
-    Row("mode", lambda v: v["mode"] == STAGED_MODE, "trains in stages", "another mode"),
-    Row(
-        "data.path",
-        lambda v: _is_no_folder(v["data.path"]),
-        "is not a folder where files arrive",
-        "a folder",
-        hint="--data FOLDER",
-    ),
-)
-"""With continual learning; each `allowed` ends with that."""
-_WEIGHTS = "data.weights"
-_ROWS_OF_SOURCES = (
-    Row(
-        DATA_PATH,
-        lambda v: len(set(map(os.path.realpath, _sources(v)))) < len(_sources(v)),
-        "names a source twice",
-        f"each source once; {_WEIGHTS} decides how often it is repeated",
-    ),
-    Row(
-        "data.answers",
-        lambda v: v["data.answers"] and _sources(v),
-        f"answers the lines of one file, and {DATA_PATH} names several",
-        "null",
-        "--set data.answers=null",
-    ),
-    Row(
-        _WEIGHTS,
-        lambda v: v[_WEIGHTS] is not None and not _are_weights(v[_WEIGHTS], _sources(v)),
-        f"is not a number for each of several sources of {DATA_PATH}, one of them above 0",
-        "as many numbers, such as [0.7, 0.3]; null: by size",
-        f"--set {_WEIGHTS}=null",
-    ),
-)
+_NAMES = (paths.EMBEDDED, HUB)
+"""How data begins that is no path."""
 
 
-def _sources(values: Mapping[str, Any]) -> list[str]:
-    """The sources of the data, if there are several."""
-    path = values[DATA_PATH]
-    return path if isinstance(path, list) else []
+def _facts(now: Mapping[str, Any]) -> dict[str, Any]:
+    """What checks name beside settings: in their conditions, and in braces in their texts."""
+    family = now["model.family"]
+    engine = ENGINES[now["engine.name"]]
+    path = now.get(DATA_PATH)
+    sources = path if isinstance(path, list) and not is_custom(family) else []
+    weights = now.get("data.weights") or []
+    is_file = isinstance(path, str) and Path(path).expanduser().is_file()
+    torch_alone = [entry.name for entry in ENGINES.values() if not entry.needs]
+    deepspeed = [entry.name for entry in ENGINES.values() if entry.ds_config]
+    facts = {
+        "has_stages": bool(declared_stages(family)),
+        "staged": ", ".join(name for name, entry in FAMILIES.items() if entry.stages),
+        "has_own_optimizer": has_own_optimizer(family),
+        "is_torch_alone": not engine.needs,
+        "torch_alone": ", ".join(torch_alone),
+        "sharding": next(name for name in torch_alone if ENGINES[name].shards_parameters),
+        "is_deepspeed": engine.ds_config is not None,
+        "deepspeed": ", ".join(deepspeed),
+        "first_deepspeed": deepspeed[0],
+        "is_fold_of_groups": isinstance(now.get("data.fold"), str),
+        # New files cannot arrive elsewhere; a path that does not exist is another error.
+        "is_folder": isinstance(path, str) and not is_file and not path.startswith(_NAMES),
+        "has_sources": bool(sources),
+        "repeats_source": len({*map(os.path.realpath, sources)}) < len(sources),
+        "fits_weights": is_custom(family) or _are_weights(weights, sources),
+    }
+    for name in ("ram", "gpu", "swap", "disk"):
+        facts[f"{name}_is_above"] = now[f"limits.{name}"] > now[f"limits.critical.{name}"]
+    return facts
 
 
 def _are_weights(weights: list[float], sources: list[str]) -> bool:
@@ -258,25 +130,22 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
     """The errors and warnings that need no data."""
     now = {key: setting.value for key, setting in values.items()}
     diagnostics: list[Diagnostic] = []
-    rows = list(ROWS)
-    if now[_CONTINUAL]:
-        for row in _ROWS_OF_CONTINUAL:
-            rows.append(row._replace(allowed=f"{row.allowed}, with {_CONTINUAL}"))
-    if _WEIGHTS in now and not is_custom(now["model.family"]):
-        rows += _ROWS_OF_SOURCES
-    for row in rows:
-        is_checked = row.severity == "error" or row.key in keys.decided
-        if row.key not in now or not is_checked or not row.when(now):
+    facts = {**now, **_facts(now)}
+    for row in ROWS:
+        is_checked = row.severity is None or row.key in keys.decided
+        if row.key not in now or not is_checked or not adapt.holds(row.when or {}, facts):
+            continue
+        if any(adapt.holds({name: options}, facts) for name, options in (row.unless or {}).items()):
             continue
         diagnostic = _about(
             values,
             row.key,
             row.problem,
-            allowed=row.allowed,
-            fix=row.fix,
+            allowed=row.allowed and row.allowed.format(**facts),
+            fix=row.fix and row.fix.format(**facts),
             hint=row.hint,
             new=row.new,
-            severity=row.severity,
+            severity=row.severity or "error",
         )
         diagnostics.append(diagnostic)
     diagnostics += _stages(values)
@@ -363,7 +232,7 @@ def _stages(values: Values) -> Iterator[Diagnostic]:
 
 def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
     """Errors of files that do not exist, of pipes and devices, which have no end, and of URLs."""
-    if text is None or text.startswith((paths.EMBEDDED, HUB)):
+    if text is None or text.startswith(_NAMES):
         return
     if redact(text) != text:  # files of the run would name the password
         yield _about(values, key, "is a URL with a password", allowed="a path on this machine")
@@ -376,7 +245,6 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
     if key not in (DATA_PATH, PRETRAINED, "engine.ds_config"):
         return
     fix = None
-    hint = None
     like = nearest_file(text)
     if key == DATA_PATH:
         from gearshift.launcher.config import feature_checks, named_model
@@ -387,53 +255,36 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
             if not feature_checks.is_requested(values):
                 fix = "--download-data"
         like = like or named_model.nearest_name_of_hub(text)
-    if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
-        hint = f"--set {PRETRAINED}=DIR  if it has moved"
     problem = f"does not exist ({path.absolute()})"
-    if path.is_symlink():
-        problem = f"is a link to a file that {problem}"
     new = like and with_another(values[key].value, text, like)
-    yield _about(values, key, problem, new=new, did_you_mean=like, fix=fix, hint=hint)
+    yield _about(values, key, problem, new=new, did_you_mean=like, fix=fix)
 
 
 def _watched_folder(values: Values) -> Iterator[Diagnostic]:
-    """The error of continual learning whose folder has no effect."""
-    key = DATA_PATH if DATA_PATH in values else _CONTINUAL
-    problem = "is no setting of the task"
-    if key == DATA_PATH:
-        problem = why_ineffective(values, key) or ""
-    if problem:
-        message = f"{DATA_PATH} {problem}; {_CONTINUAL} trains on new files there"
-        yield errors().about(values, key, message, key=DATA_PATH)
+    """The error of continual learning of a task without a folder for data."""
+    if DATA_PATH not in values:
+        message = f"{_CONTINUAL} trains on new files in {DATA_PATH}, which the task does not have"
+        yield errors().about(values, _CONTINUAL, message, key=DATA_PATH)
 
 
 def _global_batch(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
-    """Micro-batch or accumulation that change the global batch; a mode that promises to keep it."""
-
-    def product(numbers: Mapping[str, Any]) -> int:
-        return (numbers[MICRO] or 1) * (numbers[ACCUMULATION] or 1)
-
-    new = product({key: values[key].value for key in BATCH_SETTINGS})
-    shipped = product(keys.shipped)
-    default = product(keys.defaults)
-    users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
-    if GLOBAL in keys.user:
+    """Micro-batch or accumulation that change the global batch."""
+    factors = (MICRO, ACCUMULATION)
+    users = [key for key in factors if key in keys.user]
+    new = math.prod(values[key].value or 1 for key in factors)
+    shipped = math.prod(keys.shipped[key] or 1 for key in factors)
+    if GLOBAL in keys.user or not users or new == shipped:
         return
-    if users and new != shipped:
-        yield errors().about(
-            values,
-            GLOBAL,
-            f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
-            value=new,
-            where="; ".join(errors().where(key, values[key].origin) for key in users),
-            fix=f"--set {GLOBAL}={shipped}",
-            hint=f"--set {GLOBAL}={new}  confirms it",
-            severity="warning",
-        )
-    is_kept = values["promise"].value.get("global_batch") == {"at_least": 1, "at_most": 1}
-    if is_kept and shipped != default and not users:
-        problem = f"promises a global batch of {default}, and gives {shipped}"
-        yield _about(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
+    yield errors().about(
+        values,
+        GLOBAL,
+        f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
+        value=new,
+        where="; ".join(errors().where(key, values[key].origin) for key in users),
+        fix=f"--set {GLOBAL}={shipped}",
+        hint=f"--set {GLOBAL}={new}  confirms it",
+        severity="warning",
+    )
 
 
 def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
@@ -441,7 +292,7 @@ def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
     for promises, origin in values["promise"].all_values:
         if origin.layer not in USER_LAYERS:
             continue
-        sizes = set()
+        sizes: set[str] = set()
         for family in (*FAMILIES, values["model.family"].value):
             sizes.update(config_of(family).SIZES)
         for bounds in filter(None, promises.values()):
@@ -450,7 +301,6 @@ def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
                     values,
                     "promise",
                     f"unknown size {name!r} in promise",
-                    where=errors().where("promise", origin),
                     allowed=", ".join(sorted(sizes)),
                     did_you_mean=nearest_match(name, sizes),
                 )
@@ -548,8 +398,6 @@ def check_before_training(
     if not train_plan.experience:  # which has a length and a schedule of its own
         total = train_plan.total_steps
         diagnostics += check_lengths(values, keys, total, train_plan.steps_per_epoch)
-        if not train_plan.first_step:  # a resumed run has few steps left
-            diagnostics += _patience(values, keys, train_plan)
     diagnostics += _dropped_samples(resolved, train_plan)
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
     wrong = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
@@ -559,26 +407,6 @@ def check_before_training(
         print(render(diagnostics), file=sys.stderr)
 
 
-def _patience(values: Values, keys: KeySets, train_plan: TrainPlan) -> Iterator[Diagnostic]:
-    """A patience of the user that has too few evaluations to act."""
-    last = train_plan.end_step
-    count = train_plan.evaluations(0, last - 1)
-    for key, also in (("stop.patience", "stop.patience"), ("schedule.patience", "schedule.name")):
-        patience = values[key].value
-        if patience is None or count > patience or keys.decided.isdisjoint((key, also)):
-            continue
-        if why_ineffective(values, key):
-            continue
-        every = (last - 1) // (patience + 1)
-        yield _about(
-            values,
-            key,
-            f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}",
-            did_you_mean=f"eval.every={every}" if every else None,
-            severity="warning",
-        )
-
-
 def _dropped_samples(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
     """Much of an epoch that is dropped as a partial batch."""
     dropped = train_plan.dropped_samples
@@ -586,16 +414,11 @@ def _dropped_samples(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diag
     length = train_plan.steps_per_epoch * batch + dropped
     if dropped <= _MOST_LEFT_OUT * length:
         return
-    new = proposed_batch(length, batch, train_plan.world_size)
-    fix = None
-    if new and length % new < length % batch:
-        fix = batch_line(resolved.values, resolved.keys, resolved.batching.micro_batch, new)
     message = (
         f"{dropped} of {length} samples of an epoch are dropped: they fill no batch of {batch}"
     )
-    yield errors().about(
-        resolved.values, GLOBAL, message, fix=fix, hint="or more data", severity="warning"
-    )
+    hint = "a smaller batch, or more data"
+    yield errors().about(resolved.values, GLOBAL, message, hint=hint, severity="warning")
 
 
 def check_splits(task: Task, folder: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic
 from gearshift.launcher.config.provenance import CliArgs
+from gearshift.launcher.config.settings_file import read_table
 from gearshift.models.base import SplitName
-from gearshift.training.settings import TRACKERS
 
 Values = Literal[
     "models", "modes", "engines", "stages", "keys", "parts", "trackers", "files", "folders", "paths"
@@ -27,7 +27,7 @@ class Option:
     """One option. The help of an option that sets a setting is the setting's description."""
 
     form: str
-    """As in help, `--epochs N`; one without a value alone, `--json`."""
+    """As in help, `--epochs N`; one without a value alone, `--debug`."""
     sentence: str = ""
     """Help; empty: the description of the setting."""
     key: str | None = None
@@ -55,6 +55,7 @@ def in_group(name: str, *options: Option) -> Iterator[Option]:
     return (replace(option, group=name) for option in options)
 
 
+# Headings of help.
 MODEL = "model, data and mode"
 TRAINING = "training"
 OUTPUT = "output"
@@ -65,115 +66,16 @@ def out_option(sentence: str) -> Option:
     return Option("--out DIR", sentence, values="folders")
 
 
-JSON = Option("--json", "Print JSON instead of text.")
 HELP = Option("--help", "Print this help and exit.")
 VERSION = Option("--version", "Print the versions of the libraries and exit.")
-OPTIONS = (
-    *in_group(
-        MODEL,
-        Option(
-            "--model FAMILY[:SIZE]",
-            "Model family and size, see `list models`; the folder, OWNER/NAME or "
-            "hf:OWNER/NAME@REVISION of a Hugging Face model; a run folder; or a custom task, "
-            "package.module:Class[:SIZE], see `new-task`.",
-            values="models",
-        ),
-        Option(
-            "--data PATH",
-            "File or folder in a format of the family, its built-in data, or a data set of the "
-            "Hugging Face hub, hf:OWNER/NAME; see `explain data.path` and `data check`. Several: "
-            "--data A --data B.",
-            "data.path",
-            repeats=True,
-            values="paths",
-        ),
-        Option("--continuous-learning", key="continual.enabled"),
-        Option("--download-data", key="download.fetch"),
-        Option("--mode MODE", key="mode", values="modes"),
-        *(
-            Option(f"--{mode}", f"Short for --mode {mode}.", mode=mode)
-            for mode in ("lite", "resource-efficient", "fast", "ultra-fast", "benchmark")
-        ),
-        Option(
-            "--stage NAME",
-            "Train this stage only, in mode staged; see `list models`.",
-            values="stages",
-        ),
-        Option(
-            "--from RUN",
-            "Initialize the weights of the stage from a run, a staged run, a checkpoint, an "
-            "export or a safetensors file.",
-            values="paths",
-        ),
-    ),
-    *in_group(
-        TRAINING,
-        Option("--epochs N", key="train.epochs"),
-        Option("--max-steps N", key="train.max_steps"),
-        Option("--for TIME", key="train.time"),
-        Option("--batch-size N", key="train.micro_batch"),
-        Option("--seq-len N", key="data.seq_len"),
-        Option("--lr X", key="optim.lr"),
-        Option("--seed N", key="train.seed"),
-        Option("--num-workers N", key="loader.workers"),
-    ),
-    *in_group(
-        "hardware",
-        Option("--engine ENGINE", key="engine.name", values="engines"),
-        Option("--nproc N", key="engine.nproc"),
-        Option("--max-restarts N", key="engine.max_restarts"),
-        Option("--precision NAME", key="precision"),
-        Option(
-            "--force", "Start a run whose weights, gradients and optimizer state do not fit here."
-        ),
-        Option("--deterministic", key="train.deterministic"),
-        Option("--debug", key="train.debug"),
-    ),
-    *in_group(
-        "all other settings",
-        Option(
-            "--config FILE",
-            "Read settings from a YAML or JSON file, or a recipe of `list recipes`; a later file "
-            "overrides an earlier one.",
-            repeats=True,
-            values="files",
-        ),
-        Option(
-            "--set KEY=VALUE",
-            "Set one setting by its dotted key: optim.betas='[0.9, 0.99]'; see `explain`.",
-            repeats=True,
-            values="keys",
-        ),
-        Option("--ds-config FILE", key="engine.ds_config", values="files"),
-    ),
-    *in_group(
-        "resume",
-        Option(
-            "--resume auto|DIR|STEP",
-            "Resume the newest run of this model (auto), a run folder or checkpoint, or the newest "
-            "run at a step.",
-            values="folders",
-        ),
-        Option(
-            "--reset PART",
-            "State to reinitialize instead of restoring: optimizer, schedule or data.",
-            repeats=True,
-            values="parts",
-        ),
-    ),
-    out_option("Run folder. Default: runs/<model>-<mode>-<engine>-<time>."),
-    Option(
-        "--track NAME[:PROJECT]",
-        f"Experiment trackers: {', '.join(TRACKERS)}.",
-        "track",
-        repeats=True,
-        values="trackers",
-    ),
-    Option("--profile N", key="log.profile"),
-    Option("--dry-run", "Show the resolved settings and the plan; start and write nothing."),
-    JSON,
+_COLUMNS = ("form", "sentence", "key", "repeats", "values", "group", "mode")
+OPTIONS = tuple(
+    Option(form, sentence or "", key, bool(repeats), values, group or OUTPUT, mode)
+    for form, sentence, key, repeats, values, group, mode in read_table("options.yaml", _COLUMNS)
 )
+"""The options of a run."""
 BY_FLAG = {option.flag: option for option in OPTIONS}
+JSON = BY_FLAG["--json"]
 FORCE = BY_FLAG["--force"]
 RESUME = BY_FLAG["--resume"]
 STAGE = BY_FLAG["--stage"]
@@ -253,8 +155,8 @@ class Command:
         return bool(self.argument) + bool(self.operand)
 
 
-def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[int, list[str], bool]]:
-    """Each argument with its position, and whether the command takes it.
+def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[list[str], bool]]:
+    """Each argument, and whether the command takes it.
 
     With an option comes its value, also a negative number; with an unknown one what is most likely
     its value.
@@ -271,7 +173,7 @@ def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[int, 
             is_value = takes_value.get(argument, not is_known) and not following.startswith("-")
             if is_value or _NUMBER.match(following):
                 words.append(following)
-        yield index + 1, words, is_known
+        yield words, is_known
         index += len(words)
 
 
@@ -316,6 +218,6 @@ class CommandLine:
         return next(iter(self.more), "")
 
 
-def command_line_error(message: str, where: str, position: int = 0, **parts: Any) -> Diagnostic:
+def command_line_error(message: str, where: str, **parts: Any) -> Diagnostic:
     """The error of `where`, a part of the command line; `parts` are further fields."""
-    return Diagnostic(message, where=f"command line: {where}", order=(_ORDER, position), **parts)
+    return Diagnostic(message, where=f"command line: {where}", order=(_ORDER, 0), **parts)

@@ -9,14 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, listed, plain, shown
-from gearshift.launcher.config.provenance import (
-    CLI_LAYER,
-    FILES_LAYER,
-    Origin,
-    Resolved,
-    Values,
-    with_another,
-)
+from gearshift.launcher.config.provenance import CLI_LAYER, Origin, Resolved, Values, with_another
 from gearshift.launcher.config.schema import DATA_PATH, SettingInfo
 from gearshift.models.base import DataError
 from gearshift.models.catalog import FAMILIES
@@ -58,7 +51,6 @@ def about(
     new: Any = None,
     is_removed: bool = False,
     fix: str | None = None,
-    hint: str | None = None,
     **fields: Any,
 ) -> Diagnostic:
     """A diagnostic of the setting `key`; `fields` are beside or instead of its own.
@@ -66,28 +58,20 @@ def about(
     `new`: a value that corrects it, for the line to type unless there is a `fix`; `is_removed`:
     the setting is better left out.
     """
-    value = values[key].value
     origin = values[key].origin
-    place = where(key, origin)
     replaces: tuple[str, ...] = ()
-    is_of_file = origin.layer == FILES_LAYER
     if new is not None and fix is None:
         fix = fix_line(key, origin, new)
-        if is_of_file:
-            hint = hint or f"in {origin.where}:  {key.rpartition('.')[2]}: {plain(new)}"
-    if is_removed and is_of_file:
-        hint = hint or f"remove it from {origin.where}"
-    elif is_removed and origin.layer == CLI_LAYER:
+    if is_removed and origin.layer == CLI_LAYER:
         fix = ""
         replaces = (key,)
     diagnostic = Diagnostic(
         message,
         key,
-        value,
-        place,
+        values[key].value,
+        where(key, origin),
         fix=fix,
         replaces=replaces,
-        hint=hint,
         order=origin.order,
     )
     return replace(diagnostic, **fields)

@@ -32,24 +32,13 @@ _FOLDER = "download.folder"
 VARIABLES = "download.variables"
 
 
-def check_launcher(source: str, values: Values) -> Iterator[Diagnostic]:
-    """Refuse torchrun and srun (`source`): nothing is left to watch the folder after the ranks."""
-    problem = f"cannot run under {source}: the processes that it started end after the first data"
-    yield errors.about_value(values, _ENABLED, problem, allowed=f"--nproc N, without {source}")
-
-
 def check_run_folder(folder: Path, values: Values) -> None:
     """Raise SettingsError for a run folder inside the watched one: it would be read as data."""
     path = values[_PATH].value
     if folder.resolve().is_relative_to(Path(path).expanduser().resolve()):
-        diagnostic = errors.about(
-            values,
-            _PATH,
-            f"the run folder {folder} is inside the watched folder {path}",
-            allowed="a run folder elsewhere",
-            hint="--out DIR  outside of it",
-        )
-        raise SettingsError([diagnostic])
+        message = f"the run folder {folder} is inside the watched folder {path}"
+        hint = "--out DIR  outside of it"
+        raise SettingsError([errors.about(values, _PATH, message, hint=hint)])
 
 
 def is_requested(values: Values) -> bool:
@@ -61,36 +50,25 @@ def is_requested(values: Values) -> bool:
 def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     """Set `data.path` to the files to download, unless the user set it; gives lines to announce.
 
-    Continual learning watches a folder: a single file is downloaded into one of its own, and files
-    beside the user's `data.path` are downloaded into it.
+    Continual learning watches a folder: a single file is downloaded into one of its own.
     """
     downloads = declared_targets(values)
-    if not downloads or _PATH not in values or not all(target.name for target in downloads):
-        return []  # a missing name is reported as an error
+    if _PATH not in values or _PATH in keys.user or not downloads:
+        return []
     first = downloads[0]
-    is_alone = len(downloads) == 1
-    users = values[_PATH].value if _PATH in keys.user else None
-    folder = values[_FOLDER].value
-    path = str(first.path if is_alone else first.folder)
-    if values[_ENABLED].value and not isinstance(users, list):
-        if users is not None:
-            if not will_download(values, users):
-                folder = users
-        elif is_alone and first.kind not in ("zip", "tar"):
-            path = folder = folder or str(Path(FOLDER, first.path.stem))
     # The option, or the line of a file, that requests the download.
     where = errors.where("download.fetch", values["download.fetch"].origin)
     origin = Origin(MACHINE_LAYER, where)
-    lines = []
-    if folder != values[_FOLDER].value:
-        # The folder of the user's data is as trusted as what named it.
-        of_folder = values[_PATH].origin if folder == users else origin
-        values[_FOLDER] = values[_FOLDER].overridden(folder, of_folder)
-        lines.append(f"{_FOLDER}: {folder}, the folder that {_ENABLED} watches")
-    if users is None:
-        values[_PATH] = values[_PATH].overridden(path, origin)
-        lines.append(f"{_PATH}: {path}, from {where}")
-    return lines
+    folder = values[_FOLDER]
+    is_folder = len(downloads) > 1 or first.kind in ("zip", "tar")
+    path = first.folder if len(downloads) > 1 else first.path
+    if values[_ENABLED].value and not is_folder:
+        path = first.folder
+        if folder.value is None:
+            path = Path(FOLDER, first.path.stem)
+            values[_FOLDER] = folder.overridden(str(path), origin)
+    values[_PATH] = values[_PATH].overridden(str(path), origin)
+    return [f"{_PATH}: {path}, from {where}"]
 
 
 def will_download(values: Values, path: str) -> bool:
@@ -107,20 +85,16 @@ def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
         yield errors.about_value(values, VARIABLES, problem, is_removed=True)
     is_fetched = values["download.fetch"].value
     targets = declared_targets(values)
-    if is_requested(values) and values[_FOLDER].origin.layer != CLI_LAYER:
-        root = Path.cwd().resolve() / FOLDER
-        for target in targets:
-            if not target.folder.resolve().is_relative_to(root):
-                yield errors.about(
-                    values,
-                    _FOLDER,
-                    "only the command line can name a download folder "
-                    f"that is not below {FOLDER}/, or a link",
-                    value=str(target.folder),
-                    allowed=f"a folder below {FOLDER}/",
-                    fix=f"--set {_FOLDER}={shlex.quote(str(target.folder))}",
-                )
-                break
+    if targets and is_requested(values) and values[_FOLDER].origin.layer != CLI_LAYER:
+        folder = targets[0].folder
+        if not folder.resolve().is_relative_to(Path.cwd().resolve() / FOLDER):
+            yield errors.about(
+                values,
+                _FOLDER,
+                f"only the command line can name a download folder outside of {FOLDER}/, or a link",
+                value=str(folder),
+                fix=f"--set {_FOLDER}={shlex.quote(str(folder))}",
+            )
     if is_fetched and not targets and not hub_names(values, _PATH):
         message = f"{_FILES} declares no URL"
         yield errors.about(
@@ -133,16 +107,11 @@ def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     names: set[str] = set()
     for index, target in enumerate(targets):
         name = target.path.name.casefold()
-        problem = ""
-        if not target.name:
-            problem = "does not end with a file name"
-        elif name in names:
-            problem = f"has the local path {target.path}, like another file"
-        names.add(name)
-        if problem:
+        if name in names or not target.name:
             url = target.file.url
-            message = f"{_FILES}[{index}].url '{url}' {problem}"
-            yield errors.about(values, _FILES, message, value=url, allowed="a name of its own")
+            message = f"{_FILES}[{index}].url '{url}' has no file name of its own"
+            yield errors.about(values, _FILES, message, value=url)
+        names.add(name)
 
 
 def declared_targets(values: Values) -> list[DownloadTarget]:
@@ -206,22 +175,18 @@ def check_launched(resolved: Resolved, launched: RankEnvironment) -> Iterator[Di
     source = launched.source
     yield from check_processes(values, launched.local_size, source)
     key = "engine.max_restarts"
-    restarts = values[key].value
-    if restarts:
-        message = (
-            f"{key} {restarts}, but only {source}, which started the processes, can restart them"
-        )
-        allowed = f"0 under {source}; a second start with  --resume auto  resumes"
-        yield errors.about(values, key, message, allowed=allowed)
-    if resolved.settings.continual.enabled:
-        yield from check_launcher(source, values)
+    if values[key].value:
+        problem = f"is impossible: only {source} can restart the processes that it started"
+        yield errors.about_value(values, key, problem, allowed=f"0 under {source}")
+    if values[_ENABLED].value:  # nothing is left to watch the folder after the ranks
+        problem = f"cannot run under {source}: the processes that it started end with the data"
+        yield errors.about_value(values, _ENABLED, problem, allowed=f"--nproc N, without {source}")
 
 
 def check_processes(values: Values, ranks: int, source: str) -> Iterator[Diagnostic]:
     """An error if the user sets other processes than the `ranks` that `source` starts on a node."""
     key = "engine.nproc"
-    nproc = values["engine.nproc"]
+    nproc = values[key]
     if nproc.origin.layer in (FILES_LAYER, CLI_LAYER) and nproc.value not in (None, ranks):
         problem = f"differs from the {counted(ranks, 'rank')} that {source} starts on each node"
-        fix = errors.fix_line(key, nproc.origin, ranks)
-        yield errors.about_value(values, key, problem, allowed=f"{ranks}, or null", fix=fix)
+        yield errors.about_value(values, key, problem, allowed=f"{ranks}, or null", new=ranks)

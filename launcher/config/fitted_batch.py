@@ -46,28 +46,21 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
     old = resolved.batching.global_batch
     steps = values[_LENGTH].value
     is_limited = steps is not None and _LENGTH not in keys.user
-    used = samples
-    if is_limited:
-        used = min(samples, steps * old)
+    used = min(samples, steps * old) if is_limited else samples
     unit = math.lcm(_default_batch(keys), resolved.world_size)
     new = max(unit, used // least // unit * unit)
     notes = list(resolved.notes)
     changes: dict[str, float | None] = {LEAST: None}
     if _may_shrink(resolved) and new < old:
-        what = "training samples"
-        if used < samples:
-            what = "samples of the run"
-        few = f"{used:,} {what} are {used // old} steps of {old}, and {LEAST} is {least}"
-        note = f"{GLOBAL}: {new} instead of {old}: {few}"
         if _LR not in keys.user:
             lr = values[_LR].value
             scaled = max(lr * math.sqrt(new / old), min(lr, keys.defaults[_LR]))
             changes[_LR] = float(f"{scaled:.6g}")
-            note += f"; {_LR} {changes[_LR]:g}"
         if is_limited:
             changes[_LENGTH] = max(1, round(steps * old / new))
-            note += f"; {_LENGTH} {changes[_LENGTH]:g}"
-        notes.append(note)
+        few = f"{used:,} samples are {used // old} steps of {old}, and {LEAST} is {least}"
+        also = [f"; {key} {value:g}" for key, value in changes.items() if value is not None]
+        notes.append(f"{GLOBAL}: {new} instead of {old}: {few}{''.join(also)}")
         share = new // resolved.world_size
         micro = largest_divisor(share, resolved.batching.micro_batch)
         changes[GLOBAL] = new

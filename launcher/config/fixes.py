@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic
-from gearshift.launcher.config.command_line import DEFAULT, Command, CommandLine, split_options
+from gearshift.launcher.base.diagnostics import Diagnostic
+from gearshift.launcher.config.command_line import Command, CommandLine, split_options
 
 _END = "--"
 """After it come options of another program."""
@@ -24,28 +24,29 @@ def as_commands(command_line: CommandLine, diagnostics: Iterable[Diagnostic]) ->
     corrected = argv
     checked = []
     for diagnostic in diagnostics:
-        if _is_part(diagnostic):
-            words = shlex.split(diagnostic.fix or "")
-            is_known = all(known for _, _, known in split_options(command, words))
-            if words[:1] == [_END]:
-                is_known = command.passthrough is not None
-            if not is_known:
-                diagnostic = replace(diagnostic, fix=None, hint=diagnostic.hint or diagnostic.fix)
-            elif diagnostic.severity == "error":
-                corrected = _corrected(command, corrected, diagnostic)
+        is_part = _is_part(diagnostic)
+        if is_part and not _is_known(command, shlex.split(diagnostic.fix or "")):
+            diagnostic = replace(diagnostic, fix=None, hint=diagnostic.hint or diagnostic.fix)
+        elif is_part and diagnostic.severity == "error":
+            corrected = _corrected(command, corrected, diagnostic)
         checked.append(diagnostic)
-
-    name = [] if command.name == DEFAULT else [command.name]
     complete = []
     for diagnostic in checked:
         if _is_part(diagnostic):
             words = corrected
             if diagnostic.severity == "warning":
                 words = _corrected(command, argv, diagnostic)
-            fix = f"{PROGRAM} {shlex.join([*name, *words])}".rstrip()
+            fix = shlex.join([*shlex.split(command.call), *words])
             diagnostic = replace(diagnostic, fix=None if words == argv else fix)
         complete.append(diagnostic)
     return complete
+
+
+def _is_known(command: Command, words: Sequence[str]) -> bool:
+    """Whether the command takes the options `words`."""
+    if words[:1] == [_END]:
+        return command.passthrough is not None
+    return all(known for _, known in split_options(command, words))
 
 
 def _is_part(diagnostic: Diagnostic) -> bool:
@@ -57,8 +58,13 @@ def _is_part(diagnostic: Diagnostic) -> bool:
 def _corrected(command: Command, argv: Sequence[str], diagnostic: Diagnostic) -> list[str]:
     """The arguments with a fix: in the place of what it replaces, or else at the end."""
     new = shlex.split(diagnostic.fix or "")
+    corrected: list[str] = []
+    if new and not new[0].startswith("-"):  # another argument, or value of an option
+        for word in argv:
+            corrected += new if word in diagnostic.replaces else [word]
+        return corrected
     names = set(diagnostic.replaces)
-    for _, words, _ in split_options(command, new):
+    for words, _ in split_options(command, new):
         names.add(_name(command, words))
     end = len(argv)
     if command.passthrough is not None and _END in argv:
@@ -67,26 +73,18 @@ def _corrected(command: Command, argv: Sequence[str], diagnostic: Diagnostic) ->
     if new[:1] == [_END]:
         others = [_END, *others[1:], *new[1:]]
         new = []
-    is_argument = bool(new) and not new[0].startswith("-")
-    corrected = []
-    for _, words, _ in split_options(command, argv[:end]):
-        if is_argument and len(words) > 1 and words[1] in names:  # the value of an option
-            corrected.append(words[0])
-        elif names.isdisjoint((_name(command, words), words[0], " ".join(words))):
+    for words, _ in split_options(command, argv[:end]):
+        if names.isdisjoint((_name(command, words), words[0], " ".join(words))):
             corrected += words
-            continue
-        corrected += new
-        new = []
-    if is_argument and new:  # it was typed in another form
-        return [*argv]
+        else:
+            corrected += new
+            new = []
     return [*corrected, *new, *others]
 
 
 def _name(command: Command, words: Sequence[str]) -> str:
     """What an argument sets, by whatever option: `optim.lr`; else its option, `--out`."""
     flag, _, value = words[0].partition("=")
-    if not flag.startswith("-"):
-        return words[0]
     if len(words) > 1:
         value = words[1]
     if flag == "--set":

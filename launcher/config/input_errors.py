@@ -15,8 +15,6 @@ from pydantic import ValidationError
 
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base.diagnostics import (
-    OFF,
-    ON,
     PROGRAM,
     Diagnostic,
     listed,
@@ -44,7 +42,6 @@ from gearshift.launcher.config.provenance import (
 )
 from gearshift.launcher.config.schema import (
     AUTO,
-    DATA_PATH,
     SettingInfo,
     config_of,
     read_text,
@@ -128,7 +125,7 @@ def _option_for(argument: str) -> str | None:
     return "--model" if name_of_hub(argument) else None
 
 
-def unknown_option(command: Command, words: Sequence[str], position: int) -> Diagnostic:
+def unknown_option(command: Command, words: Sequence[str]) -> Diagnostic:
     """The error of an unknown option; the second of its `words` is most likely its value.
 
     One of the program that the command passes options to belongs after `--`; a setting is its own
@@ -142,35 +139,28 @@ def unknown_option(command: Command, words: Sequence[str], position: int) -> Dia
     forms = {}
     for option in known:
         forms[option.flag] = f"{option.flag} " if option.metavar else option.flag
-    name = flag
     if command.passthrough is not None:
         from gearshift.slurm.sbatch import option_of
 
-        long_name = option_of(argument)
-        if long_name is not None:
-            name = f"--{long_name}"
-            if not argument.startswith("--"):  # -N2
-                value = argument[2:] or value
-            if name not in (*forms, *command.instead):
-                return command_line_error(
-                    f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
-                    argument,
-                    position,
-                    value=argument,
-                    allowed=f"after  --  at the end: {command.call} [OPTIONS] -- {argument}",
-                    fix=f"-- {shlex.join(words)}",
-                    replaces=(flag,),
-                )
+        name = option_of(argument)
+        if name is not None and f"--{name}" not in (*forms, *command.instead):
+            return command_line_error(
+                f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
+                argument,
+                value=argument,
+                fix=f"-- {shlex.join(words)}",
+                replaces=(flag,),
+            )
     keys = names("keys")
     form = command.instead.get(flag)
     form = form and f"{form} "
     meaning = None
     if form is None and ("." not in flag or flag.lstrip("-") not in keys):
-        meaning = other_tools.meaning(flag, value, has_value=len(words) > 1)
+        meaning = other_tools.meaning(flag, value)
     if meaning is None and form is None:
-        form = forms.get(nearest_match(name, forms) or "")
+        form = forms.get(nearest_match(flag, forms) or "")
         if form is None and "--set" in forms:
-            key = nearest_key(name.lstrip("-"), keys)
+            key = nearest_key(flag.lstrip("-"), keys)
             form = key and f"--set {key}="
     if form is not None:
         fix: str | None = form
@@ -180,7 +170,6 @@ def unknown_option(command: Command, words: Sequence[str], position: int) -> Dia
     error = command_line_error(
         f"unknown option '{flag}'",
         argument,
-        position,
         value=flag,
         allowed=f"{len(known)} options; see  {command.call} --help",
     )
@@ -226,9 +215,7 @@ def unknown_key(family: str, layer: Values, key: str) -> Diagnostic:
     text = plain(setting.value)
     suggestion = None
     meaning = other_tools.meaning(key, text)
-    message = f"unknown setting '{key}'"
     if key in known_sections:
-        message = f"'{key}' is a section, not a setting: it cannot be {shown(setting.value)}"
         section = key
     elif section in infos and infos[section].type == "mapping":
         suggestion = section
@@ -239,21 +226,16 @@ def unknown_key(family: str, layer: Values, key: str) -> Diagnostic:
         meaning = Meaning(line, shown=suggestion)
     if section not in known_sections:
         section = ""
-    here = []
-    for name in (*infos, *known_sections):
-        parent, _, last = name.rpartition(".")
-        if parent == section:
-            here.append(last)
-    diagnostic = about(layer, key, message, allowed=listed(here, "explain"))
+    paths = [name.rpartition(".") for name in (*infos, *known_sections)]
+    here = listed([last for parent, _, last in paths if parent == section], "explain")
+    diagnostic = about(layer, key, f"unknown setting '{key}'", allowed=here)
     diagnostic = _with_meaning(diagnostic, meaning, key)
     fix = diagnostic.fix
     if fix is None or setting.origin.layer == CLI_LAYER:
         return diagnostic
     # In a file its line is another one.
     lines = [f"{key}: {text}" for key, text in other_tools.settings_in(fix)]
-    hint = f"in {setting.origin.where}:  {', '.join(lines) or 'remove it'}"
-    if fix and not lines:
-        hint = f"on the command line:  {fix}"
+    hint = f"in {setting.origin.where}:  {', '.join(lines) or fix or 'remove it'}"
     return replace(diagnostic, fix=None, hint=hint)
 
 
@@ -286,15 +268,6 @@ def rejected(
     kind = failure["type"]
     path = info.key
     value = setting.value
-    if path == DATA_PATH and info.type == "text" and isinstance(value, list):
-        return about(
-            {path: setting},
-            path,
-            f"{path} {shown(value)} names several sources",
-            allowed="one file or folder; in the family language several",
-            new=value[0] if value else None,
-            hint="put the files into one folder",
-        )
     # Where in the value: an item of a list, a name of a mapping, or a name within one.
     parts: list[Any] = []
     if "mapping" in info.type:
@@ -307,8 +280,7 @@ def rejected(
             name = parts[-1]
     if any(isinstance(part, int) for part in parts):
         for part in parts:
-            is_index = isinstance(part, int)
-            path += f"[{part}]" if is_index else f".{part}"
+            path += f"[{part}]" if isinstance(part, int) else f".{part}"
     if parts:
         value = failure.get("input")
 
@@ -347,7 +319,8 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
     word = str(value).lower()
     if info.nullable and word == "none":
         return "null"
-    same_value = other_tools.value_of(info.key, word)
+    is_switch = info.type == "true or false"
+    same_value = other_tools.value_of("switch" if is_switch else info.key, word)
     if same_value != word:
         return same_value
     options = info.allowed
@@ -356,12 +329,9 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
         if hub_name is not None:
             return hub_name
         word = word.partition("/")[0]  # FAMILY/SIZE
-    if info.type == "true or false":
+    if is_switch:
         options = ("true", "false")
     if isinstance(options, tuple):
-        for words in (ON, OFF):  # what people type for a switch
-            if word in words:
-                return next((option for option in options if option in words), None)
         return nearest_match(word, options)
     if isinstance(value, list):
         return None
@@ -425,24 +395,25 @@ def text_of(value: Any) -> str:
 def names(kind: str | None, key: str | None = None) -> list[str]:
     """All names of a kind of values, see Values; without a kind, what the setting `key` may be."""
     infos: dict[str, SettingInfo] = {}
-    models = []
-    stages: dict[str, None] = {}
+    models: list[str] = [*FAMILIES]
+    stages = []
     for family in FAMILIES:
         infos = {**setting_infos(family), **infos}
         models += [f"{family}:{size}" for size in config_of(family).SIZES]
-        stages.update(dict.fromkeys(stage.name for stage in stages_of(family)))
-    allowed = infos[key].allowed if key in infos else None
-    kinds: dict[str | None, Iterable[str]] = {
-        "models": (*FAMILIES, *models),
-        "stages": stages,
+        stages += [stage.name for stage in stages_of(family)]
+    kinds: dict[str, Iterable[str]] = {
+        "models": models,
+        "stages": dict.fromkeys(stages),
         "keys": sorted(infos),
         "modes": presets.modes(),
         "engines": (*ENGINES, AUTO),
         "trackers": TRACKERS,
         "parts": get_args(ResetPart),
-        None: allowed if isinstance(allowed, tuple) else (),
     }
-    return [*kinds.get(kind, ())]
+    if kind is not None:
+        return [*kinds.get(kind, ())]
+    options = infos[key].allowed if key in infos else None
+    return list(options) if isinstance(options, tuple) else []
 
 
 def unknown_command(
@@ -451,16 +422,12 @@ def unknown_command(
     """The error of a command that does not exist; `known` has other words for `commands`, too."""
     nearest = other_tools.command(name)
     option = _option_for(name)
-    first = []
     if nearest is None and option is not None:
-        first = [option, name]
-        nearest = shlex.join(first)
-    else:
-        nearest = nearest or nearest_match(name, known)
-        if nearest not in (None, DEFAULT):
-            first = shlex.split(nearest)
+        nearest = shlex.join([option, name])
+    nearest = nearest or nearest_match(name, known)
     fix = None
     if nearest is not None:
+        first = [] if nearest == DEFAULT else shlex.split(nearest)
         fix = f"{PROGRAM} {shlex.join([*first, *words])}".rstrip()
     return Diagnostic(
         f"unknown command '{name}'",

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,56 +33,50 @@ class Meaning(NamedTuple):
     """The options, also where a value was not typed."""
 
 
-def meaning(name: str, value: str = "", *, has_value: bool = False) -> Meaning | None:
-    """What `name`, an option or a setting, and `value` mean; None: it is in no table.
-
-    `has_value`: the value is a word of its own, which stays behind a name that takes none.
-    """
-    settings = _folded()
+def meaning(name: str, value: str = "") -> Meaning | None:
+    """What `name`, an option or a setting, and `value` mean; None: it is in no table."""
+    settings = {fold(spelling): entry for spelling, entry in table()["settings"].items()}
     key = fold(name)
     section, _, last = key.rpartition(".")
-    # Before the last dot may be a section that says nothing.
-    entry = settings.get(key if key in settings or section not in table()["sections"] else last)
-    if entry is None:
+    if key not in settings and section in table()["sections"]:  # it says nothing
+        key = last
+    if key not in settings:
         return None
+    entry = settings[key]
     texts: Mapping[str, str] = {_ANY: entry} if isinstance(entry, str) else entry
     kind = value.lower()
-    if kind not in texts:
-        kind = _OFF if kind in OFF else _ON if kind in ("", *ON) else _ANY
-    after = ""
+    if kind not in texts and kind in OFF:
+        kind = _OFF
+    elif kind not in texts and kind in ("", *ON):
+        kind = _ON
     text = texts.get(kind, texts.get(_ANY))
-    if text is None and _ON in texts:  # the word is of the command: --lora runs/mine
-        text = texts[_ON]
-        after = f" {shlex.quote(value)}" if has_value else ""
     if text is None:
         return Meaning(hint=f"its values are {', '.join(texts)}")
     if text.startswith(_DEFAULT):
-        return Meaning(after.strip(), text.removeprefix(_DEFAULT))
+        return Meaning("", text.removeprefix(_DEFAULT))
     if not text.startswith("-"):
         return Meaning(hint=text)
     if not value and _PLACE.search(text):
         return Meaning(shown=_PLACE.split(text)[0].rstrip(" ="))
     line = _filled(text, value)
-    return Meaning(line + after, shown=line)
+    return Meaning(line, shown=line)
 
 
 def settings_in(line: str) -> Iterator[tuple[str, str]]:
     """The settings that the options of a line set, each with its text."""
-    words = shlex.split(line)
-    for flag, value in zip(words, [*words[1:], ""], strict=False):
+    for flag, value in pairwise([*shlex.split(line), ""]):
+        option = BY_FLAG.get(flag)
         if flag == "--set":
             key, _, text = value.partition("=")
             yield key, text
-        elif flag in BY_FLAG:
-            option = BY_FLAG[flag]
-            if option.key is not None and option.metavar is not None:
-                yield option.key, value
+        elif option is not None and option.key is not None and option.metavar is not None:
+            yield option.key, value
 
 
 def value_of(key: str, text: str) -> str:
     """The value of the setting `key` that another program calls `text`; else `text` itself."""
-    names = table()["values"].get(key, {})
-    return str(names.get(text.lower().replace("-", "_"), names.get(text.lower(), text)))
+    names = {fold(name): value for name, value in table()["values"].get(key, {}).items()}
+    return str(names.get(fold(text), text))
 
 
 def command(name: str) -> str | None:
@@ -92,17 +87,9 @@ def command(name: str) -> str | None:
 
 def _filled(text: str, value: str) -> str:
     """The options of the table with a value in their places, quoted for a shell."""
-    share = value
-    try:
-        number = float(value)
-    except ValueError:
-        number = 1.0
-    if "PERCENT" in text or 0 < number < 1:
-        share = f"{100 * number:g}%"
-    values = {"VALUE": value, "STEPS": share, "PERCENT": share}
     words: list[str] = []
     for word in shlex.split(text):
-        word = _PLACE.sub(lambda place: values[place[0]], word)
+        word = _PLACE.sub(lambda place: _as_length(value, place[0]), word)
         key, equals, typed = word.partition("=")
         if equals:
             word = f"{key}={value_of(key, typed)}"
@@ -112,13 +99,19 @@ def _filled(text: str, value: str) -> str:
     return shlex.join(words)
 
 
+def _as_length(value: str, place: str) -> str:
+    """A value as typed; as a share of the run where it is one: below 1 step, or a PERCENT."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    is_share = place == "PERCENT" or (place == "STEPS" and 0 < number < 1)
+    return f"{100 * number:g}%" if is_share else value
+
+
+@cache
 def table() -> Mapping[str, Any]:
     """The settings, sections, values and commands of the file. Reads the disk."""
     with _FILE.open(encoding="utf-8") as file:
         table: Mapping[str, Any] = yaml.load(file, Loader=yaml.BaseLoader)  # noqa: S506
     return table
-
-
-@cache
-def _folded() -> Mapping[str, Any]:
-    return {fold(name): entry for name, entry in table()["settings"].items()}

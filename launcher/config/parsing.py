@@ -25,12 +25,9 @@ from gearshift.launcher.config.command_line import (
     split_options,
 )
 from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
-from gearshift.launcher.config.schema import DATA_PATH
 
 _UNDECODED = re.compile("[\udc80-\udcff]")
 """A byte that Python could not decode, as it stands in an argument."""
-_EMPTY = re.compile(r"(--[^=]*=)?")
-"""An argument without a value that it needs."""
 
 
 @dataclass
@@ -62,12 +59,9 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     flags = frozenset(arguments.values)
     undecoded = [word for word in argv if _UNDECODED.search(word)]
     if undecoded:  # a file that is written could not name it
-        diagnostic = command_line_error(
-            "an argument has a byte that is no UTF-8 text",
-            shlex.join(undecoded),
-            allowed="UTF-8; rename a file with such a name",
-        )
+        message = "an argument has a byte that is no UTF-8 text"
         command = replace(command, adds_errors=False)
+        diagnostic = command_line_error(message, shlex.join(undecoded))
         return CommandLine(command, flags=flags, diagnostics=[diagnostic])
     argument, *more = arguments.positionals[: command.most_positionals] or [""]
     if not _check(command, arguments, [argument, *more]):
@@ -95,16 +89,12 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
 def _collect(command: Command, words: Sequence[str]) -> _Arguments:
     """Sort `words`, and note what is no argument of the command."""
     arguments = _Arguments()
-    before = ""
-    for word in words:
-        if _EMPTY.fullmatch(word):  # most likely a variable of the shell that is not set
-            where = word or f'{before} ""'.strip()
-            message = f"an empty value after '{word or before}'"
-            arguments.diagnostics.append(command_line_error(message, where, value=""))
-        before = word
     by_flag = {option.flag: option for option in (*command.options, HELP)}
-    for position, parts, is_known in split_options(command, words):
+    for parts, is_known in split_options(command, words):
         flag, equals, value = parts[0].partition("=")
+        if "" in parts or (equals and not value):  # most likely a variable that is not set
+            message = f"an empty value after '{flag}'"
+            arguments.diagnostics.append(command_line_error(message, shlex.join(parts), value=""))
         option = by_flag.get(flag)
         if option is None and is_known:
             arguments.positionals.append(parts[0])
@@ -112,7 +102,7 @@ def _collect(command: Command, words: Sequence[str]) -> _Arguments:
         if option is None:
             from gearshift.launcher.config import input_errors  # with its suggestions
 
-            arguments.diagnostics.append(input_errors.unknown_option(command, parts, position))
+            arguments.diagnostics.append(input_errors.unknown_option(command, parts))
             continue
         has_value = bool(equals) or len(parts) > 1
         if has_value != (option.metavar is not None):
@@ -133,14 +123,13 @@ def _collect(command: Command, words: Sequence[str]) -> _Arguments:
 
 def _check(command: Command, arguments: _Arguments, positionals: Sequence[str]) -> bool:
     """Note what is wrong in arguments that are known; whether further checks make sense."""
-    modes = dict.fromkeys(arguments.modes.values())
-    if len(modes) > 1:
+    if len({*arguments.modes.values()}) > 1:
         options = []
         for flag, mode in arguments.modes.items():
             options.append(f"--mode {mode}" if flag == "--mode" else flag)
         arguments.diagnostics.append(
             command_line_error(
-                f"mode is set twice, to {' and to '.join(modes)}",
+                "mode is set twice",
                 ", and ".join(options),
                 key="mode",
                 fix=options[-1],
@@ -187,9 +176,7 @@ def _run_arguments(command: Command, arguments: _Arguments, argument: str) -> Cl
     for option in command.options:
         texts = arguments.values.get(option.flag)
         if texts and option.key not in (None, "mode", "engine.name"):
-            if option.key != DATA_PATH:  # a path may have a comma
-                texts = [",".join(texts) if option.repeats else texts[-1]]
-            options[option.key] = (option.flag, *texts)
+            options[option.key] = (option.flag, *(texts if option.repeats else texts[-1:]))
     is_resume = command.name == "resume"
     return CliArgs(
         model=arguments.last("--model"),

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -394,11 +395,12 @@ def read_text(info: SettingInfo | None, text: str) -> Any:
 
     The brackets of a list of texts may be left out. Raises Unreadable.
     """
-    if info is not None and info.key == DATA_PATH and text.startswith("["):
-        return parse_yaml_value(text)
-    if info is None or info.type in ("text", "one of", TEXTS):
-        return None if info is not None and info.nullable and text in ("null", "~") else text
-    if info.type == "list of texts" and not text.startswith("["):
+    if info is None:
+        return text
+    is_list = text.startswith("[")
+    if info.type in ("text", "one of") or (info.type == TEXTS and not is_list):
+        return None if info.nullable and text in ("null", "~") else text
+    if info.type == "list of texts" and not is_list:
         return [item.strip() for item in text.split(",")]
     return parse_yaml_value(text)
 
@@ -449,47 +451,45 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
     """What a field of the schema says of a setting."""
     kinds: list[Any] = []
     extra: dict[str, Any] = {}
-    marks: list[Any] = []
+    bounds: dict[str, float] = {}
     for part in (*_parts(info.annotation), info):
-        if isinstance(part, FieldInfo):
-            marks += part.metadata
-            if isinstance(part.json_schema_extra, dict):
-                extra |= part.json_schema_extra
-        elif isinstance(part, type) or get_origin(part):
+        if not isinstance(part, FieldInfo):
             kinds.append(part)
-    is_nullable = NoneType in kinds
-    if is_nullable:
-        kinds.remove(NoneType)
-    bounds = {}
-    for bound in _BOUNDS:
-        for mark in marks:
+            continue
+        if isinstance(part.json_schema_extra, dict):
+            extra |= part.json_schema_extra
+        for mark, bound in product(part.metadata, _BOUNDS):
             if getattr(mark, bound, None) is not None:
                 bounds[bound] = getattr(mark, bound)
-    word = _TYPES.get(kinds[0], "mapping")
+    types = [kind for kind in kinds if kind is not NoneType]
+    word = _TYPES.get(types[0], "mapping")
     allowed = extra.get("allowed")
-    origin = get_origin(kinds[0]) if len(kinds) == 1 else None
-    if set(kinds) == {int, str}:
+    origin = get_origin(types[0])
+    if set(types) == {int, str}:
         word = "length"
         allowed = DURATION_FORMS
-    elif kinds == [str, list[str]]:
+    elif types == [str, list[str]]:
         word = TEXTS
-    elif origin is Literal:
+    elif origin is Literal and len(types) == 1:
         word = "one of"
-        allowed = get_args(kinds[0])
-    elif get_origin(kinds[0]) is Literal:
+        allowed = get_args(types[0])
+    elif origin is Literal:
         word = "word or list of whole numbers"
     elif origin is list:
-        item = next(_parts(get_args(kinds[0])[0]))
+        item = next(_parts(get_args(types[0])[0]))
         word = f"list of {_TYPES.get(item, 'mapping')}s"
     return SettingInfo(
         key=key,
         type=word,
         default=None if info.is_required() else info.get_default(call_default_factory=True),
         allowed=allowed,
-        range=", ".join(f"{_BOUNDS[name]} {plain(bounds[name])}" for name in bounds) or None,
+        range=", ".join(
+            f"{_BOUNDS[name]} {plain(bounds[name])}" for name in _BOUNDS if name in bounds
+        )
+        or None,
         unit=extra.get("unit") or ("seconds" if key.endswith("_s") else None),
         description=(info.description or "").replace("\n", " "),
-        nullable=is_nullable,
+        nullable=NoneType in kinds,
         only_if=extra.get("only_if", {}),
         unless=extra.get("unless", {}),
         bounds=bounds,
@@ -499,7 +499,7 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
 def _parts(annotation: Any) -> Iterator[Any]:
     """The types of an annotation, and what is said of them and of the items of a list."""
     is_union = get_origin(annotation) in (Union, UnionType, Annotated)
-    if not is_union:
+    if not is_union and (isinstance(annotation, type | FieldInfo) or get_origin(annotation)):
         yield annotation
     for item in get_args(annotation):
         for part in _parts(item):

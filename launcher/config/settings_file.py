@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -70,28 +70,22 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
     """
     is_json = path.suffix == ".json"
     parse = parse_json if is_json else parse_yaml
-    where = f"{option} {path}"
-    allowed = None
+    typed = f"{option} {path}"
+    where = typed
     like = None
-    hint = None
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             problem = "is not a regular file"
         elif status.st_size > _MAX_BYTES:
-            problem = f"has {status.st_size:,} bytes, too many for settings"
-            allowed = f"at most {_MAX_BYTES:,} bytes"
+            problem = f"has {status.st_size:,} bytes, too many for settings: {_MAX_BYTES:,}"
         else:
-            return list(parse(path.read_bytes().decode("utf-8-sig"), name or str(path)))
+            text = path.read_text("utf-8-sig", "surrogateescape")
+            return list(parse(text, name or str(path)))
     except Unreadable as broken:
         cause, line, column = broken.args
         problem = f"cannot be read as {'JSON' if is_json else 'YAML'}: {cause}"
         where = f"{path}:{line}:{column}"
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        problem = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
-        where = f"{path}:{line}"
-        hint = "save the file as UTF-8"
     except FileNotFoundError:
         problem = f"does not exist ({path.absolute()})"
         like = nearest_file(path)
@@ -101,11 +95,9 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
         f"{path} {problem}",
         value=str(path),
         where=where,
-        allowed=allowed,
         did_you_mean=like,
         fix=f"{option} {shlex.quote(like)}" if like and option.startswith("-") else None,
-        replaces=(f"{option} {path}",),
-        hint=hint,
+        replaces=(typed,),
     )
 
 
@@ -166,27 +158,18 @@ def parse_json(text: str, name: str = "") -> Iterator[Line]:
 
 
 def parse_yaml(text: str, name: str = "") -> Iterator[Line]:
-    """The settings of a document of the file `name`. Raises Unreadable, and SettingsError."""
+    """The settings of a document of the file `name`. Raises Unreadable."""
     root = _compose(text)
     reader = _Reader()
     tree = None if root is None else reader.value(root)
     if tree is None:
         return
     if not isinstance(tree, dict):
-        raise SettingsError.of(
-            f"{name} holds no settings: its root is not a mapping",
-            where=f"{name}:{root.start_mark.line + 1}",
-            allowed="keys with values, for example  optim: {lr: 1e-3}",
-        )
+        raise _at("its root is no mapping of keys to values", root.start_mark)
     for key, value in flat(tree):
         number, *others = reader.numbers[key]
         if others:  # both nested and dotted
-            raise SettingsError.of(
-                f"{key} is set twice, first in {name}:{number}",
-                key=key,
-                where=f"{name}:{others[0]} {key}",
-                hint="remove one of them",
-            )
+            raise Unreadable(f"the key '{key}' is set twice, first in line {number}", others[0], 1)
         yield Line(key, value, f"{name}:{number}")
 
 
@@ -194,6 +177,15 @@ def parse_yaml_value(text: str) -> Any:
     """The value of `text` as YAML: `1e-6`, `on`, `[0.9, 0.95]`. Raises Unreadable."""
     root = _compose(text)
     return None if root is None else _Reader().value(root)
+
+
+def read_table(name: str, columns: Sequence[str]) -> Iterator[list[Any]]:
+    """The rows of a table beside this file, which is a list of mappings; None: a column left out.
+
+    Reads the disk.
+    """
+    text = Path(__file__).with_name(name).read_text("utf-8")
+    return ([row.get(column) for column in columns] for row in parse_yaml_value(text))
 
 
 def _compose(text: str) -> Any:
@@ -207,12 +199,9 @@ def _compose(text: str) -> Any:
             problem = _TOO_DEEP
         raise _at(problem, mark) from None
     except UnicodeEncodeError as error:
-        raise Unreadable("a byte that is no UTF-8 text", 1, error.start + 1) from None
+        raise _after(text[: error.start], "a byte that is no UTF-8 text") from None
     except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        column = len(before) - before.rfind("\n")
-        problem = "a control character is not allowed"
-        raise Unreadable(problem, before.count("\n") + 1, column) from None
+        raise _after(text[: error.position], "a control character is not allowed") from None
     except RecursionError:
         raise Unreadable(_TOO_DEEP, 1, 1) from None
 
@@ -261,6 +250,10 @@ class _Reader:
         if self._count > _MAX_VALUES:
             problem = f"more than {_MAX_VALUES:,} values, those of aliases counted"
             raise _at(problem, node.start_mark)
+
+
+def _after(text: str, problem: str) -> Unreadable:
+    return Unreadable(problem, text.count("\n") + 1, len(text) - text.rfind("\n"))
 
 
 def _at(problem: str, mark: Any) -> Unreadable:

@@ -76,7 +76,7 @@ def run_arguments(argv: Sequence[str], without: Collection[str] = ()) -> list[st
     """The options of a run in the arguments of `submit`, with their values, except `without`."""
     of_submit = list(takewhile("--".__ne__, argv))
     arguments: list[str] = []
-    for _, words, _ in split_options(_COMMAND, of_submit):
+    for words, _ in split_options(_COMMAND, of_submit):
         flag = words[0].partition("=")[0]
         if flag in BY_FLAG and flag not in (*_REPLACED, *without):
             arguments += words

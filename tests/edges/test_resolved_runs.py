@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from gearshift.launcher.__main__ import main
-from gearshift.launcher.config.batching import proposed_batch
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.config.resolve import resolve
 from gearshift.launcher.config.schema import task_class
@@ -21,20 +20,6 @@ from tests.launcher.given import LAPTOP, resolved
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("samples", "most", "world_size", "size"),
-    [
-        (577, 128, 1, 115),  # a prime: 1 would drop none
-        (20, 8, 4, 4),
-        (7, 16, 2, 6),
-        (3, 16, 4, None),
-        (1009, 1008, 1, 1008),
-    ],
-)
-def test_the_proposed_batch_is_the_largest_that_drops_few(samples, most, world_size, size):
-    assert proposed_batch(samples, most, world_size) == size
 
 
 GENTLE = """\

@@ -11,7 +11,7 @@ import pytest
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.config import check
 from gearshift.launcher.config.check import TrackedSettings, check_lengths, check_settings
-from gearshift.launcher.config.provenance import KeySets, Origin, Setting
+from gearshift.launcher.config.provenance import Origin
 from gearshift.launcher.config.schema import setting_infos
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import install_command
@@ -89,17 +89,6 @@ def test_a_mode_that_changes_nothing_warns():
     assert messages == ["mode 'fast' changes nothing"]
 
 
-def test_a_mode_that_keeps_the_batch_needs_numbers_that_divide():
-    run = resolved(model="language", mode="conservative")
-    values, halved = dict(run.values), run.values["train.accumulation"]
-    values["train.accumulation"] = Setting(
-        2, halved.origin, [(3, origin) for _, origin in halved.replaced]
-    )
-    [diagnostic] = check_settings(values, KeySets.of(values))
-    assert (diagnostic.key, diagnostic.severity) == ("mode", "error")
-    assert diagnostic.fix == "--set train.global_batch=48"
-
-
 def test_a_missing_pretrained_folder_is_an_error_with_the_closest_match(here):
     (here / "recordings").mkdir()
     [error] = refused("model.pretrained=recodings")
@@ -127,24 +116,6 @@ def warns(capsys, run, words, **fields):
 def test_many_dropped_samples_are_reported(capsys, steps, dropped, many):
     fields = {"steps_per_epoch": steps, "dropped_samples": dropped}
     assert warns(capsys, resolved(batch_size="8"), "are dropped", **fields) is many
-
-
-PLATEAU = ("schedule.name=plateau", "schedule.patience=2")
-
-
-@pytest.mark.parametrize(
-    ("sets", "plan", "few"),
-    [
-        (("stop.patience=3",), {}, True),
-        (("stop.patience=3",), {"eval_every": 7}, False),  # at 7, 14, 21, 28 of 30 steps
-        (("stop.patience=3",), {"eval_every": 8, "first_step": 3}, False),  # it has waited before
-        (("stop.patience=3",), {"eval_every": 7, "stop_after": 28}, True),
-        (PLATEAU, {"eval_every": 9}, False),
-    ],
-)
-def test_a_patience_with_too_few_evaluations_warns(capsys, sets, plan, few):
-    run = resolved(*sets, batch_size="8")
-    assert warns(capsys, run, "cannot act", steps_per_epoch=10, **plan) is few
 
 
 def test_one_split_for_two_uses_or_a_group_in_two_splits_is_refused(tmp_path):

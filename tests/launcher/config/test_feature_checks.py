@@ -1,6 +1,7 @@
 """Checks of the settings of downloads and continual learning."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,9 +25,11 @@ def test_settings_that_contradict_continual_learning_are_refused(here):
         (("data.path=texts", "data.control=noise"), "data.control"),
     ):
         assert [error.key for error in refused(ON, *sets)] == [expected], sets
-    values = resolved(ON, data="texts").values
-    assert len(list(feature_checks.check_launcher("torchrun", values))) == 1
-    feature_checks.check_run_folder(Path("runs/x"), values)
+    run = resolved(ON, data="texts")
+    launched = SimpleNamespace(source="torchrun", local_size=1)
+    [error] = feature_checks.check_launched(run, launched)
+    assert error.key == "continual.enabled"
+    feature_checks.check_run_folder(Path("runs/x"), run.values)
     (warning,) = resolved("continual.replay=0.25").warnings
     assert warning.key == "continual.replay"
 
@@ -96,13 +99,8 @@ def test_a_file_cannot_choose_where_a_download_lands(here, folder):
     assert resolved(FETCH, configs=configs)
 
 
-def test_a_watched_folder_of_a_file_and_a_link_are_no_place_for_a_download(here):
+def test_a_link_is_no_place_for_a_download(here):
     Path("code").mkdir()
-    configs = config(
-        f"data: {{path: code}}\ndownload: {{files: ['{URL}']}}\ncontinual: {{enabled: true}}\n"
-    )
-    assert [error.key for error in refused(FETCH, configs=configs)] == ["download.folder"]
-    assert resolved(FETCH, configs=configs, data="code")
     Path("downloads").symlink_to("code")
     assert [error.key for error in refused(FETCH, f"download.files=[{URL}]")] == ["download.folder"]
 
@@ -124,7 +122,6 @@ def test_continual_learning_watches_the_folder_of_its_download(here):
         ([archive], {}, "downloads/set", None),
         ([text], {}, "downloads/a", "downloads/a"),
         ([text, "download.folder=mine"], {}, "mine", "mine"),
-        ([text], {"data": "incoming"}, "incoming", "incoming"),
         ([archive], {"data": "downloads/set/part"}, "downloads/set/part", None),
     ):
         values = resolved(ON, FETCH, *sets, **options).values

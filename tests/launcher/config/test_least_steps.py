@@ -42,7 +42,7 @@ def test_the_batch_is_the_largest_that_keeps_the_steps_and_the_learning_rate_fol
 
 def test_the_values_name_the_samples_and_keep_what_they_override():
     run = fitted_batch.fitted(FAST, 6_000)
-    assert "96 instead of 128: 6,000 training samples" in run.notes[-1]
+    assert "96 instead of 128: 6,000 samples" in run.notes[-1]
     lr = run.values["optim.lr"]
     assert (
         lr.origin == Origin("mode", "fitted to 6,000 training samples")
@@ -56,7 +56,7 @@ def test_a_run_that_the_mode_limits_to_few_steps_keeps_its_samples():
     assert run.batching.global_batch == tiny.batching.global_batch < fast.batching.global_batch
     samples = fast.batching.global_batch * fast.settings.train.max_steps
     assert run.settings.train.max_steps * run.batching.global_batch == samples
-    assert "samples of the run are" in run.notes[-1]
+    assert f": {samples:,} samples are" in run.notes[-1]
 
 
 @pytest.mark.parametrize(
