@@ -50,7 +50,7 @@ def plain(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: 
         "size": model.settings.get("model.size"),
         **model.task_settings(),
         "base": model.base,
-        "parameters": _elements(checkpoint),
+        "parameters": sum(map(prod, checkpoint.shapes.values())),
         "weights": model.kind,
         "step": manifest.step,
         "samples": manifest.samples,
@@ -179,24 +179,12 @@ The task is built without its data; None for safetensors, which needs none.
 """
 
 
-def _elements(checkpoint: Checkpoint) -> int:
-    return sum(map(prod, checkpoint.shapes.values()))
-
-
 def invalid_format(format_name: str | None) -> list[Diagnostic]:
     """The error of --format; empty: it is valid."""
     if format_name in FORMATS:
         return []
-    if format_name:
-        return [unknown("--format", format_name, FORMATS, key="--format")]
-    return [
-        Diagnostic(
-            "export requires --format",
-            key="--format",
-            where="command line: export",
-            allowed=", ".join(FORMATS),
-        )
-    ]
+    message = "" if format_name else "export requires --format"
+    return [unknown("--format", format_name or "", FORMATS, message, key="--format")]
 
 
 def _metrics(model: SavedModel) -> Facts | None:
@@ -222,9 +210,8 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     model, checkpoint = saved_model.open_checkpoint(run, name)
     task = None if format_name == "safetensors" else _task(model, format_name)
     # Weights are fp32; an adapter needs less, and weights merged into their base more.
-    needed = 0 if format_name == "adapter" else 4 * _elements(checkpoint)
+    needed = 0 if format_name == "adapter" else 4 * sum(map(prod, checkpoint.shapes.values()))
     disk.check_writable(folder, where, needed_bytes=needed)
-    disk.check_writable(folder.parent, where)
     with (
         storage_errors(folder),
         disk.new_parents(folder),

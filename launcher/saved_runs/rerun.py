@@ -66,12 +66,10 @@ def resolved_as(model: SavedModel, manifest_of_run: Manifest, args: CliArgs) -> 
         fetch_data(resolved.values)
         return resolved
     except SettingsError as error:
-        errors = []
-        for each in error.diagnostics:  # this command takes no settings
-            errors.append(
-                replace(each, fix=None, hint="--data PATH" if each.key == "data.path" else None)
-            )
-        raise SettingsError(errors) from error
+        hints = {"data.path": "--data PATH"}  # this command takes no settings
+        raise SettingsError(
+            [replace(each, fix=None, hint=hints.get(each.key or "")) for each in error.diagnostics]
+        ) from error
 
 
 @contextmanager
