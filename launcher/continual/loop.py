@@ -321,7 +321,8 @@ class ContinualLoop:
         """A file of an experience that changed or is gone; the first data is not checked."""
         if number == 0:
             return None
-        return experiences.missing_file(self._folder, self._ledger.experiences[number])
+        links = experiences.data_folder(self._folder, number)
+        return next(changed_files(links, self._ledger.experiences[number].files), None)
 
     def _postpone(self, experience: Experience, reason: str) -> None:
         """Postpone an experience; its files are tried again with the next new ones."""
