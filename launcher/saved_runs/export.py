@@ -62,8 +62,6 @@ def plain(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: 
     path = folder / saved_model.EXPORT_CONFIG
     with storage_errors(path):
         path.write_text(encode(config, indent=2) + "\n", encoding="utf-8")
-        if model.folder is None:
-            return
         # What the task needs to be built without its data; the class of a custom task may be gone.
         names: Sequence[str] = ()
         with suppress(SettingsError):
@@ -190,21 +188,19 @@ def invalid_format(format_name: str | None) -> list[Diagnostic]:
 def _metrics(model: SavedModel) -> Facts | None:
     """The metrics of the evaluation at the step of the model; None: there is none."""
     metrics = None
-    if model.folder:
-        for line in RunReader(model.folder).metrics():
-            if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
-                metrics = line["metrics"]
+    for line in RunReader(model.folder).metrics():
+        if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
+            metrics = line["metrics"]
     return metrics
 
 
 def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, where: str) -> Json:
     """Write the checkpoint `name` of `run`, completely or not at all; the facts to print.
 
-    `out`: the folder, set at `where`; None: export-FORMAT in the run folder, or beside a checkpoint
-    outside of one. Disk access. Raises SettingsError, CheckpointError, StorageError, DataError.
+    `out`: the folder, set at `where`; None: export-FORMAT in the run folder. Disk access. Raises
+    SettingsError, CheckpointError, StorageError, DataError.
     """
-    parent = run.folder or run.chosen(name).parent
-    folder = out or parent / f"{run_folder.EXPORT}{format_name}"
+    folder = out or run.folder / f"{run_folder.EXPORT}{format_name}"
     run_folder.check_free(folder, out)
     checkpoint_search.remove_exports_left(folder.parent)
     model, checkpoint = saved_model.open_checkpoint(run, name)

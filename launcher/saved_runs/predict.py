@@ -83,7 +83,7 @@ class Predictor:
     @property
     def default_folder(self) -> Path:
         """The folder of predictions without --out."""
-        return (self.saved.folder or self.saved.path.parent) / run_folder.PREDICTIONS
+        return self.saved.folder / run_folder.PREDICTIONS
 
     def load(self) -> Module:
         """The model on its device. Raises DataError."""

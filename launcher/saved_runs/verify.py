@@ -79,8 +79,7 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Fac
     folder is only read; `announce` gets a line before the replay. Raises RerunFailed,
     CheckpointError, SettingsError.
     """
-    run = find_saved(argument, "verify", args.sets, needs_folder=True)
-    assert run.folder is not None
+    run = find_saved(argument, "verify", args.sets)
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from gearshift.launcher.saved_runs.split_layers import split_layers
 
@@ -174,7 +173,6 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
     else:
         notes.append("no earlier checkpoint: replayed from the start of the run")
 
-    assert run.folder is not None
     reset, changes = changes_between(RunReader(run.folder), last.manifest, start, end)
     interval = Interval(run.checkpoints.get(start), start, end, reset, changes)
     return last, interval, notes + changes
