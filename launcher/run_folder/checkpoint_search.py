@@ -103,7 +103,7 @@ class ResumableRun:
     @property
     def is_completed(self) -> bool:
         """Whether it trained as long as its settings say."""
-        return self.result is not None and self.result.get("status") == "completed"
+        return (self.result or {}).get("status") == "completed"
 
 
 @contextmanager

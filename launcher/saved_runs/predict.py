@@ -300,8 +300,9 @@ class ResultFolder:
         """
         names = [f"{prediction.name}{suffix}" for suffix in prediction.files]
         # Names come from the task, which may be a custom one: none may leave the folder.
-        is_valid = _NAME.fullmatch(prediction.name)
-        is_valid = is_valid and all(map(_SUFFIX.fullmatch, prediction.files))
+        is_valid = all(map(_SUFFIX.fullmatch, prediction.files))
+        if not _NAME.fullmatch(prediction.name):
+            is_valid = False
         if not is_valid or not self.names.isdisjoint(names):
             name = ", ".join(names) or repr(prediction.name)
             raise DataError(

@@ -21,7 +21,7 @@ from gearshift.models.catalog import FAMILIES, HUB, folder_of, is_custom
 from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.checkpoint import base_weights, manifest, retention
 from gearshift.training.checkpoint.manifest import CheckpointError
-from gearshift.training.settings import nested
+from gearshift.training.settings import flat, nested
 from gearshift.training.storage import read_json
 
 if TYPE_CHECKING:
@@ -359,10 +359,7 @@ def _open_export(path: Path, command: str, moved: Mapping[str, str]) -> SavedMod
     file = path / EXPORT_CONFIG
     try:
         config = read_json(file)
-        settings = {}
-        for section in _OF_TASK:
-            for key, value in config[section].items():
-                settings[f"{section}.{key}"] = value
+        settings = flat({section: config[section] for section in _OF_TASK})
         model = SavedModel(
             path=path,
             folder=path,

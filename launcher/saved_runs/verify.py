@@ -290,6 +290,9 @@ def compare_replay(
             f"{counted(len(state.noise), 'tensor')} left out, such as {state.noise[0]}: "
             "the gradients of these parameters are rounding only",
         ]
+    largest = None
+    if state.differing:
+        largest = {"of": state.largest_in, "relative": state.largest}
     difference = None
     if first is not None:
         difference = asdict(first)
@@ -309,8 +312,7 @@ def compare_replay(
         "world_size": writer.world_size,
         "lines": lines.lines,
         "differing_tensors": state.differing,
-        "largest_difference": state.largest_in
-        and {"of": state.largest_in, "relative": state.largest},
+        "largest_difference": largest,
         "notes": notes,
         "error": None,
     }
@@ -342,8 +344,7 @@ def render(facts: Facts) -> str:
         most = f"most {largest['of']}: by {largest['relative']:.2g} of its norm"
         count = f"{facts['differing_tensors']} of {facts['tensors']} tensors"
         lines.append(f"  state    {count} differ, {most}")
-    names = ("from_step", "to_step", "engine", "world_size")
-    replay = _describe(*map(facts.__getitem__, names))
+    replay = _describe(facts["from_step"], facts["to_step"], facts["engine"], facts["world_size"])
     lines.append(f"  replay   {replay}, {within}; {counted(facts['lines'], 'logged line')}")
     lines += [f"  note     {note}" for note in facts["notes"]]
     return "\n".join(lines)
