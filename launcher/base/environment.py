@@ -90,9 +90,7 @@ def logged(write: Callable[[str], None]) -> Iterator[None]:
     shown = warnings.showwarning
     handled = logging.Logger.callHandlers
 
-    @cache
-    def once(text: str) -> None:
-        write(f"warning of a library: {text}")
+    once = cache(lambda text: write(f"warning of a library: {text}"))
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, line: int, *rest: Any

@@ -72,11 +72,9 @@ def variables_of(text: str) -> list[str]:
 def is_private(url: str) -> bool:
     """Whether nobody between here and the host of `url` can read it: https, or this machine."""
     parts = urlsplit(url)
-    return parts.scheme in ("https", "file") or is_here(parts.hostname or "")
-
-
-def is_here(host: str) -> bool:
-    """Whether `host` is this machine, by its name or a loopback address."""
+    host = parts.hostname or ""
+    if parts.scheme in ("https", "file"):
+        return True
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

@@ -30,11 +30,11 @@ def _misspelt(typed: str, name: str) -> int | None:
     """By how many letters `typed` differs from `name`; None: by a word, or by many letters."""
     words = _WORD.findall(typed.lower())
     expected = _WORD.findall(name.lower())
-    joined = "".join(words)
-    if joined == "".join(expected):
+    joined = ["".join(words), "".join(expected)]
+    if joined[0] == joined[1]:
         return 0
     if len(words) != len(expected):  # of separators that are left out, one letter may be wrong
-        is_near = len(joined) > _SHORT_WORD and _edits(joined, "".join(expected)) == 1
+        is_near = len(joined[0]) > _SHORT_WORD and _edits(*joined) == 1
         return 1 if is_near else None
     total = 0
     for word, other in zip(words, expected, strict=True):
@@ -55,14 +55,11 @@ _SHORT_WORD = 5
 
 def _edits(word: str, other: str) -> int:
     """Letters to insert, remove, replace or swap; many if digits differ, which have a meaning."""
-    if word == other:
-        return 0
-    if sorted(word) == sorted(other):  # swapped letters, the most frequent typo
+    if word != other and sorted(word) == sorted(other):  # swapped, the most frequent typo
         return 1
     if sorted(filter(str.isdigit, word)) != sorted(filter(str.isdigit, other)):
         return len(word)
-    changes = SequenceMatcher(None, word, other).get_opcodes()
-    moved = sum(max(i2 - i1, j2 - j1) for tag, i1, i2, j1, j2 in changes if tag != "equal")
-    if len(word) != len(other):
-        return moved
-    return min(moved, sum(map(operator.ne, word, other)))
+    if len(word) == len(other):
+        return sum(map(operator.ne, word, other))
+    blocks = SequenceMatcher(None, word, other).get_matching_blocks()
+    return len(word) + len(other) - 2 * sum(block.size for block in blocks)

@@ -23,12 +23,13 @@ def main(command_line: CommandLine) -> int:
             facts = against.compare_runs(
                 (command_line.argument, other), command_line.args, announce
             )
-            output.show(command_line, facts, against.render(facts))
-            return exit_codes.DONE if facts["identical"] else exit_codes.FAILURE
-        result = verify.verify(command_line.argument, command_line.args, announce)
+            text = against.render(facts)
+        else:
+            facts = verify.verify(command_line.argument, command_line.args, announce)
+            text = verify.render(facts)
     except (RerunFailed, CheckpointError) as error:
         return output.show_failure(command_line, error, verify.FAILURE)
-    output.show(command_line, verify.as_json(result), verify.render(result))
-    if result.agrees:
+    output.show(command_line, facts, text)
+    if facts["identical"] or facts.get("agrees"):
         return exit_codes.DONE
     return exit_codes.FAILURE

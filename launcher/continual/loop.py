@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from datetime import datetime
@@ -63,20 +63,20 @@ def train_continually(plan: RunPlan, show: execute.Show) -> RunEnd:
     Ranks run only while there is something to train on. An experience that cannot be trained on is
     postponed with a message. Touches the disk.
     """
-    shown: list[RunEnd] = []
 
     def train(plan: RunPlan) -> RunEnd:
-        def show_once(end: RunEnd) -> None:
-            if not plan.number or end.kind != "invalid input":
-                shown.append(end)
+        def show_failure(end: RunEnd) -> None:
+            if not plan.number or end.kind != "invalid input":  # else it is postponed
                 show(end)
 
-        return execute.repeat(plan, supervise, show_once)
+        return execute.repeat(plan, supervise, show_failure)
 
-    end = ContinualLoop(replace(plan, threads=plan.threads or 1), train, Clock()).run()
-    if end.kind != "ended" and end not in shown:
+    try:
+        return ContinualLoop(replace(plan, threads=plan.threads or 1), train, Clock()).run()
+    except (SettingsError, StorageError, KeyboardInterrupt, Stopped) as error:
+        end = run_error.of_error(error, 0)
         show(end)
-    return end
+        return end
 
 
 class Clock:
@@ -112,108 +112,78 @@ class Arrivals:
 
     A file is complete when it is unchanged for `settle_s`, by its change time: no program sets
     that. Hidden files and files with an ending of unfinished ones are ignored; `note` gets a line
-    for the user about any other ignored file. `now` is in seconds since the epoch.
+    for the user about any other ignored file.
     """
 
-    def __init__(
-        self, folder: Path, settle_s: float, min_files: int, note: Callable[[str], object]
-    ) -> None:
+    def __init__(self, folder: Path, settle_s: float, note: Callable[[str], object]) -> None:
         self._folder = folder
         self._settle_s = settle_s
-        self._min_files = min_files
         self._note = note
-        self._ignored = dict[str, FileRecord]()
-        self._last_scan = dict[str, FileRecord]()
-        self._ready_since: float | None = None
+        self._ignored: dict[str, FileRecord] = {}
         self.changed_at: float | None = None
-        """When a new or changed file was last seen."""
+        """When the newest file that is not trained on was changed, in seconds since the epoch."""
 
-    def first_files(self, now: float) -> Files | None:
-        """The files at the start of the run; None while some are still being written."""
-        complete, growing = self._scan({}, now)
-        if not growing and not complete:
-            return {}
-        if not self._is_ready(growing, complete, now, 1):
-            return None
-        return record_files(self._folder, complete)
+    def new_files(self, ledger: Ledger, now: float, least: int) -> Files:
+        """The files of the next experience, `least` or more; empty if it cannot start yet.
 
-    def new_files(self, ledger: Ledger, now: float) -> Files:
-        """The files of the next experience; empty if it cannot start yet."""
+        `now` is in seconds since the epoch. Reads the disk.
+        """
         known = ledger.known_files()
-        complete, growing = self._scan(known, now)
-        for name in sorted(known.keys() & complete.keys()):
-            self._ignored[name] = complete.pop(name)
-            if any(changed_files(self._folder, {name: known[name]})):
-                self._note(f"{name} changed after it was trained on: ignored")
-
         # Files of a postponed experience are tried again, but not without any other.
         tried = ledger.postponed.files if ledger.postponed else {}
-        stamps = {name: file.stamp for name, file in tried.items()}
-        fresh = {name: stamp for name, stamp in complete.items() if stamp != stamps.get(name)}
-        if not self._is_ready(growing, fresh, now, self._min_files):
+        complete: dict[str, FileRecord] = {}
+        fresh: dict[str, float] = {}
+        is_growing = False
+        self.changed_at = None
+        for name, stamp in list_files(self._folder).items():
+            record = known.get(name)
+            if stamp == self._ignored.get(name) or (record and stamp == record.stamp):
+                continue
+            changed_at = stamp.ctime_ns / 1e9
+            if record is None:
+                self.changed_at = max(changed_at, self.changed_at or 0.0)
+            if now - changed_at < self._settle_s:
+                is_growing = True
+            elif record is not None:
+                self._ignored[name] = stamp
+                if any(changed_files(self._folder, {name: record})):
+                    self._note(f"{name} changed after it was trained on: ignored")
+            else:
+                complete[name] = stamp
+                if name not in tried or stamp != tried[name].stamp:
+                    fresh[name] = changed_at
+        if len(fresh) < least:
             return {}
+        # Files of one delivery arrive one after the other, but a slow one holds up no experience.
+        enough_at = sorted(fresh.values())[least - 1]
+        if is_growing and now - enough_at < _MAX_SETTLE_TIMES * self._settle_s:
+            return {}
+
         files: dict[str, FileRecord] = {}
         names = {file.digest: name for name, file in known.items()}
         for name, file in record_files(self._folder, complete).items():
-            other = names.setdefault(file.digest, name)
-            if other == name:
+            other = names.get(file.digest)
+            if other is None:
                 files[name] = file
             else:
                 self._ignored[name] = file.stamp
                 self._note(f"{name} has the same content as {other}: ignored")
         return files if files.keys() & fresh.keys() else {}
 
-    def _scan(
-        self, known: Files, now: float
-    ) -> tuple[dict[str, FileRecord], dict[str, FileRecord]]:
-        """The complete files and the growing ones, without `known` and ignored ones."""
-        complete = {}
-        growing = {}
-        new = {}
-        for name, stamp in list_files(self._folder).items():
-            if stamp == self._ignored.get(name):
-                continue
-            if name not in known:
-                new[name] = stamp
-            elif stamp == known[name].stamp:
-                continue
-            if now - stamp.ctime_ns / 1e9 < self._settle_s:
-                growing[name] = stamp
-            else:
-                complete[name] = stamp
-        # A file that only disappeared is no arrival.
-        if new.items() - self._last_scan.items():
-            self.changed_at = now
-        self._last_scan = new
-        return complete, growing
-
-    def _is_ready(self, growing: Sized, fresh: Sized, now: float, least: int) -> bool:
-        """Whether enough files are complete, and no other file is expected soon."""
-        if len(fresh) < least:
-            self._ready_since = None
-            return False
-        if self._ready_since is None:
-            self._ready_since = now
-        # Files of one delivery arrive one after the other, but a slow one holds up no experience.
-        if growing and now - self._ready_since < _MAX_SETTLE_TIMES * self._settle_s:
-            return False
-        self._ready_since = None
-        return True
-
 
 def list_files(folder: Path) -> dict[str, FileRecord]:
     """The files below `folder` that may be complete, by their path, in order. Reads the disk."""
     stamps = {}
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.startswith(".") or name.lower().endswith(_UNFINISHED):
-                continue
+    for root, _, names in os.walk(folder):
+        for name in names:
             path = Path(root, name)
+            inside = path.relative_to(folder).as_posix()
+            if "/." in f"/{inside}" or name.lower().endswith(_UNFINISHED):
+                continue
             stamp = stamp_of(path)
             if stamp:
-                stamps[path.relative_to(folder).as_posix()] = stamp
-    return stamps
+                stamps[inside] = stamp
+    return dict(sorted(stamps.items()))
 
 
 class ContinualLoop:
@@ -229,31 +199,30 @@ class ContinualLoop:
         self._settings = plan.resolved.settings.continual
         self._resume = plan.resume
         self._source = Path(plan.resolved.settings.data.path).expanduser()
-        self._arrivals = Arrivals(
-            self._source, self._settings.settle_s, self._settings.min_files, self._note
-        )
+        self._arrivals = Arrivals(self._source, self._settings.settle_s, self._note)
         self._ledger = Ledger()
         self._deadline: float | None = None
-        self._time: str | None = plan.resolved.settings.train.time
-        if self._time is not None:
-            self._deadline = clock.now() + budget_s(self._time)
+        time = plan.resolved.settings.train.time
+        if time is not None:
+            self._deadline = clock.now() + budget_s(time)
+        self._time_limit = f"reached its budget of time: --for {time}"
 
     def run(self) -> RunEnd:
-        """Train on all experiences until a stop condition; gives the end."""
+        """Train on all experiences until a stop condition; gives the end.
+
+        Raises SettingsError, StorageError, and what a signal raises.
+        """
         with self._clock.catching_signals():
-            try:
-                self._save(self._first_ledger())
-                while True:
-                    while self._ledger.unfinished:
-                        end = self._train_experience(self._ledger.unfinished)
-                        if end:
-                            return end
-                    self._update_result({})
-                    end = self._wait() if self._settings.enabled else self._stopped("finished")
+            self._save(self._first_ledger())
+            while True:
+                while self._ledger.unfinished:
+                    end = self._train_experience(self._ledger.unfinished)
                     if end:
                         return end
-            except (SettingsError, StorageError, KeyboardInterrupt, Stopped) as error:
-                return run_error.of_error(error, 0)
+                self._update_result({})
+                end = self._wait() if self._settings.enabled else self._stopped("finished")
+                if end:
+                    return end
 
     def _first_ledger(self) -> Ledger:
         """The ledger at the resume point; of a run that starts, its complete first data."""
@@ -288,31 +257,34 @@ class ContinualLoop:
     def _first_files(self) -> Files:
         """The records of the files of the first data. Raises SettingsError."""
         clock = self._clock
-        files = self._arrivals.first_files(clock.now())
-        while files is None:
+        while True:
+            files = self._arrivals.new_files(Ledger(), clock.now(), 1)
+            if files:
+                return files
+            if not list_files(self._source):
+                raise SettingsError.of(
+                    f"data.path '{self._source}' contains no files to start with",
+                    key="data.path",
+                    value=str(self._source),
+                    allowed="a folder with files; more may arrive later",
+                )
             if clock.signals:
                 raise signals.exception(min(clock.signals))
             clock.wait(min(self._settings.check_every_s, self._settings.settle_s))
-            files = self._arrivals.first_files(clock.now())
-        if not files:
-            raise SettingsError.of(
-                f"data.path '{self._source}' contains no files to start with",
-                key="data.path",
-                value=str(self._source),
-                allowed="a folder with files; more may arrive later",
-            )
-        return files
 
     def _train_experience(self, experience: Experience) -> RunEnd | None:
         """Train on an experience; an end if that ends the run."""
         if experience.state == "planned":
             make_folder(self._folder, experience.number, self._source, experience.files)
-            experience = replace(experience, state="training", replayed=tuple(self._replayable()))
+            earlier = [old.number for old in self._ledger.trained]
+            replayed = tuple(number for number in earlier if not self._missing(number))
+            experience = replace(experience, state="training", replayed=replayed)
             self._save(self._ledger.updated(experience))
-        missing = self._missing(experience)
-        if missing is not None:
-            self._postpone(experience, f"{missing} changed or is gone")
-            return None
+        for number in (*experience.replayed, experience.number):
+            missing = self._missing(number)
+            if missing:
+                self._postpone(experience, f"{missing} changed or is gone")
+                return None
 
         # The ranks get the data and the settings of the experience, and resume the step before it.
         spec = spec_of(self._folder, experience, self._deadline)
@@ -345,25 +317,12 @@ class ContinualLoop:
         self._update_result({})
         return end
 
-    def _replayable(self) -> Iterator[int]:
-        """The numbers of the earlier experiences whose files are whole."""
-        for old in self._ledger.trained:
-            missing = experiences.missing_file(self._folder, old) if old.number else None
-            if not missing:
-                yield old.number
-            else:
-                self._note(f"experience {old.number} is not replayed: {missing} changed or is gone")
-
-    def _missing(self, experience: Experience) -> str | None:
-        """A file that is needed to train on an experience, but changed or is gone."""
-        if not experience.number:
+    def _missing(self, number: int) -> str | None:
+        """A file of an experience that changed or is gone; the first data is not checked."""
+        if number == 0:
             return None
-        for number in (*experience.replayed, experience.number):
-            missing = experiences.missing_file(self._folder, self._ledger.experiences[number])
-            if missing:
-                is_own = number == experience.number
-                return missing if is_own else f"{missing} of experience {number}"
-        return None
+        links = experiences.data_folder(self._folder, number)
+        return next(changed_files(links, self._ledger.experiences[number].files), None)
 
     def _postpone(self, experience: Experience, reason: str) -> None:
         """Postpone an experience; its files are tried again with the next new ones."""
@@ -397,7 +356,9 @@ class ContinualLoop:
                     return self._stopped(self._time_limit)
                 if clock.now() >= quiet_at:
                     return self._stopped(f"no new files for {quiet_s:g} s")
-                files = self._arrivals.new_files(self._ledger, clock.now())
+                files = self._arrivals.new_files(
+                    self._ledger, clock.now(), self._settings.min_files
+                )
                 if files:
                     self._plan_experience(files)
                     return None
@@ -410,15 +371,8 @@ class ContinualLoop:
             number, files, start_step=self._step or 0, settings=recorded_settings(self._settings)
         )
         self._save(self._ledger.updated(new))
-        names = ", ".join([*files][:3])
-        if len(files) > 3:
-            names += ", …"
-        line = f"experience {number}: {counted(len(files), 'new file')}: {names}"
+        line = f"experience {number}: {counted(len(files), 'new file')}"
         self._note(line, "experience_planned", {"number": number, "files": list(files)})
-
-    @property
-    def _time_limit(self) -> str:
-        return f"reached its budget of time: --for {self._time}"
 
     def _is_late(self) -> bool:
         """Whether the budget of time is used up."""

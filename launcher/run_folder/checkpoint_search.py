@@ -55,7 +55,7 @@ from gearshift.training.checkpoint.manifest import (
     CheckpointUnreadable,
 )
 from gearshift.training.logging import resumed_lines
-from gearshift.training.storage import Storage, is_file, storage_errors
+from gearshift.training.storage import Storage, storage_errors
 from gearshift.training.train_plan import StartSteps
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class ResumableRun:
     @property
     def is_completed(self) -> bool:
         """Whether it trained as long as its settings say."""
-        return self.result is not None and self.result.get("status") == "completed"
+        return (self.result or {}).get("status") == "completed"
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def around(path: Path) -> tuple[Path | None, Path | None]:
     """The run folder at or around `path`, and `path` if it is a checkpoint. Reads the disk."""
     folder = path
     checkpoint = None
-    if manifest.step_of(path.resolve().name) is not None or is_file(path / manifest.NAME):
+    if manifest.step_of(path.resolve().name) is not None:
         checkpoint = path
         folder = Path(from_here(path.absolute().parent.parent))
         if path.is_symlink():  # last and best are in the run folder itself
@@ -256,17 +256,14 @@ def no_run(path: Path, where: str, command: str) -> SettingsError:
     message = f"run folder '{path}' does not exist ({path.absolute()})"
     if path.exists():
         message = f"'{path}' is not a run folder: it has no {ORIGINS} beside {SETTINGS}"
-    fix = None
-    similar = None
+    beside = [file.parent.name for file in path.parent.glob(f"*/{ORIGINS}")]
+    similar = nearest_match(path.name, sorted(beside))
+    fix = similar and shlex.quote(str(path.parent / similar))
     stages = [*RunReader(path).stages().values()]
     if stages:
         message = f"'{path}' contains several runs, one per stage"
+        similar = None
         fix = program_line(command, stages[-1])
-    else:
-        with suppress(OSError):
-            beside = sorted(p.name for p in path.parent.iterdir() if run_folder.is_run_folder(p))
-            similar = nearest_match(path.name, beside)
-            fix = similar and shlex.quote(str(path.parent / similar))
     return SettingsError.of(
         message,
         value=str(path),

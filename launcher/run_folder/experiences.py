@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from gearshift.launcher.run_folder.file_records import FileRecord, changed_files
+from gearshift.launcher.run_folder.file_records import FileRecord
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_folder import EXPERIENCES
 from gearshift.training.callbacks.base import Facts
@@ -116,8 +116,3 @@ def data_folder(run: Path, number: int) -> Path:
 def task_folder(run: Path, number: int) -> Path:
     """The files of its task, such as the split; the task of the first data has the run folder."""
     return run / FOLDER / f"{number:04d}" / "task" if number else run
-
-
-def missing_file(run: Path, experience: Experience) -> str | None:
-    """A file of an experience that changed or is gone; None if there is none. Reads the disk."""
-    return next(changed_files(data_folder(run, experience.number), experience.files), None)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from gearshift.launcher.base import environment
 from gearshift.launcher.run_folder.reader import RunReader
@@ -20,6 +23,20 @@ from gearshift.training.storage import Storage, storage_errors
 NAME = "generations.jsonl"
 _CLAIMED = "claimed"
 _STARTED = "began"
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What is read of a line."""
+
+    kind: str
+    job: str
+    generation: int
+    restart: int
+    lost_steps: int = 0
+
+
+_LINE = TypeAdapter(_Line)
 
 
 def record_start(storage: Storage, generation: Generation, step: int, world_size: int) -> None:
@@ -81,7 +98,11 @@ def is_latest(run: Path, generation: Generation) -> bool:
 
 def claimed(run: Path) -> list[Generation]:
     """The generations that claimed `run`, in their order. Reads the disk."""
-    return [_generation(line) for line in lines(run) if line["kind"] == _CLAIMED]
+    return [
+        Generation(line["job"], line["generation"], line["restart"])
+        for line in lines(run)
+        if line["kind"] == _CLAIMED
+    ]
 
 
 def claim(run: Path, generation: Generation) -> None:
@@ -146,20 +167,15 @@ def fencing(run: Path, generation: Generation) -> Iterator[Storage]:
         raise
 
 
-def starts(run: Path, generation: Generation) -> list[Facts]:
+def starts(run: Path, generation: Generation) -> list[Json]:
     """The recorded starts of the job of `generation`, in their order. Reads the disk."""
-    started = [line for line in lines(run) if line["kind"] == _STARTED]
-    return [line for line in started if line["job"] == generation.job]
+    kind = (_STARTED, generation.job)
+    return [line for line in lines(run) if (line["kind"], line["job"]) == kind]
 
 
-def lines(run: Path) -> Sequence[Facts]:
+def lines(run: Path) -> list[Json]:
     """All complete lines of generations.jsonl, the earliest first. Reads the disk."""
-    valid = []
-    for line in RunReader(run).lines(f"{SLURM_FOLDER}/{NAME}"):
-        with suppress(ValueError, TypeError, KeyError):
-            _generation(line)
-            valid.append(line)
-    return valid
+    return [*RunReader(run).lines(f"{SLURM_FOLDER}/{NAME}", _LINE)]
 
 
 def _append(run: Path, kind: str, generation: Generation, facts: Facts) -> None:
@@ -172,7 +188,3 @@ def _append(run: Path, kind: str, generation: Generation, facts: Facts) -> None:
 
 def _fields(generation: Generation) -> Json:
     return {"job": generation.job, "generation": generation.number, "restart": generation.restart}
-
-
-def _generation(line: Facts) -> Generation:
-    return Generation(str(line["job"]), int(line["generation"]), int(line["restart"]))

@@ -25,7 +25,8 @@ from gearshift.launcher.run_folder.checkpoint_search import ResumableRun, SavedC
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.training import train_plan
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.optim.schedule import warmup_steps
+from gearshift.training.optim.schedule import LrSchedule
+from gearshift.training.settings import Schedule, nested
 
 Rule = Literal["free", "never"] | ResetPart
 """free: may change; a part: needs --reset PART; never: needs a new run."""
@@ -262,36 +263,34 @@ def differences(
 
 
 def _has_same_rates(before: Facts, now: Facts, checkpoint: SavedCheckpoint) -> bool:
-    """Whether the steps up to the checkpoint have the same learning rates by both settings.
+    """Whether the steps up to the checkpoint, and the next, have the same learning rates by both.
 
-    They do if both keep the peak after as many steps of warm-up, as wsd does until its decay.
+    A plateau may have lowered them, and a budget of time was fitted to the speed: both are unknown.
     """
-    warmups = set()
-    names = set()
-    is_known = checkpoint.steps_per_epoch is not None
-    per_epoch = checkpoint.steps_per_epoch or 1
+    per_epoch = checkpoint.steps_per_epoch
+    names = {before.get("schedule.name"), now["schedule.name"]}
+    is_plateau = "plateau" in names
+    if per_epoch is None or (is_plateau and len(names) > 1) or before.get(_TIME) or now[_TIME]:
+        return False
     starts = checkpoint.starts
+    schedules = []
     for settings in (before, now):
-        name = settings.get("schedule.name")
-        warmup = settings.get("schedule.warmup", 0)
-        cap = settings.get("schedule.warmup_cap")
-        is_fixed = name != "wsd" and isinstance(warmup, int) and not isinstance(cap, str)
-        if name not in ("constant", "plateau", "wsd") or not (is_known or is_fixed):
-            return False
-        epochs, max_steps, budget = map(settings.get, LENGTH)
-        if budget is not None:
-            return False
-        total = train_plan.total_steps(epochs, max_steps, per_epoch, starts.data)
-        steps = warmup_steps(warmup, cap, per_epoch, max(1, total - starts.schedule))
-        if name == "wsd":
-            decay = train_plan.decay_start(
-                settings["schedule.decay"], total, per_epoch, starts.schedule
-            )
-            if checkpoint.step > max(starts.schedule + steps, decay):
-                return False
-        warmups.add(steps)
-        names.add(name)
-    return len(warmups) == 1 and (len(names) == 1 or "plateau" not in names)
+        epochs, max_steps, _ = map(settings.get, LENGTH)
+        plan = train_plan.TrainPlan(
+            total_steps=train_plan.total_steps(epochs, max_steps, per_epoch, starts.data),
+            steps_per_epoch=per_epoch,
+            schedule_start=starts.schedule,
+            global_batch=1,
+            micro_batch=1,
+            accumulation=1,
+            world_size=1,
+            units="",
+        )
+        section = nested({**now, **settings})["schedule"]
+        schedules.append(LrSchedule(Schedule.model_validate(section), plan))
+    old, new = schedules
+    steps = range(starts.schedule, checkpoint.step + 1)
+    return all(old.factor(step) == new.factor(step) for step in steps)
 
 
 def errors_of(

@@ -173,7 +173,7 @@ def check_free(folder: Path, out: Path | None) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     raise SettingsError.of(
-        f"{folder} is not empty" if folder.is_dir() else f"{folder} is a file",
+        f"{folder} is not a new or empty folder",
         value=str(folder),
         where=f"command line: --out {out}" if out else "the default of --out",
         allowed="a new or empty folder",

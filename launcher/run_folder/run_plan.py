@@ -182,7 +182,7 @@ class Pipeline:
     @property
     def is_rank_0(self) -> bool:
         """Whether this process reports to the user."""
-        return self.launched is None or self.launched.rank == 0
+        return self.is_staged or self.plan.is_rank_0
 
     @property
     def folders(self) -> dict[str, Path]:

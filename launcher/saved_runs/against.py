@@ -65,8 +65,7 @@ class Side:
     def __init__(self, word: str, args: CliArgs) -> None:
         """Raises SettingsError if `word` names no run with a checkpoint."""
         self._args = args
-        self._saved = find_saved(word, "verify", args.sets, needs_folder=True)
-        assert self._saved.folder is not None
+        self._saved = find_saved(word, "verify", args.sets)
         self.folder = self._saved.folder
         self.reader = RunReader(self.folder)
         self.origins = self.reader.object(ORIGINS) or {}

@@ -32,7 +32,7 @@ def prepare(argument: str, name: str | None, args: CliArgs) -> tuple[SavedModel,
     `name`: see SavedRun.chosen; `args`: engine, processes and data; by default those of the
     checkpoint. Imports torch. Reads the disk. Raises SettingsError, CheckpointError.
     """
-    run = find_saved(argument, "evaluate", args.sets, needs_folder=True)
+    run = find_saved(argument, "evaluate", args.sets)
     model, checkpoint = saved_model.open_checkpoint(run, name)
     resolved = rerun.resolved_as(model, checkpoint.manifest, args)
     if resolved.settings.continual.enabled:
@@ -57,7 +57,6 @@ def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None
     is only read. `data`: that of --data; None: that of the run. Raises RerunFailed, and
     SettingsError for data that cannot be evaluated.
     """
-    assert model.folder, "it was found in its run"
     reset: tuple[ResetPart, ...] = () if data is None else ("data",)
     plan = RunPlan(resolved, ResumeRequest(model.folder, step=model.step, reset=reset), split=split)
     with rerun.rerun(plan, model.path, "evaluation") as end:

@@ -50,7 +50,7 @@ def plain(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: 
         "size": model.settings.get("model.size"),
         **model.task_settings(),
         "base": model.base,
-        "parameters": _elements(checkpoint),
+        "parameters": sum(map(prod, checkpoint.shapes.values())),
         "weights": model.kind,
         "step": manifest.step,
         "samples": manifest.samples,
@@ -62,8 +62,6 @@ def plain(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: 
     path = folder / saved_model.EXPORT_CONFIG
     with storage_errors(path):
         path.write_text(encode(config, indent=2) + "\n", encoding="utf-8")
-        if model.folder is None:
-            return
         # What the task needs to be built without its data; the class of a custom task may be gone.
         names: Sequence[str] = ()
         with suppress(SettingsError):
@@ -179,52 +177,37 @@ The task is built without its data; None for safetensors, which needs none.
 """
 
 
-def _elements(checkpoint: Checkpoint) -> int:
-    return sum(map(prod, checkpoint.shapes.values()))
-
-
 def invalid_format(format_name: str | None) -> list[Diagnostic]:
     """The error of --format; empty: it is valid."""
     if format_name in FORMATS:
         return []
-    if format_name:
-        return [unknown("--format", format_name, FORMATS, key="--format")]
-    return [
-        Diagnostic(
-            "export requires --format",
-            key="--format",
-            where="command line: export",
-            allowed=", ".join(FORMATS),
-        )
-    ]
+    message = "" if format_name else "export requires --format"
+    return [unknown("--format", format_name or "", FORMATS, message, key="--format")]
 
 
 def _metrics(model: SavedModel) -> Facts | None:
     """The metrics of the evaluation at the step of the model; None: there is none."""
     metrics = None
-    if model.folder:
-        for line in RunReader(model.folder).metrics():
-            if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
-                metrics = line["metrics"]
+    for line in RunReader(model.folder).metrics():
+        if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
+            metrics = line["metrics"]
     return metrics
 
 
 def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, where: str) -> Json:
     """Write the checkpoint `name` of `run`, completely or not at all; the facts to print.
 
-    `out`: the folder, set at `where`; None: export-FORMAT in the run folder, or beside a checkpoint
-    outside of one. Disk access. Raises SettingsError, CheckpointError, StorageError, DataError.
+    `out`: the folder, set at `where`; None: export-FORMAT in the run folder. Disk access. Raises
+    SettingsError, CheckpointError, StorageError, DataError.
     """
-    parent = run.folder or run.chosen(name).parent
-    folder = out or parent / f"{run_folder.EXPORT}{format_name}"
+    folder = out or run.folder / f"{run_folder.EXPORT}{format_name}"
     run_folder.check_free(folder, out)
     checkpoint_search.remove_exports_left(folder.parent)
     model, checkpoint = saved_model.open_checkpoint(run, name)
     task = None if format_name == "safetensors" else _task(model, format_name)
     # Weights are fp32; an adapter needs less, and weights merged into their base more.
-    needed = 0 if format_name == "adapter" else 4 * _elements(checkpoint)
+    needed = 0 if format_name == "adapter" else 4 * sum(map(prod, checkpoint.shapes.values()))
     disk.check_writable(folder, where, needed_bytes=needed)
-    disk.check_writable(folder.parent, where)
     with (
         storage_errors(folder),
         disk.new_parents(folder),

@@ -10,11 +10,11 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import signals
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted, invalid
@@ -45,27 +45,27 @@ _NAME = re.compile(r"\w[\w.-]*")
 _SUFFIX = re.compile(r"\.[\w.-]*\w")
 
 
-SAMPLING: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], bool], str]] = {
-    "--max-tokens": (int, lambda n: n >= 1, "a whole number, at least 1"),
-    "--temperature": (float, lambda x: 0 <= x < math.inf, "a number, at least 0"),
-    "--top-p": (float, lambda x: 0 < x <= 1, "a number above 0, at most 1"),
-    "--top-k": (int, lambda n: n >= 1, "a whole number, at least 1"),
-    "--seed": (int, lambda n: 0 <= n < 2**63, "a whole number, at least 0"),
+SAMPLING: Mapping[str, tuple[type[int] | type[float], float, float, str]] = {
+    "--max-tokens": (int, 1, math.inf, "a whole number, at least 1"),
+    "--temperature": (float, 0, sys.float_info.max, "a number, at least 0"),
+    "--top-p": (float, math.ulp(0), 1, "a number above 0, at most 1"),
+    "--top-k": (int, 1, math.inf, "a whole number, at least 1"),
+    "--seed": (int, 0, 2**63 - 1, "a whole number, at least 0"),
 }
-"""The options that set the fields of Sampling: type, condition, and values in words."""
+"""The options that set the fields of Sampling: type, least and most, and values in words."""
 
 
 def sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
     """The values of the sampling options, and an error for each invalid one."""
     fields: Json = {}
     diagnostics = []
-    for flag, (parse, is_valid, allowed) in SAMPLING.items():
+    for flag, (parse, least, most, allowed) in SAMPLING.items():
         text = values.get(flag)
         if text is None:
             continue
         with suppress(ValueError):
             number = parse(text)
-            if is_valid(number):
+            if least <= number <= most:
                 fields[flag.removeprefix("--").replace("-", "_")] = number
                 continue
         diagnostics.append(invalid(flag, text, allowed))
@@ -83,7 +83,7 @@ class Predictor:
     @property
     def default_folder(self) -> Path:
         """The folder of predictions without --out."""
-        return (self.saved.folder or self.saved.path.parent) / run_folder.PREDICTIONS
+        return self.saved.folder / run_folder.PREDICTIONS
 
     def load(self) -> Module:
         """The model on its device. Raises DataError."""
@@ -104,7 +104,7 @@ class Predictor:
 def open_predictor(argument: str, name: str | None, sets: Sequence[str] = ()) -> Predictor:
     """The model that `argument` names, see saved_model.open_model. Imports torch.
 
-    Raises SettingsError, also for a task that cannot predict, with what it lacks; CheckpointError.
+    Raises SettingsError, also for a task that cannot predict; CheckpointError.
     """
     saved = open_model(argument, name, "predict", sets)
     from gearshift.engines.device import pick_device  # with torch
@@ -113,13 +113,12 @@ def open_predictor(argument: str, name: str | None, sets: Sequence[str] = ()) ->
     task = saved.task(device)
     if isinstance(task, PredictsFiles | GeneratesText):
         return Predictor(saved, device, task)
-    needed = ("saved_files", "setup_without_data", "predict")
-    missing = ", ".join(name for name in needed if not hasattr(task, name))
     raise SettingsError.of(
-        f"a model of '{saved.family}' cannot be used for predictions: its task lacks {missing}",
+        f"a model of '{saved.family}' cannot be used for predictions",
         value=saved.family,
         where=class_location(type(task)),
-        allowed="predict(model, path), which yields gearshift.Prediction",
+        allowed="a task with saved_files, setup_without_data(), and predict(model, path), "
+        "which yields gearshift.Prediction",
     )
 
 
@@ -301,17 +300,13 @@ class ResultFolder:
         """
         names = [f"{prediction.name}{suffix}" for suffix in prediction.files]
         # Names come from the task, which may be a custom one: none may leave the folder.
-        problem = ""
-        if not _NAME.fullmatch(prediction.name) or not all(
-            map(_SUFFIX.fullmatch, prediction.files)
-        ):
-            problem = "is not valid"
-        elif not self.names.isdisjoint(names):
-            problem = "is written twice"
-        if problem:
+        is_valid = all(map(_SUFFIX.fullmatch, prediction.files))
+        if not _NAME.fullmatch(prediction.name):
+            is_valid = False
+        if not is_valid or not self.names.isdisjoint(names):
             name = ", ".join(names) or repr(prediction.name)
             raise DataError(
-                f"the file name {name} of a prediction {problem}",
+                f"the file name {name} of a prediction is not valid, or is written twice",
                 where="predict() of the task",
                 allowed="a name of its own of letters, digits, '-', '_' and '.' for each",
             )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from gearshift.launcher.base import environment, exit_codes
+from gearshift.launcher.base import environment, exit_codes, signals
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.base.temporary import temporary_folder
 from gearshift.launcher.config import machine
@@ -66,12 +65,10 @@ def resolved_as(model: SavedModel, manifest_of_run: Manifest, args: CliArgs) -> 
         fetch_data(resolved.values)
         return resolved
     except SettingsError as error:
-        errors = []
-        for each in error.diagnostics:  # this command takes no settings
-            errors.append(
-                replace(each, fix=None, hint="--data PATH" if each.key == "data.path" else None)
-            )
-        raise SettingsError(errors) from error
+        hints = {"data.path": "--data PATH"}  # this command takes no settings
+        raise SettingsError(
+            [replace(each, fix=None, hint=hints.get(each.key or "")) for each in error.diagnostics]
+        ) from error
 
 
 @contextmanager
@@ -111,11 +108,11 @@ def rerun(
         end = supervisor.supervise(plan)
         code = end.exit_code
         # A signal can interrupt a rank during an import, which then fails with an error of its own.
-        if end.signals or code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
-            is_ctrl_c = signal.SIGINT in end.signals or code == exit_codes.INTERRUPTED
+        if end.signals:
+            code = signals.code_of(min(end.signals))
+        if code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
             raise RerunFailed(
-                f"the {noun} was stopped before it finished; nothing was written",
-                exit_codes.INTERRUPTED if is_ctrl_c else exit_codes.RUN_AGAIN,
+                f"the {noun} was stopped before it finished; nothing was written", code
             )
         if code == exit_codes.INVALID_INPUT:
             first = end.diagnostics[0]

@@ -21,7 +21,7 @@ from gearshift.models.catalog import FAMILIES, HUB, folder_of, is_custom
 from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.checkpoint import base_weights, manifest, retention
 from gearshift.training.checkpoint.manifest import CheckpointError
-from gearshift.training.settings import nested
+from gearshift.training.settings import flat, nested
 from gearshift.training.storage import read_json
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ _OF_TASK = ("model", "data", "train", "eval")
 class SavedRun:
     """A run folder, or one checkpoint, given to a command."""
 
-    folder: Path | None
-    """The run folder; None: a checkpoint outside of a run folder."""
+    folder: Path
+    """The run folder."""
     named: Path | None
     """The checkpoint, if the user gave one."""
     checkpoints: Mapping[int, Path]
-    """All checkpoints by step, the earliest first; some may be damaged."""
+    """All checkpoints by step, the earliest first, at least one; some may be damaged."""
     moved: Mapping[str, str] = field(default_factory=dict)
     """The new folder of the pretrained model, or of a custom task, by its setting."""
 
@@ -60,15 +60,14 @@ class SavedRun:
             return self.named
         # The first one is the default: best, or else last.
         paths = {}
-        if self.folder and (self.folder / retention.BEST).is_dir():
+        if (self.folder / retention.BEST).is_dir():
             paths[retention.BEST] = self.folder / retention.BEST
-        if self.checkpoints:
-            paths[retention.LAST] = self.checkpoints[max(self.checkpoints)]
+        paths[retention.LAST] = self.checkpoints[max(self.checkpoints)]
         paths |= {str(step): path for step, path in self.checkpoints.items()}
 
         name = name or next(iter(paths))
         if name not in paths:
-            message = f"no checkpoint '{name}' in {self.folder or self.named}"
+            message = f"no checkpoint '{name}' in {self.folder}"
             raise SettingsError([unknown("--checkpoint", name, paths, message)])
         return paths[name]
 
@@ -90,37 +89,29 @@ def moved_folders(sets: Sequence[str]) -> dict[str, str]:
     return folders
 
 
-def find_saved(
-    word: str, command: str, sets: Sequence[str] = (), *, needs_folder: bool = False
-) -> SavedRun:
+def find_saved(word: str, command: str, sets: Sequence[str] = ()) -> SavedRun:
     """What `word`, typed after `command`, names; `sets` are those of moved_folders.
 
-    `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises
-    SettingsError where there is no run or checkpoint, none was saved, or a file of the run is
-    damaged.
+    Reads the disk. Raises SettingsError where there is no run or checkpoint, none was saved, or a
+    file of the run is damaged.
     """
     moved = moved_folders(sets)
     path = Path(word)
     where = f"the command line: {command} {word}"
-    checkpoints = {}
     with checkpoint_search.reading(where):
         folder, named = checkpoint_search.around(path)
-        if folder:
-            RunReader(folder).check()
-            checkpoints = run_folder.checkpoints(folder)
-        elif not named:
+        if not folder:
             raise checkpoint_search.no_run(path, where, command)
+        RunReader(folder).check()
+        checkpoints = run_folder.checkpoints(folder)
 
     problem = None
     if named and not named.is_dir():
         problem = f"{folder} has no checkpoint of step {manifest.step_of(named.resolve().name)}"
         allowed = ", ".join(map(str, checkpoints)) or "a run with a checkpoint"
-    elif not checkpoints and not named:
+    elif not checkpoints:
         problem = f"{path} has no checkpoint"
         allowed = "a run with a checkpoint; see save.every and save.last"
-    elif not checkpoints and needs_folder:
-        problem = f"'{word}' is a checkpoint outside of its run folder"
-        allowed = "a run folder, or a checkpoint in one"
     if problem:
         raise SettingsError.of(problem, value=word, where=where, allowed=allowed)
     return SavedRun(folder, named, checkpoints, moved)
@@ -132,8 +123,8 @@ class SavedModel:
 
     path: Path
     """The checkpoint, or the export."""
-    folder: Path | None
-    """The folder with the saved files of the task; None: a checkpoint outside of its run."""
+    folder: Path
+    """The folder with the saved files of the task."""
     settings: Facts
     """The settings of the run by dotted key; of an export, those that a task reads."""
     step: int
@@ -152,7 +143,7 @@ class SavedModel:
     def describe(self, device: str) -> str:
         """`step 200 of runs/x, EMA`, followed by the `device` that it runs on."""
         average = "EMA, " if self.kind == AVERAGE else ""
-        return f"step {self.step} of {self.folder or self.path}, {average}{device}"
+        return f"step {self.step} of {self.folder}, {average}{device}"
 
     def check_pretrained(self) -> None:
         """Check that the folder of the pretrained model exists; of a new one also its weights.
@@ -301,7 +292,7 @@ def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
 
     Reads the disk. Raises SettingsError, CheckpointError.
     """
-    source = (run.folder or checkpoint.folder) / run_folder.SETTINGS
+    source = run.folder / run_folder.SETTINGS
     try:
         model = SavedModel(
             path=checkpoint.folder,
@@ -368,10 +359,7 @@ def _open_export(path: Path, command: str, moved: Mapping[str, str]) -> SavedMod
     file = path / EXPORT_CONFIG
     try:
         config = read_json(file)
-        settings = {}
-        for section in _OF_TASK:
-            for key, value in config[section].items():
-                settings[f"{section}.{key}"] = value
+        settings = flat({section: config[section] for section in _OF_TASK})
         model = SavedModel(
             path=path,
             folder=path,

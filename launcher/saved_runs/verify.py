@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
@@ -22,19 +22,19 @@ from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.launcher.saved_runs import saved_model
 from gearshift.launcher.saved_runs.rerun import DATA, RerunFailed, rerun, resolved_as
 from gearshift.launcher.saved_runs.saved_model import SavedRun, find_saved
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.checkpoint import manifest, retention
 from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
 
 if TYPE_CHECKING:
-    from gearshift.training.checkpoint import compare
-    from gearshift.training.checkpoint.compare import Tolerance
+    from gearshift.training.checkpoint.compare import MetricsComparison, TensorComparison, Tolerance
     from gearshift.training.checkpoint.reader import Checkpoint
 
 _FP32 = (1e-4, 1e-2)
 _LOW_PRECISION = (2e-2, 0.5)
 """Relative tolerances of weights and of moments; measured: docs/results.md."""
 
-FAILURE: Mapping[str, Any] = {
+FAILURE: Facts = {
     "identical": False,
     "agrees": False,
     "steps": 0,
@@ -58,8 +58,8 @@ _RESUMED = TypeAdapter(_Resumed)
 
 
 @dataclass(frozen=True)
-class Replay:
-    """The steps between two checkpoints of a run, and how they are trained again."""
+class Interval:
+    """The steps between two checkpoints of a run."""
 
     source: Path | None
     """The checkpoint to start from; None: the start of the run."""
@@ -68,56 +68,22 @@ class Replay:
     end: int
     reset: tuple[ResetPart, ...] = ()
     """What the run reinitialized when it was resumed from `source`."""
-    changes: tuple[str, ...] = ()
+    changes: Sequence[str] = ()
     """What changed the run after `start`, such as restarts, and a replay would lack; notes."""
-    engine: str = ""
-    world_size: int = 1
-    precision: str = "fp32"
-
-    def describe(self) -> str:
-        """`steps 4 to 6, ddp on 2 processes`."""
-        processes = counted(self.world_size, "process")
-        return f"steps {self.start} to {self.end}, {self.engine} on {processes}"
 
 
-@dataclass(frozen=True)
-class VerifyResult:
-    """The comparison of the steps of a run with their replay."""
-
-    replay: Replay
-    tolerance: Tolerance | None
-    is_identical: bool
-    """Whether every bit is equal."""
-    state: compare.TensorComparison
-    lines: compare.MetricsComparison
-    notes: Sequence[str]
-    """Possible causes of a difference."""
-
-    @property
-    def first_difference(self) -> compare.Difference | None:
-        """The first one above the tolerance: of the state, or else of the logged lines."""
-        return self.state.first or self.lines.first
-
-    @property
-    def agrees(self) -> bool:
-        """Whether all differences are within the tolerance; without one, whether none exists."""
-        return self.first_difference is None
-
-
-def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> VerifyResult:
+def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Facts:
     """Replay the last interval of the run `argument` in new processes, and compare.
 
     `args`: engine, processes and data of the replay; by default those of the checkpoint. The run
     folder is only read; `announce` gets a line before the replay. Raises RerunFailed,
     CheckpointError, SettingsError.
     """
-    run = find_saved(argument, "verify", args.sets, needs_folder=True)
-    assert run.folder is not None
-    folder = run.folder
+    run = find_saved(argument, "verify", args.sets)
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from gearshift.launcher.saved_runs.split_layers import split_layers
 
-    last, replay, notes = choose(run)
+    last, interval, notes = choose(run)
     model = saved_model.model_of(run, last)
     resolved = resolved_as(model, last.manifest, args)
     settings = resolved.settings
@@ -126,27 +92,23 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
     micro_batch = model.settings[MICRO]
     if (world_size, resolved.batching.micro_batch) != (processes, micro_batch):
         split = f"{counted(processes, 'process')} with micro-batches of {micro_batch}"
-        check_layers(split_layers(resolved, replay.start), split, argument, args)
-    replay = replace(
-        replay,
-        engine=settings.engine.name,
-        world_size=world_size,
-        precision=settings.precision,
-    )
-    announce(f"replaying {replay.describe()}; the run folder is not changed")
+        check_layers(split_layers(resolved, interval.start), split, argument, args)
+    steps = _describe(interval.start, interval.end, settings.engine.name, world_size)
+    announce(f"replaying {steps}; the run folder is not changed")
 
+    step = interval.start if interval.source else None
     plan = RunPlan(
         resolved,
-        request(folder, last, replay.start if replay.source else None, replay.reset, replay.end),
-        experience=experience.spec_at(folder, replay.start, replay.end),
+        request(run.folder, last, step, interval.reset, interval.end),
+        experience=experience.spec_at(run.folder, interval.start, interval.end),
     )
-    with rerun(plan, replay.source, "replay") as end:
+    with rerun(plan, interval.source, "replay") as end:
         assert end.folder is not None
         if resolved.device != "cpu" and not settings.train.deterministic:
             notes.append(
                 f"train.deterministic is off: {resolved.device} may add numbers in any order"
             )
-        return compare_replay(replay, folder, last, end.folder, notes)
+        return compare_replay(interval, run.folder, last, end.folder, notes)
 
 
 def check_layers(
@@ -179,7 +141,7 @@ def check_layers(
     )
 
 
-def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
+def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
     """The last or the named checkpoint, the interval that ends there, and notes about it.
 
     The interval starts at the last intact checkpoint before it, or at the start of the run. The
@@ -211,13 +173,9 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
     else:
         notes.append("no earlier checkpoint: replayed from the start of the run")
 
-    assert run.folder is not None
     reset, changes = changes_between(RunReader(run.folder), last.manifest, start, end)
-    return (
-        last,
-        Replay(run.checkpoints.get(start), start, end, reset, tuple(changes)),
-        notes + changes,
-    )
+    interval = Interval(run.checkpoints.get(start), start, end, reset, changes)
+    return last, interval, notes + changes
 
 
 def request(
@@ -272,9 +230,9 @@ def changes_between(
 
 
 def compare_replay(
-    replay: Replay, run: Path, last: Checkpoint, folder: Path, notes: Sequence[str]
-) -> VerifyResult:
-    """Compare the checkpoint and metrics in `folder` with those of `run`.
+    interval: Interval, run: Path, last: Checkpoint, folder: Path, notes: Sequence[str]
+) -> Facts:
+    """Compare the checkpoint and metrics in `folder` with those of `run`; the result for programs.
 
     Reads the disk. Raises CheckpointError if the replay wrote no checkpoint, or the run has no
     tensor or logged line to compare; RerunFailed if it differs after a change that it lacks.
@@ -282,34 +240,23 @@ def compare_replay(
     from gearshift.training.checkpoint import compare, reader
     from gearshift.training.checkpoint.resume_point import changed_data
 
-    name = manifest.step_folder(replay.end)
+    start = interval.start
+    end = interval.end
+    name = manifest.step_folder(end)
     replayed = reader.open_checkpoint(folder / retention.CHECKPOINTS / name, verify=False)
     change = changed_data(last.facts.get("data", {}), replayed.facts.get("data", {}))
     if change is not None:  # a replay from the start knows no other
         raise SettingsError.of(
-            f"the data has changed since the checkpoint of step {replay.end}: {change}",
+            f"the data has changed since the checkpoint of step {end}: {change}",
             where="data.path",
             allowed=DATA,
         )
-    tolerance = None
-    original = last.manifest
-    if (replay.engine, replay.world_size) != (original.engine, original.world_size):
-        # Another engine or world size adds the same numbers in another order.
-        tolerance = tolerance_of(replay.precision)
 
-    def compared(
-        within: Tolerance | None,
-    ) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
-        return (
-            compare.compare(last, replayed, within),
-            compare.compare_metrics(
-                RunReader(run).metrics(),
-                RunReader(folder).metrics(),
-                replay.start,
-                replay.end,
-                within,
-            ),
-        )
+    def compared(within: Tolerance | None) -> tuple[TensorComparison, MetricsComparison]:
+        before = RunReader(run).metrics()
+        now = RunReader(folder).metrics()
+        state = compare.compare(last, replayed, within)
+        return state, compare.compare_metrics(before, now, start, end, within)
 
     # Bit by bit first: the tolerance is for what differs.
     state, lines = compared(None)
@@ -318,26 +265,57 @@ def compare_replay(
     if lines.is_missing:
         raise CheckpointError(
             f"nothing was compared: {run / run_folder.METRICS} has no line of the steps "
-            f"{replay.start + 1} to {replay.end}"
+            f"{start + 1} to {end}"
         )
     is_identical = state.first is None and lines.first is None
-    if tolerance is not None and not is_identical:
-        state, lines = compared(tolerance)
+    tolerance = None
+    original = last.manifest
+    writer = replayed.manifest
+    if (writer.engine, writer.world_size) != (original.engine, original.world_size):
+        # Another engine or world size adds the same numbers in another order.
+        tolerance = tolerance_of(replayed.facts["settings"]["precision"])
+        if not is_identical:
+            state, lines = compared(tolerance)
 
+    first = state.first or lines.first
+    if interval.changes and first is not None:
+        changes = "; ".join(interval.changes)
+        raise RerunFailed(
+            f"steps {start} to {end} cannot be replayed: {changes}",
+            exit_codes.INVALID_INPUT,
+        )
     if state.noise:
         notes = [
             *notes,
             f"{counted(len(state.noise), 'tensor')} left out, such as {state.noise[0]}: "
             "the gradients of these parameters are rounding only",
         ]
-    result = VerifyResult(replay, tolerance, is_identical, state, lines, notes)
-    if replay.changes and not result.agrees:
-        changes = "; ".join(replay.changes)
-        raise RerunFailed(
-            f"steps {replay.start} to {replay.end} cannot be replayed: {changes}",
-            exit_codes.INVALID_INPUT,
-        )
-    return result
+    largest = None
+    if state.differing:
+        largest = {"of": state.largest_in, "relative": state.largest}
+    difference = None
+    if first is not None:
+        difference = asdict(first)
+        difference["run"] = difference.pop("first")
+        difference["replay"] = difference.pop("second")
+        difference["place"] = first.place
+    return {
+        "identical": is_identical,
+        "agrees": first is None,
+        "tolerance": tolerance and asdict(tolerance),
+        "steps": end - start,
+        "tensors": state.tensors,
+        "first_difference": difference,
+        "from_step": start,
+        "to_step": end,
+        "engine": writer.engine,
+        "world_size": writer.world_size,
+        "lines": lines.lines,
+        "differing_tensors": state.differing,
+        "largest_difference": largest,
+        "notes": notes,
+        "error": None,
+    }
 
 
 def tolerance_of(precision: str) -> Tolerance:
@@ -347,71 +325,31 @@ def tolerance_of(precision: str) -> Tolerance:
     return compare.Tolerance(*(_FP32 if precision == "fp32" else _LOW_PRECISION))
 
 
-def render(result: VerifyResult) -> str:
+def render(facts: Facts) -> str:
     """The result as text."""
-    state = result.state
-    replay = result.replay
     within = "bit by bit"
-    if result.tolerance is not None:
-        within = f"within {result.tolerance.weights:g} (moments {result.tolerance.moments:g})"
-
-    first = result.first_difference
+    if facts["tolerance"] is not None:
+        weights, moments = facts["tolerance"].values()
+        within = f"within {weights:g} (moments {moments:g})"
+    first = facts["first_difference"]
     if first is not None:
-        head = f"different: {_describe(first)}"
+        numbers = f"{first['run']} in the run and {first['replay']} in the replay"
+        lines = [f"different: {first['place']} is {numbers}"]
     else:
-        verdict = "identical" if result.is_identical else f"equal {within}"
-        steps = counted(replay.end - replay.start, "step")
-        head = f"{verdict}: {state.tensors} tensors, {steps}"
-    lines = [head]
-    if state.differing:
-        most = f"most {state.largest_in}: by {state.largest:.2g} of its norm"
-        lines.append(f"  state    {state.differing} of {state.tensors} tensors differ, {most}")
-    if result.lines.first not in (None, first):
-        lines.append(f"  metrics  {_describe(result.lines.first)}")
-    logged = counted(result.lines.lines, "logged line")
-    lines.append(f"  replay   {replay.describe()}, {within}; {logged}")
-    lines += [f"  note     {note}" for note in result.notes]
+        verdict = "identical" if facts["identical"] else f"equal {within}"
+        steps = counted(facts["steps"], "step")
+        lines = [f"{verdict}: {facts['tensors']} tensors, {steps}"]
+    largest = facts["largest_difference"]
+    if largest is not None:
+        most = f"most {largest['of']}: by {largest['relative']:.2g} of its norm"
+        count = f"{facts['differing_tensors']} of {facts['tensors']} tensors"
+        lines.append(f"  state    {count} differ, {most}")
+    replay = _describe(facts["from_step"], facts["to_step"], facts["engine"], facts["world_size"])
+    lines.append(f"  replay   {replay}, {within}; {counted(facts['lines'], 'logged line')}")
+    lines += [f"  note     {note}" for note in facts["notes"]]
     return "\n".join(lines)
 
 
-def _describe(difference: compare.Difference) -> str:
-    return (
-        f"{difference.place} is {difference.first} in the run and {difference.second} in the replay"
-    )
-
-
-def as_json(result: VerifyResult) -> dict[str, Any]:
-    """The result for programs."""
-    replay = result.replay
-    state = result.state
-    largest = None
-    if state.differing:
-        largest = {"of": state.largest_in, "relative": state.largest}
-    difference = None
-    first = result.first_difference
-    if first is not None:
-        difference = {
-            "kind": first.kind,
-            "name": first.name,
-            "index": first.index,
-            "step": first.step,
-            "run": first.first,
-            "replay": first.second,
-        }
-    return {
-        "identical": result.is_identical,
-        "agrees": result.agrees,
-        "tolerance": result.tolerance and asdict(result.tolerance),
-        "steps": replay.end - replay.start,
-        "tensors": state.tensors,
-        "first_difference": difference,
-        "from_step": replay.start,
-        "to_step": replay.end,
-        "engine": replay.engine,
-        "world_size": replay.world_size,
-        "lines": result.lines.lines,
-        "differing_tensors": state.differing,
-        "largest_difference": largest,
-        "notes": list(result.notes),
-        "error": None,
-    }
+def _describe(start: int, end: int, engine: str, world_size: int) -> str:
+    """`steps 4 to 6, ddp on 2 processes`."""
+    return f"steps {start} to {end}, {engine} on {counted(world_size, 'process')}"

@@ -6,7 +6,7 @@ import torch
 from gearshift.engines.base import State
 from gearshift.engines.environment import RankInfo
 from gearshift.engines.world import ProcessWorld
-from gearshift.launcher.saved_runs.verify import Replay, compare_replay
+from gearshift.launcher.saved_runs.verify import Interval, compare_replay
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.checkpoint.reader import open_checkpoint
 from tests.training.checkpoint.states import saving
@@ -20,6 +20,6 @@ def test_checkpoints_without_a_tensor_are_not_identical(tmp_path):
         (tmp_path / name).mkdir()
         saving(tmp_path / name, world).save(4, NOTHING, {"samples": 8}, periodic=True, score=None)
     last = open_checkpoint(tmp_path / "run/checkpoints/step-00000004")
-    replay = Replay(None, 0, 4, engine="zero2")
+    interval = Interval(None, 0, 4)
     with pytest.raises(CheckpointError, match="nothing was compared"):
-        compare_replay(replay, tmp_path / "run", last, tmp_path / "replay", [])
+        compare_replay(interval, tmp_path / "run", last, tmp_path / "replay", [])

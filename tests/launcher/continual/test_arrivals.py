@@ -23,20 +23,30 @@ def ledger_of(folder):
 
 def scans(arrivals, known, *times):
     """The new files at these times from now on."""
-    return [sorted(arrivals.new_files(known, time.time() + later)) for later in times]
+    return [sorted(arrivals.new_files(known, time.time() + later, 1)) for later in times]
 
 
-def test_files_unchanged_for_settle_s_are_first_data(folder, tmp_path_factory):
-    arrivals, now = Arrivals(folder, SETTLE, 1, print), time.time()
-    assert arrivals.first_files(now) is None  # whatever its modification time is
-    (folder / "b.txt").write_text("second")
-    assert list(arrivals.first_files(now + SETTLE + 1)) == ["a.txt", "b.txt"]
-    empty = tmp_path_factory.mktemp("empty")
-    assert Arrivals(empty, SETTLE, 1, print).first_files(now) == {}
+def test_files_unchanged_for_settle_s_are_first_data(folder):
+    arrivals = Arrivals(folder, SETTLE, print)
+    assert scans(arrivals, Ledger(), 0) == [[]]  # whatever its modification time is
+    (folder / "b.txt").write_text("first")  # only a copy of known data is ignored
+    assert scans(arrivals, Ledger(), SETTLE + 1) == [["a.txt", "b.txt"]]
+
+
+def test_complete_files_wait_for_a_growing_one_but_not_for_ever(folder):
+    first = (folder / "a.txt").stat().st_ctime
+    last = first
+    while last == first:  # clocks of file systems have steps of milliseconds
+        (folder / "b.txt").write_text("grows")
+        last = (folder / "b.txt").stat().st_ctime
+    for share, expected in ((2, []), (20, ["a.txt"])):
+        settle_s = (last - first) / share
+        arrivals = Arrivals(folder, settle_s, print)
+        assert [*arrivals.new_files(Ledger(), last + settle_s / 2, 1)] == expected
 
 
 def test_new_files_are_returned_together_when_complete(folder):
-    known, arrivals = ledger_of(folder), Arrivals(folder, SETTLE, 1, print)
+    known, arrivals = ledger_of(folder), Arrivals(folder, SETTLE, print)
     scans(arrivals, known, 0, 10)
     assert arrivals.changed_at is None
     (folder / "b.txt").write_text("second")
@@ -44,7 +54,7 @@ def test_new_files_are_returned_together_when_complete(folder):
     assert arrivals.changed_at < time.time() + 1  # the first scan with a new file
     (folder / "c.part").write_text("third")
     (folder / "c.part").rename(folder / "c.txt")
-    assert scans(Arrivals(folder, SETTLE, 1, print), known, 0, SETTLE + 1) == [
+    assert scans(Arrivals(folder, SETTLE, print), known, 0, SETTLE + 1) == [
         [],
         ["b.txt", "c.txt"],
     ]
@@ -52,7 +62,7 @@ def test_new_files_are_returned_together_when_complete(folder):
 
 def test_a_changed_or_copied_file_is_noted_once_and_ignored(folder):
     notes = []
-    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1, notes.append)
+    known, arrivals = ledger_of(folder), Arrivals(folder, 0, notes.append)
     (folder / "copy.txt").write_text("first")
     os.utime(folder / "a.txt", (3000, 3000))  # the same content is no change
     assert scans(arrivals, known, 0, 1) == [[], []]
