@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from gearshift.engines.base import LR_FACTOR, PART
 from gearshift.models.base import LAYERS, HasParts
 from gearshift.training.settings import SettingError
 
 if TYPE_CHECKING:
-    from torch.nn import Module, Parameter
+    from torch.nn import Module
 
-    from gearshift.engines.base import OptimizerSpec
     from gearshift.training.settings import Optim
 
 _EMBEDDING = "embedding"
 Factor = tuple[str, float]
 """A part, and the factor of its learning rate."""
-
-
-def with_factors(
-    spec: OptimizerSpec,
-    factors: Mapping[str, Factor],
-    model: Module,
-) -> OptimizerSpec:
-    """`spec` with its groups divided by `factors`, what `lr_factors` returns."""
-
-    def kind(name: str, parameter: Parameter) -> tuple[int, Factor | None]:
-        return spec.group_of(name, parameter), factors.get(name)
-
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    order = list(dict.fromkeys(kind(*each) for each in trained))
-    order.sort(key=lambda each: each[0])  # as without factors: a checkpoint fits both
-    options = []
-    for group, factor in order:
-        option = dict(spec.options[group])
-        if factor is not None:
-            option[PART], option[LR_FACTOR] = factor
-        options.append(option)
-    return replace(
-        spec,
-        options=options,
-        group_of=lambda n, p: order.index(kind(n, p)),
-    )
 
 
 def lr_factors(optim: Optim, model: Module, task: object) -> dict[str, Factor]:
