@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from gearshift.training.callbacks.base import FINISHED, Facts, Outcome, RunInfo
-from gearshift.training.logging.encoding import amount, counted, duration, real, size
+from gearshift.training.logging.encoding import amount, counted, duration, encode, real, size
 from gearshift.training.train_plan import TrainPlan
 
 _LABEL = 9
@@ -23,10 +25,9 @@ def render_row(label: str, text: str) -> str:
 def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
     """The model, the machine, the batch and the length of a run."""
     processes = counted(plan.world_size, "process")
-    trained = about.trainable_parameters
     model = f"{about.model}, {amount(about.parameters)} parameters"
-    if trained not in (None, about.parameters):
-        model += f", of which {amount(trained or 0)} train"
+    if about.trainable_parameters != about.parameters:
+        model += f", of which {amount(about.trainable_parameters)} train"
     batch = f"{counted(plan.global_batch, 'sample')} = micro-batch {plan.micro_batch}"
     batch += f" × accumulation {plan.accumulation} × {processes}"
     if plan.shares or plan.fits_shares:
@@ -34,13 +35,12 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
     if plan.fits_shares:
         batch += "; then by their speed (engine.shares)"
     per_epoch = counted(plan.steps_per_epoch, "step")
-    run = f"epochs of {per_epoch}"
     if plan.has_length:
         epochs = counted(plan.epoch(plan.total_steps), "epoch")
         run = f"{counted(plan.total_steps, 'step')} = {epochs} of {per_epoch}"
-    if plan.time_s is not None:
-        run = f"{duration(plan.time_s)}, or {run} if that is earlier"
-    if not plan.has_length:
+        if plan.time_s is not None:
+            run = f"{duration(plan.time_s)}, or {run} if that is earlier"
+    else:
         run = f"as many steps as fit into {duration(plan.time_s or 0)}, {per_epoch} an epoch"
     if plan.end_step < plan.total_steps:
         run += f", stops after step {plan.end_step}"
@@ -48,7 +48,7 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
         run += f", {plan.first_step} done before"
     facts = dict(about.data)
     warning = facts.pop("warning", None)
-    part = render_part(*about.evaluated or (None, None))
+    part = render_part(*about.evaluated)
 
     rows = [
         ("model", model),
@@ -98,12 +98,12 @@ def describe(kind: str, facts: Facts) -> tuple[str, str] | None:
     """Label and text of an event that every user wants to see; None: it is for the log only."""
     if "is_end" in facts or facts.get("is_refit"):
         return None
-    label = _LABELS.get(kind, WARNING)
-    form = _TEXTS.get(kind)
-    if form is None:
+    if kind in _RENDERED:
+        label, render = _RENDERED[kind]
+        return label, render(facts)
+    if kind not in _TEXTS:
         return None
-    if not isinstance(form, str):
-        return label, form(facts)
+    label, form = _TEXTS[kind]
     # Use of the resources that are over their limit.
     over = facts.get("over") or facts.get("critical") or []
     units = {"temperature": " °C"}
@@ -111,8 +111,8 @@ def describe(kind: str, facts: Facts) -> tuple[str, str] | None:
     return label.format_map(facts), form.format_map({**facts, "use": use})
 
 
-def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None) -> list[str]:
-    """The end of a run, with its best evaluation, speed and memory, beside the predicted peaks."""
+def render_summary(outcome: Outcome) -> list[str]:
+    """The end of a run, with its best evaluation, speed and memory."""
     length = f"{counted(outcome.steps, 'step')}, {counted(outcome.epochs, 'epoch')}"
     text = f"{length} in {duration(outcome.wall_s)}"
     if outcome.reason not in ("", FINISHED.reason):  # which the steps tell
@@ -134,15 +134,9 @@ def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None)
     if timing is not None:
         median, low, high = (1000 * timing[key] for key in ("median_s", "p10_s", "p90_s"))
         text = f"median {median:.4g} ms per step, 80% from {low:.4g} to {high:.4g} ms"
-        rates = f"{timing['batches_per_s']:.4g} batches/s, {timing['samples_per_s']:.4g} samples/s"
-        rows.append(("timing", f"{text}\n{rates}"))
+        rows.append(("timing", text))
 
-    peaks = []
-    for side, count in outcome.peak_memory_bytes.items():
-        if count is not None:
-            expected = (predicted or {}).get(side)
-            note = "" if expected is None else f" (predicted: {size(expected)})"
-            peaks.append(f"{side} {size(count)}{note}")
+    peaks = [f"{side} {size(n)}" for side, n in outcome.peak_memory_bytes.items() if n is not None]
     if peaks:
         rows.append(("memory", "at most " + ", ".join(peaks)))
     return [render_row(*row) for row in rows]
@@ -158,15 +152,11 @@ def render_facts(facts: Facts) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"({render_facts(value)})"
-    if isinstance(value, (list, tuple)):
-        return " ".join(map(_value, value))
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return str(value)
+    return value if isinstance(value, str) else encode(value)
 
 
 def _signal(facts: Facts) -> str:
@@ -201,48 +191,11 @@ def _resumed(facts: Facts) -> str:
 
 WARNING = "warning"
 """The label of an event that needs attention."""
-# Labels by kind of event; of all others WARNING.
-_LABELS = {
-    "resumed": "resumed",
-    "experience_trained": "experience",
-    "shares": "shares",
-    "fitted": "length",
-    "best_loaded": "weights",
-    "advice": "advice",
-    "profiled": "profile",
-    "control": "control",
-    "tracked": "{by}",
+_RENDERED: Mapping[str, tuple[str, Callable[[Facts], str]]] = {
+    "signal": (WARNING, _signal),
+    "resumed": ("resumed", _resumed),
+    "experience_trained": ("experience", _experience),
+    "shares": ("shares", _shares),
 }
-# Braces hold a fact, or `use`; a function renders more.
-_TEXTS: Mapping[str, str | Callable[[Facts], str]] = {
-    "warning": "{text}",
-    "signal": _signal,
-    "deadline": "--for reached: saving and stopping after this step",
-    "limit_exceeded_at_start": (
-        "{use}, over its limit before the run: only limits.critical applies to it"
-    ),
-    "throttled": "{use}, over its limit: releasing unused memory",
-    "pressure": "{use}, still over its limit: saving and stopping; see limits.*",
-    "limit_given_up": "{use}, over its limit, and throttling does not help: no longer watched",
-    "disk_filling": "{use}, over its limit: free some space, or saving will fail",
-    "straggler": (
-        "rank {rank} on {host} is slow: {what} {seconds:.3g} s a step, others {median_seconds:.3g}"
-    ),
-    "fewer_workers": "loader workers {from} → {to}, to use less of the machine",
-    "out_of_memory": "out of memory in step {at}: {text}",
-    "smaller_micro_batch": (
-        "micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays"
-    ),
-    "resumed": _resumed,
-    "experience_trained": _experience,
-    "shares": _shares,
-    "fitted": (
-        "{total_steps} steps take {time_s:.4g} s, at {step_s:.3g} s a step, with evaluations up to"
-        " step {evaluates_until}"
-    ),
-    "best_loaded": "loaded from the best step, {step}",
-    "advice": "{seen}: {cause}; fix:  {fix}",
-    "profiled": "{trace}: {steps} steps from {first_step}; open it in https://ui.perfetto.dev",
-    "control": "{text}",
-    "tracked": "{text}",
-}
+_TEXTS = json.loads(Path(__file__).with_name("event_texts.json").read_text("utf-8"))
+"""Label and text of other events, by kind. Braces hold a fact, or `use`."""
