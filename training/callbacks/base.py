@@ -206,6 +206,7 @@ class Callback:
 
     def step(self, step: Step) -> Action | None:
         """Called after each update; must not wait for the device."""
+        return self.requested()
 
     def requested(self) -> Action | None:
         """The actions requested by now; asked often during an evaluation, so it must not wait."""

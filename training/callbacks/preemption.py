@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gearshift.training.callbacks.base import INTERRUPTED, Action, Callback, Emit, Outcome, Step
+from gearshift.training.callbacks.base import INTERRUPTED, Action, Callback, Emit, Outcome
 
 if TYPE_CHECKING:
     from gearshift.training.train_plan import TrainPlan
@@ -38,9 +38,6 @@ class Preemption(Callback):
 
     def start(self, train_plan: TrainPlan) -> None:
         self._listening.enter_context(self._listen(self._take))
-
-    def step(self, step: Step) -> Action:
-        return self.requested()
 
     def requested(self) -> Action:
         if self._actions is not self._emitted:
@@ -75,11 +72,8 @@ class Deadline(Callback):
     now: Callable[[], float] = time.time
     is_emitted: bool = False
 
-    def step(self, step: Step) -> Action:
-        """Check the clock; ranks with different clocks agree, as on all actions."""
-        return self.requested()
-
     def requested(self) -> Action:
+        """Check the clock; ranks with different clocks agree, as on all actions."""
         if self.now() < self.at:
             return Action.NOTHING
         if not self.is_emitted:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from gearshift.models.base import LAYERS, HasParts
@@ -68,15 +67,13 @@ def lr_factors(optim: Optim, model: Module, task: object) -> dict[str, Factor]:
 def _trained_parts(model: Module, task: object) -> dict[str, list[list[str]]]:
     """The names of the trained parameters of each part, by its modules; of the first, if shared.
 
-    The parts that the task names, and children of the model that have nothing in common with them.
+    The parts that the task names, and what children of the model have beside them.
     """
     parts: dict[str, Sequence[Module]] = {}
     if isinstance(task, HasParts):
         parts |= task.model_parts(model)
-    in_parts = {p for module in chain(*parts.values()) for p in module.parameters()}
     for name, child in model.named_children():
-        if in_parts.isdisjoint(child.parameters()):
-            parts[name] = [child]
+        parts.setdefault(name, [child])
 
     names = {p: name for name, p in model.named_parameters() if p.requires_grad}
     trained: dict[str, list[list[str]]] = {}

@@ -110,8 +110,7 @@ class LrSchedule:
         plateau = self._plateau
         best = plateau["best"]
         if math.isfinite(value) and (best is None or sign * (value - best) > 0):
-            plateau["best"] = value
-            plateau["waited"] = 0
+            plateau.update(best=value, waited=0)
             return
         plateau["waited"] += 1
         if plateau["waited"] == self._patience:
