@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -33,7 +34,7 @@ class Preemption(Callback):
         self._actions = Action.NOTHING
         self._emitted = Action.NOTHING
         self._names: list[str] = []
-        self._interrupted_at: float | None = None
+        self._interrupted_at = math.inf
         self._listening = ExitStack()
 
     def start(self, train_plan: TrainPlan) -> None:
@@ -54,10 +55,9 @@ class Preemption(Callback):
             action = Action.INTERRUPT
             now = time.monotonic()
             # One press reaches a process twice if its parent forwards signals too.
-            if self._interrupted_at is None:
-                self._interrupted_at = now
-            elif now - self._interrupted_at > _SAME_PRESS_S:
+            if now - self._interrupted_at > _SAME_PRESS_S:
                 os._exit(INTERRUPTED)
+            self._interrupted_at = min(now, self._interrupted_at)
         if arrived.name not in self._names:
             self._names.append(arrived.name)
         self._actions |= action | Action.SAVE

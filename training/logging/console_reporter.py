@@ -251,10 +251,11 @@ class ConsoleReporter(Callback):
         metrics = "  ".join(f"{name} {real(v)}" for name, v in evaluation.metrics.items())
         position = self._progress.position(evaluation.step)
         text = f"{position}  {evaluation.split}  {metrics}  ({duration(evaluation.seconds)})"
+        kind: Kind = "notice"
         if evaluation.is_best:
-            self._write("best", render_row("eval", f"{text}  ← best"))
-        else:
-            self._write("notice", render_row("eval", text))
+            kind = "best"
+            text += "  ← best"
+        self._write(kind, render_row("eval", text))
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         text = f"{self._progress.position(step)}  {folder.parent.name}/{folder.name}"

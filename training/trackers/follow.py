@@ -230,19 +230,20 @@ def _samples(path: Path) -> Facts:
 
 def chart_values(line: Facts) -> Numbers:
     """The numbers of a "train" or "eval" line by chart; unknown ones are left out."""
-    values: dict[str | None, Any]
+    values = {}
     if line["kind"] == "eval":
         group = "eval" if line["split"] == "val" else f"eval_{line['split']}"
-        values = {f"{group}/{name}": value for name, value in line["metrics"].items()}
+        for name, value in line["metrics"].items():
+            values[f"{group}/{name}"] = value
     else:
-        values = {_chart(key): value for key, value in line.items()}
-        values |= {f"train/{name}": value for name, value in line.get("parts", {}).items()}
+        for key, value in line.items():
+            chart = _chart(key)
+            if chart is not None and value is not None:
+                values[chart] = value
+        for name, value in line.get("parts", {}).items():
+            values[f"train/{name}"] = value
     # NaN and infinities are strings in metrics.jsonl.
-    numbers = {}
-    for chart, value in values.items():
-        if chart is not None and value is not None:
-            numbers[chart] = float(value)
-    return numbers
+    return {chart: float(value) for chart, value in values.items()}
 
 
 @cache
