@@ -19,7 +19,8 @@ _WIDTH = 88  # Width at which text after a label is wrapped
 
 def render_row(label: str, text: str) -> str:
     """A line that starts with its label; further lines of `text` are indented below the first."""
-    return f"{label:<{_LABEL}}  " + text.replace("\n", "\n" + " " * (_LABEL + 2))
+    below = "\n" + " " * (_LABEL + 2)
+    return f"{label:<{_LABEL}}  " + text.replace("\n", below)
 
 
 def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
@@ -84,13 +85,15 @@ def render_part(samples: int | None, split_samples: int | None) -> str:
 def render_best(best: Facts) -> str:
     """The best value, its step, what it was measured over, unless that is the whole split, and the
     simple method that comes nearest."""
-    text = f"{best['metric']} {real(float(best['value']))} at step {best['step']}"
+    value = real(float(best["value"]))
+    text = f"{best['metric']} {value} at step {best['step']}"
     part = render_part(best.get("samples"), best.get("split_samples"))
     if part:
         text += f", over {part}"
     baseline = best.get("baseline")
     if baseline:
-        text += f"; baseline {real(float(baseline['value']))}: {baseline['name']}"
+        value = real(float(baseline["value"]))
+        text += f"; baseline {value}: {baseline['name']}"
     return text
 
 
@@ -107,14 +110,19 @@ def describe(kind: str, facts: Facts) -> tuple[str, str] | None:
     # Use of the resources that are over their limit.
     over = facts.get("over") or facts.get("critical") or []
     units = {"temperature": " °C"}
-    use = ", ".join(f"{name} {facts[name]:.0f}{units.get(name, '%')}" for name in over)
-    return label.format_map(facts), form.format_map({**facts, "use": use})
+    uses = []
+    for name in over:
+        unit = units.get(name, "%")
+        uses.append(f"{name} {facts[name]:.0f}{unit}")
+    values = {**facts, "use": ", ".join(uses)}
+    return label.format_map(values), form.format_map(values)
 
 
 def render_summary(outcome: Outcome) -> list[str]:
     """The end of a run, with its best evaluation, speed and memory."""
-    length = f"{counted(outcome.steps, 'step')}, {counted(outcome.epochs, 'epoch')}"
-    text = f"{length} in {duration(outcome.wall_s)}"
+    steps = counted(outcome.steps, "step")
+    epochs = counted(outcome.epochs, "epoch")
+    text = f"{steps}, {epochs} in {duration(outcome.wall_s)}"
     if outcome.reason not in ("", FINISHED.reason):  # which the steps tell
         text += f"; {outcome.reason}"
     label: str = "finished" if outcome.status == "completed" else outcome.status
@@ -126,17 +134,23 @@ def render_summary(outcome: Outcome) -> list[str]:
     if test is not None:
         metrics = test["metrics"]
         name = best["metric"] if best is not None else next(iter(metrics))
-        text = f"{name} {real(metrics[name])} with the weights of step {test['step']}"
-        rows.append(("test", text))
+        value = real(metrics[name])
+        rows.append(("test", f"{name} {value} with the weights of step {test['step']}"))
     if outcome.samples_per_s is not None:
-        rows.append(("speed", f"{amount(outcome.samples_per_s)} samples/s"))
+        rate = amount(outcome.samples_per_s)
+        rows.append(("speed", f"{rate} samples/s"))
     timing = outcome.timing
     if timing is not None:
-        median, low, high = (1000 * timing[key] for key in ("median_s", "p10_s", "p90_s"))
+        median = 1000 * timing["median_s"]
+        low = 1000 * timing["p10_s"]
+        high = 1000 * timing["p90_s"]
         text = f"median {median:.4g} ms per step, 80% from {low:.4g} to {high:.4g} ms"
         rows.append(("timing", text))
 
-    peaks = [f"{side} {size(n)}" for side, n in outcome.peak_memory_bytes.items() if n is not None]
+    peaks = []
+    for side, count in outcome.peak_memory_bytes.items():
+        if count is not None:
+            peaks.append(f"{side} {size(count)}")
     if peaks:
         rows.append(("memory", "at most " + ", ".join(peaks)))
     return [render_row(*row) for row in rows]
@@ -155,7 +169,9 @@ def _value(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+        if abs(value) >= 1000:
+            return f"{value:,.0f}"
+        return f"{value:.4g}"
     return value if isinstance(value, str) else encode(value)
 
 
@@ -172,7 +188,9 @@ def _experience(facts: Facts) -> str:
     name = facts["metric"]
     texts = []
     for side in ("old", "new"):
-        before, after = (real(facts[side][at].get(name, math.nan)) for at in ("before", "after"))
+        metrics = facts[side]
+        before = real(metrics["before"].get(name, math.nan))
+        after = real(metrics["after"].get(name, math.nan))
         texts.append(f"{side} data {before} → {after}")
     return f"{facts['number']} trained: {name} on {', '.join(texts)}"
 
@@ -184,7 +202,8 @@ def _shares(facts: Facts) -> str:
 def _resumed(facts: Facts) -> str:
     by = facts["written_by"]
     processes = counted(by["world_size"], "process")
-    lines = [f"from {facts['checkpoint']}, written by {by['engine']} on {processes}"]
+    origin = f"{by['engine']} on {processes}"
+    lines = [f"from {facts['checkpoint']}, written by {origin}"]
     lines += [f"{part} is reinitialized" for part in facts["reset"]]
     return "\n".join([*lines, *facts["changes"]])
 
@@ -197,5 +216,6 @@ _RENDERED: Mapping[str, tuple[str, Callable[[Facts], str]]] = {
     "experience_trained": ("experience", _experience),
     "shares": ("shares", _shares),
 }
-_TEXTS = json.loads(Path(__file__).with_name("event_texts.json").read_text("utf-8"))
+_FILE = Path(__file__).with_name("event_texts.json")
+_TEXTS = json.loads(_FILE.read_text("utf-8"))
 """Label and text of other events, by kind. Braces hold a fact, or `use`."""

@@ -11,7 +11,6 @@ import torch
 from gearshift.engines.base import LR_FACTOR, PART, EngineError, OptimizerSpec
 from gearshift.models.base import HasOptimizer
 from gearshift.training.callbacks.base import Json
-from gearshift.training.optim.shards import Groups
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from gearshift.engines.base import World
     from gearshift.training.optim.groups import Factor
+    from gearshift.training.optim.shards import Groups
     from gearshift.training.settings import Optim, TrainingSettings
 
 
