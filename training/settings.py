@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic.config import JsonDict
 
 
 @dataclass(frozen=True)
@@ -87,22 +88,18 @@ def duration_steps(length: int | str, steps_per_epoch: int, total_steps: int) ->
 
     Raises ValueError if `length` is negative, above 100% or not one of DURATION_FORMS.
     """
+    exact: float | None = duration_epochs(length)
     if isinstance(length, int):
-        if length < 0:
-            raise ValueError(f"{length} is negative; allowed: {DURATION_FORMS}")
-        return length
-    share = _SHARE.match(length.strip())
-    epochs = duration_epochs(length)
-    if share is not None:
-        percent = float(share[1])
-        if percent > 100:
-            raise ValueError(f"{length!r} is more than the run; allowed: {DURATION_FORMS}")
-        exact = percent / 100 * total_steps
-    elif epochs is not None:
-        exact = epochs * steps_per_epoch
+        exact = length
+    elif exact is not None:
+        exact *= steps_per_epoch
     else:
+        share = _SHARE.match(length.strip())
+        if share is not None and float(share[1]) <= 100:
+            exact = float(share[1]) / 100 * total_steps
+    if exact is None or exact < 0:
         raise ValueError(f"{length!r} is not a duration; allowed: {DURATION_FORMS}")
-    if exact <= 0:
+    if exact == 0:
         return 0
     return max(1, round(exact))
 
@@ -131,6 +128,17 @@ Cadence = Annotated[int | str, AfterValidator(validate_cadence)]
 """The type of a setting that is the distance between two repetitions."""
 
 
+Count = Annotated[int, Field(ge=1, le=10**6)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+"""Between 0 and 1."""
+
+
+def _rule(kind: Literal["only_if", "unless"], key: str, *values: JsonValue) -> JsonDict:
+    """The settings that decide whether one counts, for its `json_schema_extra`."""
+    return {kind: {key: [*values]}}
+
+
 class Section(BaseModel):
     """A section of settings; the text below a field is its description."""
 
@@ -142,21 +150,19 @@ class Save(Section):
 
     every: Cadence | None = None
     """Interval between checkpoints; null: best and last only."""
-    keep_last: int = Field(
+    keep_last: Count = Field(
         default=2,
-        ge=1,
-        le=10**6,
-        json_schema_extra={"unless": {"save.every": [None]}},
+        json_schema_extra=_rule("unless", "save.every", None),
     )
     """Periodic checkpoints to keep; older ones are deleted."""
     keep_every: Cadence | None = Field(
         default=None,
-        json_schema_extra={"unless": {"save.every": [None]}},
+        json_schema_extra=_rule("unless", "save.every", None),
     )
     """Keep a periodic checkpoint permanently at this interval; null: never."""
     keep_best: int = Field(default=1, ge=0, le=10**6)
     """Checkpoints of the best evaluations to keep."""
-    load_best: bool = Field(default=False, json_schema_extra={"unless": {"save.keep_best": [0]}})
+    load_best: bool = Field(default=False, json_schema_extra=_rule("unless", "save.keep_best", 0))
     """Load the weights of the best evaluation at the end, for the final preview."""
     last: bool = True
     """Save a checkpoint when the run ends."""
@@ -169,8 +175,8 @@ class Save(Section):
     """End the run if a checkpoint cannot be saved; off: warning only."""
 
 
-_KEPT: dict[str, Any] = {"unless": {"feature_cache.mode": ["off"]}}
-_WORKERS: dict[str, Any] = {"unless": {"loader.workers": [0]}}
+_KEPT = _rule("unless", "feature_cache.mode", "off")
+_WORKERS = _rule("unless", "loader.workers", 0)
 
 
 class Loader(Section):
@@ -203,7 +209,7 @@ class FeatureCache(Section):
     """Folder of the cache, shared by runs and nodes. Default: the program's cache folder."""
 
 
-_TRACKED: dict[str, Any] = {"unless": {"track": [[]]}}
+_TRACKED = _rule("unless", "track", [])
 
 
 class Tracking(Section):
@@ -268,10 +274,10 @@ TARGET_FORMS = "a metric and a number, such as 'val_loss <= 1.9'; with = for the
 # messages), `unit`, and `only_if` / `unless` (settings that decide whether this one counts).
 Samples = Annotated[int, Field(le=10**9, json_schema_extra={"unit": "samples"})]
 Steps = Annotated[int, Field(le=MOST_STEPS, json_schema_extra={"unit": "steps"})]
-_RESTARTS: dict[str, Any] = {"only_if": {"schedule.name": ["cosine-restarts"]}}
-_WSD: dict[str, Any] = {"only_if": {"schedule.name": ["wsd"]}}
-_PLATEAU: dict[str, Any] = {"only_if": {"schedule.name": ["plateau"]}}
-_ADAMW: dict[str, Any] = {"only_if": {"optim.name": ["adamw", "muon"]}}
+_RESTARTS = _rule("only_if", "schedule.name", "cosine-restarts")
+_WSD = _rule("only_if", "schedule.name", "wsd")
+_PLATEAU = _rule("only_if", "schedule.name", "plateau")
+_ADAMW = _rule("only_if", "optim.name", "adamw", "muon")
 
 
 class Train(Section):
@@ -281,7 +287,7 @@ class Train(Section):
     """Samples per step over all ranks; or set micro_batch and accumulation."""
     micro_batch: Samples | None = Field(default=None, ge=1)
     """Samples per rank and forward and backward pass."""
-    accumulation: int | None = Field(default=None, ge=1, le=10**6)
+    accumulation: Count | None = None
     """Micro-batches per step with one process; more processes need fewer each."""
     epochs: float | None = Field(default=1.0, gt=0, le=10**6)
     """Epochs: passes over the training data; null: as many as `max_steps` takes."""
@@ -311,7 +317,7 @@ class Train(Section):
     )
     """Action on a loss, a gradient, or an evaluation of the goal or val_loss, that is NaN or
     infinite: stop, or `skip N` (at most N steps, or evaluations, in a row)."""
-    ema: float | None = Field(default=None, gt=0, lt=1)
+    ema: Fraction | None = None
     """Decay of the EMA of the weights, which evaluation uses, after t steps at most
     (1 + t) / (10 + t); null: off."""
     preview: bool = True
@@ -329,15 +335,15 @@ class Optim(Section):
     state: Literal["fp32", "bf16", "int8"] = "fp32"
     """Both moments of AdamW: fp32, 8 bytes per element of a weight; bf16, 4; int8, codes and scales
     of 2 bytes. Checkpoints have them in fp32."""
-    lr: float = Field(default=1e-3, gt=0)
+    lr: Positive = 1e-3
     """Peak learning rate."""
-    groups: dict[str, Annotated[float, Field(gt=0)]] = Field(
+    groups: dict[str, Positive] = Field(
         default_factory=dict,
         json_schema_extra={"allowed": "names of parts, each with a factor above 0"},
     )
     """Factor of the learning rate for each named part of the model, such as {encoder: 0.1}; other
     parts have 1."""
-    layer_decay: float | None = Field(default=None, gt=0, lt=1)
+    layer_decay: Fraction | None = None
     """Factor of the learning rate from each layer of a language model to the layer below it; null:
     all layers have the same."""
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
@@ -347,18 +353,18 @@ class Optim(Section):
         json_schema_extra=_ADAMW | {"allowed": "two numbers, each at least 0 and below 1"},
     )
     """AdamW, and Muon for other parameters than matrices: decay rates of both moments."""
-    eps: float = Field(default=1e-8, gt=0, json_schema_extra=_ADAMW)
+    eps: Positive = Field(default=1e-8, json_schema_extra=_ADAMW)
     """AdamW and Muon: term that prevents division by zero."""
     momentum: float | None = Field(
         default=None,
         ge=0,
         lt=1,
-        json_schema_extra={"only_if": {"optim.name": ["sgd", "muon"]}},
+        json_schema_extra=_rule("only_if", "optim.name", "sgd", "muon"),
     )
     """SGD and Muon: momentum; null: 0.9 for SGD, 0.95 for Muon."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Weight decay of parameters with two or more dimensions."""
-    clip_norm: float | None = Field(default=1.0, gt=0)
+    clip_norm: Positive | None = 1.0
     """Clip gradients to this norm; null: never."""
 
     @property
@@ -388,7 +394,7 @@ class Schedule(Section):
         default=0.0,
         ge=0,
         le=1,
-        json_schema_extra={"unless": {"schedule.name": ["constant"]}},
+        json_schema_extra=_rule("unless", "schedule.name", "constant"),
     )
     """Final learning rate, as a share of the peak."""
     cycle: Cadence = Field(default="10 epochs", json_schema_extra=_RESTARTS)
@@ -397,23 +403,15 @@ class Schedule(Section):
     """cosine-restarts: length of a cycle relative to the cycle before."""
     decay: Duration = Field(default="20%", json_schema_extra=_WSD)
     """wsd: length of the decay at the end of the run."""
-    patience: int = Field(
-        default=2,
-        ge=1,
-        le=10**6,
-        json_schema_extra=_PLATEAU | {"unit": "evaluations"},
-    )
+    patience: Count = Field(default=2, json_schema_extra=_PLATEAU | {"unit": "evaluations"})
     """plateau: evaluations (`eval.every`, `eval.each_epoch`) without improvement before a drop."""
-    drop: float = Field(default=0.5, gt=0, lt=1, json_schema_extra=_PLATEAU)
+    drop: Fraction = Field(default=0.5, json_schema_extra=_PLATEAU)
     """plateau: factor of the learning rate at a drop, down to `final`."""
     warmup_cap: Duration | None = None
     """Shorten a longer warm-up to this, with a warning; null: never."""
 
 
-_EVALUATED: dict[str, Any] = {
-    "unit": "samples",
-    "unless": {"data.control": ["noise", "noise-signal", "shuffle"]},
-}
+_CONTROLS = _rule("unless", "data.control", "noise", "noise-signal", "shuffle")
 
 
 class Eval(Section):
@@ -427,14 +425,9 @@ class Eval(Section):
     """Evaluate when the run ends."""
     test: bool = False
     """Evaluate the test split at the end, with the weights that `save.load_best` chooses."""
-    share: float = Field(default=0.1, gt=0, lt=1)
+    share: Fraction = 0.1
     """Share of the data's groups to hold out for validation."""
-    samples: int | None = Field(
-        default=None,
-        ge=1,
-        le=10**9,
-        json_schema_extra=_EVALUATED,
-    )
+    samples: Samples | None = Field(default=None, ge=1, json_schema_extra=_CONTROLS)
     """Validation samples of an evaluation, spread over the split, always the same ones; null: all.
     `evaluate`, the test split and a noise control use all."""
     metric: str | None = None
@@ -445,13 +438,13 @@ class Eval(Section):
 class Stop(Section):
     """Early stopping."""
 
-    patience: int | None = Field(default=None, ge=1, le=10**6)
+    patience: Count | None = None
     """Evaluations at `eval.every` or `eval.each_epoch` without improvement before the run stops;
     null: never."""
     min_delta: float = Field(
         default=0.0,
         ge=0,
-        json_schema_extra={"unless": {"stop.patience": [None]}},
+        json_schema_extra=_rule("unless", "stop.patience", None),
     )
     """Minimum change of the metric that counts as an improvement."""
     at: str | None = Field(
@@ -494,33 +487,29 @@ class TrainingSettings(Protocol):
     def precision(self) -> str: ...
 
 
+@dataclass(eq=False)
 class SettingError(ValueError):
-    """A setting that does not fit the data or the model: `key`, `value`, `problem`, `allowed`."""
+    """A setting that does not fit the data or the model."""
 
-    def __init__(
-        self,
-        key: str,
-        value: object,
-        problem: str,
-        allowed: str,
-        fix: str | None = None,
-        did_you_mean: str | None = None,
-        hint: str | None = None,
-    ):
-        self.key = key
-        self.value = value
-        self.problem = problem
-        self.allowed = allowed
-        self.fix = fix
-        self.did_you_mean = did_you_mean
-        self.hint = hint
-        advice = f"; fix: {fix}" if fix else ""
-        super().__init__(f"{key} {value!r} {problem}; allowed: {allowed}{advice}")
+    key: str
+    value: object
+    problem: str
+    allowed: str
+    fix: str | None = None
+    did_you_mean: str | None = None
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        advice = f"; fix: {self.fix}" if self.fix else ""
+        return f"{self.key} {self.value!r} {self.problem}; allowed: {self.allowed}{advice}"
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+Tree = dict[str, Any]
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Tree:
     """Turn a tree into dotted keys: the inverse of `nested`, also of values that are mappings."""
-    values: dict[str, Any] = {}
+    values: Tree = {}
     for name, value in tree.items():
         if isinstance(value, Mapping) and value:
             values |= flat(value, f"{prefix}{name}.")
@@ -529,9 +518,9 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+def nested(values: Mapping[str, Any]) -> Tree:
     """Turn dotted keys into a tree."""
-    tree: dict[str, Any] = {}
+    tree: Tree = {}
     for key, value in values.items():
         *above, last = key.split(".")
         branch = tree

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gearshift.training.callbacks.base import Facts, Numbers, StepMetrics
+from gearshift.training.callbacks.base import Facts, Json, Numbers, StepMetrics
 from gearshift.training.resources import memory
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class StepTimer:
             self._synchronize()
             self.step_ends.append(self.steps_s)
 
-    def facts(self) -> dict[str, float]:
+    def facts(self) -> Numbers:
         """The seconds of each part that the device has ended, as JSON, for `resume`."""
         begins = self._begins
         is_host = self._now is time.perf_counter
@@ -124,7 +124,7 @@ class StepTimer:
                 self._seconds[part] += self.seconds_between(begin, begins[0][1])
         return {part: self._seconds[part] for part in PARTS}
 
-    def means(self, steps: int) -> dict[str, float]:
+    def means(self, steps: int) -> Numbers:
         """Mean seconds of forward, backward and optimizer in the `steps` since the last call."""
         before = self._line
         self._line = self.facts()
@@ -138,7 +138,7 @@ class StepTimer:
         self._seconds |= facts
         self._line = self.facts()
 
-    def summary(self, wall_s: float) -> dict[str, float] | None:
+    def summary(self, wall_s: float) -> Numbers | None:
         """The "time_split" of result.json, which adds up to `wall_s`; None: nothing is measured."""
         if not self._now:
             return None
@@ -184,11 +184,12 @@ class RunMetrics:
         self.samples_per_s: float | None = None
         """Over all steps but those of the first line, if there are others; None: none logged."""
         self._last: Step | None = None
-        self._measured = (0, 0.0)
+        self._later_steps = 0
+        self._later_s = 0.0
         self._line_end_s = 0.0
         self._begin_line()
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Json:
         return {
             "units": self.units,
             "labelled": self.labelled,
@@ -235,17 +236,13 @@ class RunMetrics:
         parts = [step.parts[name].to(step.loss) for name in names]
         sums = torch.stack([step.loss, *parts]).cpu()  # the host waits for the device here
         means = self._timer.means(steps)
-        line_s = self._timer.steps_s - self._line_end_s
+        data_s = self._data_s / steps
+        step_s = (self._timer.steps_s - self._line_end_s) / steps
         computing_s = means.get(FORWARD, 0.0)
         if self.computing_s is not None:
             computing_s = self.computing_s() / steps
         times = torch.zeros(3, world.size, dtype=sums.dtype)
-        rank_times = [
-            computing_s,
-            self._data_s / steps,
-            line_s / steps,
-        ]
-        times[:, world.rank] = torch.tensor(rank_times)
+        times[:, world.rank] = torch.tensor([computing_s, data_s, step_s])
         # One collective for all: ranks wait for each other in it.
         total = world.sum(torch.cat([sums, times.flatten()]))
         loss, *part_sums = total[: len(sums)].tolist()
@@ -255,7 +252,14 @@ class RunMetrics:
         seconds = end_s - self._line_end_s
         self._line_end_s = end_s
         samples_per_s = steps * self._plan.global_batch / seconds
-        self._measure(steps, seconds)
+        # The first step compiles, allocates and waits for the first batch.
+        if self.samples_per_s is None:
+            self.samples_per_s = samples_per_s
+        else:
+            self._later_steps += steps
+            self._later_s += seconds
+            later = self._later_steps * self._plan.global_batch
+            self.samples_per_s = later / self._later_s
         units = max(step.units, 1)
         labelled = None
         labelled_per_s = None
@@ -274,7 +278,7 @@ class RunMetrics:
             skipped=self._skipped,
             loss_scale=step.loss_scale,
             step_time_s=seconds / steps,
-            data_time_s=self._data_s / steps,
+            data_time_s=data_s,
             samples_per_s=samples_per_s,
             units_per_s=self._line_units / seconds,
             mfu=self._mfu(samples_per_s, world),
@@ -289,16 +293,6 @@ class RunMetrics:
         )
         self._begin_line()
         return metrics
-
-    def _measure(self, steps: int, seconds: float) -> None:
-        measured_steps = steps
-        measured_s = seconds
-        # The first step compiles, allocates and waits for the first batch.
-        if self.samples_per_s is not None:
-            measured_steps += self._measured[0]
-            measured_s += self._measured[1]
-            self._measured = measured_steps, measured_s
-        self.samples_per_s = measured_steps * self._plan.global_batch / measured_s
 
     def _mfu(self, samples_per_s: float, world: World) -> float | None:
         if world.device.type != "cuda" or self._plan.flops_per_sample is None:

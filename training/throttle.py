@@ -148,8 +148,7 @@ class Throttle:
         if is_possible:
             for owner, name in self._buffers:
                 if owner.training:
-                    tensor = getattr(owner, name)
-                    changing.append((owner, name, tensor, tensor.clone()))
+                    changing.append((owner, name, getattr(owner, name).clone()))
         try:
             return accumulate()
         except (MemoryError, RuntimeError) as error:
@@ -159,9 +158,9 @@ class Throttle:
         # After the handler: until here the error held the frames of the pass, and their tensors.
         self._halvings += 1
         self._engine.discard()
-        for owner, name, tensor, copy in changing:
+        for owner, name, before in changing:
             # Statistics and counters: the failed pass was none.
-            setattr(owner, name, tensor.copy_(copy))
+            getattr(owner, name).copy_(before)
         self._callbacks.event("out_of_memory", facts)
         with self._timer.paused():
             memory.release_unused(self._engine.world.device)

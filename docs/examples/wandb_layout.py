@@ -40,7 +40,6 @@ SECTIONS = {
     "where time goes": {
         "a step, and its data": ["time/step_s", "time/data_s"],
         "passes and update": ["time/forward_s", "time/backward_s", "time/optimizer_s"],
-        "evaluation": ["time/eval_s"],
     },
 }
 

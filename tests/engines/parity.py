@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gearshift.engines.base import OptimizerSpec, Options, Precision, kind_shape
+from gearshift.engines.base import LR_FACTOR, PART, OptimizerSpec, Options, Precision, kind_shape
 from gearshift.engines.catalog import build_engine, find
 from gearshift.engines.zero.config_file import shipped
-from gearshift.training.optim.groups import lr_factors, with_factors
-from gearshift.training.optim.low_bit import LowBitAdamW, small_apart
+from gearshift.training.optim.groups import lr_factors
+from gearshift.training.optim.low_bit import KEEPS_FP32, LowBitAdamW
 from gearshift.training.optim.muon import Muon
 from gearshift.training.optim.updater import set_lr
 from gearshift.training.settings import Optim
@@ -192,7 +192,19 @@ def low_bit_spec(state, clip_norm, lr):
     plain = replace(
         spec(clip_norm, lr), build=lambda groups: LowBitOfSmall(groups, state=state, **adamw)
     )
-    return small_apart(plain, LowBitOfSmall.least)
+    few = {KEEPS_FP32: True}
+    return divided(plain, lambda name, p: few if p.numel() < LowBitOfSmall.least else {}, [few])
+
+
+def divided(plain, extra, extras):
+    """`plain` with the options that `extra` adds for a name and a parameter, one of `extras`."""
+    options = [*plain.options, *({**old, **new} for new in extras for old in plain.options)]
+
+    def group_of(name, parameter):
+        old = plain.options[plain.group_of(name, parameter)]
+        return options.index({**old, **extra(name, parameter)})
+
+    return replace(plain, options=options, group_of=group_of)
 
 
 class LowBitOfSmall(LowBitAdamW):
@@ -253,7 +265,11 @@ def prepared(world, case, seed=0):
     of = of if case.state == "fp32" else partial(low_bit_spec, case.state)
     optimizer = of(case.clip_norm, case.lr)
     if case.factors:
-        optimizer = with_factors(optimizer, lr_factors(FACTORS, model, Parts()), model)
+        factors = {
+            name: dict(zip((PART, LR_FACTOR), factor, strict=True))
+            for name, factor in lr_factors(FACTORS, model, Parts()).items()
+        }
+        optimizer = divided(optimizer, lambda name, p: factors.get(name, {}), factors.values())
     chosen = vars(options(case, world))
     with around(world, case.engine, model, optimizer, model.blocks, **chosen) as (engine, module):
         set_lr(engine.groups, case.lr)

@@ -7,6 +7,9 @@ from gearshift.training.train_plan import TrainPlan
 def about(folder, **changes):
     known = {"model": "language:tiny", "mode": "lite", "engine": "ddp", "device": "cpu"}
     known |= {"precision": "fp32", "parameters": 1_234_567, "folder": folder}
+    known |= {"trainable_parameters": 1_234_567, "architecture": "0a", "samples": 640}
+    known |= {"data": {}, "notes": (), "environment": {}, "evaluated": (64, 64)}
+    known |= {"stage": None, "loss_changes": False, "predicted_memory_bytes": None}
     return RunInfo(**known | changes)
 
 
@@ -28,6 +31,8 @@ def logged(number, **changes):
     known |= {"skipped": 0, "loss_scale": None, "step_time_s": 0.1, "data_time_s": 0.01}
     known |= {"samples_per_s": 640.0, "units_per_s": 40960.0, "mfu": None}
     known |= {"device_memory_bytes": None, "host_memory_bytes": 300 * 2**20}
+    known |= dict.fromkeys(("forward_time_s", "backward_time_s", "optimizer_time_s"))
+    known |= {"lrs": {}, "labelled": None, "labelled_per_s": None}
     return StepMetrics(**known | changes)
 
 

@@ -7,9 +7,6 @@ CALM = {
     "cpu": None,
     "disk": None,
     "temperature": None,
-    "host_bytes": 2**30,
-    "gpu_reserved_bytes": 2**31,
-    "gpu_driver_bytes": 2**32,
     "gpu_all": 50.0,
     "gpu_busy": None,
 }

@@ -104,17 +104,17 @@ class StepMetrics:
     mfu: float | None
     device_memory_bytes: int | None
     host_memory_bytes: int
-    forward_time_s: float | None = None
+    forward_time_s: float | None
     """Mean over the steps since the last logged one; None: unknown."""
-    backward_time_s: float | None = None
+    backward_time_s: float | None
     """With recomputed activations, and with the averaging of gradients over ranks."""
-    optimizer_time_s: float | None = None
+    optimizer_time_s: float | None
     """Gradient norm, clipping and update."""
-    lrs: Numbers = field(default_factory=dict)
+    lrs: Numbers
     """As `Step.lrs`."""
-    labelled: int | None = None
+    labelled: int | None
     """Those of `units` that the loss counts; None: all."""
-    labelled_per_s: float | None = None
+    labelled_per_s: float | None
 
 
 @dataclass(frozen=True)
@@ -176,25 +176,25 @@ class RunInfo:
     precision: str
     parameters: int
     folder: Path
-    trainable_parameters: int | None = None
-    """Of all parameters, those that are not frozen; None: unknown."""
-    data: Facts = field(default_factory=dict)
+    trainable_parameters: int
+    """Of all parameters, those that are not frozen."""
+    data: Facts
     """`Task.facts()`."""
-    samples: int | None = None
+    samples: int
     """Training samples of one epoch, over all ranks."""
-    architecture: str | None = None
+    architecture: str
     """A digest of the names and shapes of all parameters."""
-    notes: Sequence[str] = ()
+    notes: Sequence[str]
     """Values that were filled in or adapted, a line each."""
-    stage: str | None = None
+    stage: str | None
     """The stage, in mode staged."""
-    environment: Facts = field(default_factory=dict)
+    environment: Facts
     """The machine of rank 0, and versions."""
-    evaluated: tuple[int, int] | None = None
-    """Validation samples of an evaluation, and of the split; None: unknown."""
-    loss_changes: bool = False
+    evaluated: tuple[int, int]
+    """Validation samples of an evaluation, and of the split."""
+    loss_changes: bool
     """The task changes its loss during the run, as a curriculum does."""
-    predicted_memory_bytes: Mapping[str, int | None] | None = None
+    predicted_memory_bytes: Facts | None
     """Peaks by `device` and `host`, as engine auto predicted them; None: it chose nothing."""
 
 
@@ -206,6 +206,7 @@ class Callback:
 
     def step(self, step: Step) -> Action | None:
         """Called after each update; must not wait for the device."""
+        return self.requested()
 
     def requested(self) -> Action | None:
         """The actions requested by now; asked often during an evaluation, so it must not wait."""
@@ -251,13 +252,10 @@ class CallbackList(Callback):
 
     def __init__(self, callbacks: Sequence[Callback]):
         self.callbacks = list(callbacks)
-        # Called after every update: those that would do nothing are omitted.
-        self._steps = [c.step for c in callbacks if type(c).step is not Callback.step]
-        self._requested = [
-            c.requested for c in callbacks if type(c).requested is not Callback.requested
-        ]
 
     start = _each("start")
+    step = _each("step")
+    requested = _each("requested")
     logged = _each("logged")
     evaluated = _each("evaluated")
     predicted = _each("predicted")
@@ -265,12 +263,6 @@ class CallbackList(Callback):
     saved = _each("saved")
     throttled = _each("throttled")
     event = _each("event")
-
-    def step(self, step: Step) -> Action:
-        return _joined(on_step(step) for on_step in self._steps)
-
-    def requested(self) -> Action:
-        return _joined(requested() for requested in self._requested)
 
     def end(self, outcome: Outcome) -> None:
         """End each, also after one that fails.
@@ -321,17 +313,17 @@ FINISHED = StopReason("completed", "all steps taken", DONE)
 REPLAYED = StopReason("stopped", "reached the step to replay to", DONE)
 
 
+_OF_ACTION = {  # The first one counts
+    Action.INTERRUPT: StopReason("stopped", "interrupted by Ctrl-C", INTERRUPTED),
+    Action.SIGNAL: StopReason("stopped", "stopped by a signal", RUN_AGAIN),
+    Action.LIMIT_EXCEEDED: StopReason("stopped", "a resource limit is exceeded", RUN_AGAIN),
+    Action.STOP: StopReason("completed", "stopped by a callback", DONE),
+}
+
+
 def requested(actions: Action) -> StopReason | None:
     """The stop reason in the agreed `actions`; None: the run continues."""
-    if Action.INTERRUPT in actions:
-        return StopReason("stopped", "interrupted by Ctrl-C", INTERRUPTED)
-    if Action.SIGNAL in actions:
-        return StopReason("stopped", "stopped by a signal", RUN_AGAIN)
-    if Action.LIMIT_EXCEEDED in actions:
-        return StopReason("stopped", "a resource limit is exceeded", RUN_AGAIN)
-    if Action.STOP in actions:
-        return StopReason("completed", "stopped by a callback", DONE)
-    return None
+    return next((reason for action, reason in _OF_ACTION.items() if action in actions), None)
 
 
 def completed(reason: str) -> StopReason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gearshift.training.callbacks.base import INTERRUPTED, Action, Callback, Emit, Outcome, Step
+from gearshift.training.callbacks.base import INTERRUPTED, Action, Callback, Emit, Outcome
 
 if TYPE_CHECKING:
     from gearshift.training.train_plan import TrainPlan
@@ -33,14 +34,11 @@ class Preemption(Callback):
         self._actions = Action.NOTHING
         self._emitted = Action.NOTHING
         self._names: list[str] = []
-        self._interrupted_at: float | None = None
+        self._interrupted_at = math.inf
         self._listening = ExitStack()
 
     def start(self, train_plan: TrainPlan) -> None:
         self._listening.enter_context(self._listen(self._take))
-
-    def step(self, step: Step) -> Action:
-        return self.requested()
 
     def requested(self) -> Action:
         if self._actions is not self._emitted:
@@ -57,10 +55,9 @@ class Preemption(Callback):
             action = Action.INTERRUPT
             now = time.monotonic()
             # One press reaches a process twice if its parent forwards signals too.
-            if self._interrupted_at is None:
-                self._interrupted_at = now
-            elif now - self._interrupted_at > _SAME_PRESS_S:
+            if now - self._interrupted_at > _SAME_PRESS_S:
                 os._exit(INTERRUPTED)
+            self._interrupted_at = min(now, self._interrupted_at)
         if arrived.name not in self._names:
             self._names.append(arrived.name)
         self._actions |= action | Action.SAVE
@@ -75,11 +72,8 @@ class Deadline(Callback):
     now: Callable[[], float] = time.time
     is_emitted: bool = False
 
-    def step(self, step: Step) -> Action:
-        """Check the clock; ranks with different clocks agree, as on all actions."""
-        return self.requested()
-
     def requested(self) -> Action:
+        """Check the clock; ranks with different clocks agree, as on all actions."""
         if self.now() < self.at:
             return Action.NOTHING
         if not self.is_emitted:

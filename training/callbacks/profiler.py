@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gearshift.training.callbacks.base import Callback, Emit, Outcome, Step
+from gearshift.training.callbacks.base import Callback, Emit, Json, Outcome, Step
 from gearshift.training.settings import PROFILE_WARMUP
 from gearshift.training.storage import Storage, storage_errors
-
-if TYPE_CHECKING:
-    from gearshift.training.train_plan import TrainPlan
+from gearshift.training.train_plan import TrainPlan
 
 FOLDER = "profile"
 TRACE = "trace-rank0.json.gz"
@@ -83,14 +80,15 @@ class Profiler(Callback):
         self._emit("profiled", facts)
 
 
-def _operators(profile: torch.profiler.profile) -> list[dict[str, Any]]:
+def _operators(profile: torch.profiler.profile) -> list[Json]:
     """The OPERATORS dearest operators: by their own time on the device, then on the CPU."""
     operators = sorted(
         profile.key_averages(),
         key=lambda o: (o.self_device_time_total, o.self_cpu_time_total),
+        reverse=True,
     )
     rows = []
-    for operator in operators[: -OPERATORS - 1 : -1]:
+    for operator in operators[:OPERATORS]:
         rows.append(
             {
                 "name": operator.key,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -62,18 +62,11 @@ def discarding(stream: TextIO) -> Iterator[None]:
     try:
         yield
     except OSError:
-        discard(stream)
-
-
-def discard(stream: TextIO) -> None:
-    """Send the rest to nowhere.
-
-    Text in the stream's buffer would fail once more when the interpreter exits, and change its exit
-    code. Source: Python, library reference, "Note on SIGPIPE".
-    """
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, stream.fileno())
-    os.close(null)
+        # Text in its buffer would fail once more when the interpreter exits, and change the exit
+        # code. Source: Python, library reference, "Note on SIGPIPE".
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 class PlainOutput(ConsoleOutput):
@@ -109,12 +102,8 @@ class LogFileOutput(ConsoleOutput):
 
 _REDRAW_S = 0.25
 PREVIEW_LINES = 5
-_OF_SOURCE = "val_loss_"
-"""How the loss of one of several sources of data begins."""
 _WIDTH = 98
-"""Of a longer text on the console, beside its mark; the log has all of it."""
-_KINDS: Mapping[str, Kind] = {"resumed": "head", console_text.WARNING: "warning"}
-_NARROW = 60  # Columns below which the bar and the elapsed time are left out
+"""Lines and characters of a preview on the console at most; the log has all of it."""
 
 
 class Progress:
@@ -192,15 +181,12 @@ class Progress:
 
         text = partial(Text, no_wrap=True, overflow="ellipsis")
         total = self.train_plan.end_step
+        grid = Table.grid(padding=(0, 1))
+        width = max(options.max_width - 60, 10)
         where = f"step {self.position(self.step).strip()}"
-        if options.max_width < _NARROW:
-            yield text(f"{where}  {self._eta}")
-        else:
-            grid = Table.grid(padding=(0, 1))
-            width = max(options.max_width - 60, 10)
-            times = text(f"{where}  {duration(self.elapsed_s)} elapsed  {self._eta}")
-            grid.add_row(ProgressBar(total, self.step, width), times)
-            yield grid
+        times = text(f"{where}  {duration(self.elapsed_s)} elapsed  {self._eta}")
+        grid.add_row(ProgressBar(total, self.step, width), times)
+        yield grid
         yield text("  ".join(map(str.strip, self._numbers())))
         if self.event is not None:
             yield text(f"last  {printable(self.event)}", style="dim")
@@ -262,20 +248,14 @@ class ConsoleReporter(Callback):
         self._write("train", self._progress.line())
 
     def evaluated(self, evaluation: EvalResult) -> None:
-        texts: list[str] = []
-        of_sources: list[str] = []
-        for name, value in evaluation.metrics.items():
-            source = name.removeprefix(_OF_SOURCE)
-            (texts if source == name else of_sources).append(f"{source} {real(value)}")
-        if of_sources:
-            texts.append(f"val_loss of {', '.join(of_sources)}")
-        metrics = "  ".join(texts)
+        metrics = "  ".join(f"{name} {real(v)}" for name, v in evaluation.metrics.items())
         position = self._progress.position(evaluation.step)
         text = f"{position}  {evaluation.split}  {metrics}  ({duration(evaluation.seconds)})"
+        kind: Kind = "notice"
         if evaluation.is_best:
-            self._write("best", render_row("eval", f"{text}  ← best"))
-        else:
-            self._write("notice", render_row("eval", text))
+            kind = "best"
+            text += "  ← best"
+        self._write(kind, render_row("eval", text))
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         text = f"{self._progress.position(step)}  {folder.parent.name}/{folder.name}"
@@ -287,7 +267,8 @@ class ConsoleReporter(Callback):
             title = f"{facts['when']} training"
             lines = printable(str(facts["text"])).splitlines()
             self._write("log", "\n| ".join([title, *lines]))
-            self._write("preview", "\n| ".join([title, *_shortened(lines)]))
+            shown = [line[:_WIDTH] for line in lines if line.strip()]
+            self._write("preview", "\n| ".join([title, *shown[:PREVIEW_LINES]]))
             return
         if kind == "fitted":
             self._progress.fit(facts)
@@ -298,13 +279,13 @@ class ConsoleReporter(Callback):
             return
         label = row[0]
         text = render_row(*row)
-        self._write(_KINDS.get(label, "notice"), text)
+        self._write("warning" if label == console_text.WARNING else "notice", text)
         if label == "advice" or "fault" in facts:
             self._advice.append(text)
 
     def end(self, outcome: Outcome) -> None:
         """Write the summary, and close every output, also if one of them fails."""
-        summary = console_text.render_summary(outcome, self.about.predicted_memory_bytes)
+        summary = console_text.render_summary(outcome)
         try:
             # Only the supervisor knows which rank failed first, and reports it.
             kind: Kind = "log" if outcome.status == "failed" else "summary"
@@ -316,11 +297,3 @@ class ConsoleReporter(Callback):
     def _write(self, kind: Kind, text: str) -> None:
         for output in self.outputs:
             output.write(kind, text)
-
-
-def _shortened(lines: Sequence[str]) -> list[str]:
-    """At most PREVIEW_LINES of `lines`, none of them empty, with a word about the rest."""
-    texts = [text for text in lines if text.strip()]
-    if len(texts) > PREVIEW_LINES:
-        texts[PREVIEW_LINES - 1 :] = [f"… {len(texts) - PREVIEW_LINES + 1} more lines in log.txt"]
-    return [text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…" for text in texts]

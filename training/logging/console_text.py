@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from gearshift.training.callbacks.base import FINISHED, Facts, Outcome, RunInfo
-from gearshift.training.logging.encoding import amount, counted, duration, real, size
+from gearshift.training.logging.encoding import amount, counted, duration, encode, real, size
 from gearshift.training.train_plan import TrainPlan
 
 _LABEL = 9
@@ -17,16 +19,16 @@ _WIDTH = 88  # Width at which text after a label is wrapped
 
 def render_row(label: str, text: str) -> str:
     """A line that starts with its label; further lines of `text` are indented below the first."""
-    return f"{label:<{_LABEL}}  " + text.replace("\n", "\n" + " " * (_LABEL + 2))
+    below = "\n" + " " * (_LABEL + 2)
+    return f"{label:<{_LABEL}}  " + text.replace("\n", below)
 
 
 def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
     """The model, the machine, the batch and the length of a run."""
     processes = counted(plan.world_size, "process")
-    trained = about.trainable_parameters
     model = f"{about.model}, {amount(about.parameters)} parameters"
-    if trained not in (None, about.parameters):
-        model += f", of which {amount(trained or 0)} train"
+    if about.trainable_parameters != about.parameters:
+        model += f", of which {amount(about.trainable_parameters)} train"
     batch = f"{counted(plan.global_batch, 'sample')} = micro-batch {plan.micro_batch}"
     batch += f" × accumulation {plan.accumulation} × {processes}"
     if plan.shares or plan.fits_shares:
@@ -34,13 +36,12 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
     if plan.fits_shares:
         batch += "; then by their speed (engine.shares)"
     per_epoch = counted(plan.steps_per_epoch, "step")
-    run = f"epochs of {per_epoch}"
     if plan.has_length:
         epochs = counted(plan.epoch(plan.total_steps), "epoch")
         run = f"{counted(plan.total_steps, 'step')} = {epochs} of {per_epoch}"
-    if plan.time_s is not None:
-        run = f"{duration(plan.time_s)}, or {run} if that is earlier"
-    if not plan.has_length:
+        if plan.time_s is not None:
+            run = f"{duration(plan.time_s)}, or {run} if that is earlier"
+    else:
         run = f"as many steps as fit into {duration(plan.time_s or 0)}, {per_epoch} an epoch"
     if plan.end_step < plan.total_steps:
         run += f", stops after step {plan.end_step}"
@@ -48,7 +49,7 @@ def render_header(about: RunInfo, plan: TrainPlan) -> list[str]:
         run += f", {plan.first_step} done before"
     facts = dict(about.data)
     warning = facts.pop("warning", None)
-    part = render_part(*about.evaluated or (None, None))
+    part = render_part(*about.evaluated)
 
     rows = [
         ("model", model),
@@ -84,13 +85,15 @@ def render_part(samples: int | None, split_samples: int | None) -> str:
 def render_best(best: Facts) -> str:
     """The best value, its step, what it was measured over, unless that is the whole split, and the
     simple method that comes nearest."""
-    text = f"{best['metric']} {real(float(best['value']))} at step {best['step']}"
+    value = real(float(best["value"]))
+    text = f"{best['metric']} {value} at step {best['step']}"
     part = render_part(best.get("samples"), best.get("split_samples"))
     if part:
         text += f", over {part}"
     baseline = best.get("baseline")
     if baseline:
-        text += f"; baseline {real(float(baseline['value']))}: {baseline['name']}"
+        value = real(float(baseline["value"]))
+        text += f"; baseline {value}: {baseline['name']}"
     return text
 
 
@@ -98,23 +101,28 @@ def describe(kind: str, facts: Facts) -> tuple[str, str] | None:
     """Label and text of an event that every user wants to see; None: it is for the log only."""
     if "is_end" in facts or facts.get("is_refit"):
         return None
-    label = _LABELS.get(kind, WARNING)
-    form = _TEXTS.get(kind)
-    if form is None:
+    if kind in _RENDERED:
+        label, render = _RENDERED[kind]
+        return label, render(facts)
+    if kind not in _TEXTS:
         return None
-    if not isinstance(form, str):
-        return label, form(facts)
+    label, form = _TEXTS[kind]
     # Use of the resources that are over their limit.
     over = facts.get("over") or facts.get("critical") or []
     units = {"temperature": " °C"}
-    use = ", ".join(f"{name} {facts[name]:.0f}{units.get(name, '%')}" for name in over)
-    return label.format_map(facts), form.format_map({**facts, "use": use})
+    uses = []
+    for name in over:
+        unit = units.get(name, "%")
+        uses.append(f"{name} {facts[name]:.0f}{unit}")
+    values = {**facts, "use": ", ".join(uses)}
+    return label.format_map(values), form.format_map(values)
 
 
-def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None) -> list[str]:
-    """The end of a run, with its best evaluation, speed and memory, beside the predicted peaks."""
-    length = f"{counted(outcome.steps, 'step')}, {counted(outcome.epochs, 'epoch')}"
-    text = f"{length} in {duration(outcome.wall_s)}"
+def render_summary(outcome: Outcome) -> list[str]:
+    """The end of a run, with its best evaluation, speed and memory."""
+    steps = counted(outcome.steps, "step")
+    epochs = counted(outcome.epochs, "epoch")
+    text = f"{steps}, {epochs} in {duration(outcome.wall_s)}"
     if outcome.reason not in ("", FINISHED.reason):  # which the steps tell
         text += f"; {outcome.reason}"
     label: str = "finished" if outcome.status == "completed" else outcome.status
@@ -126,23 +134,23 @@ def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None)
     if test is not None:
         metrics = test["metrics"]
         name = best["metric"] if best is not None else next(iter(metrics))
-        text = f"{name} {real(metrics[name])} with the weights of step {test['step']}"
-        rows.append(("test", text))
+        value = real(metrics[name])
+        rows.append(("test", f"{name} {value} with the weights of step {test['step']}"))
     if outcome.samples_per_s is not None:
-        rows.append(("speed", f"{amount(outcome.samples_per_s)} samples/s"))
+        rate = amount(outcome.samples_per_s)
+        rows.append(("speed", f"{rate} samples/s"))
     timing = outcome.timing
     if timing is not None:
-        median, low, high = (1000 * timing[key] for key in ("median_s", "p10_s", "p90_s"))
+        median = 1000 * timing["median_s"]
+        low = 1000 * timing["p10_s"]
+        high = 1000 * timing["p90_s"]
         text = f"median {median:.4g} ms per step, 80% from {low:.4g} to {high:.4g} ms"
-        rates = f"{timing['batches_per_s']:.4g} batches/s, {timing['samples_per_s']:.4g} samples/s"
-        rows.append(("timing", f"{text}\n{rates}"))
+        rows.append(("timing", text))
 
     peaks = []
     for side, count in outcome.peak_memory_bytes.items():
         if count is not None:
-            expected = (predicted or {}).get(side)
-            note = "" if expected is None else f" (predicted: {size(expected)})"
-            peaks.append(f"{side} {size(count)}{note}")
+            peaks.append(f"{side} {size(count)}")
     if peaks:
         rows.append(("memory", "at most " + ", ".join(peaks)))
     return [render_row(*row) for row in rows]
@@ -158,15 +166,13 @@ def render_facts(facts: Facts) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"({render_facts(value)})"
-    if isinstance(value, (list, tuple)):
-        return " ".join(map(_value, value))
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return str(value)
+        if abs(value) >= 1000:
+            return f"{value:,.0f}"
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else encode(value)
 
 
 def _signal(facts: Facts) -> str:
@@ -182,7 +188,9 @@ def _experience(facts: Facts) -> str:
     name = facts["metric"]
     texts = []
     for side in ("old", "new"):
-        before, after = (real(facts[side][at].get(name, math.nan)) for at in ("before", "after"))
+        metrics = facts[side]
+        before = real(metrics["before"].get(name, math.nan))
+        after = real(metrics["after"].get(name, math.nan))
         texts.append(f"{side} data {before} → {after}")
     return f"{facts['number']} trained: {name} on {', '.join(texts)}"
 
@@ -194,55 +202,20 @@ def _shares(facts: Facts) -> str:
 def _resumed(facts: Facts) -> str:
     by = facts["written_by"]
     processes = counted(by["world_size"], "process")
-    lines = [f"from {facts['checkpoint']}, written by {by['engine']} on {processes}"]
+    origin = f"{by['engine']} on {processes}"
+    lines = [f"from {facts['checkpoint']}, written by {origin}"]
     lines += [f"{part} is reinitialized" for part in facts["reset"]]
     return "\n".join([*lines, *facts["changes"]])
 
 
 WARNING = "warning"
 """The label of an event that needs attention."""
-# Labels by kind of event; of all others WARNING.
-_LABELS = {
-    "resumed": "resumed",
-    "experience_trained": "experience",
-    "shares": "shares",
-    "fitted": "length",
-    "best_loaded": "weights",
-    "advice": "advice",
-    "profiled": "profile",
-    "control": "control",
-    "tracked": "{by}",
+_RENDERED: Mapping[str, tuple[str, Callable[[Facts], str]]] = {
+    "signal": (WARNING, _signal),
+    "resumed": ("resumed", _resumed),
+    "experience_trained": ("experience", _experience),
+    "shares": ("shares", _shares),
 }
-# Braces hold a fact, or `use`; a function renders more.
-_TEXTS: Mapping[str, str | Callable[[Facts], str]] = {
-    "warning": "{text}",
-    "signal": _signal,
-    "deadline": "--for reached: saving and stopping after this step",
-    "limit_exceeded_at_start": (
-        "{use}, over its limit before the run: only limits.critical applies to it"
-    ),
-    "throttled": "{use}, over its limit: releasing unused memory",
-    "pressure": "{use}, still over its limit: saving and stopping; see limits.*",
-    "limit_given_up": "{use}, over its limit, and throttling does not help: no longer watched",
-    "disk_filling": "{use}, over its limit: free some space, or saving will fail",
-    "straggler": (
-        "rank {rank} on {host} is slow: {what} {seconds:.3g} s a step, others {median_seconds:.3g}"
-    ),
-    "fewer_workers": "loader workers {from} → {to}, to use less of the machine",
-    "out_of_memory": "out of memory in step {at}: {text}",
-    "smaller_micro_batch": (
-        "micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays"
-    ),
-    "resumed": _resumed,
-    "experience_trained": _experience,
-    "shares": _shares,
-    "fitted": (
-        "{total_steps} steps take {time_s:.4g} s, at {step_s:.3g} s a step, with evaluations up to"
-        " step {evaluates_until}"
-    ),
-    "best_loaded": "loaded from the best step, {step}",
-    "advice": "{seen}: {cause}; fix:  {fix}",
-    "profiled": "{trace}: {steps} steps from {first_step}; open it in https://ui.perfetto.dev",
-    "control": "{text}",
-    "tracked": "{text}",
-}
+_FILE = Path(__file__).with_name("event_texts.json")
+_TEXTS = json.loads(_FILE.read_text("utf-8"))
+"""Label and text of other events, by kind. Braces hold a fact, or `use`."""

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from gearshift.training.callbacks.base import (
     Callback,
     EvalResult,
     Facts,
+    Json,
     Numbers,
     Outcome,
     RunInfo,
@@ -53,11 +53,8 @@ _now = partial(datetime.now, timezone.utc)
 
 def usage_fields(uses: Numbers) -> dict[str, float]:
     """Uses under their keys in files: `ram_percent`, `temperature_celsius`."""
-    keyed = {}
-    for name, value in uses.items():
-        unit = "celsius" if name == "temperature" else "percent"
-        keyed[f"{name}_{unit}"] = round(value, 1)
-    return keyed
+    units = {"temperature": "_celsius"}
+    return {f"{name}{units.get(name, OF_USAGE)}": round(use, 1) for name, use in uses.items()}
 
 
 @dataclass
@@ -74,7 +71,7 @@ class MetricsWriter(Callback):
         self._file = self.storage.open_lines(NAME)
 
     def logged(self, line: StepMetrics) -> None:
-        values: dict[str, Any] = {"kind": "train"}
+        values: Json = {"kind": "train"}
         for name, value in vars(line).items():
             if value not in (None, {}):
                 values[KEYS.get(name, name)] = value
@@ -84,28 +81,21 @@ class MetricsWriter(Callback):
         self._write(values | usage_fields(self.usage()))
 
     def evaluated(self, evaluation: EvalResult) -> None:
-        self._write(
-            {
-                "kind": "eval",
-                "step": evaluation.step,
-                "split": evaluation.split,
-                "samples": evaluation.samples,
-                "split_samples": evaluation.split_samples,
-                "metrics": evaluation.metrics,
-            }
-        )
+        values = {"kind": "eval", **vars(evaluation)}
+        for name in ("is_best", "seconds", "final_s"):
+            del values[name]
+        self._write(values)
 
     def end(self, outcome: Outcome) -> None:
         if self._file is not None:
             self._file.close()
-            self._file = None
 
     def _write(self, line: Facts) -> None:
         assert self._file is not None, "the run has started"
         self._file.write(encode_bytes(line))
 
 
-def usage_of(line: Facts) -> dict[str, float]:
+def usage_of(line: Facts) -> Numbers:
     """The uses in percent that `usage_fields` wrote into a line, by resource."""
     return {key.removesuffix(OF_USAGE): line[key] for key in line if key.endswith(OF_USAGE)}
 
@@ -133,7 +123,6 @@ class EventsWriter(Callback):
     rank: int = 0
     now: Callable[[], datetime] = _now
     _step: int = 0
-    _file: LineFile | None = None
 
     def start(self, train_plan: TrainPlan) -> None:
         self._step = train_plan.first_step
@@ -154,24 +143,12 @@ class EventsWriter(Callback):
             self.rank_event(kind, facts)
 
     def rank_event(self, kind: str, facts: Facts) -> None:
-        if self._file is None:
-            name = EVENTS if self.rank == 0 else f"events-rank{self.rank}.jsonl"
-            self._file = self.storage.open_lines(name)
-        self._file.write(_line(self.now(), kind, self._step, facts))
+        name = EVENTS if self.rank == 0 else f"events-rank{self.rank}.jsonl"
+        self.storage.append_line(name, _line(self.now(), kind, self._step, facts))
 
     def end(self, outcome: Outcome) -> None:
-        self.event(
-            "stopped",
-            {
-                "status": outcome.status,
-                "reason": outcome.reason,
-                "exit_code": outcome.exit_code,
-                "steps": outcome.steps,
-            },
-        )
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        names = ("status", "reason", "exit_code", "steps")
+        self.event("stopped", {name: getattr(outcome, name) for name in names})
 
 
 @dataclass

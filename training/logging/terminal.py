@@ -42,11 +42,8 @@ class TerminalOutput(ConsoleOutput):
 
     def write(self, kind: Kind, text: str) -> None:
         if kind not in ("train", "log"):  # the bar shows one, the log file has the other
-            styled = Text(printable(text), style=_STYLES.get(kind, ""))
-            if kind in ("head", "summary"):
-                styled.highlight_regex(r"(?m)^\S+", "bold cyan")
             with discarding(self._stream):
-                self._console.print(styled)
+                self._console.print(Text(printable(text), style=_STYLES.get(kind, "")))
 
     def draw(self, view: RenderableType) -> None:
         with discarding(self._stream):

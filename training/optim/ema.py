@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
+from gearshift.engines.base import Engine, Piece, State
 from gearshift.training.checkpoint.tensor_file import EMA, WEIGHT
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gearshift.engines.base import Engine, Piece, State
 
 
 class Ema:
@@ -30,7 +26,6 @@ class Ema:
         self._decay = decay
         self._weights: list[Tensor] = []
         self._averages: list[Tensor] = []
-        self._narrow: list[tuple[Tensor, Tensor]] = []  # Weights of 16 bits, and their averages
         self.pieces: list[Piece] = []
         """The average of the intervals that this rank holds; live tensors."""
         state = engine.state()
@@ -39,45 +34,37 @@ class Ema:
             if piece.kind != WEIGHT or piece.name not in trained:
                 continue
             weight = piece.data.detach()
-            if weight.dtype in (torch.bfloat16, torch.float16):
-                average = weight.float()
-                self._narrow.append((weight, average))
-            else:
-                average = weight.clone()
-                self._weights.append(weight)
-                self._averages.append(average)
+            dtype = torch.promote_types(weight.dtype, torch.float32)
+            average = weight.to(dtype, copy=True)
+            self._weights.append(weight)
+            self._averages.append(average)
             self.pieces.append(replace(piece, kind=EMA, data=average))
 
     def update(self, step: int) -> None:
         decay = min(self._decay, (1 + step) / (10 + step))
         if self._weights:
-            torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
-        for weight, average in self._narrow:
-            average.lerp_(weight.float(), 1 - decay)
+            # No copies, but of weights of 16 bits.
+            pairs = zip(self._weights, self._averages, strict=True)
+            weights = [weight.to(average.dtype) for weight, average in pairs]
+            torch._foreach_lerp_(self._averages, weights, 1 - decay)
 
     @contextmanager
     def in_place(self, engine: Engine) -> Iterator[None]:
-        """Inside, the model has the average for its weights; afterwards its own, bit-equal."""
-        before = [weight.clone() for weight, _ in self._narrow]
-        self._swap()
-        for weight, average in self._narrow:
-            weight.copy_(average)
-        engine.refresh()
+        """Inside, the model has the average for its weights; afterwards its own, bit-equal.
+
+        Holds a copy of the trained weights meanwhile: an evaluation has no gradients.
+        """
+        before = [weight.clone() for weight in self._weights]
+        self._write(self._averages, engine)
         try:
             yield
         finally:
-            self._swap()
-            for (weight, _), value in zip(self._narrow, before, strict=True):
-                weight.copy_(value)
-            engine.refresh()
+            self._write(before, engine)
+
+    def _write(self, values: list[Tensor], engine: Engine) -> None:
+        for weight, value in zip(self._weights, values, strict=True):
+            weight.copy_(value)
+        engine.refresh()
 
     def joined(self, state: State) -> State:
         return replace(state, pieces=[*state.pieces, *self.pieces])
-
-    def _swap(self) -> None:
-        with torch.no_grad():
-            # Tensor by tensor: needs a copy of the largest one only.
-            for weight, average in zip(self._weights, self._averages, strict=True):
-                saved = weight.clone()
-                weight.copy_(average)
-                average.copy_(saved)

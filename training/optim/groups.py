@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from difflib import get_close_matches
-from itertools import chain
 from typing import TYPE_CHECKING
 
-from gearshift.engines.base import LR_FACTOR, PART
 from gearshift.models.base import LAYERS, HasParts
 from gearshift.training.settings import SettingError
 
 if TYPE_CHECKING:
-    from torch.nn import Module, Parameter
+    from torch.nn import Module
 
-    from gearshift.engines.base import OptimizerSpec
     from gearshift.training.settings import Optim
 
 _EMBEDDING = "embedding"
 Factor = tuple[str, float]
 """A part, and the factor of its learning rate."""
-
-
-def with_factors(
-    spec: OptimizerSpec,
-    factors: Mapping[str, Factor],
-    model: Module,
-) -> OptimizerSpec:
-    """`spec` with its groups divided by `factors`, what `lr_factors` returns."""
-
-    def kind(name: str, parameter: Parameter) -> tuple[int, Factor | None]:
-        return spec.group_of(name, parameter), factors.get(name)
-
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    order = list(dict.fromkeys(kind(*each) for each in trained))
-    order.sort(key=lambda each: each[0])  # as without factors: a checkpoint fits both
-    options = []
-    for group, factor in order:
-        option = dict(spec.options[group])
-        if factor is not None:
-            option[PART], option[LR_FACTOR] = factor
-        options.append(option)
-    return replace(
-        spec,
-        options=options,
-        group_of=lambda n, p: order.index(kind(n, p)),
-    )
 
 
 def lr_factors(optim: Optim, model: Module, task: object) -> dict[str, Factor]:
@@ -97,15 +67,13 @@ def lr_factors(optim: Optim, model: Module, task: object) -> dict[str, Factor]:
 def _trained_parts(model: Module, task: object) -> dict[str, list[list[str]]]:
     """The names of the trained parameters of each part, by its modules; of the first, if shared.
 
-    The parts that the task names, and children of the model that have nothing in common with them.
+    The parts that the task names, and what children of the model have beside them.
     """
     parts: dict[str, Sequence[Module]] = {}
     if isinstance(task, HasParts):
         parts |= task.model_parts(model)
-    in_parts = {p for module in chain(*parts.values()) for p in module.parameters()}
     for name, child in model.named_children():
-        if in_parts.isdisjoint(child.parameters()):
-            parts[name] = [child]
+        parts.setdefault(name, [child])
 
     names = {p: name for name, p in model.named_parameters() if p.requires_grad}
     trained: dict[str, list[list[str]]] = {}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gearshift.training.optim.updater import are_finite
+import torch
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
-
-    from gearshift.engines.base import OptimizerSpec, World
+from gearshift.engines.base import OptimizerSpec, World
+from gearshift.training.optim.shards import Groups, shard
 
 
 def guarded(spec: OptimizerSpec, world: World) -> OptimizerSpec:
@@ -19,9 +20,8 @@ def guarded(spec: OptimizerSpec, world: World) -> OptimizerSpec:
     All ranks skip together. Engines clip and update in one call, so only a hook of the optimizer
     sees the gradients in between. Every update waits for the device.
     """
-    from gearshift.training.optim.shards import shard  # where updates may be skipped
 
-    def build(groups: list[dict[str, Any]]) -> Optimizer:
+    def build(groups: Groups) -> Optimizer:
         optimizer = spec.build(groups)
         optimizer.register_step_pre_hook(drop_nonfinite)
         return optimizer
@@ -29,7 +29,8 @@ def guarded(spec: OptimizerSpec, world: World) -> OptimizerSpec:
     def drop_nonfinite(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         gradients = [shard(p.grad) for p in parameters if p.grad is not None]
-        if world.agree(int(not are_finite(gradients))):
+        largest = get_total_norm([g for g in gradients if g.numel()], math.inf)
+        if world.agree(int(not torch.isfinite(largest))):
             for parameter in parameters:
                 parameter.grad = None
 

@@ -5,25 +5,23 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from subprocess import SubprocessError
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.nn.functional import pad
 from torch.optim import AdamW
 from torch.utils._pytree import tree_map_only
 
-from gearshift.engines.base import OptimizerSpec
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.optim.shards import shard
+from gearshift.training.optim.shards import Groups, shard
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 KEEPS_FP32 = "keeps_fp32"
-"""The option of a group whose moments are fp32, whatever its parameters become."""
+"""The option of a group whose moments are fp32. Its parameters are small, and DeepSpeed's
+optimizers see one flat tensor of all parameters of a group, which is large."""
 BLOCK = 256
 """Consecutive elements with one scale in 8 bits."""
 # Elements of a parameter updated at once: 16 MB in fp32, for each of a few tensors.
@@ -53,7 +51,7 @@ class LowBitAdamW(AdamW):
     least = 4096
     """Elements of a larger parameter, or of its shard; torch's AdamW updates the smaller ones."""
 
-    def __init__(self, groups: list[dict[str, Any]], state: Literal["bf16", "int8"], **adamw: Any):
+    def __init__(self, groups: Groups, state: Literal["bf16", "int8"], **adamw: Any):
         """`adamw`: options of torch's AdamW."""
         super().__init__(groups, **adamw)
         self._stored = state
@@ -126,21 +124,6 @@ class LowBitAdamW(AdamW):
                 [state[kind] for kind in MOMENTS],
             )
         torch._foreach_add_(steps, 1)
-
-
-def small_apart(spec: OptimizerSpec, least: int = LowBitAdamW.least) -> OptimizerSpec:
-    """`spec` with parameters of fewer than `least` elements in groups that keep fp32.
-
-    DeepSpeed's optimizers see one flat tensor of all parameters of a group, which is large.
-    """
-    options: list[Facts] = []
-    for group in spec.options:
-        options += [group, {**group, KEEPS_FP32: True}]
-
-    def group_of(name: str, parameter: Parameter) -> int:
-        return 2 * spec.group_of(name, parameter) + (parameter.numel() < least)
-
-    return replace(spec, options=options, group_of=group_of)
 
 
 def _numbers(group: Facts, steps: Tensor) -> Tensor:

@@ -14,14 +14,14 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.optim.shards import shard
+from gearshift.training.optim.shards import Groups, shard
 
 _A = 3.4445
 _B = -4.7750
 _C = 2.0315
 _ITERATIONS = 5
 _RMS = 0.2  # The root mean square of a step over the learning rate, as AdamW has it
-_BATCH = 2**23  # Elements of equal matrices that are updated at once, or one matrix for each rank
+_BATCH = 2**23  # Elements of equal matrices that are updated at once, or one for each rank
 _DTYPE = torch.bfloat16
 
 
@@ -37,7 +37,7 @@ class Muon(Optimizer):
     shares_work = True
     """As `SharesWork.shares_work`."""
 
-    def __init__(self, groups: list[dict[str, Any]], lr: float, **adamw: Any):
+    def __init__(self, groups: Groups, lr: float, **adamw: Any):
         """`adamw`: options of torch's AdamW."""
         super().__init__(groups, {"lr": lr})
         self._adamw: AdamW | None = None
@@ -46,7 +46,7 @@ class Muon(Optimizer):
             self._adamw = AdamW(others, lr=lr, **adamw)
             self._adamw.state = self.state
 
-    def _others(self) -> list[dict[str, Any]]:
+    def _others(self) -> Groups:
         """The groups that AdamW updates."""
         return [group for group in self.param_groups if "momentum" not in group]
 
@@ -59,7 +59,6 @@ class Muon(Optimizer):
             self._adamw.param_groups = self._others()
             self._adamw.step()
 
-        count = 0  # Matrices so far, over all shapes
         for group in self.param_groups:
             if "momentum" not in group:
                 continue
@@ -69,28 +68,12 @@ class Muon(Optimizer):
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, matrices in by_shape.items():
                 ranks = _ranks(matrices[0], self.shares_work)
-                size = ranks.size
-                at_once = size * max(1, _BATCH // (size * shape.numel()))
+                at_once = ranks.size * max(1, _BATCH // (ranks.size * shape.numel()))
                 for start in range(0, len(matrices), at_once):
-                    batch = matrices[start : start + at_once]
-                    # The next matrix is the next rank's, over all shapes: none has two more.
-                    in_turn: list[Tensor] = []
-                    counts = []
-                    for rank in range(size):
-                        turn = batch[(rank - count) % size :: size]
-                        in_turn += turn
-                        counts.append(len(turn))
-                    self._update(in_turn, counts, ranks, group)
-                    count += len(batch)
+                    self._update(matrices[start : start + at_once], ranks, group)
 
-    def _update(
-        self,
-        matrices: Sequence[Tensor],
-        counts: list[int],
-        ranks: _Ranks,
-        group: Facts,
-    ) -> None:
-        """Update matrices of one shape; rank n orthogonalizes the next `counts[n]` of them."""
+    def _update(self, matrices: Sequence[Tensor], ranks: _Ranks, group: Facts) -> None:
+        """Update matrices of one shape; each rank orthogonalizes as many of them."""
         averages = []
         for matrix in matrices:
             state = self.state[matrix]
@@ -103,31 +86,20 @@ class Muon(Optimizer):
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
 
         height = matrices[0].shape[0]
-        rows = height
-        indices = ranks.share(counts)
-        if ranks.hold_shards:
-            rows = -(-height // ranks.size)  # as in torch.chunk
-            indices = range(len(matrices))
         length, *columns = weights[0].shape
-        ahead = weights[0].new_zeros(
-            len(matrices),
-            rows,
-            *columns,
-            dtype=_DTYPE,
-        )
-        for n in indices:
+        rows = -(-height // ranks.size) if ranks.hold_shards else height  # as in torch.chunk
+        # As many for each rank: zeros follow the last matrix.
+        count = -(-len(matrices) // ranks.size) * ranks.size
+        ahead = weights[0].new_zeros(count, rows, *columns, dtype=_DTYPE)
+        for n, gradient in enumerate(gradients):
             # Nesterov's momentum
-            ahead[n, :length] = gradients[n].lerp(averages[n], momentum)
-        steps = ranks.orthogonalize(
-            ahead.to(ranks.device),
-            counts,
-            height,
-        ).to(ahead.device)
+            ahead[n, :length] = gradient.lerp(averages[n], momentum)
+        steps = ranks.orthogonalize(ahead.to(ranks.device), height).to(ahead.device)
 
         lr = group["lr"]
         torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
         scale = -lr * _RMS * sqrt(max(matrices[0].shape))
-        torch._foreach_add_(weights, list(steps[:, :length]), alpha=scale)
+        torch._foreach_add_(weights, list(steps[: len(matrices), :length]), alpha=scale)
 
 
 @dataclass(frozen=True)
@@ -136,45 +108,29 @@ class _Ranks:
 
     device: Any
     group: dist.ProcessGroup | None = None
-    rank: int = 0
     size: int = 1
     hold_shards: bool = False
 
-    def share(self, counts: list[int]) -> range:
-        """Indices of the matrices that this rank orthogonalizes, of `counts` for each rank."""
-        first = sum(counts[: self.rank])
-        return range(first, first + counts[self.rank])
-
-    def orthogonalize(self, ahead: Tensor, counts: list[int], height: int) -> Tensor:
+    def orthogonalize(self, ahead: Tensor, height: int) -> Tensor:
         """`ahead` [matrix, row, column] orthogonalized; matrices have `height` rows. Collective.
 
         They are in the order of the ranks that orthogonalize them. A shard has as many rows as that
         of the first rank.
         """
+        if self.size == 1:
+            return orthogonalized(ahead)
+        parts = ahead.unflatten(0, (self.size, -1))
         if not self.hold_shards:
-            share = self.share(counts)
-            ahead[share.start : share.stop] = orthogonalized(ahead[share.start : share.stop])
-            if self.size > 1:
-                for rank, part in enumerate(ahead.split(counts)):
-                    if len(part):
-                        dist.broadcast(part, rank, self.group)
+            part = orthogonalized(parts[dist.get_rank()])
+            dist.all_gather_into_tensor(ahead, part.contiguous())
             return ahead
 
-        count = counts[self.rank]
-        rows, width = ahead.shape[1:]
-        shards = ahead.new_empty(self.size, count, rows, width)
-        received = [count] * self.size
-        dist.all_to_all_single(
-            shards.flatten(0, 1),
-            ahead,
-            received,
-            counts,
-            self.group,
-        )
+        shards = torch.empty_like(parts)
+        dist.all_to_all_single(shards, parts, group=self.group)
         full = shards.transpose(0, 1).flatten(1, 2)
         full[:, :height] = orthogonalized(full[:, :height])
-        shards = full.unflatten(1, (self.size, rows)).transpose(0, 1).flatten(0, 1)
-        dist.all_to_all_single(ahead, shards, counts, received, self.group)
+        shards = full.unflatten(1, (self.size, -1)).transpose(0, 1).contiguous()
+        dist.all_to_all_single(parts, shards, group=self.group)
         return ahead
 
 
@@ -184,20 +140,14 @@ def _ranks(matrix: Tensor, shares_work: bool) -> _Ranks:
         mesh = matrix.device_mesh
         are_shards = [placement.is_shard() for placement in matrix.placements]
         group = mesh.get_group(are_shards.index(True))
-        size = dist.get_world_size(group)
         return _Ranks(
             device=mesh.device_type,
             group=group,
-            rank=dist.get_rank(group),
-            size=size,
-            hold_shards=size > 1,
+            size=dist.get_world_size(group),
+            hold_shards=True,
         )
     if shares_work and dist.is_initialized():
-        return _Ranks(
-            matrix.device,
-            rank=dist.get_rank(),
-            size=dist.get_world_size(),
-        )
+        return _Ranks(matrix.device, size=dist.get_world_size())
     return _Ranks(matrix.device)
 
 
@@ -206,8 +156,6 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 
     By Newton-Schulz iteration, all in one batch.
     """
-    if not len(matrices):
-        return matrices
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gearshift.engines.base import EngineError, OptimizerSpec
+from gearshift.engines.base import LR_FACTOR, PART, EngineError, OptimizerSpec
 from gearshift.models.base import HasOptimizer
+from gearshift.training.callbacks.base import Json
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
     from torch.optim import Optimizer
 
     from gearshift.engines.base import World
+    from gearshift.training.optim.groups import Factor
+    from gearshift.training.optim.shards import Groups
     from gearshift.training.settings import Optim, TrainingSettings
 
 
@@ -38,13 +41,8 @@ def spec(
     SettingError for a part that the model does not have.
     """
     if isinstance(task, HasOptimizer):
-        build = partial(_of_task, task)
-        plain = OptimizerSpec(
-            [{}],
-            lambda name, p: 0,
-            build,
-            settings.optim.clip_norm,
-        )
+        clip_norm = settings.optim.clip_norm
+        plain = OptimizerSpec([{}], lambda name, p: 0, partial(_of_task, task), clip_norm)
     else:
         plain = _by_settings(settings.optim, model, blocks, task)
     if settings.train.on_nonfinite == "stop":
@@ -61,40 +59,46 @@ def _by_settings(
     task: object,
 ) -> OptimizerSpec:
     matrices = _matrices(model, blocks) if optim.name == "muon" else set()
+    factors: Mapping[str, Factor] = {}
+    if optim.groups or optim.layer_decay is not None:
+        from gearshift.training.optim.groups import lr_factors  # where a part has a factor
 
-    def kind(name: str, parameter: Parameter) -> tuple[bool, bool]:
-        return name in matrices, parameter.ndim >= 2
+        factors = lr_factors(optim, model, task)
+    least = 0
+    keeps_fp32: Json = {}
+    if optim.name == "adamw" and optim.state != "fp32":
+        # Imports torch.distributed.tensor.
+        from gearshift.training.optim.low_bit import KEEPS_FP32, LowBitAdamW
 
-    kinds = {kind(name, p) for name, p in model.named_parameters() if p.requires_grad}
-    order = sorted(kinds, reverse=True)
+        least = LowBitAdamW.least
+        keeps_fp32 = {KEEPS_FP32: True}
+
+    def kind(name: str, parameter: Parameter) -> tuple[bool, bool, bool, Factor | None]:
+        is_large = parameter.numel() >= least
+        return name in matrices, parameter.ndim >= 2, is_large, factors.get(name)
+
+    trained = [kind(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    # In the order of groups without factors: a checkpoint fits both.
+    order = sorted(dict.fromkeys(trained), key=lambda each: each[:3], reverse=True)
     options = []
-    for is_matrix, decays in order:
-        option = {"weight_decay": optim.weight_decay if decays else 0.0}
+    for is_matrix, decays, is_large, factor in order:
+        option: Json = {"weight_decay": optim.weight_decay if decays else 0.0}
         if is_matrix:
             option["momentum"] = optim.used_momentum
+        if not is_large:
+            option |= keeps_fp32
+        if factor is not None:
+            option[PART], option[LR_FACTOR] = factor
         options.append(option)
-    spec = OptimizerSpec(
+    return OptimizerSpec(
         options,
         lambda name, p: order.index(kind(name, p)),
         _build(optim),
         optim.clip_norm,
     )
-    if optim.name == "adamw" and optim.state != "fp32":
-        from gearshift.training.optim.low_bit import small_apart  # imports torch.distributed.tensor
-
-        spec = small_apart(spec)
-    if optim.groups or optim.layer_decay is not None:
-        from gearshift.training.optim import groups  # where a part has a factor
-
-        spec = groups.with_factors(
-            spec,
-            groups.lr_factors(optim, model, task),
-            model,
-        )
-    return spec
 
 
-def _of_task(task: HasOptimizer, groups: list[dict[str, Any]]) -> Optimizer:
+def _of_task(task: HasOptimizer, groups: Groups) -> Optimizer:
     """The optimizer that `task` makes of all parameters. Raises EngineError."""
     parameters = groups[0]["params"]
     what = f"{type(task).__name__}.optimizer"
@@ -133,7 +137,7 @@ def _matrices(model: Module, blocks: Sequence[Module]) -> set[str]:
     return matrices
 
 
-def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
+def _build(settings: Optim) -> Callable[[Groups], Optimizer]:
     lr = settings.lr
     if settings.name == "sgd":
         return partial(_fastest, torch.optim.SGD, lr=lr, momentum=settings.used_momentum)
@@ -157,16 +161,12 @@ def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
     )
 
 
-def _fastest(
-    kind: Callable[..., Optimizer], groups: list[dict[str, Any]], **options: Any
-) -> Optimizer:
+def _fastest(kind: Callable[..., Optimizer], groups: Groups, **options: Any) -> Optimizer:
     """The fused optimizer, or the default implementation of torch if there is no fused kernel."""
     parameters = [p for group in groups for p in group["params"]]
-    # Since torch 2.6 all supported devices have the kernels, for real numbers only.
-    is_fused = all(p.is_floating_point() for p in parameters)
-    if kind is torch.optim.SGD and _are_sharded(parameters):
-        is_fused = False  # "aten._fused_sgd_ does not have a sharding strategy" (torch 2.13, FSDP)
-    return kind(groups, fused=is_fused, **options)
+    # "aten._fused_sgd_ does not have a sharding strategy" (torch 2.13, FSDP)
+    lacks_kernel = kind is torch.optim.SGD and _are_sharded(parameters)
+    return kind(groups, fused=not lacks_kernel, **options)
 
 
 def _are_sharded(parameters: Iterable[Parameter]) -> bool:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Any
 
-from gearshift.training.callbacks.base import Facts
+from gearshift.training.callbacks.base import Facts, Json
+from gearshift.training.settings import Schedule as Settings
 from gearshift.training.settings import duration_epochs, duration_steps
-from gearshift.training.train_plan import decay_start
-
-if TYPE_CHECKING:
-    from gearshift.training.settings import Schedule as Settings
-    from gearshift.training.train_plan import TrainPlan
+from gearshift.training.train_plan import TrainPlan, decay_start
 
 ONE_CYCLE_RISE = "30%"
 ONE_CYCLE_START = 1 / 25
@@ -36,14 +32,13 @@ class LrSchedule:
         per_epoch = train_plan.steps_per_epoch
 
         warmup = settings.warmup
-        length = duration_steps(warmup, per_epoch, self._total)
-        if self._name == "one-cycle" and not length:
+        if self._name == "one-cycle" and not duration_steps(warmup, per_epoch, self._total):
             self.warnings.append(
                 f"one-cycle requires a warm-up: schedule.warmup is 0 and set to {ONE_CYCLE_RISE}"
             )
             warmup = ONE_CYCLE_RISE
-            length = duration_steps(warmup, per_epoch, self._total)
         cap = settings.warmup_cap
+        length = duration_steps(warmup, per_epoch, self._total)
         self._warmup = warmup_steps(warmup, cap, per_epoch, self._total)
         if self._warmup < length:
             self.warnings.append(
@@ -51,9 +46,9 @@ class LrSchedule:
                 f" schedule.warmup_cap={cap}"
             )
 
-        self._cycles: list[int] = []
+        steps = self._total - self._warmup
+        self._cycles = [0, steps]
         if self._name == "cosine-restarts":
-            steps = self._total - self._warmup
             self._cycles = cycle_starts(
                 steps,
                 settings.cycle,
@@ -63,7 +58,7 @@ class LrSchedule:
             )
         decay = decay_start(settings.decay, self._total, per_epoch)
         self._decay_start = max(self._warmup, decay)
-        self._plateau: dict[str, Any] = {"level": 1.0, "best": None, "waited": 0}
+        self._plateau: Json = {"level": 1.0, "best": None, "waited": 0}
 
     def place_of(self, step: int) -> float:
         """The place on the curve of a step since the start of the schedule."""
@@ -102,8 +97,6 @@ class LrSchedule:
         place -= self._warmup
         if self._name == "linear":
             return final + (1 - final) * (1 - place / steps)
-        if self._name == "cosine":
-            return _cosine(1.0, final, place / steps)
         cycle = bisect_right(self._cycles, place) - 1
         begin = self._cycles[cycle]
         end = self._cycles[cycle + 1]
@@ -117,15 +110,14 @@ class LrSchedule:
         plateau = self._plateau
         best = plateau["best"]
         if math.isfinite(value) and (best is None or sign * (value - best) > 0):
-            plateau["best"] = value
-            plateau["waited"] = 0
+            plateau.update(best=value, waited=0)
             return
         plateau["waited"] += 1
         if plateau["waited"] == self._patience:
             plateau["level"] *= self._drop
             plateau["waited"] = 0
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Json:
         """The state that `resume` needs, as JSON; empty without one."""
         return dict(self._plateau) if self._name == "plateau" else {}
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from gearshift.engines.base import LR_FACTOR, PART, Update
 from gearshift.models.base import TracksProgress
-from gearshift.training.callbacks.base import Numbers
+from gearshift.training.callbacks.base import Json, Numbers
 from gearshift.training.checkpoint.tensor_file import EMA
 from gearshift.training.optim.schedule import LrSchedule
 from gearshift.training.seeds import seed_step
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from gearshift.training.checkpoint.reader import Checkpoint
     from gearshift.training.checkpoint.resume_point import ResumePoint
     from gearshift.training.optim.ema import Ema
+    from gearshift.training.optim.shards import Groups
     from gearshift.training.settings import TrainingSettings
     from gearshift.training.train_plan import TrainPlan
 
@@ -49,9 +49,8 @@ class Nonfinite:
         """`policy` is "stop", or "skip N": skip at most N steps in a row."""
         self._limit = int(policy.removeprefix("skip ")) if policy != "stop" else 0
         self._unchecked: list[tuple[int, Tensor, Update]] = []
-        # Step, loss and norm: ranks agree on an error a step after one of them found it.
-        self._checked: deque[tuple[int, float, float]] = deque(maxlen=2 * MAX_UNCHECKED)
-        self._is_bad = False
+        # Step, loss and norm of the first update that was not finite on this rank
+        self._bad: tuple[int, float, float] | None = None
         self.has_updated = False
         """Whether a finite update was taken, the same on every rank once all are checked."""
         self._in_a_row = 0
@@ -100,98 +99,64 @@ class Nonfinite:
         """Whether this rank found an error that ends the run; waits for the device."""
         if self._unchecked:
             steps, losses, updates = zip(*self._unchecked, strict=True)
-            norms = _numbers([update.norm for update in updates])
-            numbers = zip(steps, _numbers(losses), norms, updates, strict=True)
-            for step, loss, norm, update in numbers:
+            loss_values = torch.stack(losses).tolist()
+            norms = torch.stack([update.norm for update in updates]).tolist()
+            for step, loss, norm, update in zip(steps, loss_values, norms, updates, strict=True):
                 # fp16 skips a step when the loss scale is too large: not an error of the gradients.
                 if update.skipped:
                     norm = 0.0
                 elif _is_sound(0.0, norm):
                     self.has_updated = True
-                if not _is_sound(loss, norm):
-                    self._is_bad = True
-                self._checked.append((step, loss, norm))
+                if self._bad is None and not _is_sound(loss, norm):
+                    self._bad = step, loss, norm
             self._unchecked.clear()
-        return self._error is not None or self._is_bad
+        return self._error is not None or self._bad is not None
 
     def describe(self, world: World) -> tuple[str, str]:
-        """The error and its fault, the same on every rank. Collective, once any rank found one."""
+        """The error and its fault: the first step, and the numbers of this rank. Collective.
+
+        Once any rank found an error.
+        """
         if self._error is not None:
             return self._error, _LATER
-        bad = [step for step, loss, norm in self._checked if not _is_sound(loss, norm)]
-        first = torch.tensor(-min(bad, default=math.inf), dtype=torch.float64)
-        step = -int(world.maximum(first).item())
-        numbers = [0.0, 0.0]
-        for checked, *values in self._checked:
-            if checked == step:
-                numbers = values
-        total = world.sum(torch.tensor(numbers, dtype=torch.float64))
-        loss, norm = (total / world.size).tolist()
-        fault = _FIRST if step == 1 or not self.has_updated else _LATER
-        return f"loss {loss:g} and gradient norm {norm:g} at step {step}", fault
+        step, loss, norm = self._bad or (math.inf, 0.0, 0.0)
+        latest = world.maximum(torch.tensor(-step, dtype=torch.float64))
+        first = -int(latest.item())
+        fault = _FIRST if first == 1 or not self.has_updated else _LATER
+        what = "a NaN or an infinity on another rank"
+        if step == first:
+            what = f"loss {loss:g} and gradient norm {norm:g}"
+        return f"{what} at step {first}", fault
 
     def _take_or_skip(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
-        world = engine.world
         loss = accumulated.loss
-        if world.agree(int(not torch.isfinite(loss))):
+        if engine.world.agree(int(not torch.isfinite(loss))):
             engine.discard()
-            self._skipped("loss", step)
-            return Update(torch.full_like(loss, math.nan), skipped=True)
-
-        update = engine.step()
-        if update.skipped:
-            return update
-        if _is_sound(0.0, update.norm.item()):
-            self.has_updated = True
-            self._in_a_row = 0  # the row has ended
-            return update
-        self._skipped("gradient", step)
-        weights = [piece.data for piece in engine.state().pieces if piece.kind == "weight"]
-        if world.agree(int(not are_finite(weights))):
-            self._error = f"a NaN or infinite gradient reached the weights at step {step}"
-        # Without the scale of fp16, which did not cause it: it is reported as any other such step.
-        return replace(update, skipped=True, loss_scale=None)
-
-    def _skipped(self, what: str, step: int) -> None:
+            what = "loss"
+            update = Update(torch.full_like(loss, math.nan), skipped=True)
+        else:
+            update = engine.step()
+            if update.skipped:
+                return update
+            if _is_sound(0.0, update.norm.item()):
+                self.has_updated = True
+                self._in_a_row = 0  # the row has ended
+                return update
+            what = "gradient"  # the optimizer has dropped it: training/optim/guarded.py
+            # Without the scale of fp16, which did not cause it.
+            update = replace(update, skipped=True, loss_scale=None)
         self._in_a_row += 1
         if self._in_a_row > self._limit:
             self._error = (
                 f"{self._in_a_row} steps in a row had a NaN or an infinity, "
                 f"the last in the {what} of step {step}"
             )
-
-    def idle(self, newest: Update, units: int) -> tuple[str, str | None] | None:
-        """The error and its fault if no update was taken so far; None: one was.
-
-        `newest`: the last one, which was skipped, of a global batch of so many `units`.
-        """
-        if self.has_updated:
-            return None
-        if not units:
-            return "no update was taken: no batch has anything to learn from, such as a label", None
-        if newest.loss_scale is None:
-            why = "the loss or the gradient of every step is not finite"
-        else:
-            why = f"gradients overflow fp16, also with a loss scale of {newest.loss_scale:g}"
-        return f"no update was taken: {why}", _FIRST
-
-
-def _numbers(scalars: Sequence[Tensor]) -> list[float]:
-    """The values of `scalars`, copied to the host in one transfer."""
-    if len(scalars) == 1:
-        return [scalars[0].item()]
-    return torch.stack(list(scalars)).tolist()
+        return update
 
 
 def _is_sound(loss: float, norm: float) -> bool:
     # DeepSpeed returns -1 for a norm that is not finite.
     return math.isfinite(loss) and 0 <= norm < math.inf
-
-
-def are_finite(tensors: list[Tensor]) -> bool:
-    """Whether no element is a NaN or an infinity; waits for the device."""
-    norms = torch._foreach_norm([t for t in tensors if t.numel()], ord=math.inf)
-    return not norms or bool(torch.isfinite(torch.stack(norms)).all())
 
 
 class Updater:
@@ -226,7 +191,7 @@ class Updater:
         self._plan = train_plan
         self._schedule = FittedSchedule(self._settings, train_plan, self._schedule)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Json:
         return {"nonfinite": self.nonfinite.facts(), "schedule": self._schedule.facts()}
 
     def start(self, engine: Engine, resume_point: ResumePoint | None = None) -> None:
@@ -273,9 +238,16 @@ class Updater:
     @property
     def idle(self) -> tuple[str, str | None] | None:
         """The error and its fault if all steps were skipped; None: one was not."""
-        if self._newest is None:
+        if self._newest is None or self.nonfinite.has_updated:
             return None
-        return self.nonfinite.idle(*self._newest)
+        update, units = self._newest
+        if not units:
+            return "no update was taken: no batch has anything to learn from, such as a label", None
+        if update.loss_scale is None:
+            why = "the loss or the gradient of every step is not finite"
+        else:
+            why = f"gradients overflow fp16, also with a loss scale of {update.loss_scale:g}"
+        return f"no update was taken: {why}", _FIRST
 
     def take(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
         """Take update number `step`; skip it if the global batch has no units."""
@@ -291,7 +263,7 @@ class Updater:
         return update
 
 
-def set_lr(groups: Sequence[dict[str, Any]], lr: float) -> dict[str, float]:
+def set_lr(groups: Groups, lr: float) -> Numbers:
     """Set the learning rate of parameter groups; returns those of parts with a factor."""
     for group in groups:
         group["lr"] = lr * group.get(LR_FACTOR, 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,6 @@ import psutil
 
 from gearshift.training.callbacks.base import Action, Callback, Emit, Numbers, Outcome, Step
 from gearshift.training.resources import memory
-from gearshift.training.resources.memory import host_bytes
 from gearshift.training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ RESOURCES = ("ram", "swap", "gpu", "cpu", "disk", "temperature")
 """What has a limit: in percent, or in degrees Celsius."""
 Reading = Mapping[str, float | None]
 """Use of the machine by name, as `ResourceMonitor.read`; None: no such resource, or unknown."""
-# Names of the sensors of processors in Linux, from the most exact to the least.
+# Names of the sensors of processors in Linux.
 _SENSORS = (
     "coretemp",
     "k10temp",
@@ -34,14 +34,6 @@ _SENSORS = (
     "cpu-thermal",
     "soc_thermal",
     "acpitz",
-)
-_GPU_USES = (
-    "gpu",
-    "gpu_all",
-    "gpu_reserved_bytes",
-    "gpu_driver_bytes",
-    "gpu_busy",
-    "temperature",
 )
 # Of a device, at most, outside of an allocator: the CUDA context, buffers of NCCL and cuBLAS.
 _CONTEXT_BYTES = 2**30
@@ -76,11 +68,11 @@ class ResourceMonitor(Thread):
         self._stopping = Event()
 
     def read(self, cpu: float | None = None) -> Reading:
-        """The uses, in percent unless a name says otherwise.
+        """The uses in percent.
 
-        `ram` and `swap`: in a container, of its limit. `host_bytes`: resident memory of this
-        process. `cpu`: as given. `disk`: of the folder's file system, as in `df`. `temperature`: of
-        the processor or the GPU, the hotter one, in degrees Celsius. The others as in `gpu_uses`.
+        `ram` and `swap`: in a container, of its limit. `cpu`: as given. `disk`: of the folder's
+        file system, as in `df`. `temperature`: of the processor or the GPU, the hotter one, in
+        degrees Celsius. The others as in `gpu_uses`.
         """
         gpu = gpu_uses(self._device)
         disk = None
@@ -94,22 +86,18 @@ class ResourceMonitor(Thread):
         reading = {
             "ram": _of_container(psutil.virtual_memory(), memory.container_memory()),
             "swap": swap_use,
-            "host_bytes": host_bytes(),
             "cpu": cpu,
             "disk": disk,
             **gpu,
             "temperature": max(temperatures, default=None),
         }
-        newest = {}
-        highest = dict(self.highest)
-        for name in (*RESOURCES, "gpu_busy"):
-            use = reading["gpu_all"] if name == "gpu" else reading[name]
-            if use is not None:
-                newest[name] = use
-                highest[name] = max(use, highest.get(name, 0))
+        uses = {**reading, "gpu": reading["gpu_all"]}
+        del uses["gpu_all"]
         # New mappings: other threads read them.
+        newest = {name: use for name, use in uses.items() if use is not None}
+        highest = {name: max(use, self.highest.get(name, 0)) for name, use in newest.items()}
         self.newest = newest
-        self.highest = highest
+        self.highest = {**self.highest, **highest}
         return reading
 
     def run(self) -> None:
@@ -145,12 +133,10 @@ def cpu_celsius() -> float | None:
     """The hottest sensor of the processor in degrees Celsius; None where the system has none."""
     with suppress(OSError, AttributeError):  # not Linux
         sensors = psutil.sensors_temperatures()
-        for name in _SENSORS:
-            celsius = [sensor.current for sensor in sensors.get(name, ())]
-            # A sensor that is not connected gives other values.
-            plausible = [value for value in celsius if 1 < value < 150]
-            if plausible:
-                return max(plausible)
+        processor = chain.from_iterable(sensors.get(name, ()) for name in _SENSORS)
+        celsius = [sensor.current for sensor in processor]
+        # A sensor that is not connected gives other values.
+        return max((value for value in celsius if 1 < value < 150), default=None)
     return None
 
 
@@ -158,12 +144,11 @@ def gpu_uses(device: torch.device) -> Reading:
     """The uses of `device`, as its driver counts them, and its temperature; None: not NVIDIA's.
 
     `gpu`: of its memory, by other processes than this one: what limits.gpu limits. `gpu_all`: by
-    all processes; what our allocator holds in reserve counts as free. `gpu_reserved_bytes`: what it
-    holds, in use or not; `gpu_driver_bytes`: in use, over all processes. `gpu_busy`: share of the
-    last moments in which a kernel ran.
+    all processes; what our allocator holds in reserve counts as free. `gpu_busy`: share of the last
+    moments in which a kernel ran.
     """
     if device.type != "cuda":
-        return dict.fromkeys(_GPU_USES)
+        return dict.fromkeys(("gpu", "gpu_all", "gpu_busy", "temperature"))
     import torch
 
     from gearshift.training.resources import nvml
@@ -180,8 +165,6 @@ def gpu_uses(device: torch.device) -> Reading:
     return {
         "gpu": 100 * by_others / state.total,
         "gpu_all": 100 * in_use / state.total,
-        "gpu_reserved_bytes": reserved,
-        "gpu_driver_bytes": state.used,
         "gpu_busy": state.busy_percent,
         "temperature": state.celsius,
     }
@@ -268,12 +251,12 @@ class LimitEnforcer(Callback):
         over = [*dict.fromkeys([*over, *critical])]
         if not over:
             self._warnings = 0
-            self._calm = self._calm + 1
+            self._calm += 1
             if self._calm >= CALM:
                 self._taken = Action.NOTHING
             return Action.NOTHING
 
-        self._warnings = self._warnings + 1
+        self._warnings += 1
         self._calm = 0
         if warns:  # else the event "relieved" has the reading
             self._emit("limit_warning", {"over": over, "warnings": self._warnings, **reading})

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import re
 import resource
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -124,13 +122,7 @@ _VM_HWM = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
 
 def host_bytes() -> int:
     """Resident memory of this process, without its loader workers."""
-    return _process(os.getpid()).memory_info().rss
-
-
-@cache
-def _process(pid: int) -> psutil.Process:
-    """Made once: to find when a process started takes longer than to read its memory."""
-    return psutil.Process(pid)
+    return psutil.Process().memory_info().rss
 
 
 def device_bytes(device: torch.device) -> int | None:
@@ -206,10 +198,10 @@ class PeakMemory:
         import torch
 
         local = self.local(world.device)
-        known = [-1 if n is None else n for n in local.values()]
-        counts = torch.tensor(known, device=world.device)
+        known = {name: count for name, count in local.items() if count is not None}
+        counts = torch.tensor([*known.values()], device=world.device)
         largest = world.maximum(counts).tolist()
-        return {name: None if n < 0 else n for name, n in zip(local, largest, strict=True)}
+        return local | dict(zip(known, largest, strict=True))
 
 
 @dataclass
@@ -222,14 +214,11 @@ class CacheClearing(Callback):
 
     every: int
     device: torch.device
-    since: int = 0
 
     def start(self, train_plan: TrainPlan) -> None:
         self._accumulation = train_plan.accumulation
 
     def step(self, step: Step) -> None:
-        """Count the micro-batches of a step; empty the cache if it is due."""
-        self.since += self._accumulation
-        if self.since >= self.every:
-            self.since %= self.every
+        """Empty the cache if it is due in the micro-batches of this step."""
+        if step.step * self._accumulation % self.every < self._accumulation:
             empty_cache(self.device)

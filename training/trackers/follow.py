@@ -120,7 +120,6 @@ class Following:
         events = _lines(folder / "events.jsonl")
         self._rows = defaultdict[int, dict[str, float]](dict)
         self._samples: dict[int, str] = {}
-        self._eval_s: dict[int, float] = {}
         self._exit_code: int | None = None
         newest = 0
         is_over = False
@@ -136,7 +135,7 @@ class Following:
             for line in lines:
                 if "step" in line:  # else of another program
                     newest = line["step"]
-                    self._rows[newest] |= chart_values(line, self._eval_s.get(newest))
+                    self._rows[newest] |= chart_values(line)
             self._log(newest, tracker)
             tracker.flush()
         if self._exit_code is None:  # killed
@@ -150,8 +149,6 @@ class Following:
         facts = event["facts"]
         if kind in ("started", "stopped"):
             self._exit_code = facts.get("exit_code")
-        elif kind == "evaluated" and facts["split"] == "val":
-            self._eval_s[step] = facts["seconds"]
         elif kind == "predicted":
             self._rows[step] = self._rows[step]
             self._samples[step] = facts["file"]
@@ -231,23 +228,22 @@ def _samples(path: Path) -> Facts:
     return samples
 
 
-def chart_values(line: Facts, eval_s: float | None = None) -> dict[str, float]:
+def chart_values(line: Facts) -> Numbers:
     """The numbers of a "train" or "eval" line by chart; unknown ones are left out."""
-    values: dict[str | None, Any]
+    values = {}
     if line["kind"] == "eval":
         group = "eval" if line["split"] == "val" else f"eval_{line['split']}"
-        values = {f"{group}/{name}": value for name, value in line["metrics"].items()}
-        if group == "eval":
-            values["time/eval_s"] = eval_s
+        for name, value in line["metrics"].items():
+            values[f"{group}/{name}"] = value
     else:
-        values = {_chart(key): value for key, value in line.items()}
-        values |= {f"train/{name}": value for name, value in line.get("parts", {}).items()}
+        for key, value in line.items():
+            chart = _chart(key)
+            if chart is not None and value is not None:
+                values[chart] = value
+        for name, value in line.get("parts", {}).items():
+            values[f"train/{name}"] = value
     # NaN and infinities are strings in metrics.jsonl.
-    numbers = {}
-    for chart, value in values.items():
-        if chart is not None and value is not None:
-            numbers[chart] = float(value)
-    return numbers
+    return {chart: float(value) for chart, value in values.items()}
 
 
 @cache

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from gearshift.training.callbacks.base import RUN_AGAIN, Facts, Numbers
 from gearshift.training.settings import flat
@@ -55,9 +54,7 @@ class Session(Tracker):
             self._client.log_batch(self._run, params=params)
         self._client.update_run(self._run, status="RUNNING")
 
-        url = urlsplit(server)
-        without_password = url._replace(netloc=url.netloc.rpartition("@")[2])
-        page = without_password.geturl().rstrip("/")
+        page = re.sub("//[^/]*@", "//", server).rstrip("/")  # without a password
         self.notice = "notice", f"{page}/#/experiments/{experiment}/runs/{self._run}"
 
     def _open(self, run: Run, experiment: str, id_: str) -> Any:

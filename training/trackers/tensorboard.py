@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Sequence
+from textwrap import indent
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,6 @@ from PIL import Image
 
 from gearshift.training.callbacks.base import Facts, Numbers
 from gearshift.training.trackers.follow import Run, Tracker
-
-_PLAIN = frozenset(" ,;:.'\"/?=%@")
 
 
 class Session(Tracker):
@@ -42,40 +40,16 @@ class Session(Tracker):
             self._writer.add_scalar(tag, value, step)
 
     def log_samples(self, step: int, samples: Facts) -> None:
-        texts = [_table(samples["columns"], samples["rows"])]
+        lines = [" | ".join(map(str, row)) for row in (samples["columns"], *samples["rows"])]
         for picture in samples["pictures"]:
             image = np.asarray(Image.open(picture["path"]).convert("RGB"))
-            self._writer.add_image(
-                f"samples/{picture['name']}",
-                image,
-                step,
-                dataformats="HWC",
-            )
-            texts.append(f"{picture['name']}: {_escape(picture['caption'])}")
-        self._writer.add_text("samples/table", "\n\n".join(texts), step)
+            tag = f"samples/{picture['name']}"
+            self._writer.add_image(tag, image, step, dataformats="HWC")
+            lines.append(f"{picture['name']}: {picture['caption']}")
+        # As Markdown's code, in which nothing is interpreted.
+        self._writer.add_text("samples/table", indent("\n".join(lines), "    "), step)
 
     def finish(self, summary: Facts, exit_code: int) -> None:
         if exit_code == 0:
             self._writer.file_writer.add_summary(self._end)
         self._writer.close()
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [columns, ["---"] * len(columns)]
-    for row in rows:
-        texts = [cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row]
-        lines.append([_escape(text) for text in texts])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escape(text: str) -> str:
-    """`text` with a character reference for each character that Markdown or HTML interprets."""
-    characters = []
-    for c in text:
-        if c == "\n":
-            characters.append("<br>")
-        elif c.isalnum() or c in _PLAIN:
-            characters.append(c)
-        else:
-            characters.append(f"&#{ord(c)};")
-    return "".join(characters)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from gearshift.training.callbacks.base import RUN_AGAIN, Facts
+from gearshift.training.callbacks.base import RUN_AGAIN, Facts, Json
 from gearshift.training.logging.encoding import describe
 from gearshift.training.settings import nested
 from gearshift.training.trackers.follow import TAGS, Run, Tracker
@@ -79,7 +79,7 @@ class Session(Tracker):
             samples["rows"],
             allow_mixed_types=True,
         )
-        values: dict[str, Any] = {"samples/predictions": table}
+        values: Json = {"samples/predictions": table}
         for each in samples["pictures"]:
             values[f"samples/{each['name']}"] = self._wandb.Image(
                 each["path"],

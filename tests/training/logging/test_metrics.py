@@ -96,8 +96,7 @@ def test_the_result_has_its_keys(tmp_path):
 
     assert os.listdir(tmp_path) == ["result.json"]
     found = json.loads((tmp_path / "result.json").read_text())
-    unknown = {"stage", "architecture", "samples", "time_split", "predicted_memory_bytes", "test"}
-    unknown |= {"timing", "lost_steps"}
+    unknown = {"stage", "time_split", "predicted_memory_bytes", "test", "timing", "lost_steps"}
     assert {key for key, value in found.items() if value is None} == unknown
     assert {key: value for key, value in found.items() if value is not None} == {
         **{"reason": "all steps taken", "status": "completed", "steps": 100, "epochs": 2.0},
@@ -106,7 +105,7 @@ def test_the_result_has_its_keys(tmp_path):
         "baselines": [],
         "peak_memory_bytes": {"device": None, "host": 300 * 2**20},
         **{"wall_s": 12.5, "samples_per_s": 640.0, "parameters": 1_234_567, "requeues": 0},
-        "trainable_parameters": 4_000,
+        **{"trainable_parameters": 4_000, "architecture": "0a", "samples": 640},
         **{"environment": {}, "data": {}, "machine": {}},
     }
 

@@ -2,10 +2,12 @@
 
 import pytest
 
-from gearshift.training.optim.groups import lr_factors, with_factors
+from gearshift.training.optim import optimizer
+from gearshift.training.optim.groups import lr_factors
 from gearshift.training.optim.updater import set_lr
 from gearshift.training.settings import Optim, SettingError
-from tests.engines.parity import FACTORS, Net, Parts, spec
+from tests.engines.parity import FACTORS, Net, Parts
+from tests.training.tiny import make_settings, one_rank
 
 
 def test_layers_decay_from_the_last_one_and_embeddings_are_below_them():
@@ -19,9 +21,8 @@ def test_layers_decay_from_the_last_one_and_embeddings_are_below_them():
 
 def test_without_decay_all_layers_are_one_part():
     model = Net()
-    plain = spec(None, 1.0)
-    factors = lr_factors(Optim(groups={"layers": 0.1}), model, Parts())
-    divided = with_factors(plain, factors, model)
+    settings = make_settings(optim={"groups": {"layers": 0.1}, "weight_decay": 0.1})
+    divided = optimizer.spec(settings, model, one_rank(), task=Parts())
     lrs = set_lr(groups := [dict(options) for options in divided.options], 2.0)
     assert lrs == {"layers": 0.2}
     assert [(group["weight_decay"], group["lr"]) for group in groups] == [
