@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from gearshift.launcher.base import disk
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.training.callbacks.base import Facts, Json
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from gearshift.training.logging.console_text import render_facts
 
 _HERE = Path(__file__).parent
 MARK = '<meta name="generator" content="gearshift">'
@@ -27,6 +24,7 @@ BUCKETS = 1000
 UNKNOWN = "–"
 COLORS = 10
 """Number of colors; the page calls them --c0 to --c9."""
+_MOST_CHARACTERS = 20_000
 _Any = TypeVar("_Any")
 
 
@@ -36,11 +34,20 @@ def render(template: Path, drawn: Facts | None = None, **values: Any) -> bytes:
     Lone surrogates, as of file names that are not UTF-8, become their escapes. Reads the disk.
     Raises OSError.
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, _HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["colors"] = COLORS
     drawn = drawn or {"plots": (), "marks": ()}
     # JavaScript parses no NaN: a gap is null.
     embedded = json.dumps(drawn, separators=(",", ":"), allow_nan=False)
-    page = _environment(template.parent).get_template(template.name)
-    text = page.render(
+    text = environment.get_template(template.name).render(
         mark=MARK,
         style=(_HERE / "page.css").read_text("utf-8"),
         script=(_HERE / "plots.js").read_text("utf-8"),
@@ -78,53 +85,25 @@ def check_out(path: Path, where: str) -> None:
     )
 
 
-@cache
-def _environment(folder: Path) -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader([folder, _HERE]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["colors"] = COLORS
-    return environment
-
-
 def fact_rows(facts: Facts) -> list[tuple[str, str]]:
-    """Name and text of each fact."""
-    return [(str(name).replace("_", " "), cut(fact_text(value))) for name, value in facts.items()]
-
-
-def cut(text: object) -> str:
-    """A text, up to what fits a page."""
-    string = str(text)
-    return string if len(string) <= 20_000 else f"{string[:20_000]}…"
+    """Name and text of each fact, cut to what fits a page."""
+    rows = []
+    for name, value in facts.items():
+        text = fact_text(value)
+        if len(text) > _MOST_CHARACTERS:
+            text = f"{text[:_MOST_CHARACTERS]}…"
+        rows.append((str(name).replace("_", " "), text))
+    return rows
 
 
 def fact_text(value: Any) -> str:
-    """A fact as text: numbers in groups of three digits, mappings in a row."""
+    """A fact as text: sentences and names of a list apart, all else as on the console."""
     if isinstance(value, Mapping):
-        texts = []
-        for name, inner in value.items():
-            text = fact_text(inner)
-            if isinstance(inner, Mapping) and inner:
-                text = f"({text})"
-            texts.append(f"{name} {text}")
-        return ", ".join(texts) or "none"
-    if isinstance(value, Sequence) and not isinstance(value, str):
+        return render_facts(value) or "none"
+    if isinstance(value, list | tuple):
         return "; ".join(map(fact_text, value)) or "none"
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return str(value)
+    _, _, text = render_facts({"fact": value}).partition(" ")
+    return text
 
 
 class PlotLine(NamedTuple):
@@ -165,19 +144,7 @@ def as_json(label: str, plots: Sequence[Facts], marks: Sequence[Facts] = ()) -> 
 
     Each of the `marks` on it is an event with `x`, `lane`, `text` and `color`.
     """
-    places = [mark["x"] for mark in marks]
-    for each in plots:
-        for line in each["lines"]:
-            places += line["x"]
-    low = min(places, default=0)
-    high = max(places, default=1)
-    if low >= high:
-        high = low + 1  # a single place would leave the axis without a length
-    return {
-        "axis": {"label": label, "low": low, "high": high},
-        "plots": plots,
-        "marks": marks,
-    }
+    return {"label": label, "plots": plots, "marks": marks}
 
 
 def halved(points: Sequence[Point]) -> list[Point]:

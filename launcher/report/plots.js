@@ -1,10 +1,15 @@
 "use strict";
 // Draws the plots of a page as SVG from the JSON in its element #plots. Texts of a run are text nodes.
 (() => {
-  const {axis, plots, marks} = JSON.parse(document.getElementById("plots").textContent);
+  const {label, plots, marks} = JSON.parse(document.getElementById("plots").textContent);
   const LEFT = 64, RIGHT = 12, TOP = 8, BOTTOM = 24;
-  const margin = 0.01 * (axis.high - axis.low);
-  const whole = [axis.low - margin, axis.high + margin];
+  const ends = plots.flatMap((plot) => plot.lines.flatMap((line) => [line.x[0], line.x.at(-1)]));
+  const places = [...ends, ...marks.map((mark) => mark.x)];
+  const first = Math.min(...places);
+  let last = Math.max(...places);
+  if (last === first) last += 1;
+  const margin = 0.01 * (last - first);
+  const whole = [first - margin, last + margin];
   let [low, high] = whole;
   const redraws = [], readouts = [];
 
@@ -160,7 +165,7 @@
     readouts.push((x) => {
       const at = places[x === null ? places.length - 1 : nearest(places, x)];
       list.replaceChildren(...marks.filter((mark) => mark.x === at).map((mark) => {
-        const item = html("li", "", `${axis.label} ${at}: `);
+        const item = html("li", "", `${label} ${at}: `);
         item.append(html("b", "", mark.text));
         return item;
       }));

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -14,49 +15,27 @@ from gearshift.launcher.report.run_record import Columns, RunRecord
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import InvalidRecord
 from gearshift.training.callbacks.base import Json
-from gearshift.training.logging.metrics import OF_PART, append_event
+from gearshift.training.logging.metrics import append_event
 from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
-_STEP = "step_time_s"
-_TIME = "_time_s"
-_PERCENT = "_percent"
-_PART = "parts."
-_ABOVE_TIME: Sequence[tuple[str, Unit, str]] = (
+_LOSS = "Loss"
+_PLOTS: Sequence[tuple[str, Unit, str]] = (
+    (_LOSS, "number", r"loss$|parts\."),
+    ("Learning rate", "number", r"lr$|lr\."),
     ("Gradient norm", "number", "grad_norm"),
     ("Samples per second", "per second", "samples_per_s"),
     ("Units per second", "per second", "tokens_per_s"),
-)
-_AT_END: Sequence[tuple[str, Unit, str]] = (
+    ("Seconds of a step", "seconds", r".*_time_s"),
+    ("Memory", "bytes", r".*_memory_bytes"),
+    ("Use of the machine", "percent", r".*_percent"),
     ("Temperature in °C", "number", "temperature_celsius"),
     ("Loss scale", "number", "loss_scale"),
     ("Model FLOPs utilization", "number", "mfu"),
 )
-"""Plots of one key: title, unit and key, above the step times and at the end."""
+"""Title, unit, and how the keys begin; several runs share a plot with the first key of each."""
+_AFFIXES = re.compile(r"^parts\.|_time_s$|_memory_bytes$|_percent$")
 _OUTCOME = ("model", "mode", "engine", "best", "wall_s", "samples_per_s", "peak_memory_bytes")
-_ROWS: Mapping[str, Sequence[str]] = {
-    "saves": ["saved"],
-    "evaluations": ["evaluated", "best_loaded", "control"],
-    "resumes": ["resumed", "requeued"],
-    "throttling": [
-        "limit_exceeded_at_start",
-        "limit_warning",
-        "throttled",
-        "relieved",
-        "limit_given_up",
-        "disk_filling",
-        "pressure",
-        "fewer_workers",
-        "smaller_micro_batch",
-    ],
-    "out of memory": ["out_of_memory"],
-    "signals": ["signal", "deadline"],
-    "warnings": ["warning", "advice", "skipped", "straggler"],
-    "start and end": ["started", "stopped"],
-    "other": [],
-}
-"""Kinds of events by row on the step axis; other kinds are in the last row."""
-_ROW_OF = {kind: row for row, kinds in _ROWS.items() for kind in kinds}
 
 
 def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
@@ -166,107 +145,69 @@ def as_json(runs: Sequence[RunRecord], out: Path) -> Json:
 def _curves(runs: Sequence[RunRecord]) -> Json:
     """All curves of `runs`, over steps, as JSON; events are those of all runs."""
     plots = [plot(title, unit, lines) for title, unit, lines in _plots(runs) if lines]
-    marks: list[Json] = []
-    for run in runs:
-        marks += _marks(run, f"{run.name}: " if len(runs) > 1 else "")
-    return page.as_json("step", plots, marks)
+    return page.as_json("step", plots, _marks(runs))
 
 
 def _plots(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine]]]:
     """Title, unit and lines of each plot. Colors tell several runs apart."""
-    is_one = len(runs) == 1
-    train = [run.train for run in runs]
-    evaluations = [run.evaluations for run in runs]
-
-    # Several runs share a plot: of each only its main loss, rate and time.
-    losses = {"loss": "loss"}
-    rates: dict[str, str] = {}
-    times = {_STEP: "step"}
-    percents = {}
-    for key in dict.fromkeys(chain.from_iterable(train)):
-        if key.startswith(_PART) and is_one:
-            losses[key] = key.removeprefix(_PART)
-        if (key == "lr" or key.startswith(OF_PART)) and (is_one or not rates):
-            rates[key] = key
-        if key.endswith(_TIME) and is_one and key != _STEP:
-            times[key] = _label(key)
-        if key.endswith(_PERCENT):
-            percents[key] = _label(key)
-    names = dict.fromkeys(chain.from_iterable(evaluations))
-    loss_metrics = {name: name for name in names if "loss" in name}
-
-    lines = _lines(runs, train, losses)
-    lines += _lines(runs, evaluations, loss_metrics, below=len(lines))
-    yield "Loss", "number", lines
-
+    names = dict.fromkeys(chain.from_iterable(run.evaluations for run in runs))
+    loss_metrics = [name for name in names if "loss" in name]
+    others = [name for name in names if name not in loss_metrics]
     # The metric that decides which checkpoint is best comes first.
     best = [run.result["best"]["metric"] for run in runs if run.result.get("best")]
-    others = [name for name in names if name not in loss_metrics]
-    for name in sorted(others, key=lambda name: name not in best):
-        yield name, "number", _lines(runs, evaluations, {name: name})
+    others.sort(key=lambda name: name not in best)
 
-    yield "Learning rate", "number", _lines(runs, train, rates)
-    for title, unit, key in _ABOVE_TIME:
-        yield title, unit, _lines(runs, train, {key: title.lower()})
-    yield "Seconds of a step", "seconds", _lines(runs, train, times)
-
-    for side in ("device", "host"):
-        lines = _lines(runs, train, {f"{side}_memory_bytes": f"{side} memory"})
-        if is_one and lines:
-            lines += _peaks(runs[0], side)
-        yield f"Memory of the {side}", "bytes", lines
-
-    yield "Use of the machine", "percent", _lines(runs, train, percents)
-    for title, unit, key in _AT_END:
-        yield title, unit, _lines(runs, train, {key: title.lower()})
+    train = [run.train for run in runs]
+    evaluations = [run.evaluations for run in runs]
+    keys = dict.fromkeys(chain.from_iterable(train))
+    for title, unit, pattern in _PLOTS:
+        shown = [key for key in keys if re.match(pattern, key)]
+        if len(runs) > 1:
+            shown = shown[:1]
+        lines = _lines(runs, train, shown)
+        if title == _LOSS:
+            lines += _lines(runs, evaluations, loss_metrics, below=len(lines))
+        yield title, unit, lines
+        if title == _LOSS:
+            for name in others:
+                yield name, "number", _lines(runs, evaluations, [name])
 
 
 def _lines(
     runs: Sequence[RunRecord],
     columns: Sequence[Columns],
-    names: Mapping[str, str],
+    keys: Sequence[str],
     below: int = 0,
 ) -> list[PlotLine]:
-    """A line for each run and each of its named columns, `below` so many lines of the plot."""
+    """A line for each run and each of its columns, `below` so many lines of the plot."""
     lines = []
     for at, run in enumerate(runs):
-        for number, (key, name) in enumerate(names.items(), start=below):
+        for number, key in enumerate(keys, start=below):
             points = columns[at].get(key)
+            name = _AFFIXES.sub("", key).replace("_", " ")
             # Of one run each line has its color; of several, each run.
-            line_name = f"{run.name}, {name}" if below or len(names) > 1 else run.name
             if points and len(runs) == 1:
                 lines.append(PlotLine(name, points, color=number))
             elif points:
+                line_name = f"{run.name}, {name}" if below else run.name
                 lines.append(PlotLine(line_name, points, color=at, dashed=below > 0))
     return lines
 
 
-def _label(key: str) -> str:
-    """A key of metrics.jsonl for people: `data_time_s` is data, `ram_percent` ram."""
-    return key.removesuffix(_TIME).removesuffix(_PERCENT).replace("_", " ")
-
-
-def _peaks(run: RunRecord, side: str) -> Iterator[PlotLine]:
-    """The predicted and the measured peak, from the first to the last logged step."""
-    first = min(points[0][0] for points in run.train.values())
-    last = max(points[-1][0] for points in run.train.values())
-    for name, key, color in (
-        ("predicted peak", "predicted_memory_bytes", 1),
-        ("measured peak", "peak_memory_bytes", 3),
-    ):
-        peak = (run.result.get(key) or {}).get(side)
-        if peak is not None:
-            yield PlotLine(name, [(first, peak), (last, peak)], color, dashed=True)
-
-
-def _marks(run: RunRecord, prefix: str) -> list[Json]:
-    """The events on the step axis, by row; `prefix` stands before each text."""
-    shown = facts.shown_events(run)
-    marks = []
-    for color, row in enumerate(_ROWS):
-        events = [event for event in shown if _ROW_OF.get(event["kind"], "other") == row]
-        # Each row by itself, else a rare kind is lost among the frequent ones.
-        for event in page.thinned(events, facts.MOST_EVENTS):
-            text = f"{prefix}{facts.event_text(event)}"[:300]
-            marks.append({"x": event["step"], "lane": row, "text": text, "color": color})
-    return marks
+def _marks(runs: Sequence[RunRecord]) -> list[Json]:
+    """The events of all runs on the step axis, a row for each kind."""
+    kinds: dict[str, list[Json]] = {}
+    for run in runs:
+        name = f"{run.name}: " if len(runs) > 1 else ""
+        for event in facts.shown_events(run):
+            marks = kinds.setdefault(event["kind"], [])
+            mark = {
+                "x": event["step"],
+                "lane": event["kind"].replace("_", " "),
+                "text": f"{name}{facts.event_text(event)}"[:300],
+                "color": len(kinds) % page.COLORS,
+            }
+            marks.append(mark)
+    # Each row by itself, else a rare kind is lost among the frequent ones.
+    thinned = [page.thinned(marks, facts.MOST_EVENTS) for marks in kinds.values()]
+    return [*chain.from_iterable(thinned)]

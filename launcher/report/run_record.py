@@ -7,21 +7,19 @@ from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import isfinite
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.config.render import ORIGINS
-from gearshift.launcher.report.page import BUCKETS, Point, halved, known
+from gearshift.launcher.report.page import BUCKETS, UNKNOWN, Point, halved
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader, validation_groups
 from gearshift.launcher.run_folder.run_folder import AFTER, BEFORE, SAMPLES
 from gearshift.training.callbacks.base import Facts, Json
-from gearshift.training.checkpoint import manifest
-from gearshift.training.checkpoint.manifest import CheckpointError, Manifest
-from gearshift.training.logging.encoding import size
 from gearshift.training.storage import read_regular
 
 Columns = Mapping[str, list[Point]]
@@ -53,7 +51,7 @@ class RunRecord:
     name: str
     """That of the folder; of a stage, below that of its run."""
     settings: Mapping[str, Facts]
-    """origins.json: each key with `value`, `origin`, `layer`, `replaced`."""
+    """origins.json without promises: each key with `value`, `origin`, `layer`, `replaced`."""
     result: Facts
     """result.json; empty: the run has not ended."""
     train: Columns
@@ -62,8 +60,6 @@ class RunRecord:
     """The values of each metric."""
     events: list[Facts]
     """The lines of events.jsonl and of events-rankN.jsonl, whose facts then have the `rank`."""
-    checkpoints: Mapping[str, Manifest]
-    """The manifest of each complete checkpoint by its folder's name."""
     profile: Facts = field(default_factory=dict)
     """profile/summary.json; empty: the run was not profiled."""
     groups: str | None = None
@@ -88,35 +84,14 @@ class RunRecord:
         return int(self.result.get("steps") or max(logged, default=0))
 
     @property
-    def checkpoint_rows(self) -> list[tuple[str, str, str, str]]:
-        """Step, size, score and links of each checkpoint."""
-        # The links best and last lead to checkpoints.
-        links = {link: (self.folder / link).resolve().name for link in run_folder.LINKS}
-        rows = []
-        for folder, checkpoint in self.checkpoints.items():
-            bytes_ = sum(file.bytes for file in checkpoint.files)
-            score = known(checkpoint.score, lambda score: f"{score.metric} {score.value:.6g}")
-            names = [link for link, name in links.items() if name == folder]
-            rows.append(
-                (
-                    f"{checkpoint.step:,}",
-                    size(bytes_),
-                    score,
-                    ", ".join(names),
-                )
-            )
-        return rows
+    def choice(self) -> dict[str, str | None]:
+        """Its model, mode and engine."""
+        return choice_of(self.result, self.settings)
 
     @property
-    def libraries(self) -> Mapping[str, str]:
-        """The versions of Python and of the libraries that trained."""
-        environment = self.result.get("environment") or {}
-        newest = [checkpoint.libraries for checkpoint in self.checkpoints.values()][-1:]
-        return environment.get("libraries") or (newest[0] if newest else {})
-
-    def value(self, key: str) -> Any:
-        """The value of a setting; None: unknown."""
-        return self.settings.get(key, {}).get("value")
+    def environment(self) -> Facts:
+        """The machine and the libraries that trained; empty: the run has not ended."""
+        return self.result.get("environment") or {}
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
@@ -145,25 +120,16 @@ def is_stage(folder: Path) -> bool:
 
 
 def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
-    """A staged run as one, with the sums of its stages; None: it is another run. Reads the disk.
+    """A staged run as one, with the result of all its stages; None: it is another run.
 
-    Raises InvalidRecord.
+    Reads the disk. Raises InvalidRecord.
     """
-    reader = RunReader(folder, redacts=True)
-    if not reader.stages():
+    if not RunReader(folder).stages():
         return None
+    record = read(folder, folder.absolute().name)
     # Until it ends, its steps are those of its stages.
-    result = reader.result() or {"steps": sum(run.steps for run in stages)}
-    return RunRecord(
-        folder,
-        folder.absolute().name,
-        settings={},
-        result=result,
-        train={},
-        evaluations={},
-        events=[],
-        checkpoints={},
-    )
+    result = record.result or {"steps": sum(run.steps for run in stages)}
+    return replace(record, result=result)
 
 
 def read(folder: Path, name: str) -> RunRecord:
@@ -184,22 +150,34 @@ def read(folder: Path, name: str) -> RunRecord:
             if isinstance(value, float | int) or value in _NOT_FINITE:
                 _add_point(columns[key], line["step"], float(value))
 
-    manifests = {}
-    for path in run_folder.checkpoints(folder).values():
-        with suppress(CheckpointError):  # `verify` and `resume` name the damage
-            manifests[path.name] = manifest.read(path)
+    settings = reader.object(ORIGINS) or {}
+    settings.pop("promise", None)  # which no run uses
     return RunRecord(
         folder,
         name,
-        settings=reader.object(ORIGINS) or {},
+        settings=settings,
         result=reader.result() or {},
         train=train,
         evaluations=evaluations,
         events=sorted(_events(folder), key=itemgetter("step", "time")),
-        checkpoints=manifests,
         profile=reader.object(run_folder.PROFILE) or {},
         groups=validation_groups(reader),
     )
+
+
+def choice_of(result: Facts, settings: Mapping[str, Facts]) -> dict[str, str | None]:
+    """Model, mode and engine of a run, by its result or else by its settings; None: unknown."""
+
+    def value(key: str) -> Any:
+        return settings.get(key, {}).get("value")
+
+    model = filter(None, [value("model.family"), value("model.size")])
+    by_settings = {
+        "model": ":".join(map(str, model)),
+        "mode": value("mode"),
+        "engine": value("engine.name"),
+    }
+    return {name: result.get(name) or text or None for name, text in by_settings.items()}
 
 
 def _logged(line: Facts) -> Iterator[tuple[str, Any]]:
@@ -243,9 +221,9 @@ def _events(folder: Path) -> Iterator[Json]:
 def samples(run: RunRecord, room: int) -> Json | None:
     """The samples of `run` with pictures of at most `room` bytes; None: none. Reads the disk.
 
-    `when` has the times, with the steps of the weights; `left_out` counts the pictures without
-    room. Each of the `cards` is a sample: its `name`, its `texts` by column, twice if training
-    changed them, and its `pictures` with `when`, `caption`, and `png` in base64. Raises
+    `when` has the times, with the steps of the weights. Each of the `cards` is a sample: its name,
+    and its texts by column, twice if training changed them. Each of the `pictures` has a picture at
+    each time: `when`, `caption`, and `png` in base64; `left_out` counts those without room. Raises
     InvalidRecord for a damaged file.
     """
     reader = RunReader(run.folder, redacts=True)
@@ -253,7 +231,7 @@ def samples(run: RunRecord, room: int) -> Json | None:
     for when in (BEFORE, AFTER):
         content = reader.object(f"{SAMPLES}/{when}.json")
         if content:
-            by_time[when] = content
+            by_time[f"{when} training"] = content
     with suppress(*OF_ANOTHER_VERSION):
         return _samples(run.folder / SAMPLES, by_time, room)
     return None
@@ -263,22 +241,19 @@ def _samples(folder: Path, by_time: dict[str, Json], room: int) -> Json:
     shapes = []
     for content in by_time.values():
         shapes.append((content["columns"], [row[0] for row in content["rows"]]))
-    last_time = [*by_time][-1]
-    newest = by_time[last_time]
     if shapes[0] != shapes[-1]:  # a resumed run may have other data
-        by_time = {last_time: newest}
+        del by_time[next(iter(by_time))]
+    _, *columns = shapes[-1][0]
     cards = []
     for rows in zip(*(content["rows"] for content in by_time.values()), strict=True):
-        cards.append(_card(str(rows[0][0]), _texts(newest["columns"], by_time, rows)))
+        name, *cells = zip(*rows, strict=True)
+        texts = [_texts(*pair, by_time) for pair in zip(columns, cells, strict=True)]
+        cards.append((str(name[0]), [*chain.from_iterable(texts)]))
 
-    # A custom task may draw other things than its samples: then these have cards before the others.
-    count = max(len(content["pictures"]) for content in by_time.values())
-    picture_cards = cards
-    if count != len(cards):
-        picture_cards = [_card("", ()) for _ in range(count)]
+    pictures = defaultdict[int, list[Json]](list)
     left_out = 0
     for when, content in reversed(by_time.items()):  # those before have no room first
-        for card, picture in zip(picture_cards, content["pictures"], strict=False):
+        for number, picture in enumerate(content["pictures"]):
             png = b""
             with suppress(OSError, ValueError):
                 png = read_regular(folder / Path(str(picture["file"])).name)
@@ -287,40 +262,30 @@ def _samples(folder: Path, by_time: dict[str, Json], room: int) -> Json:
                 left_out += 1
                 continue
             room -= len(text)
-            shown = {
-                "when": f"{when} training",
-                "png": text,
-                "caption": str(picture["caption"]),
-            }
-            card["pictures"].insert(0, shown)
-    if picture_cards is not cards:
-        cards = [card for card in picture_cards if card["pictures"]] + cards
+            shown = {"when": when, "png": text, "caption": str(picture["caption"])}
+            pictures[number].insert(0, shown)
 
     times = []
     for when, content in by_time.items():
-        times.append(f"{when} training, at step {int(content['step']):,}")
-    return {"when": ", and ".join(times), "cards": cards, "left_out": left_out}
+        times.append(f"{when}, at step {int(content['step']):,}")
+    return {
+        "when": ", and ".join(times),
+        "cards": cards,
+        "pictures": [*pictures.values()],
+        "left_out": left_out,
+    }
 
 
-def _card(name: str, texts: Iterable[tuple[str, str]]) -> Json:
-    return {"name": name, "texts": [*texts], "pictures": []}
-
-
-def _texts(
-    columns: Sequence[str], times: Iterable[str], rows: Sequence[Sequence[Any]]
-) -> Iterator[tuple[str, str]]:
-    """Name and text of each column of a sample; the `rows` are the sample at each of the times."""
-    for at, column in enumerate(columns[1:], start=1):
-        texts = [_text(row[at]) for row in rows]
-        if len({*texts}) == 1:
-            yield column, texts[0]
-            continue
-        for when, text in zip(times, texts, strict=True):
-            yield f"{column}, {when} training", text
+def _texts(column: str, cells: Sequence[Any], times: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Name and text of a column of a sample, whose cells are those at each of the times."""
+    texts = [_text(cell) for cell in cells]
+    if len({*texts}) == 1:
+        yield column, texts[0]
+        return
+    for when, text in zip(times, texts, strict=True):
+        yield f"{column}, {when}", text
 
 
 def _text(cell: Any) -> str:
-    if isinstance(cell, float):
-        return f"{cell:.4g}"
-    text = str(cell).strip("\n")
-    return text if text.strip() else "–"
+    text = f"{cell:.4g}" if isinstance(cell, float) else str(cell).strip("\n")
+    return text if text.strip() else UNKNOWN

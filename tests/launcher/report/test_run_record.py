@@ -32,17 +32,15 @@ def test_what_training_changed_is_shown_at_both_times(run):
     found = read(run)
     assert found["when"] == "before training, at step 0, and after training, at step 120"
     first, second = found["cards"]
-    assert (first["name"], second["name"]) == ("a", "b")
-    assert first["texts"] == [
+    assert (first[0], second[0]) == ("a", "b")
+    assert first[1] == [
         ("target", "yes"),
         ("generated, before training", "xx"),
         ("generated, after training", "yes"),
         ("score, before training", "0.1235"),
         ("score, after training", "0.9"),
     ]
-    assert second["texts"] == [("target", "no"), ("generated", "zz"), ("score", "0.5")]
-    assert [picture["when"] for picture in first["pictures"]] == [
-        "before training",
-        "after training",
-    ]
-    assert base64.b64decode(second["pictures"][1]["png"]) == PNG
+    assert second[1] == [("target", "no"), ("generated", "zz"), ("score", "0.5")]
+    _, pictures = found["pictures"]
+    assert [picture["when"] for picture in pictures] == ["before training", "after training"]
+    assert base64.b64decode(pictures[1]["png"]) == PNG
