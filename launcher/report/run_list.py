@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from math import inf, isnan
 from pathlib import Path
 
-from gearshift.launcher.base.diagnostics import SettingsError, nearest_match
+from gearshift.launcher.base.diagnostics import SettingsError, unknown
 from gearshift.launcher.config.render import ORIGINS
 from gearshift.launcher.report.page import known
+from gearshift.launcher.report.run_record import choice_of
 from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.training.callbacks.base import Json
@@ -75,13 +76,8 @@ def by_metric(runs: Sequence[ListedRun], metric: str) -> list[ListedRun]:
     """The best run first; those without the metric last. Raises SettingsError if none has it."""
     metrics = {run.best["metric"]: run.best.get("direction") for run in runs if run.best}
     if metric not in metrics:
-        raise SettingsError.of(
-            f"no run has a best value of '{metric}'",
-            value=metric,
-            where=f"command line: --by {metric}",
-            allowed=", ".join(metrics) or "the metric of a run that was evaluated",
-            did_you_mean=nearest_match(metric, metrics),
-        )
+        message = f"no run has a best value of '{metric}'"
+        raise SettingsError([unknown("--by", metric, metrics, message)])
     sign = -1 if metrics[metric] == "max" else 1
 
     def rank(run: ListedRun) -> float:
@@ -141,52 +137,37 @@ def _row(folder: Path, name: str) -> ListedRun:
     run_folder.check_regular(folder)
     reader = RunReader(folder)
     events = list(reader.events())
-    started = events[0]["time"] if events else ""
     result = reader.result()
     has_ended = bool(events) and events[-1]["kind"] == "stopped" and not lock.is_held(folder)
     if result is None or not has_ended:
-        return _unfinished(folder, name, reader, started)
+        result = _unfinished(folder)
+    choice = choice_of(result, reader.object(ORIGINS) or {})
     peaks = result.get("peak_memory_bytes") or {}
     return ListedRun(
         name,
         result["status"],
         reason=result.get("reason"),
-        model=result.get("model"),
-        mode=result.get("mode"),
-        engine=result.get("engine"),
+        model=choice["model"],
+        mode=choice["mode"],
+        engine=choice["engine"],
         steps=result.get("steps"),
         best=result.get("best"),
         wall_s=result.get("wall_s"),
         peak_memory_bytes=peaks.get("device") or peaks.get("host"),
-        started=started,
+        started=events[0]["time"] if events else "",
     )
 
 
-def _unfinished(folder: Path, name: str, reader: RunReader, started: str) -> ListedRun:
-    """A run that trains, or whose process was killed: as `watch` shows it."""
+def _unfinished(folder: Path) -> Json:
+    """What a result would tell of a run that trains, or whose process was killed."""
     from gearshift.launcher.report.watched_run import WatchedRun
 
     snapshot = WatchedRun(folder).snapshot()
-    settings = reader.object(ORIGINS) or {}
-
-    def setting(key: str) -> str | None:
-        return settings.get(key, {}).get("value")
-
-    best = None
+    result: Json = {"status": snapshot.state, "reason": snapshot.why or None}
+    if snapshot.progress:
+        result["steps"] = snapshot.progress.step
+        result["wall_s"] = snapshot.progress.elapsed_s
     with suppress(CheckpointError, OSError):
         score = manifest.read((folder / run_folder.LINKS[0]).resolve()).score
-        best = asdict(score) if score else None
-    progress = snapshot.progress
-    model = filter(None, [setting("model.family"), setting("model.size")])
-    return ListedRun(
-        name,
-        snapshot.state,
-        reason=snapshot.why or None,
-        model=":".join(model) or None,
-        mode=setting("mode"),
-        engine=setting("engine.name"),
-        steps=progress.step if progress else None,
-        best=best,
-        wall_s=progress.elapsed_s if progress else None,
-        started=started,
-    )
+        result["best"] = score and asdict(score)
+    return result
