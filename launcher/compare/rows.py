@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
 
 import numpy as np
 
@@ -62,23 +61,18 @@ class RunMeasurements:
             return steps, len(self.evaluations)
         total = self.plan.total_steps
         evaluations = self.plan.evaluations(0, total)
-        at_end = bool(self.evaluations) and self.evaluations[-1]["step"] == steps
-        if at_end and not self.plan.evaluates_at(total):
+        # The last step is evaluated in any case, unless nothing is.
+        if self.evaluations and not self.plan.evaluates_at(total):
             evaluations += 1
         return total, evaluations
 
     def curve(self, metric: str) -> Points:
-        """Seconds of training and value, one per evaluation."""
-        points = [
-            (evaluation["at_s"], evaluation["metrics"].get(metric))
+        """Seconds of training and value, one per evaluation that has the metric."""
+        return [
+            (evaluation["at_s"], float(evaluation["metrics"][metric]))
             for evaluation in self.evaluations
+            if metric in evaluation["metrics"]
         ]
-        return _numbers(points)
-
-
-def _numbers(points: Iterable[tuple[float, Any]]) -> Points:
-    """Without those whose value is none, or a text such as NaN."""
-    return [(at, value) for at, value in points if isinstance(value, float | int)]
 
 
 def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
@@ -88,11 +82,15 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     """
     reader = RunReader(folder)
     result = reader.result()
-    events = defaultdict[str, list[Facts]](list)
+    plan = None
+    evaluated = []
     for event in reader.events():
-        events[event["kind"]].append(event["facts"])
+        if event["kind"] == "started" and not plan:
+            plan = TrainPlan(**event["facts"])
+        elif event["kind"] == "evaluated" and event["facts"].get("split") != TEST:
+            evaluated.append(event["facts"])
     lines = [line for line in reader.metrics() if line["kind"] == "train"]
-    if not result or not events["started"] or not lines:
+    if not result or not plan or not lines:
         return None
 
     columns = [(line["step"], line["tokens"], line["step_time_s"]) for line in lines]
@@ -111,40 +109,35 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     if goal and best:
         goal = goal.directed(Goal(best["metric"], best["direction"]))
     seconds = step_s.repeat(windows)
-    evaluations, reached_at_s = _evaluations(events["evaluated"], seconds, goal)
+    evaluations = _timed(evaluated, seconds)
+    reached_at_s = None
+    for evaluation in reversed(evaluations):
+        metrics = {name: float(value) for name, value in evaluation["metrics"].items()}
+        if goal and goal.is_reached(metrics):
+            reached_at_s = evaluation["at_s"]
     return RunMeasurements(
         result,
-        TrainPlan(**events["started"][0]),
+        plan,
         seconds=seconds,
         counted_s=counted_s,
         units_per_s=float(counted_units / counted_s.sum()),
-        losses=_numbers(zip(line_ends_s, (line["loss"] for line in lines), strict=True)),
+        losses=[(at, float(line["loss"])) for at, line in zip(line_ends_s, lines, strict=True)],
         evaluations=evaluations,
-        final_s=sum(facts.get("final_s", 0.0) for facts in events["evaluated"]),
+        final_s=sum(facts.get("final_s", 0.0) for facts in evaluated),
         reached_at_s=reached_at_s,
     )
 
 
-def _evaluations(
-    evaluated: Iterable[Facts], seconds: np.ndarray, goal: Target | None
-) -> tuple[list[Facts], float | None]:
-    """Those of validation with their time, and the time of the first that reached the goal."""
+def _timed(evaluated: Iterable[Facts], seconds: np.ndarray) -> list[Facts]:
+    """Evaluations with their own seconds, and with those of training until their end."""
     evaluations: list[Facts] = []
-    reached_at_s = None
-    at_s = 0.0
-    step = 0
+    evaluations_s = 0.0
     for facts in evaluated:
-        if facts.get("split") == TEST:
-            continue
-        took_s = facts["seconds"] - facts.get("final_s", 0.0)
-        trained_s = float(seconds[step : facts["step"]].sum())
-        at_s = at_s + took_s + trained_s
-        step = facts["step"]
-        evaluations.append({**facts, "seconds": took_s, "at_s": at_s})
-        metrics = {name: float(value) for name, value in facts["metrics"].items()}
-        if reached_at_s is None and goal and goal.is_reached(metrics):
-            reached_at_s = at_s
-    return evaluations, reached_at_s
+        own_s = facts["seconds"] - facts.get("final_s", 0.0)
+        evaluations_s += own_s
+        at_s = float(seconds[: facts["step"]].sum()) + evaluations_s
+        evaluations.append({**facts, "seconds": own_s, "at_s": at_s})
+    return evaluations
 
 
 Rounds = Mapping[str, tuple[Path, RunMeasurements | None]]

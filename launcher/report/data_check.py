@@ -93,7 +93,7 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
 def find_families(path: str, family: str | None, origin: str) -> list[tuple[str, str | None]]:
     """The families that may read the data at `path`, each with one of its FORMATS. Reads the disk.
 
-    Only `family`, if it is given: its own error is more precise. A format is recognized by names or
+    Only `family`, if it is given. A format is recognized by names or
     a few bytes, so several families may match; it is None of embedded data. Raises SettingsError if
     none matches; `origin` is the command that names the path.
     """
@@ -106,8 +106,10 @@ def find_families(path: str, family: str | None, origin: str) -> list[tuple[str,
         owners = {}
         for name, module in formats.items():
             owners.update(dict.fromkeys(module.EMBEDDED, name))
-        if family or path in owners:
-            return [(family or owners[path], None)]
+        if path in owners:
+            return [(owners[path], None)]
+        if family and not formats:  # a custom task has its own
+            return [(family, None)]
         problem = f"unknown embedded data '{path}'"
         raise _unknown(problem, path, origin, nearest_match(path, owners), ", ".join(owners))
 

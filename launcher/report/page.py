@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -133,10 +133,15 @@ def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> Json:
                 "color": color % COLORS,
                 "style": style,
                 "x": [x for x, _ in points],
-                "y": [None if y is None else float(f"{y:.6g}") for _, y in points],
+                "y": [_number(y) for _, y in points],
             }
         )
     return {"title": title, "unit": unit, "lines": curves}
+
+
+def _number(value: float | None) -> float | None:
+    """A number as a plot shows it; None: a gap."""
+    return float(f"{value:.6g}") if value is not None and isfinite(value) else None
 
 
 def as_json(label: str, plots: Sequence[Facts], marks: Sequence[Facts] = ()) -> Json:
