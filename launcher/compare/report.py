@@ -12,8 +12,7 @@ from gearshift.launcher.compare.rows import ComparisonRow, PromiseResult
 from gearshift.launcher.compare.runner import ComparisonOutcome
 from gearshift.launcher.compare.study import Estimate, StudyFigures
 from gearshift.launcher.report import page
-from gearshift.launcher.report.page import PlotLine, as_json, known, plot, thinned
-from gearshift.training.callbacks.base import Json
+from gearshift.launcher.report.page import PlotLine, known, plot
 from gearshift.training.evaluation.early_stopping import Target
 from gearshift.training.logging.console_text import render_part
 from gearshift.training.logging.encoding import amount, counted, duration, encode, real, size
@@ -48,22 +47,18 @@ _TEX = str.maketrans(
     }
 )
 """Characters that LaTeX reads as commands, and those that need a font or package."""
-_MOST_POINTS = 200
-"""Points of a curve in compare.json."""
 
 
 def write(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
     """Write the files into the folder; gives the text of compare.json. Raises StorageError."""
     content = {
         **comparison.facts,
-        "steps": comparison.steps,
-        "epochs": comparison.epochs,
         "until": comparison.until and comparison.until.text(),
         "repeats": comparison.repeats,
         "folds": comparison.study.folds,
         "seeds": comparison.study.seeds,
         "warnings": list(outcome.warnings),
-        "rows": [_as_json(row) for row in outcome.rows],
+        "rows": list(map(asdict, outcome.rows)),
     }
     text = encode(content, indent=2)
     with storage_errors(comparison.folder):
@@ -73,13 +68,6 @@ def write(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
         atomic_write(comparison.folder / MARKDOWN, markdown(comparison, outcome).encode())
         atomic_write(comparison.folder / LATEX, latex(comparison, outcome).encode())
     return text
-
-
-def _as_json(row: ComparisonRow) -> Json:
-    return asdict(row) | {
-        "curve": thinned(row.curve, _MOST_POINTS),
-        "losses": thinned(row.losses, _MOST_POINTS),
-    }
 
 
 def text(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
@@ -150,7 +138,7 @@ def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:
             plots.append(plot(f"{name} over the seconds of training", "number", lines))
     return page.render(
         _TEMPLATE,
-        as_json("second", plots),
+        plots,
         title=f"Compared: {', '.join(dict.fromkeys(row.model for row in rows))}",
         line=f"{title(comparison)}; {comparison.facts['at']}",
         command=comparison.facts["command"],

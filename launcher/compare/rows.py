@@ -12,6 +12,7 @@ from statistics import fmean, median
 import numpy as np
 
 from gearshift.launcher.compare.study import MetricValues, Study, StudyFigures
+from gearshift.launcher.report.page import thinned
 from gearshift.launcher.run_folder.reader import RunReader, validation_groups
 from gearshift.models.base import Goal
 from gearshift.training.callbacks.base import TEST, Facts
@@ -22,6 +23,8 @@ from gearshift.training.train_plan import TrainPlan
 NOT_RUN = "not run"
 """The error of a row without a run, after an interruption."""
 Points = Sequence[tuple[float, float]]
+_MOST_POINTS = 200
+"""Points of a curve."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,19 @@ class RunMeasurements:
         if self.evaluations and not self.plan.evaluates_at(total):
             evaluations += 1
         return total, evaluations
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The finite metrics of the evaluation with the best value, or else of the last one."""
+        if not self.evaluations:
+            return {}
+        metrics = self.evaluations[-1]["metrics"]
+        best = self.result["best"]
+        if best:
+            by_step = {each["step"]: each["metrics"] for each in self.evaluations}
+            metrics = {**by_step.get(best["step"], metrics), best["metric"]: best["value"]}
+        values = {name: float(value) for name, value in metrics.items()}
+        return {name: value for name, value in values.items() if isfinite(value)}
 
     def curve(self, metric: str) -> Points:
         """Seconds of training and value, one per evaluation that has the metric."""
@@ -272,8 +288,8 @@ def measured(
         evaluated=(last.get("samples"), last.get("split_samples")),
         time_to_metric_s=median(reached) if len(reached) == len(runs) else None,
         never_reached=has_goal and len(reached) < len(runs),
-        curve=first.curve(best["metric"]) if best else (),
-        losses=first.losses,
+        curve=thinned(first.curve(best["metric"]), _MOST_POINTS) if best else (),
+        losses=thinned(first.losses, _MOST_POINTS),
         device_peak_bytes=device,
         host_peak_bytes=_largest(peaks, "host"),
         peak_memory_bytes=_largest(peaks, "host_growth") if device is None else device,
@@ -368,24 +384,13 @@ def figures(
     """
     values = defaultdict[str, dict[str, float]](dict)
     groups = {}
-    goal = None
-    less_is_better = False
+    best: Facts = {}
     for name, (folder, run) in runs.items():
         groups[name] = validation_groups(RunReader(folder))
-        if not run or not run.evaluations:
-            continue
-        metrics = run.evaluations[-1]["metrics"]
-        best = run.result["best"]
-        if best:
-            goal = best["metric"]
-            less_is_better = best["direction"] == "min"
-            # The other metrics of the evaluation with the best value go with it.
-            by_step = {each["step"]: each["metrics"] for each in run.evaluations}
-            metrics = {**(by_step.get(best["step"]) or metrics), goal: best["value"]}
-        for metric, value in metrics.items():
-            by_round = values[metric]
-            if isfinite(float(value)):
-                by_round[name] = float(value)
+        if run:
+            best = run.result["best"] or best
+            for metric, value in run.scores.items():
+                values[metric][name] = value
 
     differences = {}
     if reference:
@@ -397,8 +402,8 @@ def figures(
                 differences[metric] = difference
     means = {metric: MetricValues(study.mean(each), each) for metric, each in values.items()}
     return StudyFigures(
-        goal,
-        less_is_better,
+        best.get("metric"),
+        best.get("direction") == "min",
         planned=len(study.rounds),
         finished=len(runs),
         failed=failed,

@@ -27,7 +27,7 @@ _ABOVE_MODE = (*FITTED_LAYERS, *USER_LAYERS)
 _OWN_DATA = "of the run"
 _STYLES = {"completed": "good", "failed": "bad"}
 MOST_EVENTS = 400
-"""Events of a row on the step axis, and of the list."""
+"""Events of the list."""
 
 
 def status(run: RunRecord) -> tuple[str, str]:
@@ -238,16 +238,14 @@ def _metrics(facts: Facts) -> str:
     return ", ".join(texts)
 
 
-def shown_events(run: RunRecord) -> list[Facts]:
-    """The events of the list and of the step axis; others are shown elsewhere, or not at all."""
-    elsewhere = ("preview", "first_batch")
-    return [event for event in run.events if event["kind"] not in elsewhere]
-
-
 def listed_events(run: RunRecord) -> Sequence[Row]:
     """Step, time and text of the events, at most MOST_EVENTS of them."""
-    events = page.thinned(shown_events(run), MOST_EVENTS)
-    return [(str(event["step"]), event["time"], event_text(event)) for event in events]
+    elsewhere = ("preview", "first_batch")
+    events = [event for event in run.events if event["kind"] not in elsewhere]
+    return [
+        (str(event["step"]), event["time"], event_text(event))
+        for event in page.thinned(events, MOST_EVENTS)
+    ]
 
 
 def event_text(event: Facts) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from math import inf, isfinite
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -19,8 +19,6 @@ MARK = '<meta name="generator" content="gearshift">'
 Point = tuple[float, float | None]
 """A place on the x axis, and the value there; None: a gap in the line."""
 Unit = Literal["number", "bytes", "seconds", "percent", "per second"]
-BUCKETS = 1000
-"""Pairs of points that the lines of a plot share: about one for each pixel."""
 UNKNOWN = "–"
 COLORS = 10
 """Number of colors; the page calls them --c0 to --c9."""
@@ -28,8 +26,10 @@ _MOST_CHARACTERS = 20_000
 _Any = TypeVar("_Any")
 
 
-def render(template: Path, drawn: Facts | None = None, **values: Any) -> bytes:
-    """The page of `template`, which extends base.html, in UTF-8; `drawn` is that of `as_json`.
+def render(template: Path, plots: Sequence[Facts] = (), **values: Any) -> bytes:
+    """The page of `template`, which extends base.html, in UTF-8.
+
+    Its `plots` are drawn by plots.js over one x axis.
 
     Lone surrogates, as of file names that are not UTF-8, become their escapes. Reads the disk.
     Raises OSError.
@@ -44,16 +44,15 @@ def render(template: Path, drawn: Facts | None = None, **values: Any) -> bytes:
         lstrip_blocks=True,
     )
     environment.globals["colors"] = COLORS
-    drawn = drawn or {"plots": (), "marks": ()}
     # JavaScript parses no NaN: a gap is null.
+    drawn = {"plots": plots}
     embedded = json.dumps(drawn, separators=(",", ":"), allow_nan=False)
     text = environment.get_template(template.name).render(
         mark=MARK,
         style=(_HERE / "page.css").read_text("utf-8"),
         script=(_HERE / "plots.js").read_text("utf-8"),
         embedded=embedded.replace("<", "\\u003c"),  # no text in it can end the script element
-        count=len(drawn["plots"]),
-        has_marks=bool(drawn["marks"]),
+        count=len(plots),
         **values,
     )
     return text.encode("utf-8", "backslashreplace")
@@ -119,11 +118,8 @@ class PlotLine(NamedTuple):
 
 def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> Json:
     """A plot for plots.js. Numbers are rounded to what it can show."""
-    most = 2 * max(BUCKETS // len(lines), 100)
     curves = []
     for name, points, color, dashed in lines:
-        while len(points) > most:
-            points = halved(points)
         style = "dotted" if color >= COLORS else ""
         if dashed:
             style = "dashed"
@@ -142,27 +138,6 @@ def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> Json:
 def _number(value: float | None) -> float | None:
     """A number as a plot shows it; None: a gap."""
     return float(f"{value:.6g}") if value is not None and isfinite(value) else None
-
-
-def as_json(label: str, plots: Sequence[Facts], marks: Sequence[Facts] = ()) -> Json:
-    """All that plots.js draws over one x axis; `label` is what it counts.
-
-    Each of the `marks` on it is an event with `x`, `lane`, `text` and `color`.
-    """
-    return {"label": label, "plots": plots, "marks": marks}
-
-
-def halved(points: Sequence[Point]) -> list[Point]:
-    """Half of many points: of each four the lowest and the highest, which a gap is; ends stay."""
-    last = len(points) - 1
-    # Peaks stay visible, which a mean or every other point would lose.
-    half = [points[0]]
-    for at in range(1, last, 4):
-        part = points[at : min(at + 4, last)]
-        ordered = sorted(part, key=lambda point: inf if point[1] is None else point[1])
-        half += sorted({ordered[0], ordered[-1]}, key=lambda point: point[0])
-    half.append(points[-1])
-    return half
 
 
 def thinned(items: Sequence[_Any], most: int) -> Sequence[_Any]:

@@ -57,7 +57,7 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
     room = run_record.PICTURE_BYTES // len(runs)
     return page.render(
         _TEMPLATE,
-        _curves(runs),
+        [plot(title, unit, lines) for title, unit, lines in _plots(runs) if lines],
         title=single.name if single else f"{len(runs)} runs",
         single=single,
         runs=runs,
@@ -142,12 +142,6 @@ def as_json(runs: Sequence[RunRecord], out: Path) -> Json:
     }
 
 
-def _curves(runs: Sequence[RunRecord]) -> Json:
-    """All curves of `runs`, over steps, as JSON; events are those of all runs."""
-    plots = [plot(title, unit, lines) for title, unit, lines in _plots(runs) if lines]
-    return page.as_json("step", plots, _marks(runs))
-
-
 def _plots(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine]]]:
     """Title, unit and lines of each plot. Colors tell several runs apart."""
     names = dict.fromkeys(chain.from_iterable(run.evaluations for run in runs))
@@ -192,22 +186,3 @@ def _lines(
                 line_name = f"{run.name}, {name}" if below else run.name
                 lines.append(PlotLine(line_name, points, color=at, dashed=below > 0))
     return lines
-
-
-def _marks(runs: Sequence[RunRecord]) -> list[Json]:
-    """The events of all runs on the step axis, a row for each kind."""
-    kinds: dict[str, list[Json]] = {}
-    for run in runs:
-        name = f"{run.name}: " if len(runs) > 1 else ""
-        for event in facts.shown_events(run):
-            marks = kinds.setdefault(event["kind"], [])
-            mark = {
-                "x": event["step"],
-                "lane": event["kind"].replace("_", " "),
-                "text": f"{name}{facts.event_text(event)}"[:300],
-                "color": len(kinds) % page.COLORS,
-            }
-            marks.append(mark)
-    # Each row by itself, else a rare kind is lost among the frequent ones.
-    thinned = [page.thinned(marks, facts.MOST_EVENTS) for marks in kinds.values()]
-    return [*chain.from_iterable(thinned)]

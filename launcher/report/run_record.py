@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain
-from math import isfinite
+from math import inf, isfinite
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.config.render import ORIGINS
-from gearshift.launcher.report.page import BUCKETS, UNKNOWN, Point, halved
+from gearshift.launcher.report.page import UNKNOWN, Point
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader, validation_groups
 from gearshift.launcher.run_folder.run_folder import AFTER, BEFORE, SAMPLES
@@ -25,8 +24,8 @@ from gearshift.training.storage import read_regular
 Columns = Mapping[str, list[Point]]
 VALIDATION = "val"
 """The split that decides which checkpoint is best."""
-_MOST = 4 * BUCKETS
-"""Points of a line in memory."""
+MOST_POINTS = 1000
+"""Of a line: about one for each pixel."""
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 _COUNTERS = ("kind", "step", "epoch", "samples", "tokens", "labelled_tokens")
 """Keys of a line that no chart shows."""
@@ -95,13 +94,9 @@ class RunRecord:
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """A name for each run: as short as can be, and another for each."""
+    """A name for each run: its path from the folder around them all, or a single one's name."""
     paths = [folder.absolute() for folder in folders]
-    names = ["/".join(path.parts[-1 - is_stage(path) :]) for path in paths]
-    if len({*names}) == len(names):
-        return names
-    # Runs of one name in several folders: by the path below what these share.
-    above = Path(os.path.commonpath(paths))
+    above = Path(os.path.commonpath(paths)).parent
     return [path.relative_to(above).as_posix() for path in paths]
 
 
@@ -205,8 +200,21 @@ def _add_point(column: list[Point], step: int, value: float) -> None:
     if column and column[-1][0] >= step:
         column.pop()
     column.append((step, value if isfinite(value) else None))
-    if len(column) > _MOST:
-        column[:] = halved(column)
+    if len(column) > MOST_POINTS:
+        column[:] = _halved(column)
+
+
+def _halved(points: Sequence[Point]) -> list[Point]:
+    """Half of many points: of each four the lowest and the highest, which a gap is; ends stay."""
+    last = len(points) - 1
+    # Peaks stay visible, which a mean or every other point would lose.
+    half = [points[0]]
+    for at in range(1, last, 4):
+        part = points[at : min(at + 4, last)]
+        ordered = sorted(part, key=lambda point: inf if point[1] is None else point[1])
+        half += sorted({ordered[0], ordered[-1]}, key=lambda point: point[0])
+    half.append(points[-1])
+    return half
 
 
 def _events(folder: Path) -> Iterator[Json]:
@@ -218,72 +226,42 @@ def _events(folder: Path) -> Iterator[Json]:
             yield {"time": "", **line}
 
 
-def samples(run: RunRecord, room: int) -> Json | None:
-    """The samples of `run` with pictures of at most `room` bytes; None: none. Reads the disk.
+def samples(run: RunRecord, room: int) -> list[Json]:
+    """The samples of `run` before and after training; empty: there are none. Reads the disk.
 
-    `when` has the times, with the steps of the weights. Each of the `cards` is a sample: its name,
-    and its texts by column, twice if training changed them. Each of the `pictures` has a picture at
-    each time: `when`, `caption`, and `png` in base64; `left_out` counts those without room. Raises
+    At each time: `when`, with the step of the weights; `columns` and `rows` of texts; and
+    `pictures` with `caption`, and `png` in base64, as many as `room` bytes hold. Raises
     InvalidRecord for a damaged file.
     """
     reader = RunReader(run.folder, redacts=True)
-    by_time = {}
-    for when in (BEFORE, AFTER):
+    times: list[Json] = []
+    for when in (AFTER, BEFORE):  # those before have no room first
         content = reader.object(f"{SAMPLES}/{when}.json")
-        if content:
-            by_time[f"{when} training"] = content
-    with suppress(*OF_ANOTHER_VERSION):
-        return _samples(run.folder / SAMPLES, by_time, room)
-    return None
+        if not content:
+            continue
+        with suppress(*OF_ANOTHER_VERSION):
+            pictures = []
+            for picture in content["pictures"]:
+                png = _png(run.folder / SAMPLES / Path(str(picture["file"])).name)
+                if png and len(png) <= room:
+                    room -= len(png)
+                    pictures.append({"png": png, "caption": str(picture["caption"])})
+            shown = {
+                "when": f"{when} training, at step {int(content['step']):,}",
+                "columns": content["columns"],
+                "rows": [list(map(_text, row)) for row in content["rows"]],
+                "pictures": pictures,
+            }
+            times.insert(0, shown)
+    return times
 
 
-def _samples(folder: Path, by_time: dict[str, Json], room: int) -> Json:
-    shapes = []
-    for content in by_time.values():
-        shapes.append((content["columns"], [row[0] for row in content["rows"]]))
-    if shapes[0] != shapes[-1]:  # a resumed run may have other data
-        del by_time[next(iter(by_time))]
-    _, *columns = shapes[-1][0]
-    cards = []
-    for rows in zip(*(content["rows"] for content in by_time.values()), strict=True):
-        name, *cells = zip(*rows, strict=True)
-        texts = [_texts(*pair, by_time) for pair in zip(columns, cells, strict=True)]
-        cards.append((str(name[0]), [*chain.from_iterable(texts)]))
-
-    pictures = defaultdict[int, list[Json]](list)
-    left_out = 0
-    for when, content in reversed(by_time.items()):  # those before have no room first
-        for number, picture in enumerate(content["pictures"]):
-            png = b""
-            with suppress(OSError, ValueError):
-                png = read_regular(folder / Path(str(picture["file"])).name)
-            text = b64encode(png).decode()
-            if not png.startswith(b"\x89PNG") or len(text) > room:
-                left_out += 1
-                continue
-            room -= len(text)
-            shown = {"when": when, "png": text, "caption": str(picture["caption"])}
-            pictures[number].insert(0, shown)
-
-    times = []
-    for when, content in by_time.items():
-        times.append(f"{when}, at step {int(content['step']):,}")
-    return {
-        "when": ", and ".join(times),
-        "cards": cards,
-        "pictures": [*pictures.values()],
-        "left_out": left_out,
-    }
-
-
-def _texts(column: str, cells: Sequence[Any], times: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Name and text of a column of a sample, whose cells are those at each of the times."""
-    texts = [_text(cell) for cell in cells]
-    if len({*texts}) == 1:
-        yield column, texts[0]
-        return
-    for when, text in zip(times, texts, strict=True):
-        yield f"{column}, {when}", text
+def _png(path: Path) -> str:
+    """A picture in base64; empty: it cannot be read, or is none."""
+    content = b""
+    with suppress(OSError, ValueError):
+        content = read_regular(path)
+    return b64encode(content).decode() if content.startswith(b"\x89PNG") else ""
 
 
 def _text(cell: Any) -> str:
