@@ -138,6 +138,4 @@ def _value(measure: str, row: ComparisonRow, is_cut: bool) -> float | str:
         return number
     if measure == TO_METRIC:
         return "never reached" if row.never_reached else "needs --until"
-    if measure in ("epoch_time", "total_time"):
-        return "no evaluation was timed"
     return "not measured"

@@ -61,22 +61,24 @@ def write(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
         "rows": list(map(asdict, outcome.rows)),
     }
     text = encode(content, indent=2)
+    files = {
+        JSON_FILE: f"{text}\n".encode(),
+        PAGE: render(comparison, outcome),
+        MARKDOWN: markdown(comparison, outcome).encode(),
+        LATEX: latex(comparison, outcome).encode(),
+    }
     with storage_errors(comparison.folder):
         comparison.folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(comparison.folder / JSON_FILE, f"{text}\n".encode())
-        atomic_write(comparison.folder / PAGE, render(comparison, outcome))
-        atomic_write(comparison.folder / MARKDOWN, markdown(comparison, outcome).encode())
-        atomic_write(comparison.folder / LATEX, latex(comparison, outcome).encode())
+        for name, data in files.items():
+            atomic_write(comparison.folder / name, data)
     return text
 
 
 def text(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
     """The whole comparison for a terminal; the paths of the files last."""
-    folder = comparison.folder
     lines = ["", markdown(comparison, outcome)]
     lines += [f"note: {warning}" for warning in outcome.warnings]
-    lines += ["", f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"]
-    lines.append(f"tables: {folder / MARKDOWN} and {folder / LATEX}")
+    lines += ["", f"report: {comparison.folder / PAGE}; beside it {JSON_FILE}, {MARKDOWN}, {LATEX}"]
     return "\n".join(lines)
 
 
@@ -226,11 +228,9 @@ def _mean(study: StudyFigures, mean: Estimate | None) -> str:
     if not mean:
         return _NOTHING
     text = f"{study.metric} {real(mean.mean)}"
-    if mean.deviation is not None:
-        text += f" ± {real(mean.deviation)}"
-    if mean.interval:
+    if mean.deviation is not None and mean.interval:
         low, high = map(real, mean.interval)
-        text += f" [{low}, {high}]"
+        text += f" ± {real(mean.deviation)} [{low}, {high}]"
     return f"{text} †" if study.is_partial else text
 
 

@@ -78,7 +78,7 @@ class RunMeasurements:
         best = self.result["best"]
         if best:
             by_step = {each["step"]: each["metrics"] for each in self.evaluations}
-            metrics = {**by_step.get(best["step"], metrics), best["metric"]: best["value"]}
+            metrics = {**(by_step.get(best["step"]) or metrics), best["metric"]: best["value"]}
         values = {name: float(value) for name, value in metrics.items()}
         return {name: value for name, value in values.items() if isfinite(value)}
 
@@ -375,11 +375,11 @@ def figures(
     study: Study,
     runs: Rounds,
     failed: Mapping[str, str],
-    reference: tuple[str, StudyFigures] | None = None,
+    reference: ComparisonRow | None = None,
 ) -> StudyFigures:
     """The figures of one candidate, from folders and measurements of its finished runs by round.
 
-    `reference`: name and figures of what it is compared with. Reads the disk. Raises SettingsError
+    `reference`: the row that it is compared with. Reads the disk. Raises SettingsError
     if a file is damaged.
     """
     values = defaultdict[str, dict[str, float]](dict)
@@ -393,10 +393,12 @@ def figures(
                 values[metric][name] = value
 
     differences = {}
-    if reference:
+    base = reference.study if reference else None
+    if base:
         for metric, by_round in values.items():
-            base = reference[1].metrics.get(metric, MetricValues()).values
-            gaps = {name: value - base[name] for name, value in by_round.items() if name in base}
+            of_base = base.metrics.get(metric, MetricValues()).values
+            common = [name for name in by_round if name in of_base]
+            gaps = {name: by_round[name] - of_base[name] for name in common}
             difference = study.mean(gaps)
             if difference:
                 differences[metric] = difference
@@ -409,6 +411,6 @@ def figures(
         failed=failed,
         groups=groups,
         metrics=means,
-        reference=reference and reference[0],
+        reference=reference.name if reference else None,
         differences=differences,
     )

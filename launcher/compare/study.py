@@ -38,13 +38,11 @@ class Study:
     """
     folds: int | None = None
     seeds: int | None = None
-    by_group: bool = False
-    """Each fold is one group."""
 
     @property
     def title(self) -> str:
         """`5 folds × 2 seeds`; empty: repeats."""
-        counts = {"group" if self.by_group else "fold": self.folds, "seed": self.seeds}
+        counts = {"fold": self.folds, "seed": self.seeds}
         return " × ".join(counted(count, noun) for noun, count in counts.items() if count)
 
     def mean(self, values: Mapping[str, float]) -> Estimate | None:
@@ -107,7 +105,7 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
         if seeds:
             names.append(f"seed{seed_number + 1}")
         rounds["-".join(names)] = sets
-    return Study(rounds, count or None, seeds, folds == BY_GROUP)
+    return Study(rounds, count or None, seeds)
 
 
 def count_groups(resolved: Resolved) -> int:

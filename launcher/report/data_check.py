@@ -151,8 +151,6 @@ def _unknown(
 
 def render(findings: Findings) -> bytes:
     """The page: tables and pictures in one file, without scripts or links to the network."""
-    groups = findings.overlapping_groups
-    state = "bad" if groups else "good"
     line = "; ".join(filter(None, [findings.format, f"read by {findings.model}"]))
     return page.render(
         _TEMPLATE,
@@ -162,7 +160,7 @@ def render(findings: Findings) -> bytes:
         facts=page.fact_rows(findings.facts),
         parts_of_sample=sample_rows(findings),
         sample=page.fact_rows(findings.sample),
-        state="quiet" if groups is None else state,
+        state="bad" if findings.overlapping_groups else "quiet",
         overlap=overlap(findings),
         pictures=[(b64encode(each.png).decode(), each.caption) for each in findings.pictures],
     )
@@ -175,8 +173,7 @@ def overlap(findings: Findings) -> str:
         return "unknown: the task has no groups"
     if not groups:
         return "none: no group is in two splits"
-    are = "is" if len(groups) == 1 else "are"
-    return f"{counted(len(groups), 'group')} {are} in two splits: {page.fact_text(groups[:10])}"
+    return f"{counted(len(groups), 'group')} in two splits: {page.fact_text(groups[:10])}"
 
 
 def sample_rows(findings: Findings) -> list[tuple[str, str]]:

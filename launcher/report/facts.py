@@ -43,7 +43,7 @@ def outcome(run: RunRecord) -> str:
     text = counted(run.steps, "step")
     epochs = run.result.get("epochs")
     if epochs is not None:
-        text += f" ({counted(float(f'{epochs:.3g}'), 'epoch')})"
+        text += f" ({counted(epochs, 'epoch')})"
     return "; ".join(filter(None, [text, run.result.get("reason")]))
 
 
@@ -168,16 +168,10 @@ def _plain_value(setting: Facts) -> str:
     return plain(setting.get("value"))
 
 
-def time_split(run: RunRecord) -> list[tuple[str, float, str]]:
-    """Where the time of the run went: name, percent, text of each part; empty: unknown."""
+def time_split(run: RunRecord) -> dict[str, float]:
+    """The seconds of each part of the run; empty: unknown."""
     split = run.result.get("time_split") or {}
-    parts = []
-    for name, seconds in split.items():
-        if seconds > 0:
-            percent = 100 * seconds / sum(split.values())
-            text = f"{duration(seconds)}, {percent:.1f}%"
-            parts.append((name.removesuffix("_s"), percent, text))
-    return parts
+    return {name.removesuffix("_s"): seconds for name, seconds in split.items() if seconds > 0}
 
 
 def machine(run: RunRecord) -> Sequence[Row]:

@@ -70,18 +70,13 @@ def check_out(path: Path, where: str) -> None:
     Raises SettingsError; `where` is the option.
     """
     disk.check_writable(path.parent, where)
-    if path.is_dir():
-        problem = "is a folder"
-    elif path.exists() and not is_page(path):
-        problem = "was not written by this program"
-    else:
-        return
-    raise SettingsError.of(
-        f"{path} {problem}",
-        value=str(path),
-        where=where,
-        allowed="a new file, or an earlier report",
-    )
+    if path.is_dir() or (path.exists() and not is_page(path)):
+        raise SettingsError.of(
+            f"{path} is a folder or was not written by this program",
+            value=str(path),
+            where=where,
+            allowed="a new file, or an earlier report",
+        )
 
 
 def fact_rows(facts: Facts) -> list[tuple[str, str]]:

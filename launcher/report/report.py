@@ -13,8 +13,8 @@ from gearshift.launcher.report import facts, page, run_record
 from gearshift.launcher.report.page import PlotLine, Unit, plot
 from gearshift.launcher.report.run_record import Columns, RunRecord
 from gearshift.launcher.run_folder import run_folder
-from gearshift.launcher.run_folder.reader import InvalidRecord
 from gearshift.training.callbacks.base import Json
+from gearshift.training.logging.encoding import describe, duration
 from gearshift.training.logging.metrics import append_event
 from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
 
@@ -63,6 +63,7 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
         runs=runs,
         facts=facts,
         fact_rows=page.fact_rows,
+        duration=duration,
         outcomes=outcomes,
         samples={run.folder: run_record.samples(run, room) for run in runs},
     )
@@ -95,12 +96,9 @@ def write_at_end(folder: Path) -> None:
             write([folder], folder / run_folder.REPORT)
     # The border of the run: whatever is wrong with a report, its training is done.
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        if isinstance(error, InvalidRecord):
-            reason = error.diagnostics[0].message
         # A staged run has no events of its own.
         for run in run_record.runs_of(folder)[-1:]:
-            text = f"{run_folder.REPORT} could not be written: {reason}"
+            text = f"{run_folder.REPORT} could not be written: {describe(error)}"
             with suppress(StorageError):  # the disk is full, which the run has reported itself
                 append_event(Storage(run), "warning", 0, {"text": text, "subject": "report"})
             run_folder.append_log(run, f"warning    {text}")
@@ -147,10 +145,6 @@ def _plots(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine
     names = dict.fromkeys(chain.from_iterable(run.evaluations for run in runs))
     loss_metrics = [name for name in names if "loss" in name]
     others = [name for name in names if name not in loss_metrics]
-    # The metric that decides which checkpoint is best comes first.
-    best = [run.result["best"]["metric"] for run in runs if run.result.get("best")]
-    others.sort(key=lambda name: name not in best)
-
     train = [run.train for run in runs]
     evaluations = [run.evaluations for run in runs]
     keys = dict.fromkeys(chain.from_iterable(train))

@@ -17,20 +17,19 @@ from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.training.callbacks.base import Json
 from gearshift.training.checkpoint import manifest
 from gearshift.training.checkpoint.manifest import CheckpointError
-from gearshift.training.logging.encoding import counted, duration, real, size
+from gearshift.training.logging.encoding import duration, real, size
 
 DAMAGED = "damaged"
-COMPARISON = "comparison"
 
 
 @dataclass(frozen=True)
 class ListedRun:
-    """A run, or a comparison of runs; None: unknown."""
+    """A run; None: unknown."""
 
     name: str
     """Its path below the folder that is listed."""
     status: str
-    """As `watch` says; or DAMAGED, or COMPARISON."""
+    """As `watch` says; or DAMAGED."""
     reason: str | None = None
     model: str | None = None
     mode: str | None = None
@@ -43,12 +42,6 @@ class ListedRun:
     """Of the device, on a CPU of the host."""
     started: str = ""
     """UTC, ISO 8601."""
-
-    def value(self, metric: str) -> float | None:
-        """The best value of a metric; None: it is not that of the run."""
-        if self.best and self.best["metric"] == metric:
-            return float(self.best["value"])
-        return None
 
 
 def runs_in(folder: Path) -> list[ListedRun]:
@@ -81,8 +74,10 @@ def by_metric(runs: Sequence[ListedRun], metric: str) -> list[ListedRun]:
     sign = -1 if metrics[metric] == "max" else 1
 
     def rank(run: ListedRun) -> float:
-        value = run.value(metric)
-        return inf if value is None or isnan(value) else sign * value
+        value = inf
+        if run.best and run.best["metric"] == metric:
+            value = sign * float(run.best["value"])
+        return inf if isnan(value) else value
 
     return sorted(runs, key=rank)
 
@@ -94,7 +89,7 @@ def table(runs: Sequence[ListedRun]) -> list[Sequence[str]]:
     ]
     for run in runs:
         status = run.status
-        if status in (DAMAGED, COMPARISON):
+        if status == DAMAGED:
             status += f": {run.reason}"
         lines.append(
             (
@@ -113,7 +108,7 @@ def table(runs: Sequence[ListedRun]) -> list[Sequence[str]]:
 
 
 def _rows(folder: Path, name: str) -> Iterator[ListedRun]:
-    """The rows of a run, of the stages of a staged run, or of a comparison; none: it is neither."""
+    """The rows of a run, or of the stages of a staged run; none: it is neither."""
     try:
         stages = RunReader(folder).stages()
         for stage, path in stages.items():
@@ -123,9 +118,6 @@ def _rows(folder: Path, name: str) -> Iterator[ListedRun]:
             return
         if run_folder.is_run_folder(folder):
             yield _row(folder, name)
-        elif (folder / run_folder.PARENT).is_dir():
-            compared = sum(path.is_dir() for path in (folder / run_folder.PARENT).iterdir())
-            yield ListedRun(name, COMPARISON, counted(compared, "run"))
     except SettingsError as error:
         yield ListedRun(name, DAMAGED, error.diagnostics[0].message)
     except OSError as error:

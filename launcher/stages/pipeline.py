@@ -376,7 +376,7 @@ def summarize(folders: Mapping[str, Path], codes: Mapping[str, int] | None = Non
         status = "completed"
     # The largest peak of each kind of memory over stages; None: not measured.
     peaks = _known(results, "peak_memory_bytes")
-    last = next(filter(None, reversed(results)), {})
+    last: Facts = next(filter(None, reversed(results)), {})
     return {
         "status": status,
         **{key: sum(_known(results, key)) for key in ("steps", "epochs", "wall_s")},
