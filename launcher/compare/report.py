@@ -13,6 +13,7 @@ from gearshift.launcher.compare.runner import ComparisonOutcome
 from gearshift.launcher.compare.study import Estimate, StudyFigures
 from gearshift.launcher.report import page
 from gearshift.launcher.report.page import PlotLine, known, plot
+from gearshift.launcher.report.run_list import aligned
 from gearshift.training.evaluation.early_stopping import Target
 from gearshift.training.logging.console_text import render_part
 from gearshift.training.logging.encoding import amount, counted, duration, encode, real, size
@@ -91,7 +92,7 @@ def markdown(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
         for row in (head, ["---"] * len(head), *rows):
             texts = [cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row]
             cells.append([f"| {text} " for text in texts])
-        lines += [f"{line} |" for line in page.aligned(cells)]
+        lines += [f"{line} |" for line in aligned(cells)]
         lines.append("")
     lines += [f"{note}  " for note in notes(outcome.rows)]  # each on a line of its own
     return "\n".join(lines) + "\n"

@@ -26,6 +26,7 @@ _ABOVE_MODE = (*FITTED_LAYERS, *USER_LAYERS)
 """Layers above the mode."""
 _OWN_DATA = "of the run"
 _STYLES = {"completed": "good", "failed": "bad"}
+DIFFERENT_VALIDATION = "best scores are of different validation data, as their letters say"
 MOST_EVENTS = 400
 """Events of the list."""
 
@@ -83,13 +84,6 @@ def validation_marks(runs: Sequence[RunRecord]) -> list[str]:
         return [""] * len(runs)
     letters: dict[Any, str] = dict(zip(different, cycle(ascii_uppercase), strict=False))
     return [letters.get(run.validation, "") for run in runs]
-
-
-def validation_note(runs: Sequence[RunRecord]) -> str:
-    """That best scores are of different validation data, in a line; empty: they are not."""
-    if not any(validation_marks(runs)):
-        return ""
-    return "best scores are of different validation data, as their letters say"
 
 
 def findings(runs: Sequence[RunRecord]) -> list[Row]:

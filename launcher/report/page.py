@@ -8,8 +8,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from gearshift.launcher.base import disk
-from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging.console_text import render_facts
 
@@ -56,27 +54,6 @@ def render(template: Path, plots: Sequence[Facts] = (), **values: Any) -> bytes:
         **values,
     )
     return text.encode("utf-8", "backslashreplace")
-
-
-def is_page(path: Path) -> bool:
-    """Whether the file at `path` was written by `render`. Reads the disk. Raises OSError."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return MARK in file.read(1000)
-
-
-def check_out(path: Path, where: str) -> None:
-    """Refuse a file that cannot be written, or that is of another program. Reads the disk.
-
-    Raises SettingsError; `where` is the option.
-    """
-    disk.check_writable(path.parent, where)
-    if path.is_dir() or (path.exists() and not is_page(path)):
-        raise SettingsError.of(
-            f"{path} is a folder or was not written by this program",
-            value=str(path),
-            where=where,
-            allowed="a new file, or an earlier report",
-        )
 
 
 def fact_rows(facts: Facts) -> list[tuple[str, str]]:
@@ -145,9 +122,3 @@ def thinned(items: Sequence[_Any], most: int) -> Sequence[_Any]:
 def known(value: Any, text_of: Callable[[Any], str] = str) -> str:
     """The text of a value; a dash for None."""
     return UNKNOWN if value is None else text_of(value)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows of a table as lines for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

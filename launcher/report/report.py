@@ -13,7 +13,6 @@ from gearshift.launcher.report import facts, page, run_record
 from gearshift.launcher.report.page import PlotLine, Unit, plot
 from gearshift.launcher.report.run_record import Columns, RunRecord
 from gearshift.launcher.run_folder import run_folder
-from gearshift.training.callbacks.base import Json
 from gearshift.training.logging.encoding import describe, duration
 from gearshift.training.logging.metrics import append_event
 from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
@@ -35,7 +34,6 @@ _PLOTS: Sequence[tuple[str, Unit, str]] = (
 )
 """Title, unit, and how the keys begin; several runs share a plot with the first key of each."""
 _AFFIXES = re.compile(r"^parts\.|_time_s$|_memory_bytes$|_percent$")
-_OUTCOME = ("model", "mode", "engine", "best", "wall_s", "samples_per_s", "peak_memory_bytes")
 
 
 def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
@@ -47,7 +45,8 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
     if len(runs) == 1:
         single = whole or runs[0]
     outcomes = []
-    for run, mark in zip(runs, facts.validation_marks(runs), strict=True):
+    marks = facts.validation_marks(runs)
+    for run, mark in zip(runs, marks, strict=True):
         word, _ = facts.status(run)
         figures = facts.figures(run)
         if mark:
@@ -65,6 +64,7 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
         fact_rows=page.fact_rows,
         duration=duration,
         outcomes=outcomes,
+        marks=marks,
         samples={run.folder: run_record.samples(run, room) for run in runs},
     )
 
@@ -102,42 +102,6 @@ def write_at_end(folder: Path) -> None:
             with suppress(StorageError):  # the disk is full, which the run has reported itself
                 append_event(Storage(run), "warning", 0, {"text": text, "subject": "report"})
             run_folder.append_log(run, f"warning    {text}")
-
-
-def refresh(folder: Path) -> None:
-    """Write the report of a run again, and that of all stages above it, if they exist.
-
-    Touches the disk.
-    """
-    for reported in (folder, folder.absolute().parent):
-        path = reported / run_folder.REPORT
-        is_of_run = reported == folder or run_record.is_stage(folder)
-        if is_of_run and path.is_file() and page.is_page(path):
-            write_at_end(reported)
-
-
-def as_json(runs: Sequence[RunRecord], out: Path) -> Json:
-    """The path of the report, and the outcome of each run.
-
-    `validation`: the data of its best score, as a letter; null where all are the same or unknown.
-    """
-    outcomes = []
-    for run, mark in zip(runs, facts.validation_marks(runs), strict=True):
-        word, _ = facts.status(run)
-        outcomes.append(
-            {
-                "folder": str(run.folder),
-                "status": word,
-                "steps": run.steps,
-                "validation": mark or None,
-                **{name: run.result.get(name) for name in _OUTCOME},
-            }
-        )
-    return {
-        "report": str(out),
-        "runs": outcomes,
-        "warning": facts.validation_note(runs) or None,
-    }
 
 
 def _plots(runs: Sequence[RunRecord]) -> Iterator[tuple[str, Unit, list[PlotLine]]]:

@@ -107,6 +107,12 @@ def table(runs: Sequence[ListedRun]) -> list[Sequence[str]]:
     return lines
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table as lines for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
 def _rows(folder: Path, name: str) -> Iterator[ListedRun]:
     """The rows of a run, or of the stages of a staged run; none: it is neither."""
     try:

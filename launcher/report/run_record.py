@@ -109,11 +109,6 @@ def runs_of(folder: Path) -> list[Path]:
     return [path for path in stages.values() or [folder] if run_folder.is_run_folder(path)]
 
 
-def is_stage(folder: Path) -> bool:
-    """Whether the run in `folder` is a stage of a staged run. Reads the disk."""
-    return (folder.absolute().parent / run_folder.STAGES).is_file()
-
-
 def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
     """A staged run as one, with the result of all its stages; None: it is another run.
 
@@ -234,6 +229,7 @@ def samples(run: RunRecord, room: int) -> list[Json]:
     InvalidRecord for a damaged file.
     """
     reader = RunReader(run.folder, redacts=True)
+    folder = run.folder / SAMPLES
     times: list[Json] = []
     for when in (AFTER, BEFORE):  # those before have no room first
         content = reader.object(f"{SAMPLES}/{when}.json")
@@ -242,8 +238,11 @@ def samples(run: RunRecord, room: int) -> list[Json]:
         with suppress(*OF_ANOTHER_VERSION):
             pictures = []
             for picture in content["pictures"]:
-                png = _png(run.folder / SAMPLES / Path(str(picture["file"])).name)
-                if png and len(png) <= room:
+                data = b""
+                with suppress(OSError, ValueError):
+                    data = read_regular(folder / Path(str(picture["file"])).name)
+                png = b64encode(data).decode()
+                if data.startswith(b"\x89PNG") and len(png) <= room:
                     room -= len(png)
                     pictures.append({"png": png, "caption": str(picture["caption"])})
             shown = {
@@ -254,14 +253,6 @@ def samples(run: RunRecord, room: int) -> list[Json]:
             }
             times.insert(0, shown)
     return times
-
-
-def _png(path: Path) -> str:
-    """A picture in base64; empty: it cannot be read, or is none."""
-    content = b""
-    with suppress(OSError, ValueError):
-        content = read_regular(path)
-    return b64encode(content).decode() if content.startswith(b"\x89PNG") else ""
 
 
 def _text(cell: Any) -> str:
