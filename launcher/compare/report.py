@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gearshift.launcher.compare.candidates import PlannedComparison
 from gearshift.launcher.compare.promises import BYTES
-from gearshift.launcher.compare.rows import ComparisonRow, PromiseResult
+from gearshift.launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
 from gearshift.launcher.compare.runner import ComparisonOutcome
 from gearshift.launcher.compare.study import Estimate, StudyFigures
 from gearshift.launcher.report import page
@@ -256,7 +256,8 @@ def notes(rows: Sequence[ComparisonRow]) -> list[str]:
     for row in rows:
         study = row.study
         if row.error:
-            lines.append(f"{row.name} failed: {row.error}")
+            failed = "" if row.error == NOT_RUN else " failed"
+            lines.append(f"{row.name}{failed}: {row.error}")
         if study:
             for name, error in study.failed.items():
                 lines.append(f"† {row.name} {name} failed: {error}")
