@@ -18,7 +18,7 @@ from gearshift.launcher.config.errors import about_data
 from gearshift.launcher.config.input_errors import EVALUATE, as_arguments, text_of
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.config.settings_file import flat
-from gearshift.launcher.report.report import refresh
+from gearshift.launcher.report.earlier_page import refresh
 from gearshift.launcher.report.watched_run import WatchedRun
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder import checkpoint_search, run_folder

@@ -18,7 +18,7 @@ from gearshift.launcher.config.paths import EMBEDDED
 from gearshift.launcher.config.provenance import CliArgs, Resolved
 from gearshift.launcher.config.resolve import fetch_data, resolve
 from gearshift.launcher.config.schema import DATA_PATH, PRETRAINED, config_of
-from gearshift.launcher.report import data_check, page
+from gearshift.launcher.report import data_check, earlier_page, page
 from gearshift.launcher.report.data_check import Findings, find_families
 from gearshift.models.catalog import HUB, folder_of, local_path, split_model_name
 
@@ -34,7 +34,7 @@ def main(command_line: CommandLine) -> int:
     path = command_line.operand
     out = command_line.out or data_check.DEFAULT_FOLDER
     args = command_line.args
-    page.check_out(
+    earlier_page.check_out(
         out / data_check.PAGE,
         f"--out {out}" if command_line.out else "default of --out",
     )

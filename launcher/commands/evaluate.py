@@ -28,9 +28,9 @@ def main(command_line: CommandLine) -> int:
     assert model.folder, "it was found in its run"
     saved = evaluate.record(model.folder, facts)
     if saved:
-        from gearshift.launcher.report import report
+        from gearshift.launcher.report import earlier_page
 
-        report.refresh(model.folder)
+        earlier_page.refresh(model.folder)
     output.show(
         command_line,
         {**facts, "checkpoint": model.path, "file": saved},

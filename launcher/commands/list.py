@@ -44,7 +44,7 @@ def main(command_line: CommandLine) -> int:
 
 def _show_runs(command_line: CommandLine, metric: str | None) -> int:
     """Print the runs of a folder, by start or by a metric. Raises SettingsError."""
-    from gearshift.launcher.report import page, run_list
+    from gearshift.launcher.report import run_list
 
     folder = Path(command_line.operand or run_folder.PARENT)
     runs = []
@@ -52,7 +52,7 @@ def _show_runs(command_line: CommandLine, metric: str | None) -> int:
         runs = run_list.runs_in(folder)
     if metric:
         runs = run_list.by_metric(runs, metric)
-    lines = page.aligned(run_list.table(runs)) if runs else [f"no runs in {folder}/"]
+    lines = run_list.aligned(run_list.table(runs)) if runs else [f"no runs in {folder}/"]
     text = "\n".join(lines)
     return output.show(command_line, list(map(asdict, runs)), text)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import chain, product
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from gearshift.launcher.base import disk
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, invalid
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.compare import study as studies
 from gearshift.launcher.compare.study import Study
@@ -75,26 +75,20 @@ class ModeCandidate:
 
         Of staged training those that all stages share; of a `stage` those that it has alone.
         """
-        runs = [*self.stages.values()] or [self.resolved]
-        promises = _shared([run.promises for run in runs])
-        unpromised = _shared([run.unpromised for run in runs])
-        if stage is None:
-            return promises, unpromised
-        alone = self.stages[stage]
-        return _without(alone.promises, promises), _without(alone.unpromised, unpromised)
+        runs = [*self.stages.values()]
+        run = self.stages[stage] if stage else self.resolved
+        promises = _of_whole(run.promises, [each.promises for each in runs], not stage)
+        unpromised = _of_whole(run.unpromised, [each.unpromised for each in runs], not stage)
+        return promises, unpromised
 
 
-def _shared(mappings: Sequence[Facts]) -> Json:
-    """What all of them have with one value."""
-    shared = {}
-    for key, value in mappings[0].items():
-        if all(other.get(key) == value for other in mappings):
-            shared[key] = value
-    return shared
-
-
-def _without(mapping: Facts, keys: Container[str]) -> Json:
-    return {key: value for key, value in mapping.items() if key not in keys}
+def _of_whole(facts: Facts, of_stages: Sequence[Facts], is_whole: bool) -> Json:
+    """Those of the `facts` that all stages share, or else those that not all share."""
+    chosen = {}
+    for key, value in facts.items():
+        if is_whole == all(other.get(key) == value for other in of_stages):
+            chosen[key] = value
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -107,11 +101,9 @@ class PlannedComparison:
     limits: Sequence[str] = ()
     """How far each run goes, as values of --set; empty: to its end."""
     warnings: Sequence[Diagnostic] = ()
-    steps: int | None = None
-    epochs: float | None = None
     until: Target | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """Command, machine, device, and the time `at` which it began."""
+    facts: Facts = field(default_factory=dict)
+    """Command, machine, device, the time `at` which it began, and --steps and --epochs."""
 
     @property
     def repeats(self) -> int:
@@ -213,14 +205,14 @@ def decide(command_line: CommandLine) -> PlannedComparison:
         study,
         limits,
         warnings=distinct(chain.from_iterable(item.warnings for item in candidates)),
-        steps=steps,
-        epochs=epochs,
         until=until,
         facts={
             "command": redact(f"{command_line.command.call} {shlex.join(command_line.argv)}"),
             "machine": machine.detect_machine().sentence,
             "device": candidates[0].resolved.device,
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "steps": steps,
+            "epochs": epochs,
         },
     )
 
@@ -228,20 +220,14 @@ def decide(command_line: CommandLine) -> PlannedComparison:
 def _options(command_line: CommandLine, errors: list[Diagnostic]) -> Json:
     """The values of the options of a comparison by flag; those that are invalid join `errors`."""
     values = {}
-    for flag in [flag for flag in _OPTIONS if flag in command_line.values]:
-        parse, allowed = _OPTIONS[flag]
-        text = command_line.values[flag]
+    for flag, (parse, allowed) in _OPTIONS.items():
+        text = command_line.values.get(flag)
+        if text is None:
+            continue
         try:
             values[flag] = parse(text)
         except ValueError:
-            errors.append(
-                Diagnostic(
-                    f"{flag} '{text}' is invalid",
-                    value=text,
-                    where=f"the command line: {flag} {text}",
-                    allowed=allowed,
-                )
-            )
+            errors.append(invalid(flag, text, allowed))
     for flags in _EXCLUSIVE:
         both = [flag for flag in flags if flag in command_line.values]
         if len(both) > 1:

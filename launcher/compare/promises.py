@@ -49,25 +49,33 @@ def check(
     results = []
     for name, bounds in promised.items():
         measure = name.removesuffix(BYTES)
-        is_absolute = name.endswith(BYTES)
+        is_absolute = name != measure
         if base is None and not is_absolute:
             continue
         measurement = _measure(measure, row, None if is_absolute else base, is_cut)
+        is_open = isinstance(measurement, str)
+        is_planned = False
         if _needs_gpu(measure, bounds, row):
-            result = _planned(name, bounds, planned)
-        elif isinstance(measurement, str):
-            result = PromiseResult(name, bounds, None, None, measurement)
-            # That a metric is never reached breaks the promise only if mode default reaches it.
-            base_reached = base and base.time_to_metric_s is not None
-            if name == TO_METRIC and row.never_reached and base_reached:
-                result = PromiseResult(
-                    name, bounds, None, False, "never reached, unlike mode default"
-                )
-        elif name == QUALITY and study and row.study and base and base.study:
+            measurement = "no GPU"
+            if planned and measure == GPU_MEMORY:
+                peak, base_peak = planned
+                measurement = peak if is_absolute else peak / base_peak
+                is_planned = True
+        elif name == QUALITY and study and row.study and base and base.study and not is_open:
             # The interval over all rounds decides.
-            result = PromiseResult(name, bounds, *decide(study, bounds, row.study, base.study))
+            results.append(
+                PromiseResult(name, bounds, *decide(study, bounds, row.study, base.study))
+            )
+            continue
+        if isinstance(measurement, str):
+            # That a metric is never reached breaks the promise only if mode default reaches it.
+            is_reached = base is not None and base.time_to_metric_s is not None
+            is_broken = name == TO_METRIC and row.never_reached and is_reached
+            result = PromiseResult(name, bounds, None, False if is_broken else None, measurement)
         else:
-            result = PromiseResult(name, bounds, measurement, _is_within(measurement, bounds))
+            why = f"planned on {CARD}" if is_planned else None
+            is_kept = _is_within(measurement, bounds)
+            result = PromiseResult(name, bounds, measurement, is_kept, why, is_planned)
         results.append(result)
     return results
 
@@ -84,18 +92,6 @@ def _needs_gpu(measure: str, bounds: Facts, row: ComparisonRow) -> bool:
     """Whether the promise is one of a GPU, and the run had none."""
     is_of_gpu = measure == GPU_MEMORY or bounds.get("device") == "gpu"
     return is_of_gpu and row.error is None and row.device_peak_bytes is None
-
-
-def _planned(name: str, bounds: Facts, peaks: tuple[float, float] | None) -> PromiseResult:
-    """By the planned `peaks` of the candidate and of mode default."""
-    if peaks is None or name.removesuffix(BYTES) != GPU_MEMORY:
-        return PromiseResult(name, bounds, None, None, "no GPU")
-    peak, base_peak = peaks
-    if not name.endswith(BYTES):
-        peak = peak / base_peak
-    return PromiseResult(
-        name, bounds, peak, _is_within(peak, bounds), f"planned on {CARD}", planned=True
-    )
 
 
 def _measure(
@@ -142,6 +138,4 @@ def _value(measure: str, row: ComparisonRow, is_cut: bool) -> float | str:
         return number
     if measure == TO_METRIC:
         return "never reached" if row.never_reached else "needs --until"
-    if measure in ("epoch_time", "total_time"):
-        return "no evaluation was timed"
     return "not measured"

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
 
 import numpy as np
 
 from gearshift.launcher.compare.study import MetricValues, Study, StudyFigures
+from gearshift.launcher.report.page import thinned
 from gearshift.launcher.run_folder.reader import RunReader, validation_groups
 from gearshift.models.base import Goal
 from gearshift.training.callbacks.base import TEST, Facts
@@ -23,6 +23,8 @@ from gearshift.training.train_plan import TrainPlan
 NOT_RUN = "not run"
 """The error of a row without a run, after an interruption."""
 Points = Sequence[tuple[float, float]]
+_MOST_POINTS = 200
+"""Points of a curve."""
 
 
 @dataclass(frozen=True)
@@ -62,23 +64,31 @@ class RunMeasurements:
             return steps, len(self.evaluations)
         total = self.plan.total_steps
         evaluations = self.plan.evaluations(0, total)
-        at_end = bool(self.evaluations) and self.evaluations[-1]["step"] == steps
-        if at_end and not self.plan.evaluates_at(total):
+        # The last step is evaluated in any case, unless nothing is.
+        if self.evaluations and not self.plan.evaluates_at(total):
             evaluations += 1
         return total, evaluations
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """The finite metrics of the evaluation with the best value, or else of the last one."""
+        if not self.evaluations:
+            return {}
+        metrics = self.evaluations[-1]["metrics"]
+        best = self.result["best"]
+        if best:
+            by_step = {each["step"]: each["metrics"] for each in self.evaluations}
+            metrics = {**(by_step.get(best["step"]) or metrics), best["metric"]: best["value"]}
+        values = {name: float(value) for name, value in metrics.items()}
+        return {name: value for name, value in values.items() if isfinite(value)}
+
     def curve(self, metric: str) -> Points:
-        """Seconds of training and value, one per evaluation."""
-        points = [
-            (evaluation["at_s"], evaluation["metrics"].get(metric))
+        """Seconds of training and value, one per evaluation that has the metric."""
+        return [
+            (evaluation["at_s"], float(evaluation["metrics"][metric]))
             for evaluation in self.evaluations
+            if metric in evaluation["metrics"]
         ]
-        return _numbers(points)
-
-
-def _numbers(points: Iterable[tuple[float, Any]]) -> Points:
-    """Without those whose value is none, or a text such as NaN."""
-    return [(at, value) for at, value in points if isinstance(value, float | int)]
 
 
 def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
@@ -88,11 +98,15 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     """
     reader = RunReader(folder)
     result = reader.result()
-    events = defaultdict[str, list[Facts]](list)
+    plan = None
+    evaluated = []
     for event in reader.events():
-        events[event["kind"]].append(event["facts"])
+        if event["kind"] == "started" and not plan:
+            plan = TrainPlan(**event["facts"])
+        elif event["kind"] == "evaluated" and event["facts"].get("split") != TEST:
+            evaluated.append(event["facts"])
     lines = [line for line in reader.metrics() if line["kind"] == "train"]
-    if not result or not events["started"] or not lines:
+    if not result or not plan or not lines:
         return None
 
     columns = [(line["step"], line["tokens"], line["step_time_s"]) for line in lines]
@@ -111,40 +125,35 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     if goal and best:
         goal = goal.directed(Goal(best["metric"], best["direction"]))
     seconds = step_s.repeat(windows)
-    evaluations, reached_at_s = _evaluations(events["evaluated"], seconds, goal)
+    evaluations = _timed(evaluated, seconds)
+    reached_at_s = None
+    for evaluation in reversed(evaluations):
+        metrics = {name: float(value) for name, value in evaluation["metrics"].items()}
+        if goal and goal.is_reached(metrics):
+            reached_at_s = evaluation["at_s"]
     return RunMeasurements(
         result,
-        TrainPlan(**events["started"][0]),
+        plan,
         seconds=seconds,
         counted_s=counted_s,
         units_per_s=float(counted_units / counted_s.sum()),
-        losses=_numbers(zip(line_ends_s, (line["loss"] for line in lines), strict=True)),
+        losses=[(at, float(line["loss"])) for at, line in zip(line_ends_s, lines, strict=True)],
         evaluations=evaluations,
-        final_s=sum(facts.get("final_s", 0.0) for facts in events["evaluated"]),
+        final_s=sum(facts.get("final_s", 0.0) for facts in evaluated),
         reached_at_s=reached_at_s,
     )
 
 
-def _evaluations(
-    evaluated: Iterable[Facts], seconds: np.ndarray, goal: Target | None
-) -> tuple[list[Facts], float | None]:
-    """Those of validation with their time, and the time of the first that reached the goal."""
+def _timed(evaluated: Iterable[Facts], seconds: np.ndarray) -> list[Facts]:
+    """Evaluations with their own seconds, and with those of training until their end."""
     evaluations: list[Facts] = []
-    reached_at_s = None
-    at_s = 0.0
-    step = 0
+    evaluations_s = 0.0
     for facts in evaluated:
-        if facts.get("split") == TEST:
-            continue
-        took_s = facts["seconds"] - facts.get("final_s", 0.0)
-        trained_s = float(seconds[step : facts["step"]].sum())
-        at_s = at_s + took_s + trained_s
-        step = facts["step"]
-        evaluations.append({**facts, "seconds": took_s, "at_s": at_s})
-        metrics = {name: float(value) for name, value in facts["metrics"].items()}
-        if reached_at_s is None and goal and goal.is_reached(metrics):
-            reached_at_s = at_s
-    return evaluations, reached_at_s
+        own_s = facts["seconds"] - facts.get("final_s", 0.0)
+        evaluations_s += own_s
+        at_s = float(seconds[: facts["step"]].sum()) + evaluations_s
+        evaluations.append({**facts, "seconds": own_s, "at_s": at_s})
+    return evaluations
 
 
 Rounds = Mapping[str, tuple[Path, RunMeasurements | None]]
@@ -279,8 +288,8 @@ def measured(
         evaluated=(last.get("samples"), last.get("split_samples")),
         time_to_metric_s=median(reached) if len(reached) == len(runs) else None,
         never_reached=has_goal and len(reached) < len(runs),
-        curve=first.curve(best["metric"]) if best else (),
-        losses=first.losses,
+        curve=thinned(first.curve(best["metric"]), _MOST_POINTS) if best else (),
+        losses=thinned(first.losses, _MOST_POINTS),
         device_peak_bytes=device,
         host_peak_bytes=_largest(peaks, "host"),
         peak_memory_bytes=_largest(peaks, "host_growth") if device is None else device,
@@ -366,51 +375,42 @@ def figures(
     study: Study,
     runs: Rounds,
     failed: Mapping[str, str],
-    reference: tuple[str, StudyFigures] | None = None,
+    reference: ComparisonRow | None = None,
 ) -> StudyFigures:
     """The figures of one candidate, from folders and measurements of its finished runs by round.
 
-    `reference`: name and figures of what it is compared with. Reads the disk. Raises SettingsError
+    `reference`: the row that it is compared with. Reads the disk. Raises SettingsError
     if a file is damaged.
     """
     values = defaultdict[str, dict[str, float]](dict)
     groups = {}
-    goal = None
-    less_is_better = False
+    best: Facts = {}
     for name, (folder, run) in runs.items():
         groups[name] = validation_groups(RunReader(folder))
-        if not run or not run.evaluations:
-            continue
-        metrics = run.evaluations[-1]["metrics"]
-        best = run.result["best"]
-        if best:
-            goal = best["metric"]
-            less_is_better = best["direction"] == "min"
-            # The other metrics of the evaluation with the best value go with it.
-            by_step = {each["step"]: each["metrics"] for each in run.evaluations}
-            metrics = {**(by_step.get(best["step"]) or metrics), goal: best["value"]}
-        for metric, value in metrics.items():
-            by_round = values[metric]
-            if isfinite(float(value)):
-                by_round[name] = float(value)
+        if run:
+            best = run.result["best"] or best
+            for metric, value in run.scores.items():
+                values[metric][name] = value
 
     differences = {}
-    if reference:
+    base = reference.study if reference else None
+    if base:
         for metric, by_round in values.items():
-            base = reference[1].metrics.get(metric, MetricValues()).values
-            gaps = {name: value - base[name] for name, value in by_round.items() if name in base}
+            of_base = base.metrics.get(metric, MetricValues()).values
+            common = [name for name in by_round if name in of_base]
+            gaps = {name: by_round[name] - of_base[name] for name in common}
             difference = study.mean(gaps)
             if difference:
                 differences[metric] = difference
     means = {metric: MetricValues(study.mean(each), each) for metric, each in values.items()}
     return StudyFigures(
-        goal,
-        less_is_better,
+        best.get("metric"),
+        best.get("direction") == "min",
         planned=len(study.rounds),
         finished=len(runs),
         failed=failed,
         groups=groups,
         metrics=means,
-        reference=reference and reference[0],
+        reference=reference.name if reference else None,
         differences=differences,
     )

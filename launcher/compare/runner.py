@@ -178,10 +178,7 @@ def _candidate_rows(
         elif parts:
             row = parts.pop()
         if study.title:
-            base = None
-            if reference and reference.study:
-                base = (reference.name, reference.study)
-            row = replace(row, study=rows.figures(study, known, failed, base))
+            row = replace(row, study=rows.figures(study, known, failed, reference))
     except SettingsError as damaged:
         return [replace(row, error=damaged.diagnostics[0].message)]
     return [row, *parts]

@@ -38,13 +38,11 @@ class Study:
     """
     folds: int | None = None
     seeds: int | None = None
-    by_group: bool = False
-    """Each fold is one group."""
 
     @property
     def title(self) -> str:
         """`5 folds × 2 seeds`; empty: repeats."""
-        counts = {"group" if self.by_group else "fold": self.folds, "seed": self.seeds}
+        counts = {"fold": self.folds, "seed": self.seeds}
         return " × ".join(counted(count, noun) for noun, count in counts.items() if count)
 
     def mean(self, values: Mapping[str, float]) -> Estimate | None:
@@ -107,7 +105,7 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
         if seeds:
             names.append(f"seed{seed_number + 1}")
         rounds["-".join(names)] = sets
-    return Study(rounds, count or None, seeds, folds == BY_GROUP)
+    return Study(rounds, count or None, seeds)
 
 
 def count_groups(resolved: Resolved) -> int:
@@ -251,8 +249,8 @@ def decide(
     # A bound r of a ratio a / b becomes the difference a - r b, which has an interval where a ratio
     # has none; its ends are above 0 inside of the bound. Source: Fieller, Some Problems in Interval
     # Estimation, Journal of the Royal Statistical Society B 16, 1954.
-    is_inside = True
-    is_outside = False
+    lows = []
+    highs = []
     for side, sign in (("at_least", 1), ("at_most", -1)):
         bound = bounds.get(side)
         if bound is None:
@@ -263,9 +261,10 @@ def decide(
         }
         mean = study.mean(differences)
         low, high = (mean and mean.interval) or (-inf, inf)
-        is_inside = is_inside and low >= 0
-        is_outside = is_outside or high < 0
+        lows.append(low)
+        highs.append(high)
+    is_outside = min(highs, default=0) < 0
     ratio = sum(values) / sum(base_values)
-    if is_outside or is_inside:
+    if is_outside or min(lows, default=0) >= 0:
         return ratio, not is_outside, None
     return ratio, None, "not decided" if len(names) > 1 else "not decided: use --seeds 3"

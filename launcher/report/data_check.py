@@ -7,10 +7,8 @@ import shlex
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from gearshift.launcher.base import disk, environment, temporary
 from gearshift.launcher.base.diagnostics import SettingsError, counted, nearest_match
@@ -18,13 +16,13 @@ from gearshift.launcher.config.command_line import OPTIONS, TRAINING
 from gearshift.launcher.config.errors import about_data
 from gearshift.launcher.config.paths import EMBEDDED
 from gearshift.launcher.config.provenance import Resolved
-from gearshift.launcher.config.schema import config_of, model_name, task_with_data
+from gearshift.launcher.config.schema import model_name, task_with_data
 from gearshift.launcher.config.settings_file import nearest_file
 from gearshift.launcher.report import page
 from gearshift.launcher.run import affinity
 from gearshift.models.base import DataError, Picture, SamplePart
 from gearshift.models.catalog import FAMILIES, is_custom
-from gearshift.models.common.data_files import check_kind
+from gearshift.models.common.data_files import check_kind, unreadable_file
 from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.storage import atomic_write
 
@@ -95,80 +93,64 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
 def find_families(path: str, family: str | None, origin: str) -> list[tuple[str, str | None]]:
     """The families that may read the data at `path`, each with one of its FORMATS. Reads the disk.
 
-    Only `family`, if it is given. A format is recognized by names or a few bytes, so several
-    families may match; it is None of embedded data and of a given family, whose own error is more
-    precise. Raises SettingsError if none matches; `origin` is the command that names the path.
+    Only `family`, if it is given. A format is recognized by names or
+    a few bytes, so several families may match; it is None of embedded data. Raises SettingsError if
+    none matches; `origin` is the command that names the path.
     """
-
-    refused = partial(SettingsError.of, value=path, where=origin)
     formats: Json = {
-        name: None if is_custom(name) else import_module(FAMILIES[name].formats)
+        name: import_module(FAMILIES[name].formats)
         for name in ([family] if family else FAMILIES)
+        if not is_custom(name)
     }
     if path.startswith(EMBEDDED):
         owners = {}
         for name, module in formats.items():
-            owners.update(dict.fromkeys(_embedded(name, module), name))
+            owners.update(dict.fromkeys(module.EMBEDDED, name))
         if path in owners:
             return [(owners[path], None)]
-        nearest = nearest_match(path, owners)
-        raise refused(
-            f"unknown embedded data '{path}'",
-            allowed=", ".join(owners) or "a file or a folder",
-            did_you_mean=nearest,
-            fix=nearest,
-            replaces=(path,),
-        )
+        if family and not formats:  # a custom task has its own
+            return [(family, None)]
+        problem = f"unknown embedded data '{path}'"
+        raise _unknown(problem, path, origin, nearest_match(path, owners), ", ".join(owners))
 
     location = Path(path).expanduser()
     try:
         if not location.exists():
-            nearest = nearest_file(path)
-            raise refused(
-                f"file or folder '{path}' does not exist",
-                did_you_mean=nearest,
-                fix=nearest and shlex.quote(nearest),
-                replaces=(path,),
-            )
+            problem = f"file or folder '{path}' does not exist"
+            raise _unknown(problem, path, origin, nearest_file(path))
         # A pipe or a device would block whoever opens it.
         check_kind(location)
-        matches = []
-        for name, module in formats.items():
-            match = module and module.recognize(location)
-            if match is not None or family:
-                matches.append((name, match))
+        matches = {name: module.recognize(location) for name, module in formats.items()}
     except DataError as error:
-        raise refused(
-            error.message,
-            allowed=error.allowed,
-            fix=error.fix or None,
-            hint=error.hint or None,
-        ) from error
+        raise about_data(error, value=path, where=origin) from error
     except OSError as error:
-        problem = f"'{error.filename or path}' cannot be read: {error.strerror or error}"
-        raise refused(problem) from error
-    if matches:
-        return matches
-    lines = [f"{name}: {'; '.join(module.FORMATS)}" for name, module in formats.items()]
-    raise refused(
-        f"unknown data format: '{path}'",
-        allowed="\n           ".join(lines),
+        raise about_data(unreadable_file(location, error), value=path, where=origin) from error
+    if family:
+        return [(family, matches.get(family))]
+    recognized = [(name, match) for name, match in matches.items() if match is not None]
+    if not recognized:
+        lines = [f"{name}: {'; '.join(module.FORMATS)}" for name, module in formats.items()]
+        allowed = "\n           ".join(lines)
+        raise _unknown(f"unknown data format: '{path}'", path, origin, None, allowed)
+    return recognized
+
+
+def _unknown(
+    problem: str, path: str, origin: str, nearest: str | None, allowed: str | None = None
+) -> SettingsError:
+    return SettingsError.of(
+        problem,
+        value=path,
+        where=origin,
+        allowed=allowed,
+        did_you_mean=nearest,
+        fix=nearest and shlex.quote(nearest),
+        replaces=(path,),
     )
-
-
-def _embedded(family: str, formats: Any) -> Sequence[str]:
-    """The names of the embedded data of a family; of a custom task, only its default."""
-    known = () if formats is None else formats.EMBEDDED
-    default = getattr(config_of(family).Data(), "path", None)
-    if isinstance(default, str) and default.startswith(EMBEDDED):
-        return [default, *known]
-    return known
 
 
 def render(findings: Findings) -> bytes:
     """The page: tables and pictures in one file, without scripts or links to the network."""
-    groups = findings.overlapping_groups
-    state = "bad" if groups else "good"
     line = "; ".join(filter(None, [findings.format, f"read by {findings.model}"]))
     return page.render(
         _TEMPLATE,
@@ -178,7 +160,7 @@ def render(findings: Findings) -> bytes:
         facts=page.fact_rows(findings.facts),
         parts_of_sample=sample_rows(findings),
         sample=page.fact_rows(findings.sample),
-        state="quiet" if groups is None else state,
+        state="bad" if findings.overlapping_groups else "quiet",
         overlap=overlap(findings),
         pictures=[(b64encode(each.png).decode(), each.caption) for each in findings.pictures],
     )
@@ -191,8 +173,7 @@ def overlap(findings: Findings) -> str:
         return "unknown: the task has no groups"
     if not groups:
         return "none: no group is in two splits"
-    are = "is" if len(groups) == 1 else "are"
-    return f"{counted(len(groups), 'group')} {are} in two splits: {page.fact_text(groups[:10])}"
+    return f"{counted(len(groups), 'group')} in two splits: {page.fact_text(groups[:10])}"
 
 
 def sample_rows(findings: Findings) -> list[tuple[str, str]]:

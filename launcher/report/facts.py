@@ -5,31 +5,30 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import chain
-from operator import itemgetter
+from itertools import chain, cycle
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import from_here, plain, program_line
-from gearshift.launcher.config.provenance import FITTED_LAYERS, LAYERS, USER_LAYERS
+from gearshift.launcher.config.provenance import FITTED_LAYERS, USER_LAYERS
 from gearshift.launcher.report import page
 from gearshift.launcher.report.page import known
 from gearshift.launcher.report.run_record import OF_ANOTHER_VERSION, RunRecord
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader
-from gearshift.training.callbacks.base import Facts, Json
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging import console_text
 from gearshift.training.logging.encoding import amount, counted, duration, real, size
 
 Row = tuple[str, ...]
 _ABOVE_MODE = (*FITTED_LAYERS, *USER_LAYERS)
 """Layers above the mode."""
-_RANKS = {layer: rank for rank, layer in enumerate(LAYERS)}
 _OWN_DATA = "of the run"
 _STYLES = {"completed": "good", "failed": "bad"}
+DIFFERENT_VALIDATION = "best scores are of different validation data, as their letters say"
 MOST_EVENTS = 400
-"""Events of a row on the step axis, and of the list."""
+"""Events of the list."""
 
 
 def status(run: RunRecord) -> tuple[str, str]:
@@ -45,22 +44,15 @@ def outcome(run: RunRecord) -> str:
     text = counted(run.steps, "step")
     epochs = run.result.get("epochs")
     if epochs is not None:
-        text += f" ({counted(float(f'{epochs:.3g}'), 'epoch')})"
+        text += f" ({counted(epochs, 'epoch')})"
     return "; ".join(filter(None, [text, run.result.get("reason")]))
 
 
 def title(run: RunRecord) -> str:
     """Model, stage, mode and engine."""
-    model, mode, engine = (
-        run.result.get(name) or _setting(run, name) for name in ("model", "mode", "engine")
-    )
     stage = run.result.get("stage")
-    parts = [
-        model,
-        stage and f"stage {stage}",
-        mode,
-        engine,
-    ]
+    choice = run.choice
+    parts = [choice["model"], stage and f"stage {stage}", choice["mode"], choice["engine"]]
     return ", ".join(filter(None, parts))
 
 
@@ -87,25 +79,11 @@ def validation_marks(runs: Sequence[RunRecord]) -> list[str]:
 
     Empty texts: they are the same, or unknown.
     """
-    different = [*dict.fromkeys(run.validation for run in runs if run.validation)]
+    different = dict.fromkeys(run.validation for run in runs if run.validation)
     if len(different) < 2:
         return [""] * len(runs)
-    letters: dict[Any, str] = {None: ""}
-    for number, validation in enumerate(different):
-        letters[validation] = ascii_uppercase[number % len(ascii_uppercase)]
-    return [letters[run.validation] for run in runs]
-
-
-def validation_note(runs: Sequence[RunRecord]) -> str:
-    """That best scores are of different validation data, in a line; empty: they are not."""
-    names: dict[str, list[str]] = {}
-    for run, mark in zip(runs, validation_marks(runs), strict=True):
-        if mark:
-            names.setdefault(mark, []).append(run.name)
-    if not names:
-        return ""
-    parts = [f"{mark}: {', '.join(of_mark)}" for mark, of_mark in names.items()]
-    return f"best scores are of different validation data, {'; '.join(parts)}"
+    letters: dict[Any, str] = dict(zip(different, cycle(ascii_uppercase), strict=False))
+    return [letters.get(run.validation, "") for run in runs]
 
 
 def findings(runs: Sequence[RunRecord]) -> list[Row]:
@@ -132,7 +110,7 @@ def _findings_of(run: RunRecord) -> list[Row]:
     status = run.result.get("status")
     # A failed run that gave advice needs no other line.
     if status == "stopped":
-        lines = dict(commands(run))
+        lines = commands(run)
         next_command = lines.get("resume", lines["repeat"])
     elif status == "failed" and not rows:
         log = from_here(run.folder.absolute() / run_folder.LOG)
@@ -145,40 +123,32 @@ def _findings_of(run: RunRecord) -> list[Row]:
 
 
 def settings(run: RunRecord) -> tuple[Sequence[Row], Sequence[Row]]:
-    """The settings that differ from those of the mode: key, value, value of the mode, origin; the
-    user's first. Then all others: key, value, origin.
+    """The settings that the machine or the user chose: key, value, value of the mode, origin.
+
+    Then all others: key, value, origin.
     """
-    chosen = []
-    others = []
+    chosen: list[Row] = []
+    others: list[Row] = []
     for key, setting in run.settings.items():
-        if key == "promise":
-            continue
         origin = setting.get("origin", "")
         if setting.get("how"):
             origin += f": {setting['how']}"
-        value = setting.get("value")
-
-        # The newest value of no layer above it is that of the mode, or of what it leaves alone.
-        layers = [setting, *setting.get("replaced", ())]
-        shipped = [each.get("value") for each in layers if each.get("layer") not in _ABOVE_MODE]
-        if value in shipped[:1]:
-            others.append((key, plain(value), origin))
+        value = _plain_value(setting)
+        if setting.get("layer") not in _ABOVE_MODE:
+            others.append((key, value, origin))
             continue
-        of_mode = known(next(iter(shipped), None), plain)
-        rank = _RANKS.get(setting.get("layer", ""), 0)
-        chosen.append((-rank, (key, plain(value), of_mode, origin)))
-
-    # The layers of the user are the highest.
-    chosen.sort(key=itemgetter(0))
-    return [row for _, row in chosen], others
+        # The newest value of no layer above it is that of the mode, or of what it leaves alone.
+        replaced = setting.get("replaced", ())
+        shipped = [each for each in replaced if each.get("layer") not in _ABOVE_MODE]
+        of_mode = known(next(iter(shipped), None), _plain_value)
+        chosen.append((key, value, of_mode, origin))
+    return chosen, others
 
 
 def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
     """The settings that differ between several runs, a row for each run, below a head."""
     columns = {}
     for key in dict.fromkeys(chain.from_iterable(run.settings for run in runs)):
-        if key == "promise":
-            continue
         # A setting that one of the runs does not have differs as well.
         values = [known(run.settings.get(key), _plain_value) for run in runs]
         if len(set(values)) > 1:
@@ -192,74 +162,32 @@ def _plain_value(setting: Facts) -> str:
     return plain(setting.get("value"))
 
 
-def time_split(run: RunRecord) -> list[tuple[str, float, str]]:
-    """Where the time of the run went: name, percent, text of each part; empty: unknown."""
+def time_split(run: RunRecord) -> dict[str, float]:
+    """The seconds of each part of the run; empty: unknown."""
     split = run.result.get("time_split") or {}
-    parts = []
-    for name, seconds in split.items():
-        if seconds > 0:
-            percent = 100 * seconds / sum(split.values())
-            text = f"{duration(seconds)}, {percent:.1f}%"
-            parts.append((name.removesuffix("_s"), percent, text))
-    return parts
+    return {name.removesuffix("_s"): seconds for name, seconds in split.items() if seconds > 0}
 
 
 def machine(run: RunRecord) -> Sequence[Row]:
     """The machine, and its highest readings."""
-    facts = dict(run.result.get("environment") or {})
-    if facts.get("memory_bytes") is not None:
-        facts["memory"] = size(facts["memory_bytes"])
-    facts["processes"] = run.result.get("world_size")
-
-    rows = []
-    for key in ("host", "system", "cores", "memory", "gpus", "device", "processes"):
-        if facts.get(key) is not None:
-            rows.append((key, str(facts[key])))
+    facts = {**run.environment, "processes": run.result.get("world_size")}
+    facts.pop("libraries", None)
+    memory = facts.pop("memory_bytes", None)
+    facts["memory"] = known(memory, size)
     for key, value in (run.result.get("machine") or {}).items():
-        rows.append((f"highest {key.replace('_', ' ')}", plain(value)))
-    return rows
+        facts[f"highest {key}"] = value
+    return page.fact_rows(facts) if run.result else ()
 
 
-def texts(run: RunRecord, kind: str) -> list[tuple[str, str, bool]]:
-    """Of the events of a `kind`, when training was, the text, and whether a metric is at chance."""
-    every = [event["facts"] for event in run.events if event["kind"] == kind]
-    return [
-        (
-            str(facts.get("when", "")),
-            page.cut(facts.get("text", "")),
-            bool(facts.get("at_chance")),
-        )
-        for facts in every
-    ]
-
-
-def commands(run: RunRecord) -> list[tuple[str, str]]:
-    """What each command does, and its line, for the working directory."""
+def commands(run: RunRecord) -> dict[str, str]:
+    """The line of each command, for the working directory. Reads the disk."""
     path = from_here(run.folder.absolute())
-    model = _setting(run, "model")
-    mode = _setting(run, "mode")
+    lines = {"repeat": program_line("--config", Path(path, run_folder.SETTINGS))}
     # Without a checkpoint there is nothing to resume or to replay.
-    names = ("resume", "verify", "report") if run.checkpoints else ("report",)
-    return [
-        (
-            "repeat",
-            program_line("--config", Path(path, run_folder.SETTINGS)),
-        ),
-        *[(name, program_line(name, path)) for name in names],
-        (
-            "compare with mode default",
-            program_line("compare", "--model", model, "--modes", mode),
-        ),
-    ]
-
-
-def _setting(run: RunRecord, name: str) -> str:
-    """The name of model, mode or engine by its settings."""
-    if name == "model":
-        parts = [run.value("model.family"), run.value("model.size")]
-        return ":".join(str(part) for part in parts if part)
-    key = "engine.name" if name == "engine" else name
-    return str(run.value(key) or "")
+    names = ("resume", "verify", "report") if run_folder.checkpoints(run.folder) else ("report",)
+    for name in names:
+        lines[name] = program_line(name, path)
+    return lines
 
 
 def evaluations(run: RunRecord) -> Sequence[Row]:
@@ -267,25 +195,17 @@ def evaluations(run: RunRecord) -> Sequence[Row]:
     rows = []
     test = run.result.get("test")
     if test:
-        rows.append(
-            (
-                "end of the run",
-                f"step {test['step']:,}",
-                "test",
-                _OWN_DATA,
-                _metrics(test),
-            )
-        )
+        step = f"step {test['step']:,}"
+        rows.append(("end of the run", step, "test", _OWN_DATA, _metrics(test)))
     # Only `evaluate` writes this file, and another version of it may have written a line.
     for line in RunReader(run.folder).lines(run_folder.EVALUATIONS):
         with suppress(*OF_ANOTHER_VERSION):
-            when = str(line["time"]).removesuffix("Z").replace("T", " ")
             average = ", EMA" if line["weights"] == "ema" else ""
             processes = counted(line["world_size"], "process")
             samples = counted(line["samples"], "sample")
             rows.append(
                 (
-                    f"{when} UTC",
+                    str(line["time"]),
                     f"step {line['step']:,}{average}, {line['engine']} on {processes}",
                     str(line["split"]),
                     f"{line['data'] or _OWN_DATA}, {samples}",
@@ -296,50 +216,24 @@ def evaluations(run: RunRecord) -> Sequence[Row]:
 
 
 def baselines(run: RunRecord) -> Sequence[Row]:
-    """The metrics of the best evaluation and of each simple method, after a row with their names.
-
-    Empty: no method was measured.
-    """
-    methods = run.result.get("baselines")
-    best = run.result.get("best")
-    if not methods or not best:
-        return ()
-    metrics: Json = {best["metric"]: best["value"]}
-    for name, points in run.evaluations.items():
-        metrics.setdefault(name, dict(points).get(best["step"]))
-    names = [name for name in metrics if any(name in each["metrics"] for each in methods)]
-    rows: list[Row] = [("", *names)]
-    for method in ({"name": "the model", "metrics": metrics}, *methods):
-        cells = [known(method["metrics"].get(name), _real) for name in names]
-        rows.append((method["name"], *cells))
-    return rows
-
-
-def _real(value: Any) -> str:
-    """A number, or the text of one that is not finite."""
-    return real(float(value))
+    """Name and metrics of each simple method, the best first; empty: none was measured."""
+    return [(method["name"], _metrics(method)) for method in run.result.get("baselines") or ()]
 
 
 def _metrics(facts: Facts) -> str:
-    texts = []
-    for name, value in facts["metrics"].items():
-        texts.append(f"{name} {_real(value)}")
+    # A value that is not finite is a text.
+    texts = [f"{name} {real(float(value))}" for name, value in facts["metrics"].items()]
     return ", ".join(texts)
 
 
-def listed_events(run: RunRecord) -> tuple[int, Sequence[Row]]:
-    """How many events a report shows; step, time and text of those in its list."""
-    events = shown_events(run)
-    rows = []
-    for event in page.thinned(events, MOST_EVENTS):
-        rows.append((str(event["step"]), event["time"], event_text(event)))
-    return len(events), rows
-
-
-def shown_events(run: RunRecord) -> list[Facts]:
-    """The events of the list and of the step axis; others are shown elsewhere, or not at all."""
+def listed_events(run: RunRecord) -> Sequence[Row]:
+    """Step, time and text of the events, at most MOST_EVENTS of them."""
     elsewhere = ("preview", "first_batch")
-    return [event for event in run.events if event["kind"] not in elsewhere]
+    events = [event for event in run.events if event["kind"] not in elsewhere]
+    return [
+        (str(event["step"]), event["time"], event_text(event))
+        for event in page.thinned(events, MOST_EVENTS)
+    ]
 
 
 def event_text(event: Facts) -> str:
@@ -348,27 +242,19 @@ def event_text(event: Facts) -> str:
     kind = event["kind"]
     with suppress(*OF_ANOTHER_VERSION):
         if kind == "evaluated":
-            text = f"evaluated: {_metrics(facts)}"
-            if facts["is_best"]:
-                text += ", the best so far"
-            return f"{text} ({duration(facts['seconds'])})"
+            best = ", the best so far" if facts["is_best"] else ""
+            return f"evaluated {facts['split']}: {_metrics(facts)}{best}"
         if kind == "saved":
             return f"saved checkpoints/{facts['folder']}"
         if kind == "started":
-            steps = f"steps {facts['first_step'] + 1:,} to {facts['total_steps']:,}"
-            if facts.get("time_s") is not None:
-                steps = f"step {facts['first_step'] + 1:,}, for {duration(facts['time_s'])}"
-            return f"started: {steps}"
+            return f"started after step {facts['first_step']:,}"
         if kind == "stopped":
-            reason = facts["reason"]
-            return f"{facts['status']}: {reason}" if reason else str(facts["status"])
+            return ": ".join(filter(None, [facts["status"], facts["reason"]]))
         line = console_text.describe(kind, facts)
         if line is not None:
             label, text = line
             if label != console_text.WARNING:
-                text = console_text.render_row(label, text)
+                text = f"{label}: {text}"
             return " ".join(text.split())
     # A kind for the log only, or of another version.
-    words = [kind.replace("_", " ")]
-    words += [f"{name}={value}" for name, value in facts.items()]
-    return " ".join(words)
+    return f"{kind.replace('_', ' ')} {console_text.render_facts(facts)}"

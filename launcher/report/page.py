@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from math import inf
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from gearshift.launcher.base import disk
-from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.training.callbacks.base import Facts, Json
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from gearshift.training.logging.console_text import render_facts
 
 _HERE = Path(__file__).parent
 MARK = '<meta name="generator" content="gearshift">'
@@ -22,109 +17,64 @@ MARK = '<meta name="generator" content="gearshift">'
 Point = tuple[float, float | None]
 """A place on the x axis, and the value there; None: a gap in the line."""
 Unit = Literal["number", "bytes", "seconds", "percent", "per second"]
-BUCKETS = 1000
-"""Pairs of points that the lines of a plot share: about one for each pixel."""
 UNKNOWN = "–"
 COLORS = 10
 """Number of colors; the page calls them --c0 to --c9."""
+_MOST_CHARACTERS = 20_000
 _Any = TypeVar("_Any")
 
 
-def render(template: Path, drawn: Facts | None = None, **values: Any) -> bytes:
-    """The page of `template`, which extends base.html, in UTF-8; `drawn` is that of `as_json`.
+def render(template: Path, plots: Sequence[Facts] = (), **values: Any) -> bytes:
+    """The page of `template`, which extends base.html, in UTF-8.
+
+    Its `plots` are drawn by plots.js over one x axis.
 
     Lone surrogates, as of file names that are not UTF-8, become their escapes. Reads the disk.
     Raises OSError.
     """
-    drawn = drawn or {"plots": (), "marks": ()}
-    # JavaScript parses no NaN: a gap is null.
-    embedded = json.dumps(drawn, separators=(",", ":"), allow_nan=False)
-    page = _environment(template.parent).get_template(template.name)
-    text = page.render(
-        mark=MARK,
-        style=(_HERE / "page.css").read_text("utf-8"),
-        script=(_HERE / "plots.js").read_text("utf-8"),
-        embedded=embedded.replace("<", "\\u003c"),  # no text in it can end the script element
-        count=len(drawn["plots"]),
-        has_marks=bool(drawn["marks"]),
-        **values,
-    )
-    return text.encode("utf-8", "backslashreplace")
-
-
-def is_page(path: Path) -> bool:
-    """Whether the file at `path` was written by `render`. Reads the disk. Raises OSError."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return MARK in file.read(1000)
-
-
-def check_out(path: Path, where: str) -> None:
-    """Refuse a file that cannot be written, or that is of another program. Reads the disk.
-
-    Raises SettingsError; `where` is the option.
-    """
-    disk.check_writable(path.parent, where)
-    if path.is_dir():
-        problem = "is a folder"
-    elif path.exists() and not is_page(path):
-        problem = "was not written by this program"
-    else:
-        return
-    raise SettingsError.of(
-        f"{path} {problem}",
-        value=str(path),
-        where=where,
-        allowed="a new file, or an earlier report",
-    )
-
-
-@cache
-def _environment(folder: Path) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader([folder, _HERE]),
+        loader=FileSystemLoader([template.parent, _HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals["colors"] = COLORS
-    return environment
+    # JavaScript parses no NaN: a gap is null.
+    drawn = {"plots": plots}
+    embedded = json.dumps(drawn, separators=(",", ":"), allow_nan=False)
+    text = environment.get_template(template.name).render(
+        mark=MARK,
+        style=(_HERE / "page.css").read_text("utf-8"),
+        script=(_HERE / "plots.js").read_text("utf-8"),
+        embedded=embedded.replace("<", "\\u003c"),  # no text in it can end the script element
+        count=len(plots),
+        **values,
+    )
+    return text.encode("utf-8", "backslashreplace")
 
 
 def fact_rows(facts: Facts) -> list[tuple[str, str]]:
-    """Name and text of each fact."""
-    return [(str(name).replace("_", " "), cut(fact_text(value))) for name, value in facts.items()]
-
-
-def cut(text: object) -> str:
-    """A text, up to what fits a page."""
-    string = str(text)
-    return string if len(string) <= 20_000 else f"{string[:20_000]}…"
+    """Name and text of each fact, cut to what fits a page."""
+    rows = []
+    for name, value in facts.items():
+        text = fact_text(value)
+        if len(text) > _MOST_CHARACTERS:
+            text = f"{text[:_MOST_CHARACTERS]}…"
+        rows.append((str(name).replace("_", " "), text))
+    return rows
 
 
 def fact_text(value: Any) -> str:
-    """A fact as text: numbers in groups of three digits, mappings in a row."""
+    """A fact as text: sentences and names of a list apart, all else as on the console."""
     if isinstance(value, Mapping):
-        texts = []
-        for name, inner in value.items():
-            text = fact_text(inner)
-            if isinstance(inner, Mapping) and inner:
-                text = f"({text})"
-            texts.append(f"{name} {text}")
-        return ", ".join(texts) or "none"
-    if isinstance(value, Sequence) and not isinstance(value, str):
+        return render_facts(value) or "none"
+    if isinstance(value, list | tuple):
         return "; ".join(map(fact_text, value)) or "none"
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return str(value)
+    _, _, text = render_facts({"fact": value}).partition(" ")
+    return text
 
 
 class PlotLine(NamedTuple):
@@ -140,11 +90,8 @@ class PlotLine(NamedTuple):
 
 def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> Json:
     """A plot for plots.js. Numbers are rounded to what it can show."""
-    most = 2 * max(BUCKETS // len(lines), 100)
     curves = []
     for name, points, color, dashed in lines:
-        while len(points) > most:
-            points = halved(points)
         style = "dotted" if color >= COLORS else ""
         if dashed:
             style = "dashed"
@@ -154,43 +101,15 @@ def plot(title: str, unit: Unit, lines: Sequence[PlotLine]) -> Json:
                 "color": color % COLORS,
                 "style": style,
                 "x": [x for x, _ in points],
-                "y": [None if y is None else float(f"{y:.6g}") for _, y in points],
+                "y": [_number(y) for _, y in points],
             }
         )
     return {"title": title, "unit": unit, "lines": curves}
 
 
-def as_json(label: str, plots: Sequence[Facts], marks: Sequence[Facts] = ()) -> Json:
-    """All that plots.js draws over one x axis; `label` is what it counts.
-
-    Each of the `marks` on it is an event with `x`, `lane`, `text` and `color`.
-    """
-    places = [mark["x"] for mark in marks]
-    for each in plots:
-        for line in each["lines"]:
-            places += line["x"]
-    low = min(places, default=0)
-    high = max(places, default=1)
-    if low >= high:
-        high = low + 1  # a single place would leave the axis without a length
-    return {
-        "axis": {"label": label, "low": low, "high": high},
-        "plots": plots,
-        "marks": marks,
-    }
-
-
-def halved(points: Sequence[Point]) -> list[Point]:
-    """Half of many points: of each four the lowest and the highest, which a gap is; ends stay."""
-    last = len(points) - 1
-    # Peaks stay visible, which a mean or every other point would lose.
-    half = [points[0]]
-    for at in range(1, last, 4):
-        part = points[at : min(at + 4, last)]
-        ordered = sorted(part, key=lambda point: inf if point[1] is None else point[1])
-        half += sorted({ordered[0], ordered[-1]}, key=lambda point: point[0])
-    half.append(points[-1])
-    return half
+def _number(value: float | None) -> float | None:
+    """A number as a plot shows it; None: a gap."""
+    return float(f"{value:.6g}") if value is not None and isfinite(value) else None
 
 
 def thinned(items: Sequence[_Any], most: int) -> Sequence[_Any]:
@@ -203,9 +122,3 @@ def thinned(items: Sequence[_Any], most: int) -> Sequence[_Any]:
 def known(value: Any, text_of: Callable[[Any], str] = str) -> str:
     """The text of a value; a dash for None."""
     return UNKNOWN if value is None else text_of(value)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows of a table as lines for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -1,10 +1,14 @@
 "use strict";
 // Draws the plots of a page as SVG from the JSON in its element #plots. Texts of a run are text nodes.
 (() => {
-  const {axis, plots, marks} = JSON.parse(document.getElementById("plots").textContent);
+  const {plots} = JSON.parse(document.getElementById("plots").textContent);
   const LEFT = 64, RIGHT = 12, TOP = 8, BOTTOM = 24;
-  const margin = 0.01 * (axis.high - axis.low);
-  const whole = [axis.low - margin, axis.high + margin];
+  const ends = plots.flatMap((plot) => plot.lines.flatMap((line) => [line.x[0], line.x.at(-1)]));
+  const first = Math.min(...ends);
+  let last = Math.max(...ends);
+  if (last === first) last += 1;
+  const margin = 0.01 * (last - first);
+  const whole = [first - margin, last + margin];
   let [low, high] = whole;
   const redraws = [], readouts = [];
 
@@ -151,27 +155,7 @@
     }));
   };
 
-  // The events in a row for each kind, and those nearest to the cursor as text.
-  const events = (place) => {
-    const lanes = [...new Set(marks.map((mark) => mark.lane))];
-    const places = [...new Set(marks.map((mark) => mark.x))].sort((a, b) => a - b);
-    const list = html("ul", "key events");
-    place.append(html("figcaption", "", "Events"), list);
-    readouts.push((x) => {
-      const at = places[x === null ? places.length - 1 : nearest(places, x)];
-      list.replaceChildren(...marks.filter((mark) => mark.x === at).map((mark) => {
-        const item = html("li", "", `${axis.label} ${at}: `);
-        item.append(html("b", "", mark.text));
-        return item;
-      }));
-    });
-    const vertical = () => ({from: lanes.length, to: -1, at: [...lanes.keys()], text: (at) => lanes[at]});
-    frame(place, 40 + 24 * lanes.length, vertical, (x, y) => marks.map((mark) => svg("circle", {
-      cx: x(mark.x), cy: y(lanes.indexOf(mark.lane)), r: 4.5, style: `fill: var(--c${mark.color})`})));
-  };
-
   for (const place of document.querySelectorAll("figure[data-plot]")) curves(place, plots[Number(place.dataset.plot)]);
-  for (const place of document.querySelectorAll("figure[data-marks]")) events(place);
   for (const button of document.querySelectorAll("[data-reset]")) button.addEventListener("click", () => zoom(...whole));
   zoom(...whole);
   show(null);

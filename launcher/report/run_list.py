@@ -8,28 +8,28 @@ from dataclasses import asdict, dataclass
 from math import inf, isnan
 from pathlib import Path
 
-from gearshift.launcher.base.diagnostics import SettingsError, nearest_match
+from gearshift.launcher.base.diagnostics import SettingsError, unknown
 from gearshift.launcher.config.render import ORIGINS
 from gearshift.launcher.report.page import known
+from gearshift.launcher.report.run_record import choice_of
 from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.training.callbacks.base import Json
 from gearshift.training.checkpoint import manifest
 from gearshift.training.checkpoint.manifest import CheckpointError
-from gearshift.training.logging.encoding import counted, duration, real, size
+from gearshift.training.logging.encoding import duration, real, size
 
 DAMAGED = "damaged"
-COMPARISON = "comparison"
 
 
 @dataclass(frozen=True)
 class ListedRun:
-    """A run, or a comparison of runs; None: unknown."""
+    """A run; None: unknown."""
 
     name: str
     """Its path below the folder that is listed."""
     status: str
-    """As `watch` says; or DAMAGED, or COMPARISON."""
+    """As `watch` says; or DAMAGED."""
     reason: str | None = None
     model: str | None = None
     mode: str | None = None
@@ -42,12 +42,6 @@ class ListedRun:
     """Of the device, on a CPU of the host."""
     started: str = ""
     """UTC, ISO 8601."""
-
-    def value(self, metric: str) -> float | None:
-        """The best value of a metric; None: it is not that of the run."""
-        if self.best and self.best["metric"] == metric:
-            return float(self.best["value"])
-        return None
 
 
 def runs_in(folder: Path) -> list[ListedRun]:
@@ -75,18 +69,15 @@ def by_metric(runs: Sequence[ListedRun], metric: str) -> list[ListedRun]:
     """The best run first; those without the metric last. Raises SettingsError if none has it."""
     metrics = {run.best["metric"]: run.best.get("direction") for run in runs if run.best}
     if metric not in metrics:
-        raise SettingsError.of(
-            f"no run has a best value of '{metric}'",
-            value=metric,
-            where=f"command line: --by {metric}",
-            allowed=", ".join(metrics) or "the metric of a run that was evaluated",
-            did_you_mean=nearest_match(metric, metrics),
-        )
+        message = f"no run has a best value of '{metric}'"
+        raise SettingsError([unknown("--by", metric, metrics, message)])
     sign = -1 if metrics[metric] == "max" else 1
 
     def rank(run: ListedRun) -> float:
-        value = run.value(metric)
-        return inf if value is None or isnan(value) else sign * value
+        value = inf
+        if run.best and run.best["metric"] == metric:
+            value = sign * float(run.best["value"])
+        return inf if isnan(value) else value
 
     return sorted(runs, key=rank)
 
@@ -98,7 +89,7 @@ def table(runs: Sequence[ListedRun]) -> list[Sequence[str]]:
     ]
     for run in runs:
         status = run.status
-        if status in (DAMAGED, COMPARISON):
+        if status == DAMAGED:
             status += f": {run.reason}"
         lines.append(
             (
@@ -116,8 +107,14 @@ def table(runs: Sequence[ListedRun]) -> list[Sequence[str]]:
     return lines
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table as lines for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
 def _rows(folder: Path, name: str) -> Iterator[ListedRun]:
-    """The rows of a run, of the stages of a staged run, or of a comparison; none: it is neither."""
+    """The rows of a run, or of the stages of a staged run; none: it is neither."""
     try:
         stages = RunReader(folder).stages()
         for stage, path in stages.items():
@@ -127,9 +124,6 @@ def _rows(folder: Path, name: str) -> Iterator[ListedRun]:
             return
         if run_folder.is_run_folder(folder):
             yield _row(folder, name)
-        elif (folder / run_folder.PARENT).is_dir():
-            compared = sum(path.is_dir() for path in (folder / run_folder.PARENT).iterdir())
-            yield ListedRun(name, COMPARISON, counted(compared, "run"))
     except SettingsError as error:
         yield ListedRun(name, DAMAGED, error.diagnostics[0].message)
     except OSError as error:
@@ -141,52 +135,37 @@ def _row(folder: Path, name: str) -> ListedRun:
     run_folder.check_regular(folder)
     reader = RunReader(folder)
     events = list(reader.events())
-    started = events[0]["time"] if events else ""
     result = reader.result()
     has_ended = bool(events) and events[-1]["kind"] == "stopped" and not lock.is_held(folder)
     if result is None or not has_ended:
-        return _unfinished(folder, name, reader, started)
+        result = _unfinished(folder)
+    choice = choice_of(result, reader.object(ORIGINS) or {})
     peaks = result.get("peak_memory_bytes") or {}
     return ListedRun(
         name,
         result["status"],
         reason=result.get("reason"),
-        model=result.get("model"),
-        mode=result.get("mode"),
-        engine=result.get("engine"),
+        model=choice["model"],
+        mode=choice["mode"],
+        engine=choice["engine"],
         steps=result.get("steps"),
         best=result.get("best"),
         wall_s=result.get("wall_s"),
         peak_memory_bytes=peaks.get("device") or peaks.get("host"),
-        started=started,
+        started=events[0]["time"] if events else "",
     )
 
 
-def _unfinished(folder: Path, name: str, reader: RunReader, started: str) -> ListedRun:
-    """A run that trains, or whose process was killed: as `watch` shows it."""
+def _unfinished(folder: Path) -> Json:
+    """What a result would tell of a run that trains, or whose process was killed."""
     from gearshift.launcher.report.watched_run import WatchedRun
 
     snapshot = WatchedRun(folder).snapshot()
-    settings = reader.object(ORIGINS) or {}
-
-    def setting(key: str) -> str | None:
-        return settings.get(key, {}).get("value")
-
-    best = None
+    result: Json = {"status": snapshot.state, "reason": snapshot.why or None}
+    if snapshot.progress:
+        result["steps"] = snapshot.progress.step
+        result["wall_s"] = snapshot.progress.elapsed_s
     with suppress(CheckpointError, OSError):
         score = manifest.read((folder / run_folder.LINKS[0]).resolve()).score
-        best = asdict(score) if score else None
-    progress = snapshot.progress
-    model = filter(None, [setting("model.family"), setting("model.size")])
-    return ListedRun(
-        name,
-        snapshot.state,
-        reason=snapshot.why or None,
-        model=":".join(model) or None,
-        mode=setting("mode"),
-        engine=setting("engine.name"),
-        steps=progress.step if progress else None,
-        best=best,
-        wall_s=progress.elapsed_s if progress else None,
-        started=started,
-    )
+        result["best"] = score and asdict(score)
+    return result

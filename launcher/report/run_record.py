@@ -5,30 +5,27 @@ from __future__ import annotations
 import os
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from math import isfinite
+from dataclasses import dataclass, field, replace
+from math import inf, isfinite
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.config.render import ORIGINS
-from gearshift.launcher.report.page import BUCKETS, Point, halved, known
+from gearshift.launcher.report.page import UNKNOWN, Point
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader, validation_groups
 from gearshift.launcher.run_folder.run_folder import AFTER, BEFORE, SAMPLES
 from gearshift.training.callbacks.base import Facts, Json
-from gearshift.training.checkpoint import manifest
-from gearshift.training.checkpoint.manifest import CheckpointError, Manifest
-from gearshift.training.logging.encoding import size
 from gearshift.training.storage import read_regular
 
 Columns = Mapping[str, list[Point]]
 VALIDATION = "val"
 """The split that decides which checkpoint is best."""
-_MOST = 4 * BUCKETS
-"""Points of a line in memory."""
+MOST_POINTS = 1000
+"""Of a line: about one for each pixel."""
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 _COUNTERS = ("kind", "step", "epoch", "samples", "tokens", "labelled_tokens")
 """Keys of a line that no chart shows."""
@@ -53,7 +50,7 @@ class RunRecord:
     name: str
     """That of the folder; of a stage, below that of its run."""
     settings: Mapping[str, Facts]
-    """origins.json: each key with `value`, `origin`, `layer`, `replaced`."""
+    """origins.json without promises: each key with `value`, `origin`, `layer`, `replaced`."""
     result: Facts
     """result.json; empty: the run has not ended."""
     train: Columns
@@ -62,8 +59,6 @@ class RunRecord:
     """The values of each metric."""
     events: list[Facts]
     """The lines of events.jsonl and of events-rankN.jsonl, whose facts then have the `rank`."""
-    checkpoints: Mapping[str, Manifest]
-    """The manifest of each complete checkpoint by its folder's name."""
     profile: Facts = field(default_factory=dict)
     """profile/summary.json; empty: the run was not profiled."""
     groups: str | None = None
@@ -88,45 +83,20 @@ class RunRecord:
         return int(self.result.get("steps") or max(logged, default=0))
 
     @property
-    def checkpoint_rows(self) -> list[tuple[str, str, str, str]]:
-        """Step, size, score and links of each checkpoint."""
-        # The links best and last lead to checkpoints.
-        links = {link: (self.folder / link).resolve().name for link in run_folder.LINKS}
-        rows = []
-        for folder, checkpoint in self.checkpoints.items():
-            bytes_ = sum(file.bytes for file in checkpoint.files)
-            score = known(checkpoint.score, lambda score: f"{score.metric} {score.value:.6g}")
-            names = [link for link, name in links.items() if name == folder]
-            rows.append(
-                (
-                    f"{checkpoint.step:,}",
-                    size(bytes_),
-                    score,
-                    ", ".join(names),
-                )
-            )
-        return rows
+    def choice(self) -> dict[str, str | None]:
+        """Its model, mode and engine."""
+        return choice_of(self.result, self.settings)
 
     @property
-    def libraries(self) -> Mapping[str, str]:
-        """The versions of Python and of the libraries that trained."""
-        environment = self.result.get("environment") or {}
-        newest = [checkpoint.libraries for checkpoint in self.checkpoints.values()][-1:]
-        return environment.get("libraries") or (newest[0] if newest else {})
-
-    def value(self, key: str) -> Any:
-        """The value of a setting; None: unknown."""
-        return self.settings.get(key, {}).get("value")
+    def environment(self) -> Facts:
+        """The machine and the libraries that trained; empty: the run has not ended."""
+        return self.result.get("environment") or {}
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """A name for each run: as short as can be, and another for each."""
+    """A name for each run: its path from the folder around them all, or a single one's name."""
     paths = [folder.absolute() for folder in folders]
-    names = ["/".join(path.parts[-1 - is_stage(path) :]) for path in paths]
-    if len({*names}) == len(names):
-        return names
-    # Runs of one name in several folders: by the path below what these share.
-    above = Path(os.path.commonpath(paths))
+    above = Path(os.path.commonpath(paths)).parent
     return [path.relative_to(above).as_posix() for path in paths]
 
 
@@ -139,31 +109,17 @@ def runs_of(folder: Path) -> list[Path]:
     return [path for path in stages.values() or [folder] if run_folder.is_run_folder(path)]
 
 
-def is_stage(folder: Path) -> bool:
-    """Whether the run in `folder` is a stage of a staged run. Reads the disk."""
-    return (folder.absolute().parent / run_folder.STAGES).is_file()
-
-
 def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
-    """A staged run as one, with the sums of its stages; None: it is another run. Reads the disk.
+    """A staged run as one, with the result of all its stages; None: it is another run.
 
-    Raises InvalidRecord.
+    Reads the disk. Raises InvalidRecord.
     """
-    reader = RunReader(folder, redacts=True)
-    if not reader.stages():
+    if not RunReader(folder).stages():
         return None
+    record = read(folder, folder.absolute().name)
     # Until it ends, its steps are those of its stages.
-    result = reader.result() or {"steps": sum(run.steps for run in stages)}
-    return RunRecord(
-        folder,
-        folder.absolute().name,
-        settings={},
-        result=result,
-        train={},
-        evaluations={},
-        events=[],
-        checkpoints={},
-    )
+    result = record.result or {"steps": sum(run.steps for run in stages)}
+    return replace(record, result=result)
 
 
 def read(folder: Path, name: str) -> RunRecord:
@@ -184,22 +140,34 @@ def read(folder: Path, name: str) -> RunRecord:
             if isinstance(value, float | int) or value in _NOT_FINITE:
                 _add_point(columns[key], line["step"], float(value))
 
-    manifests = {}
-    for path in run_folder.checkpoints(folder).values():
-        with suppress(CheckpointError):  # `verify` and `resume` name the damage
-            manifests[path.name] = manifest.read(path)
+    settings = reader.object(ORIGINS) or {}
+    settings.pop("promise", None)  # which no run uses
     return RunRecord(
         folder,
         name,
-        settings=reader.object(ORIGINS) or {},
+        settings=settings,
         result=reader.result() or {},
         train=train,
         evaluations=evaluations,
         events=sorted(_events(folder), key=itemgetter("step", "time")),
-        checkpoints=manifests,
         profile=reader.object(run_folder.PROFILE) or {},
         groups=validation_groups(reader),
     )
+
+
+def choice_of(result: Facts, settings: Mapping[str, Facts]) -> dict[str, str | None]:
+    """Model, mode and engine of a run, by its result or else by its settings; None: unknown."""
+
+    def value(key: str) -> Any:
+        return settings.get(key, {}).get("value")
+
+    model = filter(None, [value("model.family"), value("model.size")])
+    by_settings = {
+        "model": ":".join(map(str, model)),
+        "mode": value("mode"),
+        "engine": value("engine.name"),
+    }
+    return {name: result.get(name) or text or None for name, text in by_settings.items()}
 
 
 def _logged(line: Facts) -> Iterator[tuple[str, Any]]:
@@ -227,8 +195,21 @@ def _add_point(column: list[Point], step: int, value: float) -> None:
     if column and column[-1][0] >= step:
         column.pop()
     column.append((step, value if isfinite(value) else None))
-    if len(column) > _MOST:
-        column[:] = halved(column)
+    if len(column) > MOST_POINTS:
+        column[:] = _halved(column)
+
+
+def _halved(points: Sequence[Point]) -> list[Point]:
+    """Half of many points: of each four the lowest and the highest, which a gap is; ends stay."""
+    last = len(points) - 1
+    # Peaks stay visible, which a mean or every other point would lose.
+    half = [points[0]]
+    for at in range(1, last, 4):
+        part = points[at : min(at + 4, last)]
+        ordered = sorted(part, key=lambda point: inf if point[1] is None else point[1])
+        half += sorted({ordered[0], ordered[-1]}, key=lambda point: point[0])
+    half.append(points[-1])
+    return half
 
 
 def _events(folder: Path) -> Iterator[Json]:
@@ -240,87 +221,40 @@ def _events(folder: Path) -> Iterator[Json]:
             yield {"time": "", **line}
 
 
-def samples(run: RunRecord, room: int) -> Json | None:
-    """The samples of `run` with pictures of at most `room` bytes; None: none. Reads the disk.
+def samples(run: RunRecord, room: int) -> list[Json]:
+    """The samples of `run` before and after training; empty: there are none. Reads the disk.
 
-    `when` has the times, with the steps of the weights; `left_out` counts the pictures without
-    room. Each of the `cards` is a sample: its `name`, its `texts` by column, twice if training
-    changed them, and its `pictures` with `when`, `caption`, and `png` in base64. Raises
+    At each time: `when`, with the step of the weights; `columns` and `rows` of texts; and
+    `pictures` with `caption`, and `png` in base64, as many as `room` bytes hold. Raises
     InvalidRecord for a damaged file.
     """
     reader = RunReader(run.folder, redacts=True)
-    by_time = {}
-    for when in (BEFORE, AFTER):
+    folder = run.folder / SAMPLES
+    times: list[Json] = []
+    for when in (AFTER, BEFORE):  # those before have no room first
         content = reader.object(f"{SAMPLES}/{when}.json")
-        if content:
-            by_time[when] = content
-    with suppress(*OF_ANOTHER_VERSION):
-        return _samples(run.folder / SAMPLES, by_time, room)
-    return None
-
-
-def _samples(folder: Path, by_time: dict[str, Json], room: int) -> Json:
-    shapes = []
-    for content in by_time.values():
-        shapes.append((content["columns"], [row[0] for row in content["rows"]]))
-    last_time = [*by_time][-1]
-    newest = by_time[last_time]
-    if shapes[0] != shapes[-1]:  # a resumed run may have other data
-        by_time = {last_time: newest}
-    cards = []
-    for rows in zip(*(content["rows"] for content in by_time.values()), strict=True):
-        cards.append(_card(str(rows[0][0]), _texts(newest["columns"], by_time, rows)))
-
-    # A custom task may draw other things than its samples: then these have cards before the others.
-    count = max(len(content["pictures"]) for content in by_time.values())
-    picture_cards = cards
-    if count != len(cards):
-        picture_cards = [_card("", ()) for _ in range(count)]
-    left_out = 0
-    for when, content in reversed(by_time.items()):  # those before have no room first
-        for card, picture in zip(picture_cards, content["pictures"], strict=False):
-            png = b""
-            with suppress(OSError, ValueError):
-                png = read_regular(folder / Path(str(picture["file"])).name)
-            text = b64encode(png).decode()
-            if not png.startswith(b"\x89PNG") or len(text) > room:
-                left_out += 1
-                continue
-            room -= len(text)
-            shown = {
-                "when": f"{when} training",
-                "png": text,
-                "caption": str(picture["caption"]),
-            }
-            card["pictures"].insert(0, shown)
-    if picture_cards is not cards:
-        cards = [card for card in picture_cards if card["pictures"]] + cards
-
-    times = []
-    for when, content in by_time.items():
-        times.append(f"{when} training, at step {int(content['step']):,}")
-    return {"when": ", and ".join(times), "cards": cards, "left_out": left_out}
-
-
-def _card(name: str, texts: Iterable[tuple[str, str]]) -> Json:
-    return {"name": name, "texts": [*texts], "pictures": []}
-
-
-def _texts(
-    columns: Sequence[str], times: Iterable[str], rows: Sequence[Sequence[Any]]
-) -> Iterator[tuple[str, str]]:
-    """Name and text of each column of a sample; the `rows` are the sample at each of the times."""
-    for at, column in enumerate(columns[1:], start=1):
-        texts = [_text(row[at]) for row in rows]
-        if len({*texts}) == 1:
-            yield column, texts[0]
+        if not content:
             continue
-        for when, text in zip(times, texts, strict=True):
-            yield f"{column}, {when} training", text
+        with suppress(*OF_ANOTHER_VERSION):
+            pictures = []
+            for picture in content["pictures"]:
+                data = b""
+                with suppress(OSError, ValueError):
+                    data = read_regular(folder / Path(str(picture["file"])).name)
+                png = b64encode(data).decode()
+                if data.startswith(b"\x89PNG") and len(png) <= room:
+                    room -= len(png)
+                    pictures.append({"png": png, "caption": str(picture["caption"])})
+            shown = {
+                "when": f"{when} training, at step {int(content['step']):,}",
+                "columns": content["columns"],
+                "rows": [list(map(_text, row)) for row in content["rows"]],
+                "pictures": pictures,
+            }
+            times.insert(0, shown)
+    return times
 
 
 def _text(cell: Any) -> str:
-    if isinstance(cell, float):
-        return f"{cell:.4g}"
-    text = str(cell).strip("\n")
-    return text if text.strip() else "–"
+    text = f"{cell:.4g}" if isinstance(cell, float) else str(cell).strip("\n")
+    return text if text.strip() else UNKNOWN

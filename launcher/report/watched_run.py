@@ -16,6 +16,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from gearshift.launcher.report import run_record
+from gearshift.launcher.report.facts import event_text
 from gearshift.launcher.run_folder import checkpoint_search, lock, run_folder
 from gearshift.launcher.run_folder.followed_lines import FollowedLines
 from gearshift.launcher.run_folder.reader import RunReader
@@ -23,11 +24,14 @@ from gearshift.slurm.environment import SLURM_FOLDER
 from gearshift.training.callbacks.base import Facts, Json, StepMetrics
 from gearshift.training.logging.console_reporter import Progress
 from gearshift.training.logging.console_text import WARNING, describe, render_best, render_row
-from gearshift.training.logging.encoding import printable, real
+from gearshift.training.logging.encoding import printable
 from gearshift.training.logging.metrics import KEYS, OF_PART, usage_of
 from gearshift.training.train_plan import TrainPlan
 
 _TRAIN_PLAN = TypeAdapter(TrainPlan)
+_STEP_METRICS = TypeAdapter(StepMetrics)
+_SHOWN = ("evaluated", "saved", "resumed")
+"""Kinds of events that are shown besides those that need attention."""
 _unwrapped = partial(Text, no_wrap=True, overflow="ellipsis")
 State = Literal["not started", "starting", "running", "completed", "stopped", "failed", "killed"]
 ENDED: tuple[State, ...] = ("completed", "stopped", "failed", "killed")
@@ -129,7 +133,7 @@ class WatchedRun:
             self._progress.fit(facts)
         elif kind in ("evaluated", "saved"):
             self._between_s += float(facts.get("seconds", 0.0))
-        self._event = _event(kind, line["step"], facts) or self._event
+        self._event = _shown(line) or self._event
 
     def _add_step(self, metrics: StepMetrics, line: Facts) -> None:
         progress = self._progress
@@ -143,20 +147,12 @@ class WatchedRun:
         progress.usage = usage_of(line)
 
 
-def _event(kind: str, step: int, facts: Facts) -> str | None:
+def _shown(event: Facts) -> str | None:
     """An event in one line; None: one that is not shown."""
-    if kind == "evaluated":
-        name, value = next(iter(facts["metrics"].items()))
-        text = f"evaluated {facts['split']} at step {facts['step']}: {name} {real(float(value))}"
-        if facts["is_best"]:
-            text += ", the best so far"
-        return text
-    if kind == "saved":
-        return f"saved checkpoint of step {facts['step']}"
-    if kind == "resumed":
-        return f"resumed from {facts['checkpoint']}"
-    label, text = describe(kind, facts) or ("", "")
-    return f"step {step}: {text}" if label == WARNING else None
+    label, _ = describe(event["kind"], event["facts"]) or ("", "")
+    if event["kind"] in _SHOWN or label == WARNING:
+        return f"step {event['step']}: {event_text(event)}"
+    return None
 
 
 def folders_of(argument: str) -> list[Path]:
@@ -166,14 +162,12 @@ def folders_of(argument: str) -> list[Path]:
     SettingsError if it is none of these, nor the folder of a job to come.
     """
     path = Path(argument)
-    stages = RunReader(path).stages()
-    if stages:
-        return list(stages.values())
-    if run_folder.is_run_folder(path) or (path / SLURM_FOLDER).is_dir():
+    folders = run_record.runs_of(path)
+    if folders:
+        return folders
+    if (path / SLURM_FOLDER).is_dir():
         return [path]
-    folders = []
     newest = checkpoint_search.newest(run_folder.SETTINGS, run_folder.STAGES, parent=path)
-    # Of a staged run, its stages.
     for run in reversed(newest):
         folders += run_record.runs_of(run)
     if not folders:
@@ -242,13 +236,13 @@ def as_json(snapshot: Snapshot) -> Facts:
 
 
 def step_metrics(line: Facts) -> StepMetrics:
-    """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
+    """The "train" line that `MetricsWriter` wrote. Raises ValueError."""
+    # NaN and infinities are strings in metrics.jsonl, which pydantic parses as `float` does.
     values: Json = {
         field.name: line.get(KEYS.get(field.name, field.name)) for field in fields(StepMetrics)
     }
-    # NaN and infinities are strings in metrics.jsonl: training/logging/encoding.py.
-    values["loss"] = float(line["loss"])
-    values["grad_norm"] = float(line["grad_norm"])
-    values["parts"] = {name: float(value) for name, value in line.get("parts", {}).items()}
-    lrs = {key.removeprefix(OF_PART): lr for key, lr in line.items() if key.startswith(OF_PART)}
-    return StepMetrics(**{**values, "lrs": lrs})
+    values["parts"] = line.get("parts", {})
+    values["lrs"] = {
+        key.removeprefix(OF_PART): rate for key, rate in line.items() if key.startswith(OF_PART)
+    }
+    return _STEP_METRICS.validate_python(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.run_folder import RunFolder
 from gearshift.launcher.run_folder.run_plan import Pipeline
 from gearshift.launcher.stages.pipeline import save_result, save_stages
-from gearshift.training.callbacks.base import Facts
-from gearshift.training.logging.encoding import duration, real, size
+from gearshift.training.logging.console_text import render_best
+from gearshift.training.logging.encoding import duration
 
 
 def train_stages(
@@ -107,42 +107,25 @@ def dry_run(
 
 
 def summary(end: RunEnd) -> str:
-    """One line per stage, then the run folder and the next command."""
+    """One line per stage, then the run folder and the next command. Reads the last stage."""
     if not end.folder:
         return ""
     stages = end.result["stages"]
-    width = max(len(stage["name"]) for stage in stages)
-    lines = [f"  {stage['name']:<{width}}  {', '.join(_facts(stage))}" for stage in stages]
-    parts = [f"run folder {end.folder}"]
+    lines = []
+    for stage in stages:
+        facts = [
+            stage["status"],
+            stage["best"] and render_best(stage["best"]),
+            stage["wall_s"] and duration(stage["wall_s"]),
+        ]
+        lines.append(f"  {stage['name']}: {', '.join(filter(None, facts))}")
+
     last = end.folder / stages[-1]["folder"]
+    following: str | None = f"resume: {program_line('resume', end.folder)}"
     if end.exit_code == exit_codes.DONE:
         following = next_command(last, end.folder)
         if not following and checkpoint_search.newest_step(last) is not None:
             command = program_line("export", last, "--format", "safetensors")
             following = f"export the model: {command}"
-        if following:
-            parts.append(following)
-    else:
-        for stage in stages:
-            if stage["status"] == "failed":
-                parts.append(f"log: {end.folder / stage['folder'] / run_folder.LOG}")
-                break
-        parts.append(f"resume: {program_line('resume', end.folder)}")
+    parts = filter(None, [f"run folder {end.folder}", following])
     return "\n".join([*lines, "; ".join(parts)])
-
-
-def _facts(stage: Facts) -> Iterator[str]:
-    """What the line of a stage tells."""
-    yield stage["status"]
-    if stage["parameters"] is None:
-        return
-    yield f"{stage['parameters']:,} parameters"
-    peak = stage["peak_memory_bytes"]
-    for kind in ("device", "host"):
-        if peak.get(kind) is not None:
-            yield f"peak {size(peak[kind])} on the {kind}"
-            break
-    best = stage["best"]
-    if best:
-        yield f"{best['metric']} {real(best['value'])} at step {best['step']}"
-    yield duration(stage["wall_s"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, program_line
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
 from gearshift.launcher.config.command_line import FROM, STAGE
 from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
 from gearshift.launcher.config.selection import STAGES, choose, declared_stages, select_stages
@@ -136,23 +136,20 @@ class _Preparation:
             raise SettingsError(distinct(self.invalid))
         if left:
             return Pipeline(pipeline, entries, True, f"resuming {pipeline}: {', '.join(left)}")
-        longer = program_line("resume", entries[-1].folder, "--epochs", "N", "--reset", "schedule")
-        line = f"nothing to do: all stages of {pipeline} are completed"
+        line = f"nothing to do: all stages of {pipeline} are completed; a single one can be resumed"
         result = {"folder": str(pipeline), **summarize(folders), "reason": "nothing is left to do"}
-        return Pipeline(pipeline, entries, True, f"{line}; to train one longer: {longer}", result)
+        return Pipeline(pipeline, entries, True, line, result)
 
     def _refuse_useless(self, pipeline: Path, folders: Mapping[str, Path]) -> None:
         """Errors of arguments that do nothing on the resumed stages in `folders`."""
-        useless = {
-            setting.origin.where.partition(" ")[0]: setting.origin.where
-            for setting in self.args.filled.values()
-        }
+        useless = [setting.origin.where for setting in self.args.filled.values()]
         if self.args.weights:
-            useless[FROM.flag] = f"{FROM.flag} {self.args.weights}"
+            useless.append(f"{FROM.flag} {self.args.weights}")
         if self.out and self.out.resolve() != pipeline.resolve():
-            useless["--out"] = f"--out {self.out}"
+            useless.append(f"--out {self.out}")
         stages = ", ".join(map(str, folders.values()))
-        for option, where in useless.items():
+        for where in useless:
+            option = where.partition(" ")[0]
             self.invalid.append(
                 Diagnostic(
                     f"{option} has no effect on the resumed stages of {pipeline}",
@@ -271,39 +268,36 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
             if declared.name == choice.stage:
                 stage = declared
     option = f"{FROM.flag} {args.weights}"
-    rest = replace(args, weights=None)
-    allowed = "with a later stage"
     fix = ""
     if args.resume not in (None, AUTO):
         problem = "a resumed run loads weights from its own checkpoint"
-        allowed = f"{FROM.flag}  with a new run"
     elif not stage:
         problem = "no stage is selected"
-        allowed = "with  --mode staged --stage NAME"
         run = shlex.quote(args.weights)
         # The model of the run, unless another one is named.
         fix = f"--model {run}" if args.model is None else f"--set model.start={run}"
     elif stage.loads is None:
         problem = f"stage {stage.name} starts from random weights"
     else:
-        value = args.weights
         diagnostics: list[Diagnostic] = []
+        value = args.weights
         try:
             value = str(weights_in(args.weights, stage))
         except SettingsError as error:
             diagnostics = error.diagnostics
+        weights = Setting(value, Origin(CLI_LAYER, option))
         return replace(
-            rest, filled={**args.filled, stage.loads: Setting(value, Origin(CLI_LAYER, option))}
+            args, weights=None, filled={**args.filled, stage.loads: weights}
         ), diagnostics
     refusal = Diagnostic(
         f"{option}: {problem}",
         FROM.flag,
         where=option,
-        allowed=allowed,
+        allowed=f"with a later stage of a new run:  {STAGE.flag} NAME",
         fix=fix,
         replaces=(FROM.flag,),
     )
-    return rest, [refusal]
+    return replace(args, weights=None), [refusal]
 
 
 def weights_in(word: str, stage: Stage) -> Path:
@@ -363,11 +357,8 @@ def summarize(folders: Mapping[str, Path], codes: Mapping[str, int] | None = Non
     `codes` holds the exit codes of this start.
     """
     stages = []
-    results = []
-    for name, folder in folders.items():
-        result = RunReader(folder).result() or {}
-        if result:
-            results.append(result)
+    results = [RunReader(folder).result() or {} for folder in folders.values()]
+    for (name, folder), result in zip(folders.items(), results, strict=True):
         # The exit code of this start decides: result.json may be that of an earlier one.
         code = (codes or {}).get(name)
         status = result.get("status", "waiting")
@@ -385,14 +376,15 @@ def summarize(folders: Mapping[str, Path], codes: Mapping[str, int] | None = Non
         status = "completed"
     # The largest peak of each kind of memory over stages; None: not measured.
     peaks = _known(results, "peak_memory_bytes")
-    kinds = chain.from_iterable(peaks)
-    last: Facts = results[-1] if results else {}
+    last: Facts = next(filter(None, reversed(results)), {})
     return {
         "status": status,
         **{key: sum(_known(results, key)) for key in ("steps", "epochs", "wall_s")},
         **{key: last.get(key) for key in _OF_LAST},
         "parameters": max(_known(results, "parameters"), default=None),
-        "peak_memory_bytes": {kind: max(_known(peaks, kind), default=None) for kind in kinds},
+        "peak_memory_bytes": {
+            kind: max(_known(peaks, kind), default=None) for kind in chain.from_iterable(peaks)
+        },
         "stages": stages,
     }
 

@@ -45,7 +45,7 @@ CASES = [
     ("--data mien.jsonl", DATA, "data.path", "--data mien.jsonl"),
     ("--set train.max_steps=null --set train.epochs=null", {}, "train.epochs", "--set train.epochs=null"),
     ("explain optim.lrr", {}, "optim.lrr", "command line: explain optim.lrr"),
-    ("compare --modes fast --steps x", {}, None, "the command line: --steps x"),
+    ("compare --modes fast --steps x", {}, "--steps", "command line: --steps x"),
     ("--lite optim.lr=1e-3", {}, None, "command line: optim.lr=1e-3"),
     ("--model tiny", {}, "model.family", "--model tiny"),
     ("submit --dry-run --exclusive", {}, None, "command line: --exclusive"),

@@ -120,7 +120,6 @@ def test_runs_are_listed_by_start_or_metric_with_damaged_and_unfinished_ones(sai
         "late": "completed",
         "waiting": "not started",
         "broken": "damaged",
-        "compare-x": "comparison",
     }
     best = said("list", "runs", "runs", "--by", "val_loss", "--json")
     names = ["late", "staged/lower", "staged/upper", "early"]

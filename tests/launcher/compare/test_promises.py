@@ -76,7 +76,7 @@ FAILED = ComparisonRow("m", "fast", "local", error="no memory")
         ("metric", replace(BASE, metric=None), "no evaluation", {}),
         ("metric", row(metric=float("nan")), "not measured", {}),
         ("time_to_metric", row(time_to_metric=None), "needs --until", {}),
-        ("total_time", row(total_time=None), "no evaluation was timed", {}),
+        ("total_time", row(total_time=None), "not measured", {}),
     ],
 )
 def test_what_was_not_measured_neither_keeps_nor_breaks_a_promise(name, figures, why, given):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gearshift.launcher.compare.rows import figures, read
+from gearshift.launcher.compare.rows import ComparisonRow, figures, read
 from gearshift.launcher.compare.study import Estimate, Study, decide, estimate
 from gearshift.launcher.run_folder import run_folder
 from tests.launcher.compare.runs_on_disk import run
@@ -64,7 +64,8 @@ def made(tmp_path):
                 result = json.loads((folder / run_folder.RESULT).read_text())
                 (folder / run_folder.RESULT).write_text(json.dumps({**result, "best": None}))
             runs[name] = (folder, read(folder))
-        return figures(study, runs, dict(failed), base and ("default local", base))
+        reference = base and ComparisonRow("m", "default", "local", study=base)
+        return figures(study, runs, dict(failed), reference)
 
     return make
 

@@ -9,7 +9,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from gearshift.launcher.report import report
+from gearshift.launcher.report import earlier_page, report
 from tests.launcher.browser import browser, open_page
 
 EVALUATION = {
@@ -144,7 +144,7 @@ def test_a_staged_run_has_one_report_with_the_outcome_of_each_stage(run):
     result = json.loads((run / "result.json").read_text())
     (whole / "result.json").write_text(json.dumps(result | {"status": "stopped", "steps": 12}))
     report.write_at_end(whole)
-    report.refresh(whole / "1-first")
+    earlier_page.refresh(whole / "1-first")
     page = (whole / "report.html").read_text()
     assert "<title>whole</title>" in page
     head = page.partition("<section")[0]

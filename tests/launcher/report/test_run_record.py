@@ -1,4 +1,4 @@
-"""Samples of a run as cards: what stayed, and what training changed."""
+"""Samples of a run before and after training."""
 
 import base64
 import json
@@ -26,23 +26,16 @@ def read(run, room=PICTURE_BYTES):
     return run_record.samples(run_record.read(run, "run"), room)
 
 
-def test_what_training_changed_is_shown_at_both_times(run):
+def test_samples_are_shown_at_both_times_and_pictures_as_far_as_they_have_room(run):
     write(run, "before", [("a", "yes", "xx", 0.123456), ("b", "no", "zz", 0.5)], 0, [PNG, PNG])
-    write(run, "after", [("a", "yes", "yes", 0.9), ("b", "no", "zz", 0.5)], 120, [PNG, PNG])
-    found = read(run)
-    assert found["when"] == "before training, at step 0, and after training, at step 120"
-    first, second = found["cards"]
-    assert (first["name"], second["name"]) == ("a", "b")
-    assert first["texts"] == [
-        ("target", "yes"),
-        ("generated, before training", "xx"),
-        ("generated, after training", "yes"),
-        ("score, before training", "0.1235"),
-        ("score, after training", "0.9"),
-    ]
-    assert second["texts"] == [("target", "no"), ("generated", "zz"), ("score", "0.5")]
-    assert [picture["when"] for picture in first["pictures"]] == [
-        "before training",
-        "after training",
-    ]
-    assert base64.b64decode(second["pictures"][1]["png"]) == PNG
+    write(run, "after", [("a", "yes", "yes", 0.9), ("b", "no", "", 0.5)], 120, [PNG, PNG])
+    before, after = read(run)
+    assert before["when"] == "before training, at step 0"
+    assert after["when"] == "after training, at step 120"
+    assert after["columns"] == list(COLUMNS)
+    assert before["rows"] == [["a", "yes", "xx", "0.1235"], ["b", "no", "zz", "0.5"]]
+    assert after["rows"] == [["a", "yes", "yes", "0.9"], ["b", "no", "–", "0.5"]]
+    assert [picture["caption"] for picture in after["pictures"]] == ["caption 1", "caption 2"]
+    assert base64.b64decode(before["pictures"][1]["png"]) == PNG
+    before, after = read(run, room=2 * len(base64.b64encode(PNG)))
+    assert (len(before["pictures"]), len(after["pictures"])) == (0, 2)

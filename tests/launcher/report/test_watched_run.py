@@ -15,7 +15,7 @@ from gearshift.training.logging.metrics import EventsWriter, MetricsWriter
 from gearshift.training.storage import Storage
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended
-from tests.training.facts import evaluation, logged, train_plan
+from tests.training.facts import evaluation, logged, step, train_plan
 
 
 class Run:
@@ -42,6 +42,7 @@ class Run:
 
     def train(self, *steps):
         for number in steps:
+            self.call("step", step(number))
             self.call("logged", logged(number, step_time_s=0.5))
 
 
@@ -61,10 +62,10 @@ def test_a_running_run_has_its_progress_and_its_memory(run):
         assert (found.state, found.progress.step) == ("running", 10)
         # 90 steps of half a second
         assert found.progress.remaining_s == pytest.approx(45.0)
+        run.call("evaluated", evaluation(10))
         run.train(20)
-        run.call("evaluated", evaluation(20))
         found = run.watched.snapshot()
-    assert found.progress.event == "evaluated val at step 20: loss 2.2500, the best so far"
+    assert found.progress.event == "step 10: evaluated val: loss 2.2500, the best so far"
     # 9.5 s, and 1.5 s of the evaluation
     assert found.progress.remaining_s == pytest.approx(80 * 11 / 19)
     _, progress, last = plain(found).splitlines()
