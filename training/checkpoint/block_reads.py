@@ -58,15 +58,8 @@ class BlockReads:
         self._checkpoint = checkpoint
         self._blocks: dict[tuple[str, int], _Block] = {}
         self._files = {file.name: file for file in checkpoint.manifest.files}
-        self.needed_bytes = 0
-        """Of the elements."""
         for piece in pieces:
             self._add(piece)
-
-    @property
-    def block_bytes(self) -> int:
-        """Of the whole blocks, which have to be read to be checked."""
-        return sum(block.stop - block.start for block in self._blocks.values())
 
     def run(self) -> None:
         """Read the elements into their pieces, and compare their blocks with the checksums.
@@ -95,7 +88,6 @@ class BlockReads:
         for file, offset, first, last in places:
             values = flat[first - piece.start : last - piece.start]
             stop = offset + len(values) * width
-            self.needed_bytes += stop - offset
             # The interval may go on in the next blocks.
             start = offset
             while start < stop:

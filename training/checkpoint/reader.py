@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -27,6 +27,8 @@ from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, as_by
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gearshift.engines.base import Piece
+
 _AT_ONCE = 2**20  # Elements that are read together: 4 MiB of fp32
 
 
@@ -49,11 +51,9 @@ class Checkpoint:
     an optimizer slot. Methods with a kind and a name raise KeyError for a tensor that is missing.
     """
 
-    def __init__(self, folder: Path, written: Manifest, is_verified: bool) -> None:
+    def __init__(self, folder: Path, written: Manifest) -> None:
         self.folder = folder
         self.manifest = written
-        self.is_verified = is_verified
-        """Whether all bytes were compared with their checksums; if not, `restore` does it."""
         with _read_errors(folder / manifest.STATE):
             state = manifest.read_state(folder / manifest.STATE)
         self.shapes: Mapping[str, Shape] = state.shapes
@@ -125,6 +125,15 @@ class Checkpoint:
         for file, offset, first, last in self.located(kind, name, start, stop):
             self._read(file, offset, target[first - start : last - start])
         return target
+
+    def fill(self, pieces: Iterable[Piece]) -> None:
+        """Read `pieces` into their data, but for buffers, and check the blocks of all.
+
+        Raises KeyError for a tensor that is missing, and as BlockReads.run. Touches disk.
+        """
+        from gearshift.training.checkpoint.block_reads import BlockReads  # of resumed runs
+
+        BlockReads(self, pieces).run()
 
     def located(
         self,
@@ -231,7 +240,7 @@ def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
     written = manifest.read(folder)
     if verify:
         manifest.check_files(folder, written.files)
-    return Checkpoint(folder, written, verify)
+    return Checkpoint(folder, written)
 
 
 def write_weights(

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from gearshift.engines.base import Piece
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.checkpoint.block_reads import BlockReads
-from gearshift.training.checkpoint.manifest import (
-    MODEL,
-    CheckpointDamaged,
-    CheckpointError,
-    check_files,
-)
+from gearshift.training.checkpoint.manifest import CheckpointDamaged, CheckpointError
 from gearshift.training.checkpoint.resume_point import on_all_ranks
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
@@ -24,14 +16,13 @@ if TYPE_CHECKING:
     from gearshift.engines.base import Engine, State, World
     from gearshift.training.checkpoint.reader import Checkpoint
 
-_AT_ONCE = 2**20  # Elements that are read together: 4 MiB of fp32
 _MAX_ERRORS = 8
 
 
 def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: str = WEIGHT) -> None:
     """Load `checkpoint` into `engine`. Collective; touches disk.
 
-    Each rank reads the parts that it holds, and checks them unless `checkpoint` is verified.
+    Each rank reads the parts that it holds, and checks them.
     Parameter groups keep the options that the engine was built with, except the learning rate.
     Without `slots`, only weights and buffers are restored; with another `kind`, such as "ema",
     those of that kind replace weights where there are some. Raises CheckpointError if the model
@@ -50,17 +41,9 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: st
         elif slots:
             pieces.append(piece)
     buffers = [Piece(BUFFER, name, 0, buffer.reshape(-1)) for name, buffer in state.buffers.items()]
-    if not checkpoint.is_verified:
-        _verify_together(
-            checkpoint,
-            BlockReads(checkpoint, [*pieces, *buffers]),
-            world,
-        )
 
     def fill_state() -> None:
-        fill(checkpoint, pieces)
-        if not checkpoint.is_verified:
-            BlockReads(checkpoint, buffers).run()
+        checkpoint.fill([*pieces, *buffers])
         for name, buffer in state.buffers.items():
             buffer.copy_(checkpoint.tensor(BUFFER, name))
 
@@ -94,39 +77,6 @@ def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
     if len(errors) > _MAX_ERRORS:
         lines.append(f"and {len(errors) - _MAX_ERRORS} more")
     raise CheckpointError("\n  ".join(lines))
-
-
-def fill(checkpoint: Checkpoint, pieces: Iterable[Piece]) -> None:
-    """Read `pieces`, which are no buffers, from `checkpoint` into their data, in bounded memory.
-
-    Checks what it reads, unless `checkpoint` is verified. Raises KeyError for a tensor that the
-    checkpoint does not have, and CheckpointError as BlockReads. Touches disk.
-    """
-    if not checkpoint.is_verified:
-        BlockReads(checkpoint, pieces).run()
-        return
-    for piece in pieces:
-        flat = piece.data.detach()
-        for first in range(0, flat.numel(), _AT_ONCE):
-            chunk = flat[first : first + _AT_ONCE]
-            start = piece.start + first
-            stop = start + chunk.numel()
-            chunk.copy_(checkpoint.interval(piece.kind, piece.name, start, stop))
-
-
-def _verify_together(checkpoint: Checkpoint, reads: BlockReads, world: World) -> None:
-    """Let each rank check a part of all files first, where that reads less. Collective.
-
-    A rank that holds small parts of many blocks would read each of these blocks as a whole.
-    """
-    sizes = world.sum(torch.tensor([reads.block_bytes, reads.needed_bytes]))
-    files = [file for file in checkpoint.manifest.files if file.name != MODEL]
-    in_one_pass = int(sizes[0])
-    in_two_passes = int(sizes[1]) + sum(file.bytes for file in files)
-    if in_one_pass <= in_two_passes:
-        return
-    _together(world, lambda: check_files(checkpoint.folder, files, world.rank, world.size))
-    checkpoint.is_verified = True
 
 
 def _differing(what: str, stored: Facts, present: Facts) -> list[str]:

@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gearshift.models.base import DataError
 from gearshift.training.agreement import attempt
 from gearshift.training.callbacks.base import Emit, Facts
-from gearshift.training.checkpoint import manifest, retention, tensor_file
-from gearshift.training.checkpoint.manifest import (
-    CheckpointError,
-    CheckpointFile,
-    CheckpointUnreadable,
-)
+from gearshift.training.checkpoint import manifest, retention
+from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
 from gearshift.training.checkpoint.reader import Checkpoint
 from gearshift.training.train_plan import StartSteps
 
@@ -136,8 +132,8 @@ def choose(
     """The newest whole checkpoint of `run`, or the one of `step`. Collective; touches disk.
 
     And the errors of later, damaged ones by step, as far as this rank knows them. Each rank
-    verifies a part of the checksums before any byte is used; without `verify` only those of JSON
-    and of the heads of files, as `restore` checks the others. Raises CheckpointError on every rank
+    verifies a part of the checksums before any byte is used; without `verify` only those of JSON,
+    as `restore` checks the others. Raises CheckpointError on every rank
     if the one of `step` is missing or damaged, and CheckpointUnreadable if a rank may not read one:
     it may be whole. First completes a rename that a kill interrupted.
     """
@@ -171,9 +167,9 @@ def _verified(folder: Path, world: World, verify: bool) -> Checkpoint:
         written = manifest.read(folder)
         files = written.files
         if not verify:
-            files = tuple(_heads(folder, file) for file in files)
+            files = tuple(file for file in files if file.name == manifest.STATE)
         manifest.check_files(folder, files, world.rank, world.size)
-        return Checkpoint(folder, written, verify)
+        return Checkpoint(folder, written)
 
     return on_all_ranks(world, verified, CheckpointUnreadable)
 
@@ -199,16 +195,3 @@ def on_all_ranks(world: World, action: Callable[[], T], worse: type[CheckpointEr
     if world.agree(int(is_worse)):
         raise worse(error)
     raise CheckpointError(error)
-
-
-def _heads(folder: Path, file: CheckpointFile) -> CheckpointFile:
-    """The blocks of `file` that are read before its tensors: all of JSON, the head of a shard.
-
-    Reads eight bytes. Raises CheckpointError.
-    """
-    if file.name == manifest.STATE:
-        return file
-    count = 0
-    if file.name != manifest.MODEL:  # which no run reads
-        count = -(-tensor_file.head_bytes(folder / file.name) // manifest.BLOCK_BYTES)
-    return replace(file, crc32=file.crc32[:count])

@@ -320,7 +320,7 @@ class CheckpointWriter:
         if draft.score is not None:
             # The weights that were evaluated: their moving average if there is one.
             written = replace(draft, files=tuple(files))
-            source = reader.Checkpoint(folder, written, is_verified=True)
+            source = reader.Checkpoint(folder, written)
             kind = EMA if EMA in source.kinds else WEIGHT
             files.append(
                 reader.write_weights(
