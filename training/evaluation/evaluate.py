@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from gearshift.training.callbacks.base import Emit, Facts
     from gearshift.training.data.samples import MicroBatch
 
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 ALL = "val"
 OLD = "val_old"
 NEW = "val_new"
@@ -64,23 +63,6 @@ def evaluate_final(
     if metric is None:
         return {}
     return _defined(measure_batches(metric, module, batches, interruption))
-
-
-def metric_names(
-    task: Task,
-    module: Module,
-    batches: EvaluationBatches,
-    interruption: Interruption,
-) -> list[str]:
-    """The names of the metrics, from one micro-batch per rank. As `evaluate`."""
-    return sorted(
-        measure_batches(
-            task.metric(),
-            module,
-            [next(iter(batches))],
-            interruption,
-        )
-    )
 
 
 def measure(
