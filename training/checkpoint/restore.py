@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gearshift.engines.base import Piece
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.checkpoint.manifest import CheckpointDamaged, CheckpointError
+from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.checkpoint.resume_point import on_all_ranks
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
 if TYPE_CHECKING:
-    from gearshift.engines.base import Engine, State, World
+    from gearshift.engines.base import Engine, State
     from gearshift.training.checkpoint.reader import Checkpoint
 
 _MAX_ERRORS = 8
@@ -32,7 +31,7 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: st
     """
     state = engine.state()
     world = engine.world
-    _together(world, lambda: check(checkpoint, state, slots))
+    on_all_ranks(world, lambda: check(checkpoint, state, slots))
     used_kinds = checkpoint.used_kind(kind)
     pieces = []
     for piece in state.pieces:
@@ -47,7 +46,7 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: st
         for name, buffer in state.buffers.items():
             buffer.copy_(checkpoint.tensor(BUFFER, name))
 
-    _together(world, fill_state)
+    on_all_ranks(world, fill_state)
     if not slots:
         engine.refresh()
         return
@@ -73,10 +72,8 @@ def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
             errors.append(f"{error}; fix: --reset optimizer")
     if not errors:
         return
-    lines = [f"{checkpoint.folder} does not fit the model:", *errors[:_MAX_ERRORS]]
-    if len(errors) > _MAX_ERRORS:
-        lines.append(f"and {len(errors) - _MAX_ERRORS} more")
-    raise CheckpointError("\n  ".join(lines))
+    head = f"{checkpoint.folder} does not fit the model, by {len(errors)} differences:"
+    raise CheckpointError("\n  ".join([head, *errors[:_MAX_ERRORS]]))
 
 
 def _differing(what: str, stored: Facts, present: Facts) -> list[str]:
@@ -94,21 +91,16 @@ def _slots(checkpoint: Checkpoint, state: State) -> tuple[Facts, Facts]:
 
     Those of the checkpoint, and those of the state.
     """
-    present: dict[str, list[str]] = {}
+    present: dict[str, set[str]] = {}
     for piece in state.pieces:
         # Not every engine has slots of a parameter without elements.
         if piece.kind != WEIGHT and 0 not in state.shapes[piece.name]:
-            present.setdefault(piece.name, []).append(piece.kind)
-    kinds = sorted(set(checkpoint.kinds) - {EMA, WEIGHT})
-    names_of = {kind: set(checkpoint.names(kind)) for kind in kinds}
-    stored = {}
-    for name, slots in present.items():
-        stored[name] = [kind for kind in kinds if name in names_of[kind]]
-        if name in state.steps and name not in checkpoint.steps:
-            slots.append("steps")
-        present[name] = sorted(set(slots))
-    return stored, present
-
-
-def _together(world: World, action: Callable[[], None]) -> None:
-    on_all_ranks(world, action, CheckpointDamaged)
+            present.setdefault(piece.name, set()).add(piece.kind)
+    stored: dict[str, list[str]] = {name: [] for name in present}
+    for kind in checkpoint.kinds:
+        if kind not in (EMA, WEIGHT):
+            for name in present.keys() & checkpoint.names(kind):
+                stored[name].append(kind)
+    for name in present.keys() & state.steps.keys() - checkpoint.steps.keys():
+        present[name].add("steps")
+    return stored, {name: sorted(kinds) for name, kinds in present.items()}
