@@ -64,8 +64,8 @@ class HostCopy:
         needed = sum(sizes)
         grows = self._buffer is None or self._buffer.numel() < needed
         # Ranks of one machine share its memory, and all check before any of them allocates.
-        largest = int(world.maximum(torch.tensor([needed if grows else 0]))) * world.local_size
-        if world.agree(int(largest > max(0, _available_bytes()))):
+        on_machine = needed * world.local_size if grows else 0
+        if world.agree(int(on_machine > max(0, _available_bytes()))):
             return None
         if grows:
             self._buffer = None  # first: both together may be too much
