@@ -264,7 +264,7 @@ def compare_metrics(
     a last bit may change a count of right answers. A run also logs the first step after a start, so
     each run may have lines that the other lacks.
     """
-    kinds = ("train", "eval") if tolerance is None else ("train",)
+    kinds: tuple[str, ...] = ("train", "eval") if tolerance is None else ("train",)
     keys = _LOGGED if tolerance is None else _REPRODUCED
 
     def by_place(lines: Iterable[Facts]) -> dict[tuple[int, bool, str], Facts]:

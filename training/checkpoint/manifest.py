@@ -58,12 +58,13 @@ class CheckpointUnreadable(CheckpointError):
 @contextmanager
 def read_errors(path: Path, *others: type[Exception]) -> Iterator[None]:
     """Turn errors in reading the untrusted file `path`, and `others`, into CheckpointError."""
+    kinds: tuple[type[Exception], ...] = (ValueError, KeyError, TypeError, *others)
     try:
         yield
     except OSError as error:
         kind = CheckpointUnreadable if isinstance(error, PermissionError) else CheckpointError
         raise kind(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, *others) as error:
+    except kinds as error:
         raise CheckpointError(f"{path} is not part of a checkpoint: {error!r:.300}") from error
 
 

@@ -46,7 +46,8 @@ def samples_of(task: Task, split: str, seed: int) -> Samples:
         except (LookupError, ValueError):  # of a task that keeps its splits in a mapping
             return False
 
-    known = [name for name in get_args(SplitName) if has_samples(name)]
+    splits: tuple[SplitName, ...] = get_args(SplitName)
+    known = [name for name in splits if has_samples(name)]
     if split not in known:
         raise DataError(
             f"the task has no split '{split}'",
