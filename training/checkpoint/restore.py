@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 _MAX_ERRORS = 8
 
 
-def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: str = WEIGHT) -> None:
+def restore(
+    checkpoint: Checkpoint,
+    engine: Engine,
+    slots: bool = True,
+    kind: str = WEIGHT,
+) -> None:
     """Load `checkpoint` into `engine`. Collective; touches disk.
 
     Each rank reads the parts that it holds, and checks them.
@@ -39,10 +44,11 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: st
             pieces.append(replace(piece, kind=used_kinds[piece.name]))
         elif slots:
             pieces.append(piece)
-    buffers = [Piece(BUFFER, name, 0, buffer.reshape(-1)) for name, buffer in state.buffers.items()]
+    for name, buffer in state.buffers.items():
+        pieces.append(Piece(BUFFER, name, 0, buffer.reshape(-1)))
 
     def fill_state() -> None:
-        checkpoint.fill([*pieces, *buffers])
+        checkpoint.fill(pieces)
         for name, buffer in state.buffers.items():
             buffer.copy_(checkpoint.tensor(BUFFER, name))
 
@@ -50,7 +56,9 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: st
     if not slots:
         engine.refresh()
         return
-    rates = {name: group["lr"] for group in checkpoint.groups for name in group["names"]}
+    rates = {}
+    for group in checkpoint.groups:
+        rates |= dict.fromkeys(group["names"], group["lr"])
     for group, named in zip(engine.groups, state.groups, strict=True):
         group["lr"] = rates.get(named["names"][0], group["lr"])
     engine.load(checkpoint.steps, checkpoint.loss_scale)
@@ -63,8 +71,12 @@ def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
     checks the slots that it holds.
     """
     # Buffers with their dtype: a copy would round them.
-    stored = {n: (s, checkpoint.dtype(BUFFER, n)) for n, s in checkpoint.buffer_shapes.items()}
-    buffers = {name: (tuple(buffer.shape), buffer.dtype) for name, buffer in state.buffers.items()}
+    stored = {}
+    for name, shape in checkpoint.buffer_shapes.items():
+        stored[name] = shape, checkpoint.dtype(BUFFER, name)
+    buffers = {}
+    for name, buffer in state.buffers.items():
+        buffers[name] = tuple(buffer.shape), buffer.dtype
     errors = _differing("parameter", checkpoint.shapes, state.shapes)
     errors += _differing("buffer", stored, buffers)
     if slots and not errors:
