@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
 if TYPE_CHECKING:
     from gearshift.engines.base import Piece
-    from gearshift.training.checkpoint.reader import Checkpoint
 
 _THREADS = 4
 _BLOCKS_AHEAD = 6
@@ -52,8 +51,11 @@ class BlockReads:
     Those of a buffer, whose elements may lie in two blocks, are checked, and not read into it.
     """
 
-    def __init__(self, checkpoint: Checkpoint, pieces: Iterable[Piece]) -> None:
-        """Raises KeyError for a tensor that the checkpoint does not have."""
+    def __init__(self, checkpoint: Any, pieces: Iterable[Piece]) -> None:
+        """`checkpoint` is a reader.Checkpoint, whose module imports this one.
+
+        Raises KeyError for a tensor that the checkpoint does not have.
+        """
         self._checkpoint = checkpoint
         self._blocks: dict[tuple[str, int], _Block] = {}
         self._checksums = {file.name: file.crc32 for file in checkpoint.manifest.files}

@@ -56,7 +56,7 @@ def restore(
     if not slots:
         engine.refresh()
         return
-    rates = {}
+    rates: dict[str, float] = {}
     for group in checkpoint.groups:
         rates |= dict.fromkeys(group["names"], group["lr"])
     for group, named in zip(engine.groups, state.groups, strict=True):

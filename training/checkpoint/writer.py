@@ -106,10 +106,12 @@ def _in_background(work: Callable[[], object]) -> Future[None]:
     def run() -> None:
         try:
             work()
+            ended.set_result(None)
+        except _ERRORS as error:
+            ended.set_exception(error)
         except BaseException as error:
             ended.set_exception(error)
-        else:
-            ended.set_result(None)
+            raise
 
     Thread(target=run, name="checkpoint", daemon=True).start()
     return ended
