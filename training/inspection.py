@@ -14,7 +14,7 @@ import torch
 from torch.nn import Module
 
 from gearshift.models.base import HasPredictions
-from gearshift.training.logging.encoding import caught
+from gearshift.training.logging.encoding import caught, counted
 
 if TYPE_CHECKING:
     from gearshift.engines.base import Engine
@@ -44,9 +44,9 @@ def untrained(engine: Engine) -> Iterator[Event]:
         yield "frozen", {"count": len(frozen), "names": frozen}
     idle = list(engine.without_gradient)
     if idle:
-        text = f"no gradient in the first step: {', '.join(idle[:_MAX_NAMES])}"
-        if len(idle) > _MAX_NAMES:
-            text += f" and {len(idle) - _MAX_NAMES} more"
+        names = ", ".join(idle[:_MAX_NAMES])
+        parameters = counted(len(idle), "parameter")
+        text = f"no gradient in the first step of {parameters}: {names}"
         yield "warning", {"text": text, "names": idle}
 
 
@@ -117,8 +117,6 @@ class Preview:
         self._is_tracked = bool(settings.track) and settings.tracking.samples
         self._callbacks = callbacks
         self._can_predict = True
-        # The last predictions, and the step of the weights.
-        self._newest: tuple[int, Predictions] | None = None
         self.shown_at: int | None = None
         """The step of the last predictions in trackers."""
 
@@ -138,38 +136,36 @@ class Preview:
 
     def samples(self, when: str, step: int) -> None:
         """Report samples with the weights of `step`: a text for the console, and predictions."""
-        text, predictions = self.make(step)
+        text, predictions = self.make()
         if text is not None:
             self._callbacks.event("preview", {"when": when, "text": text})
         if predictions is not None:
             self._callbacks.sampled(predictions, when, step)
 
-    def make(self, step: int) -> tuple[str | None, Predictions | None]:
+    def make(self) -> tuple[str | None, Predictions | None]:
         """What `samples` reports; nothing if they are off."""
         if not self._is_on:
             return None, None
         with self._averaged():
             text = preview_text(self._task, self._module, self._interruption)
-        return text, self._predict(step)
+        return text, self._predict()
 
     def predictions(self, step: int) -> None:
         if not self._is_tracked or self.shown_at == step:
             return
-        predictions = self._predict(step)
+        predictions = self._predict()
         self.shown_at = step
         if predictions is not None:
             self._callbacks.predicted(predictions, step)
 
-    def _predict(self, step: int) -> Predictions | None:
-        """The predictions with the weights of `step`; None: the task makes none.
+    def _predict(self) -> Predictions | None:
+        """The predictions with the present weights; None: the task makes none.
 
         An error is a warning and ends the predictions; training continues.
         """
         task = self._task
         if not self._can_predict or not isinstance(task, HasPredictions):
             return None
-        if self._newest is not None and self._newest[0] == step:
-            return self._newest[1]
         predictions = None
         failures: list[str] = []
         self._module.eval()
@@ -188,7 +184,6 @@ class Preview:
             self._can_predict = False
             self._callbacks.event("warning", {"text": f"predictions are disabled: {failures[0]}"})
             return None
-        self._newest = step, predictions
         return predictions
 
 

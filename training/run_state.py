@@ -332,11 +332,10 @@ class TrainingRun:
         if is_log_due:
             metrics = self._metrics.line(self._engine.world)
             self._callbacks.logged(metrics)
+            times = self._metrics.rank_times
             if self._stragglers is not None:
-                times = self._metrics.rank_times
                 self._stragglers.compare(self.step, times, self._engine.gathers_weights)
             if self._balance is not None:
-                times = self._metrics.rank_times
                 samples = self._balance.fit(self.step, times, self._batches)
                 if samples is not None:
                     shares = [*self._plan.shares, (self.step, samples)]
@@ -376,7 +375,7 @@ class TrainingRun:
         if budget.needs_costs(self._plan.total_steps):
             with self._interruptible(), self.timer.paused(EVALUATION):
                 began = time.perf_counter()
-                self._preview.make(self.step)
+                self._preview.make()
                 samples_s = time.perf_counter() - began
                 val = self._held_out.parts[0].batches
                 with self.updater.averaged(self._engine):

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +27,11 @@ class StorageError(Exception):
     def __init__(self, path: Path, error: OSError) -> None:
         self.path = path
         self.error = error
-        super().__init__(f"cannot write {path}: {_reason(error)}")
+        reason = error.strerror or str(error)
+        fix = _FIXES.get(error.errno or 0)
+        if fix is not None:
+            reason = f"{reason}; {fix}, or choose another folder with --out"
+        super().__init__(f"cannot write {path}: {reason}")
 
 
 @contextmanager
@@ -57,17 +61,7 @@ def open_regular(path: Path, flags: int) -> int:
 
     A pipe or device could block, and what a link leads to is not of the folder.
     """
-    try:
-        file = os.open(
-            path,
-            flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-            0o666,
-        )
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENXIO):
-            raise
-        kind = "a link" if error.errno == errno.ELOOP else "not a regular file"
-        raise OSError(error.errno, f"it is {kind}", str(path)) from None
+    file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     if stat.S_ISREG(os.fstat(file).st_mode):
         return file
     os.close(file)
@@ -114,21 +108,21 @@ def parse_json(content: str | bytes) -> Any:
     """
     try:
         value = json.loads(content, parse_int=_integer)
+        levels = _levels(value)
     except RecursionError:
         raise ValueError("too many levels") from None
-    brackets = ("[", "{") if isinstance(content, str) else (b"[", b"{")
-    if sum(map(content.count, brackets)) <= _MOST_LEVELS:  # type: ignore[arg-type]
-        return value
-    level = [value]
-    for _ in range(_MOST_LEVELS):
-        below: list[Any] = []
-        for item in level:
-            values = item.values() if isinstance(item, dict) else item
-            below += [inner for inner in values if isinstance(inner, dict | list)]
-        level = below
-    if level:
+    if levels > _MOST_LEVELS:
         raise ValueError("too many levels")
     return value
+
+
+def _levels(value: Any) -> int:
+    """How many lists and objects of JSON are in each other; 0: `value` is neither."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return 0
+    return 1 + max(map(_levels, value), default=0)
 
 
 def publish_new(staged: Path, final: Path) -> None:
@@ -187,11 +181,8 @@ class Storage:
 
     def append_line(self, name: str, line: bytes) -> None:
         """Append one line to the file `name`. Raises StorageError."""
-        file = self.open_lines(name)
-        try:
+        with closing(self.open_lines(name)) as file:
             file.write(line)
-        finally:
-            file.close()
 
     def staged(self, name: str) -> Path:
         """The path at which the file `name` is created before it is renamed."""
@@ -253,11 +244,3 @@ def sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _reason(error: OSError) -> str:
-    reason = error.strerror or str(error)
-    fix = _FIXES.get(error.errno or 0)
-    if fix is None:
-        return reason
-    return f"{reason}; {fix}, or choose another folder with --out"

@@ -130,14 +130,12 @@ class TrainPlan:
         """The number of evaluations that `eval` requires in the steps (after, until]."""
 
         def due(every: int) -> int:
+            if not every:
+                return 0
             return (until - self.data_start) // every - (after - self.data_start) // every
 
-        every = self.eval_every
-        epoch = self.steps_per_epoch
-        if not self.eval_each_epoch:
-            return due(every) if every else 0
-        if not every:
-            return due(epoch)
+        every = self.eval_every or 0
+        epoch = self.steps_per_epoch if self.eval_each_epoch else 0
         return due(every) + due(epoch) - due(lcm(every, epoch))
 
     def saves_at(self, step: int) -> bool:
@@ -151,7 +149,6 @@ class TrainPlan:
             "step": step,
             "epoch": self.epoch(step),
             "samples": self.samples(step),
-            "position": self.samples(step) - self.samples_before,
             "starts": {
                 "data": self.data_start,
                 "schedule": self.schedule_start,

@@ -238,6 +238,7 @@ def _train(rank: Rank, test: EvaluationBatches | None) -> Outcome:
         job.resolved.settings.engine.name,
         Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at),
         save.async_,
+        info.environment["libraries"],
     )
     listeners = callbacks.build(job, settings, rank.storage, world, info)
     trace = None

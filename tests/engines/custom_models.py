@@ -13,7 +13,7 @@ from gearshift.engines import deferred_init
 from gearshift.engines.base import EngineError, OptimizerSpec
 from gearshift.engines.parameters import check_parameters, with_dense_tensors
 from gearshift.training.checkpoint.reader import open_checkpoint
-from gearshift.training.checkpoint.restore import fill, restore
+from gearshift.training.checkpoint.restore import restore
 from gearshift.training.checkpoint.tensor_file import DTYPES
 from gearshift.training.optim.ema import Ema
 from tests.engines.parity import around
@@ -294,7 +294,7 @@ def trained_or_refused(world, engine_name, case_name, last=4, folder=None, first
             if first > 1:
                 checkpoint = open_checkpoint(Path(folder, f"checkpoints/step-{first - 1:08}"))
                 restore(checkpoint, engine)
-                fill(checkpoint, average.pieces)
+                checkpoint.fill(average.pieces)
             done = Trained()
             for step in range(first, last + 1):
                 done.losses.append(one_step(world, engine, module.train(), step))

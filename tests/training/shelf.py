@@ -61,7 +61,6 @@ class KeptCheckpoint:
     steps: Mapping[str, float]
     loss_scale: Mapping[str, float]
     folder = Path("checkpoints/kept")
-    is_verified = True
 
     @property
     def manifest(self):
@@ -72,11 +71,7 @@ class KeptCheckpoint:
     def kinds(self):
         return sorted({kind for kind, _ in self.pieces})
 
-    def interval(self, kind, name, start, stop):
-        return self.pieces[kind, name][start:stop]
-
-    def dtype(self, kind, name):
-        return self.pieces[kind, name].dtype
-
-    def read(self, kind, name, start, target):
-        target.copy_(self.interval(kind, name, start, start + target.numel()))
+    def fill(self, pieces):
+        for piece in pieces:
+            stop = piece.start + piece.data.numel()
+            piece.data.detach().copy_(self.pieces[piece.kind, piece.name][piece.start : stop])

@@ -20,7 +20,7 @@ class FrozenTask(TinyTask):
 
 def test_parameters_that_do_not_train_and_with_train_debug_the_first_batch_are_reported():
     run = run_tiny(one_rank(), FrozenTask(), train={"debug": True})
-    text = {"text": "no gradient in the first step: unused", "names": ["unused"]}
+    text = {"text": "no gradient in the first step of 1 parameter: unused", "names": ["unused"]}
     batch = {"index": "[2] int64", **dict.fromkeys("xy", "[2, 4] float64"), "mask": "[2, 4] bool"}
     assert ("warning", text) in run.recorder.events
     assert ("frozen", {"count": 1, "names": ["linear.bias"]}) in run.recorder.events
@@ -86,7 +86,7 @@ def test_predictions_are_shown_after_each_evaluation_of_the_model_as_it_is_then(
     run = with_tracker(one_rank(), task, train={"epochs": 2, "max_steps": 5})
     found = shown(run)
     assert list(found) == [2, 4, 5] and set(run.recorder.samples) == {"before", "after"}
-    assert task.made == 4  # those of the last step once
+    assert task.made == 5  # those of the last step for trackers and for the end
     assert {row[1:] for rows in found.values() for row in rows} == {("False", "False")}
     assert len({rows[1][0] for rows in found.values()}) == 3
 

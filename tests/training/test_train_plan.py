@@ -69,7 +69,6 @@ def test_epochs_evaluations_and_samples_count_from_the_start_of_the_data():
     assert [found.epoch(step) for step in (5, 11, 41)] == [0.0, 0.5, 3.0]
     assert found.samples(7) == 37 + 2 * 8
     assert [step for step in range(6, 20) if found.evaluates_at(step)] == [9, 13, 17]
-    assert found.facts(7)["position"] == 2 * 8
 
 
 def test_the_steps_of_an_experience_count_from_its_start():

@@ -20,7 +20,6 @@ from gearshift.engines.zero.config_file import shipped
 from gearshift.models.base import DataError, Goal, Loss
 from gearshift.training import settings
 from gearshift.training.callbacks.base import Action, Callback, Outcome
-from gearshift.training.checkpoint.restore import fill
 from gearshift.training.data.loader import Batches, EvaluationBatches
 from gearshift.training.data.samples import DataOrder, Samples
 from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart
@@ -295,7 +294,7 @@ def run_tiny(
     built = build_engine(engine, world, options)
     module = built.prepare(model, optimizer.spec(made, model, world), task.blocks(model))
     if before:
-        fill(before.checkpoint, built.state().pieces)
+        before.checkpoint.fill(built.state().pieces)
         built.load(before.checkpoint.steps, before.checkpoint.loss_scale)
     batches = Batches(Samples(task, split, made.train.seed), order, train_plan, world, made.loader)
     samples = Samples(task, task.data("val"), made.train.seed)

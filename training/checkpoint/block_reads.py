@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
 if TYPE_CHECKING:
     from gearshift.engines.base import Piece
-    from gearshift.training.checkpoint.reader import Checkpoint
 
 _THREADS = 4
 _BLOCKS_AHEAD = 6
@@ -28,7 +27,6 @@ class _Part(NamedTuple):
     start: int
     kind: str
     name: str
-    dtype: torch.dtype
     target: Tensor
 
 
@@ -53,20 +51,16 @@ class BlockReads:
     Those of a buffer, whose elements may lie in two blocks, are checked, and not read into it.
     """
 
-    def __init__(self, checkpoint: Checkpoint, pieces: Iterable[Piece]) -> None:
-        """Raises KeyError for a tensor that the checkpoint does not have."""
+    def __init__(self, checkpoint: Any, pieces: Iterable[Piece]) -> None:
+        """`checkpoint` is a reader.Checkpoint, whose module imports this one.
+
+        Raises KeyError for a tensor that the checkpoint does not have.
+        """
         self._checkpoint = checkpoint
         self._blocks: dict[tuple[str, int], _Block] = {}
-        self._files = {file.name: file for file in checkpoint.manifest.files}
-        self.needed_bytes = 0
-        """Of the elements."""
+        self._checksums = {file.name: file.crc32 for file in checkpoint.manifest.files}
         for piece in pieces:
             self._add(piece)
-
-    @property
-    def block_bytes(self) -> int:
-        """Of the whole blocks, which have to be read to be checked."""
-        return sum(block.stop - block.start for block in self._blocks.values())
 
     def run(self) -> None:
         """Read the elements into their pieces, and compare their blocks with the checksums.
@@ -88,14 +82,12 @@ class BlockReads:
         kind = piece.kind
         name = piece.name
         flat = piece.data.detach()
-        dtype = self._checkpoint.dtype(kind, name)
-        width = dtype.itemsize
+        width = self._checkpoint.dtype(kind, name).itemsize
         last_element = piece.start + flat.numel()
         places = self._checkpoint.located(kind, name, piece.start, last_element)
         for file, offset, first, last in places:
             values = flat[first - piece.start : last - piece.start]
             stop = offset + len(values) * width
-            self.needed_bytes += stop - offset
             # The interval may go on in the next blocks.
             start = offset
             while start < stop:
@@ -103,34 +95,32 @@ class BlockReads:
                 cut = min(stop, block.stop)
                 if kind != BUFFER:
                     elements = values[(start - offset) // width : (cut - offset) // width]
-                    block.parts.append(_Part(start, kind, name, dtype, elements))
+                    block.parts.append(_Part(start, kind, name, elements))
                 start = cut
 
     def _block(self, name: str, number: int) -> _Block:
         if (name, number) not in self._blocks:
-            file = self._files[name]
             start = number * manifest.BLOCK_BYTES
-            stop = min(file.bytes, start + manifest.BLOCK_BYTES)
-            self._blocks[name, number] = _Block(name, start, stop, file.crc32[number])
+            stop = start + manifest.BLOCK_BYTES
+            checksum = self._checksums[name][number]
+            self._blocks[name, number] = _Block(name, start, stop, checksum)
         return self._blocks[name, number]
 
     def _read(self, block: _Block) -> Placed:
         """Read and check one block; the targets and the values of its parts."""
-        data = manifest.read_block(
-            self._checkpoint.folder / block.file,
-            block.start,
-            block.checksum,
-        )
+        checkpoint = self._checkpoint
+        path = checkpoint.folder / block.file
+        data = manifest.read_block(path, block.start, block.checksum)
         placed = []
         for part in block.parts:
             values = torch.frombuffer(
                 data,
-                dtype=part.dtype,
+                dtype=checkpoint.dtype(part.kind, part.name),
                 count=len(part.target),
                 offset=part.start - block.start,
             )
             if part.kind in (WEIGHT, EMA):
-                self._checkpoint.check_weight(part.name, values, block.file)
+                checkpoint.check_weight(part.name, values, path)
             placed.append((part.target, values))
         return placed
 

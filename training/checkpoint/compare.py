@@ -116,9 +116,7 @@ def compare(
     numbers = _numbers(first)
     others = _numbers(second)
     difference = next(_differing(numbers, others, tolerance), None)
-    without_gradient: set[str] = set()
-    if tolerance is not None:
-        without_gradient = _without_gradient(first)
+    without_gradient = _without_gradient(first) if tolerance is not None else set()
 
     count = 0
     distances: dict[str, float] = {}
@@ -266,11 +264,8 @@ def compare_metrics(
     a last bit may change a count of right answers. A run also logs the first step after a start, so
     each run may have lines that the other lacks.
     """
-    kinds: tuple[str, ...] = ("train", "eval")
-    keys: tuple[str, ...] = _LOGGED
-    if tolerance is not None:
-        kinds = ("train",)
-        keys = _REPRODUCED
+    kinds: tuple[str, ...] = ("train", "eval") if tolerance is None else ("train",)
+    keys = _LOGGED if tolerance is None else _REPRODUCED
 
     def by_place(lines: Iterable[Facts]) -> dict[tuple[int, bool, str], Facts]:
         """By step, kind (training first) and split; the later of two: the run had gone back."""
@@ -287,12 +282,7 @@ def compare_metrics(
     common = sorted(lines.keys() & others.keys())
     difference = None
     for place in common:
-        differences = _differing(
-            lines[place],
-            others[place],
-            tolerance,
-            place[0],
-        )
+        differences = _differing(lines[place], others[place], tolerance, place[0])
         difference = difference or next(differences, None)
     is_logged = any(step > after + 1 or is_evaluation for step, is_evaluation, _ in others)
     return MetricsComparison(

@@ -7,13 +7,14 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, TypeAdapter
 
 from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging.encoding import encode_bytes
@@ -54,10 +55,17 @@ class CheckpointUnreadable(CheckpointError):
     """This user may not read a checkpoint, which may be whole; nothing may happen to it."""
 
 
-def read_error(path: Path, error: OSError) -> CheckpointError:
-    """The error for a file of a checkpoint that cannot be read."""
-    kind = CheckpointUnreadable if isinstance(error, PermissionError) else CheckpointError
-    return kind(f"{path} cannot be read: {error.strerror or error}")
+@contextmanager
+def read_errors(path: Path, *others: type[Exception]) -> Iterator[None]:
+    """Turn errors in reading the untrusted file `path`, and `others`, into CheckpointError."""
+    kinds: tuple[type[Exception], ...] = (ValueError, KeyError, TypeError, *others)
+    try:
+        yield
+    except OSError as error:
+        kind = CheckpointUnreadable if isinstance(error, PermissionError) else CheckpointError
+        raise kind(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
+    except kinds as error:
+        raise CheckpointError(f"{path} is not part of a checkpoint: {error!r:.300}") from error
 
 
 @dataclass(frozen=True)
@@ -188,12 +196,9 @@ def read_block(path: Path, start: int, checksum: int) -> bytearray:
     """The bytes of a block. Raises CheckpointDamaged for another checksum, and CheckpointError."""
     data = bytearray(BLOCK_BYTES)
     # Read, not mapped: an unreadable sector would kill the process.
-    try:
-        with path.open("rb") as stream:
-            stream.seek(start)
-            size = stream.readinto(data)
-    except OSError as error:
-        raise read_error(path, error) from error
+    with read_errors(path), path.open("rb") as stream:
+        stream.seek(start)
+        size = stream.readinto(data)
     del data[size:]
     if zlib.crc32(data) != checksum:
         raise CheckpointDamaged(f"{path} is damaged: wrong checksum of the block at byte {start}")
@@ -213,44 +218,28 @@ def read(folder: Path) -> Manifest:
     content of the files.
     """
     path = folder / NAME
-    content = _read_small(path)
-    checksum = _read_small(folder / CHECKSUM_NAME)
-    if checksum.split() != [hashlib.sha256(content).hexdigest().encode(), NAME.encode()]:
-        raise CheckpointError(f"{path} is damaged: wrong checksum")
-    try:
+    with read_errors(path):
+        content = read_regular(path)
+        checksum = read_regular(folder / CHECKSUM_NAME)
+        if checksum.split() != [hashlib.sha256(content).hexdigest().encode(), NAME.encode()]:
+            raise CheckpointError(f"{path} is damaged: wrong checksum")
         manifest = _MANIFEST.validate_json(content, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{path} is no manifest: {place}: {first['msg']}") from error
 
-    names = sorted(file.name for file in manifest.files)
+    names = sorted(file.name for file in manifest.files if file.name != MODEL)
     # Not more than there are files: the number of ranks could be anything.
     ranks = range(min(manifest.world_size, len(names)))
-    expected = [STATE, *map(rank_file, ranks)]
-    if names not in (sorted(expected), sorted([*expected, MODEL])):
+    if names != [*map(rank_file, ranks), STATE]:
         raise CheckpointError(f"{path} is no manifest of {manifest.world_size} ranks")
     if step_of(folder.resolve().name) not in (None, manifest.step):
         raise CheckpointError(f"{folder} holds step {manifest.step}")
     for file in manifest.files:
-        try:
+        with read_errors(folder / file.name):
             status = (folder / file.name).lstat()  # a link could point outside the folder
-        except OSError as error:
-            raise read_error(folder / file.name, error) from error
         if not stat.S_ISREG(status.st_mode) or status.st_size != file.bytes:
             raise CheckpointError(f"{folder / file.name} is damaged: no file of {file.bytes} bytes")
         if len(file.crc32) != -(-file.bytes // BLOCK_BYTES):
             raise CheckpointError(f"{path} has {len(file.crc32)} checksums of {file.name}")
     return manifest
-
-
-def _read_small(path: Path) -> bytes:
-    try:
-        return read_regular(path)
-    except OSError as error:
-        raise read_error(path, error) from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
 def render_state(state: State, facts: Facts) -> bytes:

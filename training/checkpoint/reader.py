@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
@@ -20,12 +19,14 @@ from gearshift.training.checkpoint.manifest import (
     CheckpointError,
     CheckpointFile,
     Manifest,
-    read_error,
+    read_errors,
 )
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT, as_bytes, parse_key
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from gearshift.engines.base import Piece
 
 _AT_ONCE = 2**20  # Elements that are read together: 4 MiB of fp32
 
@@ -49,12 +50,10 @@ class Checkpoint:
     an optimizer slot. Methods with a kind and a name raise KeyError for a tensor that is missing.
     """
 
-    def __init__(self, folder: Path, written: Manifest, is_verified: bool) -> None:
+    def __init__(self, folder: Path, written: Manifest) -> None:
         self.folder = folder
         self.manifest = written
-        self.is_verified = is_verified
-        """Whether all bytes were compared with their checksums; if not, `restore` does it."""
-        with _read_errors(folder / manifest.STATE):
+        with read_errors(folder / manifest.STATE):
             state = manifest.read_state(folder / manifest.STATE)
         self.shapes: Mapping[str, Shape] = state.shapes
         self.buffer_shapes: Mapping[str, Shape] = state.buffers
@@ -70,7 +69,7 @@ class Checkpoint:
         self._stored.update({(BUFFER, name): [] for name in self.buffer_shapes})
         for file in written.files:
             if manifest.RANK_FILE.match(file.name):
-                with _read_errors(folder / file.name):
+                with read_errors(folder / file.name, SafetensorError):
                     self._list(file.name)
         for (kind, name), extents in self._stored.items():
             extents.sort(key=lambda extent: extent[:2])
@@ -115,16 +114,20 @@ class Checkpoint:
         start: int,
         stop: int,
     ) -> Tensor:
-        """Elements [start, stop) of a flattened tensor.
-
-        Raises ValueError if it has fewer, and CheckpointError for an unreadable file.
-        """
-        if not 0 <= start <= stop <= self._stored[kind, name][-1].stop:
-            raise ValueError(f"{kind} of {name} has no elements {start} to {stop}")
+        """Elements [start, stop) of a flattened tensor. Raises CheckpointError."""
         target = torch.empty(stop - start, dtype=self.dtype(kind, name))
         for file, offset, first, last in self.located(kind, name, start, stop):
             self._read(file, offset, target[first - start : last - start])
         return target
+
+    def fill(self, pieces: Iterable[Piece]) -> None:
+        """Read `pieces` into their data, but for buffers, and check the blocks of all.
+
+        Raises KeyError for a tensor that is missing, and as BlockReads.run. Touches disk.
+        """
+        from gearshift.training.checkpoint.block_reads import BlockReads  # of resumed runs
+
+        BlockReads(self, pieces).run()
 
     def located(
         self,
@@ -145,34 +148,40 @@ class Checkpoint:
                 yield extent.file, extent.offset + before, first, last
 
     def used_kind(self, kind: str) -> dict[str, str]:
-        """By parameter, `kind` such as "ema" where there is one; frozen ones have their weights."""
-        return dict.fromkeys(self.shapes, WEIGHT) | dict.fromkeys(self.names(kind), kind)
+        """By parameter, `kind` such as "ema" where there is one; frozen ones have their weights.
+
+        And by buffer, which stand last.
+        """
+        kinds = dict.fromkeys(self.shapes, WEIGHT) | dict.fromkeys(self.names(kind), kind)
+        return kinds | dict.fromkeys(self.buffer_shapes, BUFFER)
 
     def check_numbers(self, kind: str) -> None:
         """Raise CheckpointError if a weight, of `kind` where there is one, is not finite.
 
         Reads the weights, and those of model.safetensors.
         """
-        for name, used in self.used_kind(kind).items():
+        kinds = self.used_kind(kind)
+        for name in self.shapes:
+            used = kinds[name]
             for file, _, start, stop in self.located(used, name, 0, prod(self.shapes[name])):
                 for first in range(start, stop, _AT_ONCE):
                     part = self.interval(used, name, first, min(stop, first + _AT_ONCE))
-                    self.check_weight(name, part, file)
+                    self.check_weight(name, part, self.folder / file)
         path = self.folder / manifest.MODEL
         if path.is_file():
-            with _read_errors(path), safe_open(path, "pt") as tensors:
+            with read_errors(path, SafetensorError), safe_open(path, "pt") as tensors:
                 for name in self.shapes.keys() & tensors.keys():
                     values = tensors.get_tensor(name)
                     if values.numel():
-                        self.check_weight(name, values, path.name)
+                        self.check_weight(name, values, path)
 
     def check_weight(
         self,
         name: str,
         values: Tensor,
-        file: str,
+        path: Path,
     ) -> None:
-        """Raise CheckpointError if `values` of the weight `name`, in `file`, are not finite.
+        """Raise CheckpointError if `values` of the weight `name`, in `path`, are not finite.
 
         A weight that is not trained may be infinite, such as a mask.
         """
@@ -180,7 +189,7 @@ class Checkpoint:
         is_usable = math.isfinite(lowest) and math.isfinite(highest)
         if not is_usable and (name in self._trained or lowest.isnan()):
             raise CheckpointError(
-                f"{self.folder / file}: the weight '{name}' is not finite, so this model computes "
+                f"{path}: the weight '{name}' is not finite, so this model computes "
                 "nothing but NaN; take another checkpoint"
             )
 
@@ -188,7 +197,7 @@ class Checkpoint:
         """Overwrite `target` with the bytes of `file` from `offset` on."""
         part = as_bytes(target)
         path = self.folder / file
-        with _read_errors(path), path.open("rb") as stream:
+        with read_errors(path), path.open("rb") as stream:
             stream.seek(offset)
             if stream.readinto(part) != len(part):
                 raise ValueError("unexpected end of file")
@@ -231,7 +240,7 @@ def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
     written = manifest.read(folder)
     if verify:
         manifest.check_files(folder, written.files)
-    return Checkpoint(folder, written, verify)
+    return Checkpoint(folder, written)
 
 
 def write_weights(
@@ -247,11 +256,10 @@ def write_weights(
     (frozen ones) with their weights. `names` selects tensors and renames them. Holds a few MiB at a
     time. Touches disk. Raises CheckpointError, StorageError.
     """
-    keys = [(used, name) for name, used in source.used_kind(kind).items()]
-    keys += [(BUFFER, name) for name in source.buffer_shapes]
+    kinds = source.used_kind(kind)
     if names is None:
-        names = {name: name for _, name in keys}
-    keys = [key for key in keys if key[1] in names]
+        names = {name: name for name in kinds}
+    keys = [(kinds[name], name) for name in kinds if name in names]
     # The widest first, as readers map the file.
     keys.sort(key=lambda key: -source.dtype(*key).itemsize)
     entries = {names[key[1]]: (source.dtype(*key), source.shape(*key)) for key in keys}
@@ -291,7 +299,6 @@ class CheckpointWeights:
         """Reads heads of files. Raises CheckpointError."""
         self._checkpoint = open_checkpoint(folder, verify=False)
         kinds = self._checkpoint.used_kind(EMA)
-        kinds |= dict.fromkeys(self._checkpoint.buffer_shapes, BUFFER)
         self.tensors: Mapping[str, CheckpointTensor] = {
             name: CheckpointTensor(self._checkpoint, kind, name) for name, kind in kinds.items()
         }
@@ -304,14 +311,3 @@ class CheckpointWeights:
         written = self._checkpoint.manifest.files
         files = [file for file in written if (file.name == manifest.MODEL) == in_one_file]
         manifest.check_files(self._checkpoint.folder, files)
-
-
-@contextmanager
-def _read_errors(path: Path) -> Iterator[None]:
-    """Turn errors in reading the untrusted file `path` into CheckpointError."""
-    try:
-        yield
-    except OSError as error:
-        raise read_error(path, error) from error
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not part of a checkpoint: {error!r:.300}") from error

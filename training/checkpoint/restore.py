@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from gearshift.engines.base import Piece
 from gearshift.training.callbacks.base import Facts
-from gearshift.training.checkpoint.block_reads import BlockReads
-from gearshift.training.checkpoint.manifest import (
-    MODEL,
-    CheckpointDamaged,
-    CheckpointError,
-    check_files,
-)
+from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.checkpoint.resume_point import on_all_ranks
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
 if TYPE_CHECKING:
-    from gearshift.engines.base import Engine, State, World
+    from gearshift.engines.base import Engine, State
     from gearshift.training.checkpoint.reader import Checkpoint
 
-_AT_ONCE = 2**20  # Elements that are read together: 4 MiB of fp32
 _MAX_ERRORS = 8
 
 
-def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: str = WEIGHT) -> None:
+def restore(
+    checkpoint: Checkpoint,
+    engine: Engine,
+    slots: bool = True,
+    kind: str = WEIGHT,
+) -> None:
     """Load `checkpoint` into `engine`. Collective; touches disk.
 
-    Each rank reads the parts that it holds, and checks them unless `checkpoint` is verified.
+    Each rank reads the parts that it holds, and checks them.
     Parameter groups keep the options that the engine was built with, except the learning rate.
     Without `slots`, only weights and buffers are restored; with another `kind`, such as "ema",
     those of that kind replace weights where there are some. Raises CheckpointError if the model
@@ -41,7 +36,7 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: st
     """
     state = engine.state()
     world = engine.world
-    _together(world, lambda: check(checkpoint, state, slots))
+    on_all_ranks(world, lambda: check(checkpoint, state, slots))
     used_kinds = checkpoint.used_kind(kind)
     pieces = []
     for piece in state.pieces:
@@ -49,26 +44,21 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True, kind: st
             pieces.append(replace(piece, kind=used_kinds[piece.name]))
         elif slots:
             pieces.append(piece)
-    buffers = [Piece(BUFFER, name, 0, buffer.reshape(-1)) for name, buffer in state.buffers.items()]
-    if not checkpoint.is_verified:
-        _verify_together(
-            checkpoint,
-            BlockReads(checkpoint, [*pieces, *buffers]),
-            world,
-        )
+    for name, buffer in state.buffers.items():
+        pieces.append(Piece(BUFFER, name, 0, buffer.reshape(-1)))
 
     def fill_state() -> None:
-        fill(checkpoint, pieces)
-        if not checkpoint.is_verified:
-            BlockReads(checkpoint, buffers).run()
+        checkpoint.fill(pieces)
         for name, buffer in state.buffers.items():
             buffer.copy_(checkpoint.tensor(BUFFER, name))
 
-    _together(world, fill_state)
+    on_all_ranks(world, fill_state)
     if not slots:
         engine.refresh()
         return
-    rates = {name: group["lr"] for group in checkpoint.groups for name in group["names"]}
+    rates: dict[str, float] = {}
+    for group in checkpoint.groups:
+        rates |= dict.fromkeys(group["names"], group["lr"])
     for group, named in zip(engine.groups, state.groups, strict=True):
         group["lr"] = rates.get(named["names"][0], group["lr"])
     engine.load(checkpoint.steps, checkpoint.loss_scale)
@@ -81,8 +71,12 @@ def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
     checks the slots that it holds.
     """
     # Buffers with their dtype: a copy would round them.
-    stored = {n: (s, checkpoint.dtype(BUFFER, n)) for n, s in checkpoint.buffer_shapes.items()}
-    buffers = {name: (tuple(buffer.shape), buffer.dtype) for name, buffer in state.buffers.items()}
+    stored = {}
+    for name, shape in checkpoint.buffer_shapes.items():
+        stored[name] = shape, checkpoint.dtype(BUFFER, name)
+    buffers = {}
+    for name, buffer in state.buffers.items():
+        buffers[name] = tuple(buffer.shape), buffer.dtype
     errors = _differing("parameter", checkpoint.shapes, state.shapes)
     errors += _differing("buffer", stored, buffers)
     if slots and not errors:
@@ -90,43 +84,8 @@ def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
             errors.append(f"{error}; fix: --reset optimizer")
     if not errors:
         return
-    lines = [f"{checkpoint.folder} does not fit the model:", *errors[:_MAX_ERRORS]]
-    if len(errors) > _MAX_ERRORS:
-        lines.append(f"and {len(errors) - _MAX_ERRORS} more")
-    raise CheckpointError("\n  ".join(lines))
-
-
-def fill(checkpoint: Checkpoint, pieces: Iterable[Piece]) -> None:
-    """Read `pieces`, which are no buffers, from `checkpoint` into their data, in bounded memory.
-
-    Checks what it reads, unless `checkpoint` is verified. Raises KeyError for a tensor that the
-    checkpoint does not have, and CheckpointError as BlockReads. Touches disk.
-    """
-    if not checkpoint.is_verified:
-        BlockReads(checkpoint, pieces).run()
-        return
-    for piece in pieces:
-        flat = piece.data.detach()
-        for first in range(0, flat.numel(), _AT_ONCE):
-            chunk = flat[first : first + _AT_ONCE]
-            start = piece.start + first
-            stop = start + chunk.numel()
-            chunk.copy_(checkpoint.interval(piece.kind, piece.name, start, stop))
-
-
-def _verify_together(checkpoint: Checkpoint, reads: BlockReads, world: World) -> None:
-    """Let each rank check a part of all files first, where that reads less. Collective.
-
-    A rank that holds small parts of many blocks would read each of these blocks as a whole.
-    """
-    sizes = world.sum(torch.tensor([reads.block_bytes, reads.needed_bytes]))
-    files = [file for file in checkpoint.manifest.files if file.name != MODEL]
-    in_one_pass = int(sizes[0])
-    in_two_passes = int(sizes[1]) + sum(file.bytes for file in files)
-    if in_one_pass <= in_two_passes:
-        return
-    _together(world, lambda: check_files(checkpoint.folder, files, world.rank, world.size))
-    checkpoint.is_verified = True
+    head = f"{checkpoint.folder} does not fit the model, by {len(errors)} differences:"
+    raise CheckpointError("\n  ".join([head, *errors[:_MAX_ERRORS]]))
 
 
 def _differing(what: str, stored: Facts, present: Facts) -> list[str]:
@@ -144,21 +103,16 @@ def _slots(checkpoint: Checkpoint, state: State) -> tuple[Facts, Facts]:
 
     Those of the checkpoint, and those of the state.
     """
-    present: dict[str, list[str]] = {}
+    present: dict[str, set[str]] = {}
     for piece in state.pieces:
         # Not every engine has slots of a parameter without elements.
         if piece.kind != WEIGHT and 0 not in state.shapes[piece.name]:
-            present.setdefault(piece.name, []).append(piece.kind)
-    kinds = sorted(set(checkpoint.kinds) - {EMA, WEIGHT})
-    names_of = {kind: set(checkpoint.names(kind)) for kind in kinds}
-    stored = {}
-    for name, slots in present.items():
-        stored[name] = [kind for kind in kinds if name in names_of[kind]]
-        if name in state.steps and name not in checkpoint.steps:
-            slots.append("steps")
-        present[name] = sorted(set(slots))
-    return stored, present
-
-
-def _together(world: World, action: Callable[[], None]) -> None:
-    on_all_ranks(world, action, CheckpointDamaged)
+            present.setdefault(piece.name, set()).add(piece.kind)
+    stored: dict[str, list[str]] = {name: [] for name in present}
+    for kind in checkpoint.kinds:
+        if kind not in (EMA, WEIGHT):
+            for name in present.keys() & checkpoint.names(kind):
+                stored[name].append(kind)
+    for name in present.keys() & state.steps.keys() - checkpoint.steps.keys():
+        present[name].add("steps")
+    return stored, {name: sorted(kinds) for name, kinds in present.items()}

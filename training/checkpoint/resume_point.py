@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 from gearshift.models.base import DataError
 from gearshift.training.agreement import attempt
 from gearshift.training.callbacks.base import Emit, Facts
-from gearshift.training.checkpoint import manifest, retention, tensor_file
+from gearshift.training.checkpoint import manifest, retention
 from gearshift.training.checkpoint.manifest import (
+    CheckpointDamaged,
     CheckpointError,
-    CheckpointFile,
     CheckpointUnreadable,
 )
 from gearshift.training.checkpoint.reader import Checkpoint
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+_KINDS = (CheckpointError, CheckpointDamaged, CheckpointUnreadable)
 _SHOWN = 3  # Changed files that are named
 _DATA = {
     "samples": "{1} training samples instead of {0}",
@@ -116,10 +119,7 @@ def changed_data(before: Facts, now: Facts) -> str | None:
     new = now.get("files")
     if old is not None and new is not None and old != new:
         files = sorted(name for name in {**old, **new} if old.get(name) != new.get(name))
-        text = f"other files or contents: {', '.join(files[:_SHOWN])}"
-        if len(files) > _SHOWN:
-            text += f" and {len(files) - _SHOWN} more"
-        return text
+        return f"{len(files)} other files or contents: {', '.join(files[:_SHOWN])}"
     for name, form in _DATA.items():
         if name in before and name in now and before[name] != now[name]:
             return form.format(before[name], now[name])
@@ -136,8 +136,8 @@ def choose(
     """The newest whole checkpoint of `run`, or the one of `step`. Collective; touches disk.
 
     And the errors of later, damaged ones by step, as far as this rank knows them. Each rank
-    verifies a part of the checksums before any byte is used; without `verify` only those of JSON
-    and of the heads of files, as `restore` checks the others. Raises CheckpointError on every rank
+    verifies a part of the checksums before any byte is used; without `verify` only those of JSON,
+    as `restore` checks the others. Raises CheckpointError on every rank
     if the one of `step` is missing or damaged, and CheckpointUnreadable if a rank may not read one:
     it may be whole. First completes a rename that a kill interrupted.
     """
@@ -171,44 +171,29 @@ def _verified(folder: Path, world: World, verify: bool) -> Checkpoint:
         written = manifest.read(folder)
         files = written.files
         if not verify:
-            files = tuple(_heads(folder, file) for file in files)
+            files = tuple(file for file in files if file.name == manifest.STATE)
         manifest.check_files(folder, files, world.rank, world.size)
-        return Checkpoint(folder, written, verify)
+        return Checkpoint(folder, written)
 
-    return on_all_ranks(world, verified, CheckpointUnreadable)
+    return on_all_ranks(world, verified)
 
 
-def on_all_ranks(world: World, action: Callable[[], T], worse: type[CheckpointError]) -> T:
-    """The result of `action`; if it fails on a rank, all raise CheckpointError. Collective.
+def on_all_ranks(world: World, action: Callable[[], T]) -> T:
+    """The result of `action`; if it fails on a rank, all raise a CheckpointError. Collective.
 
-    Or `worse`, if a rank raises that.
+    Of the kinds that ranks raise, the last in _KINDS.
     """
-    is_worse = False
+    kind = 0
 
-    def note_worse() -> T:
-        nonlocal is_worse
+    def note_kind() -> T:
+        nonlocal kind
         try:
             return action()
-        except worse:
-            is_worse = True
+        except CheckpointError as error:
+            kind = _KINDS.index(type(error))
             raise
 
-    result, error = attempt(world, note_worse, CheckpointError, OSError)
+    result, error = attempt(world, note_kind, CheckpointError, OSError)
     if error is None:
         return result
-    if world.agree(int(is_worse)):
-        raise worse(error)
-    raise CheckpointError(error)
-
-
-def _heads(folder: Path, file: CheckpointFile) -> CheckpointFile:
-    """The blocks of `file` that are read before its tensors: all of JSON, the head of a shard.
-
-    Reads eight bytes. Raises CheckpointError.
-    """
-    if file.name == manifest.STATE:
-        return file
-    count = 0
-    if file.name != manifest.MODEL:  # which no run reads
-        count = -(-tensor_file.head_bytes(folder / file.name) // manifest.BLOCK_BYTES)
-    return replace(file, crc32=file.crc32[:count])
+    raise _KINDS[int(world.maximum(torch.tensor([kind])))](error)

@@ -13,12 +13,7 @@ from safetensors import safe_open
 
 from gearshift.engines.base import Piece, State, kind_shape
 from gearshift.training.callbacks.base import Numbers
-from gearshift.training.checkpoint.manifest import (
-    CheckpointError,
-    CheckpointFile,
-    read_error,
-    write_file,
-)
+from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointFile, write_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -167,15 +162,6 @@ def file_head(entries: Mapping[str, Form], metadata: Mapping[str, str]) -> bytes
     # Padded, so that the numbers behind it are aligned for those who map the file.
     text += b" " * (-len(text) % _LENGTH_BYTES)
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text
-
-
-def head_bytes(path: Path) -> int:
-    """The length of the head of the untrusted file `path`. Touches disk. Raises CheckpointError."""
-    try:
-        with path.open("rb") as stream:
-            return _LENGTH_BYTES + int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-    except OSError as error:
-        raise read_error(path, error) from error
 
 
 def read_head(path: Path) -> tuple[dict[str, tuple[Form, int]], Mapping[str, str]]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import platform
 import shutil
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from gearshift.training.settings import Save
 
 
-_LIBRARIES = ("torch", "numpy", "deepspeed", "fairscale", "transformers")
 _POLL_S = 0.02
 _ALIGNMENT = 64
 # Stays free for training, which continues during the write.
@@ -67,8 +64,8 @@ class HostCopy:
         needed = sum(sizes)
         grows = self._buffer is None or self._buffer.numel() < needed
         # Ranks of one machine share its memory, and all check before any of them allocates.
-        largest = int(world.maximum(torch.tensor([needed if grows else 0]))) * world.local_size
-        if world.agree(int(largest > max(0, _available_bytes()))):
+        on_machine = needed * world.local_size if grows else 0
+        if world.agree(int(on_machine > max(0, _available_bytes()))):
             return None
         if grows:
             self._buffer = None  # first: both together may be too much
@@ -120,23 +117,6 @@ def _in_background(work: Callable[[], object]) -> Future[None]:
     return ended
 
 
-def _versions() -> dict[str, str]:
-    """Of Python, and of the libraries that are loaded; imports none."""
-    versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        if name in sys.modules:
-            versions[name] = str(sys.modules[name].__version__)
-    return versions
-
-
-def _error(ended: Future[None]) -> str | None:
-    """Wait for background work; why it failed, or None."""
-    error = ended.exception()
-    if error is None:
-        return None
-    return str(error) if isinstance(error, _ERRORS) else repr(error)
-
-
 class CheckpointWriter:
     """Writes checkpoints into a run folder. Collective: the constructor, `save` and `wait`.
 
@@ -158,10 +138,13 @@ class CheckpointWriter:
         engine: str,
         keep: Keep,
         in_background: bool,
+        libraries: Mapping[str, str] | None = None,
     ) -> None:
+        """`libraries` and their versions are recorded."""
         self._storage = storage
         self._world = world
         self._engine = engine
+        self._libraries = libraries or {}
         self.keep = keep
         self._folder = storage.path / retention.CHECKPOINTS
         self._copy = HostCopy(world) if in_background else None
@@ -193,20 +176,22 @@ class CheckpointWriter:
         world = self._world
         rank = world.rank
         pieces = tensor_file.rank_pieces(state, rank)
+        size = 0
+        for piece in pieces:
+            is_copied = score is not None and piece.kind in (WEIGHT, BUFFER)
+            size += file_bytes(piece) * (2 if is_copied else 1)
+        needed = int(world.sum(torch.tensor([size])))
 
-        def render() -> tuple[bytes, bytes]:
+        def prepare() -> tuple[bytes, bytes]:
             head = tensor_file.rank_head(pieces, state.steps)
-            return head, b"" if rank else manifest.render_state(state, facts)
+            if rank:
+                return head, b""
+            content = manifest.render_state(state, facts)
+            self._make_folder(needed)
+            return head, content
 
         # Now: changes during the write must not reach the files.
-        head, content = self._on_all_ranks(render)
-        size = len(head)
-        for piece in pieces:
-            size += file_bytes(piece)
-            if score is not None and piece.kind in (WEIGHT, BUFFER):
-                size += file_bytes(piece)
-        needed = int(world.sum(torch.tensor([size])))
-        self._on_all_ranks(lambda: self._make_folder(needed))
+        head, content = self._on_all_ranks(prepare)
         folder = retention.unfinished(self._storage, step)
         self._deadline = time.monotonic() + self.visibility_timeout_s
         self._on_all_ranks(lambda: self._wait_for(folder))
@@ -223,7 +208,7 @@ class CheckpointWriter:
                 engine=self._engine,
                 world_size=world.size,
                 periodic=periodic,
-                libraries=_versions(),
+                libraries=self._libraries,
                 files=(),
                 score=score,
             )
@@ -287,14 +272,15 @@ class CheckpointWriter:
 
     def _first_error(self, ended: Future[None] | None) -> str | None:
         """Wait for background work of all ranks, however long; the first error, or None."""
-        error = None if ended is None else _error(ended)
+        error = None if ended is None else ended.exception()
+        text = None
+        if error is not None:
+            text = str(error) if isinstance(error, _ERRORS) else repr(error)
         self._world.wait_for_all()
-        return first_error(self._world, error)
+        return first_error(self._world, text)
 
     def _make_folder(self, needed: int) -> None:
-        """Make the folder to write to, if there is room for `needed` bytes. Rank 0 only."""
-        if self._world.rank != 0:
-            return
+        """Make the folder to write to, if there is room for `needed` bytes."""
         self._storage.check()
         folder = retention.unfinished(self._storage, self._step)
         with storage_errors(folder):
@@ -320,15 +306,9 @@ class CheckpointWriter:
         if draft.score is not None:
             # The weights that were evaluated: their moving average if there is one.
             written = replace(draft, files=tuple(files))
-            source = reader.Checkpoint(folder, written, is_verified=True)
+            source = reader.Checkpoint(folder, written)
             kind = EMA if EMA in source.kinds else WEIGHT
-            files.append(
-                reader.write_weights(
-                    source,
-                    folder / manifest.MODEL,
-                    kind,
-                )
-            )
+            files.append(reader.write_weights(source, folder / manifest.MODEL, kind))
         content, checksum = manifest.render(replace(draft, files=tuple(files)))
         manifest.write_file(folder / manifest.CHECKSUM_NAME, [checksum])
         manifest.write_file(folder / manifest.NAME, [content])

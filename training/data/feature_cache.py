@@ -25,7 +25,6 @@ from gearshift.training.settings import SettingError
 from gearshift.training.storage import atomic_write
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.nn import Module
 
     from gearshift.engines.base import Engine, State, World
@@ -98,13 +97,8 @@ def use(
         folder = Path(settings.folder or default).expanduser() / name
         module.eval()
         with torch.no_grad():
-            features = _Features(
-                folder,
-                inputs,
-                partial(_rows, task, module, world.device),
-                world,
-            )
-            reason = features.complete(settings.limit_gb * 1e9, show)
+            rows = partial(_rows, task, module, world.device)
+            reason = _complete(folder, inputs, rows, world, settings.limit_gb * 1e9, show)
         module.train()
     if reason is None:
         task.use_features({split: Rows(folder, split) for split in SPLITS})
@@ -132,81 +126,80 @@ def _name(facts: Any, inputs: Mapping[SplitName, EncoderInputs], world: World) -
     return "features-" + world.broadcast(digest.hexdigest()[:16].encode()).decode()
 
 
-@dataclass
-class _Features:
-    """The files of `folder`, one for each batch of `inputs`; ranks share the work."""
+def _complete(
+    folder: Path,
+    inputs: Mapping[SplitName, EncoderInputs],
+    rows: Callable[[EncoderInputs, int], np.ndarray],
+    world: World,
+    limit: float,
+    show: Callable[[str], object],
+) -> str | None:
+    """Compute the files of `folder` that are missing; the reason if that is impossible. Collective.
 
-    folder: Path
-    inputs: Mapping[SplitName, EncoderInputs]
-    rows: Callable[[EncoderInputs, int], np.ndarray]
-    """Computes the features of a batch, by its number. Collective."""
-    world: World
+    `rows` computes the features of a batch of inputs, by its number, and is collective too.
+    """
+    batches: list[tuple[Path, EncoderInputs, int]] = []
+    for split, of_split in inputs.items():
+        for number in range(-(-len(of_split) // BATCH)):
+            batches.append((Rows(folder, split).path(number), of_split, number))
 
-    def complete(self, limit: float, show: Callable[[str], object]) -> str | None:
-        """Compute the files that are missing; the reason if that is impossible. Collective."""
-        batches: list[tuple[Path, EncoderInputs, int]] = []
-        for split, inputs in self.inputs.items():
-            rows = Rows(self.folder, split)
-            for number in range(-(-len(inputs) // BATCH)):
-                batches.append((rows.path(number), inputs, number))
-        missing = self._missing([path for path, *_ in batches])
-        if not missing:
-            show(f"feature cache: read from {self.folder}")
-        else:
-            error = self._compute([batches[n] for n in missing], limit, show)
-            if error is not None:
-                return error
-        if self.world.agree(int(not all(path.exists() for path, *_ in batches))):
-            return f"not all ranks see {self.folder}; set feature_cache.folder to a shared folder"
-        return None
+    def absent() -> list[int]:
+        return [n for n, (path, *_) in enumerate(batches) if not path.exists()]
 
-    def _missing(self, paths: Sequence[Path]) -> list[int]:
-        """Numbers of `paths` that do not exist. Collective."""
-        numbers = []
-        # Looked up by one rank: a network file system remembers for a while what is missing.
-        if self.world.rank == 0:
-            numbers = [n for n, path in enumerate(paths) if not path.exists()]
-        return json.loads(self.world.broadcast(json.dumps(numbers).encode()))
+    # Looked up by one rank: a network file system remembers for a while what is missing.
+    numbers = absent() if world.rank == 0 else []
+    missing = [batches[n] for n in json.loads(world.broadcast(json.dumps(numbers).encode()))]
+    if missing:
+        error = _compute(folder, inputs, missing, rows, world, limit, show)
+        if error is not None:
+            return error
+    else:
+        show(f"feature cache: read from {folder}")
+    if world.agree(int(bool(absent()))):
+        return f"not all ranks see {folder}; set feature_cache.folder to a shared folder"
+    return None
 
-    def _compute(
-        self,
-        missing: Sequence[tuple[Path, EncoderInputs, int]],
-        limit: float,
-        show: Callable[[str], object],
-    ) -> str | None:
-        folder = self.folder
-        _, inputs, number = missing[0]
-        row_bytes = self.rows(inputs, number)[0].nbytes
-        needed = row_bytes * sum(map(len, self.inputs.values()))
-        left = row_bytes * BATCH * len(missing)
 
-        def make_room() -> None:
-            if needed > limit:
-                raise OSError(
-                    f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
-                )
-            folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(folder).free
-            if free < left:
-                raise OSError(f"it needs {size(left)}, and {folder} has {size(free)} free")
-            show(f"feature cache: {size(needed)} in {folder}")
+def _compute(
+    folder: Path,
+    inputs: Mapping[SplitName, EncoderInputs],
+    missing: Sequence[tuple[Path, EncoderInputs, int]],
+    rows: Callable[[EncoderInputs, int], np.ndarray],
+    world: World,
+    limit: float,
+    show: Callable[[str], object],
+) -> str | None:
+    """As _complete, of the `missing` files; ranks share the work."""
+    _, first, number = missing[0]
+    row_bytes = rows(first, number)[0].nbytes
+    needed = row_bytes * sum(map(len, inputs.values()))
+    left = row_bytes * BATCH * len(missing)
 
-        def store(turn: int) -> None:
-            # All ranks take equally many forward passes: a sharded model gathers weights in each.
-            path, inputs, number = missing[min(turn + self.world.rank, len(missing) - 1)]
-            content = io.BytesIO()
-            np.save(content, self.rows(inputs, number))
-            staged = path.with_name(uuid.uuid4().hex)  # other runs may write the same
-            atomic_write(staged, content.getvalue())
-            staged.replace(path)
+    def make_room() -> None:
+        if needed > limit:
+            raise OSError(f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}")
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < left:
+            raise OSError(f"it needs {size(left)}, and {folder} has {size(free)} free")
+        show(f"feature cache: {size(needed)} in {folder}")
 
-        actions: list[Callable[[], None]] = [make_room]
-        actions += [partial(store, turn) for turn in range(0, len(missing), self.world.size)]
-        for action in actions:
-            _, error = attempt(self.world, action, OSError)
-            if error is not None:
-                return error
-        return None
+    def store(turn: int) -> None:
+        # All ranks take equally many forward passes: a sharded model gathers weights in each.
+        path, of_split, number = missing[min(turn + world.rank, len(missing) - 1)]
+        content = io.BytesIO()
+        np.save(content, rows(of_split, number))
+        staged = path.with_name(uuid.uuid4().hex)  # other runs may write the same
+        atomic_write(staged, content.getvalue())
+        staged.replace(path)
+
+    actions: list[Callable[[], None]] = [make_room]
+    actions += [partial(store, turn) for turn in range(0, len(missing), world.size)]
+    for action in actions:
+        _, error = attempt(world, action, OSError)
+        if error is not None:
+            return error
+    return None
 
 
 def _rows(
@@ -239,23 +232,19 @@ def weights_digest(state: State, part: str, world: World) -> str:
     for piece in state.pieces:
         if piece.kind != "weight" or not piece.name.startswith(f"{part}."):
             continue
-        if piece.replica[0] == 0:
-            total += _of(piece.data, piece.start, piece.name)
+        if piece.replica[0] != 0:
+            continue
+        data = piece.data
+        key = int.from_bytes(hashlib.sha256(piece.name.encode()).digest()[:7], "big") + piece.start
+        for first in range(0, data.numel(), _AT_ONCE):
+            values = data[first : first + _AT_ONCE].detach().float().cpu()
+            factors = (torch.arange(len(values)) + (first + key)).mul_(_MIX)
+            # Products alone are linear: tensors with equal values in another order could change
+            # places.
+            factors.bitwise_xor_(factors >> 31).mul_(_MIX)
+            # Odd factors: any change of one element changes the sum.
+            total += (values.view(torch.int32).long() * factors.bitwise_or_(1)).sum()
     over_ranks = int(world.sum(total.to(world.device)))
     sha256 = hashlib.sha256(f"{over_ranks}".encode())
     add(sha256, {n: b.cpu() for n, b in state.buffers.items() if n.startswith(f"{part}.")})
     return sha256.hexdigest()[:32]
-
-
-def _of(data: Tensor, start: int, name: str) -> Tensor:
-    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
-    total = torch.zeros((), dtype=torch.int64)
-    for first in range(0, data.numel(), _AT_ONCE):
-        part = data[first : first + _AT_ONCE].detach().float().cpu()
-        factors = (torch.arange(len(part)) + (start + first + key)).mul_(_MIX)
-        # Products alone are linear: tensors with equal values in another order could change
-        # places.
-        factors.bitwise_xor_(factors >> 31).mul_(_MIX)
-        # Odd factors: any change of one element changes the sum.
-        total += (part.view(torch.int32).long() * factors.bitwise_or_(1)).sum()
-    return total

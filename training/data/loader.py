@@ -37,7 +37,21 @@ def order_of(split: Split, global_batch: int, seed: int) -> DataOrder:
     return DataOrder(len(split), global_batch, seed)
 
 
-class Batches:
+class _Loaded:
+    """What a RequestLoader loads."""
+
+    _source: RequestLoader
+
+    @property
+    def workers(self) -> int:
+        """Data-loader workers; 0: this process loads the batches."""
+        return self._source.workers
+
+    def close(self) -> None:
+        self._source.close()
+
+
+class Batches(_Loaded):
     """The micro-batches of this rank, step by step; the same for any number of workers."""
 
     def __init__(
@@ -81,11 +95,6 @@ class Batches:
     @property
     def global_batch(self) -> int:
         return self._plan.global_batch
-
-    @property
-    def workers(self) -> int:
-        """Data-loader workers; 0: this process loads the batches."""
-        return self._source.workers
 
     @property
     def smaller(self) -> int | None:
@@ -178,11 +187,8 @@ class Batches:
         self.waited_s += time.perf_counter() - began
         return arrived
 
-    def close(self) -> None:
-        self._source.close()
 
-
-class EvaluationBatches:
+class EvaluationBatches(_Loaded):
     """The micro-batches of a split for this rank; the same batches for any number of ranks.
 
     Each sample counts once, on one rank. All ranks have equally many micro-batches, as a forward
@@ -223,11 +229,6 @@ class EvaluationBatches:
         self._source = RequestLoader(samples, world, loader, watch, unused)
         self.use_workers(self.workers)
 
-    @property
-    def workers(self) -> int:
-        """Data-loader workers; 0: this process loads the batches."""
-        return self._source.workers
-
     def use_workers(self, workers: int) -> None:
         """End the workers; the next evaluation starts `workers`."""
         self._source.begin(self._requests, workers)
@@ -236,9 +237,6 @@ class EvaluationBatches:
         """Each micro-batch, on the device, and whether it counts."""
         for number, loaded in enumerate(self._source):
             yield _moved(loaded, self._device), number < self._counted
-
-    def close(self) -> None:
-        self._source.close()
 
 
 def _moved(loaded: MicroBatch, device: torch.device) -> MicroBatch:

@@ -101,11 +101,6 @@ class Samples:
             return error
 
 
-def replayed_samples(new: int, old: int, share: float) -> int:
-    """How many of `old` samples to replay so that they are `share`, in [0, 1), of all samples."""
-    return min(old, round(new * share / (1 - share)))
-
-
 class ReplayMixture:
     """A split of all samples of `new`, followed by samples drawn from `old`.
 
@@ -120,7 +115,7 @@ class ReplayMixture:
         # Where each old split begins, and the end of the last
         self._starts = list(accumulate(map(len, old), initial=0))
         self._old_samples = self._starts[-1]
-        self.replayed = replayed_samples(len(new), self._old_samples, share)
+        self.replayed = min(self._old_samples, round(len(new) * share / (1 - share)))
         """Old samples per epoch."""
 
     def __len__(self) -> int:
@@ -168,13 +163,7 @@ def fingerprint(samples: Samples, world: World) -> str:
 
 def probes(length: int) -> list[int]:
     """At most 16 evenly spaced positions, from the first to the last of `length`."""
-    return np.unique(
-        np.linspace(
-            0,
-            length - 1,
-            min(_PROBES, length),
-        ).astype(np.int64)
-    ).tolist()
+    return np.linspace(0, length - 1, min(_PROBES, length), dtype=np.int64).tolist()
 
 
 def add(digest: Any, value: Any) -> None:
@@ -259,25 +248,20 @@ class DataOrder:
 
 
 def permuted(positions: NDArray[np.int64], length: int, seed: int) -> NDArray[np.int64]:
-    """`positions`, each in [0, length), after the permutation of `seed`."""
-    keys = [derive(seed, "round", number) for number in range(_ROUNDS)]
-    return permute(positions.astype(np.uint64), length, keys)
-
-
-def permute(positions: NDArray[np.uint64], length: int, keys: Sequence[int]) -> NDArray[np.int64]:
-    """`positions`, each in [0, length), after the permutation that `keys` select.
+    """`positions`, each in [0, length), after the permutation of `seed`.
 
     A Feistel network on the two digits of a position, with radix about the square root of `length`;
     results outside the range pass through it again. Source: Black and Rogaway, Ciphers with
     Arbitrary Finite Domains, 2002, sections 4 and 5. The round function is fast and not secure.
     """
+    keys = [derive(seed, "round", number) for number in range(_ROUNDS)]
     radix = math.isqrt(length - 1) + 1
-    permuted = _feistel(positions, radix, keys)
+    places = _feistel(positions.astype(np.uint64), radix, keys)
     while True:
-        outside = np.flatnonzero(permuted >= length)
+        outside = np.flatnonzero(places >= length)
         if not outside.size:
-            return permuted.astype(np.int64)
-        permuted[outside] = _feistel(permuted[outside], radix, keys)
+            return places.astype(np.int64)
+        places[outside] = _feistel(places[outside], radix, keys)
 
 
 def _feistel(values: NDArray[np.uint64], radix: int, keys: Sequence[int]) -> NDArray[np.uint64]:

@@ -84,15 +84,12 @@ class RequestLoader:
 
     def __iter__(self) -> Iterator[MicroBatch]:
         # Without the handler of torch, which raises where a worker dies: also in a half update.
-        child: Any = getattr(signal, "SIGCHLD", None)
-        if child is None or threading.current_thread() is not threading.main_thread():
+        handler = signal.getsignal(signal.SIGCHLD)
+        try:
             self._iterator = iter(self._loader)
-        else:
-            handler = signal.getsignal(child)
-            try:
-                self._iterator = iter(self._loader)
-            finally:
-                signal.signal(child, handler)
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGCHLD, handler)
         return self._checked(self._iterator)
 
     @property

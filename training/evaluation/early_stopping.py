@@ -85,15 +85,11 @@ class EarlyStopping:
         }
 
     def resume(self, facts: Facts) -> None:
-        # Infinities are strings in JSON.
+        # All of them are finite, so they are numbers in JSON, too.
         self.best = facts["best"]
-        if self.best is not None:
-            self.best = {**self.best, "value": float(self.best["value"])}
         self._reference = facts["reference"]
-        if self._reference is not None:
-            self._reference = float(self._reference)
         self.waited = facts["waited"]
-        self._best_values = [float(value) for value in facts.get("best_values", ())]
+        self._best_values = facts["best_values"]
 
 
 @dataclass(frozen=True)

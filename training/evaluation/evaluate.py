@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from gearshift.training.callbacks.base import Emit, Facts
     from gearshift.training.data.samples import MicroBatch
 
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 ALL = "val"
 OLD = "val_old"
 NEW = "val_new"
@@ -58,29 +57,10 @@ def evaluate_final(
     interruption: Interruption,
 ) -> dict[str, float]:
     """The metrics that `task` has for the end of a run only; empty: none. As `evaluate`."""
-    if not isinstance(task, HasFinalMetric):
-        return {}
-    metric = task.final_metric()
+    metric = task.final_metric() if isinstance(task, HasFinalMetric) else None
     if metric is None:
         return {}
     return _defined(measure_batches(metric, module, batches, interruption))
-
-
-def metric_names(
-    task: Task,
-    module: Module,
-    batches: EvaluationBatches,
-    interruption: Interruption,
-) -> list[str]:
-    """The names of the metrics, from one micro-batch per rank. As `evaluate`."""
-    return sorted(
-        measure_batches(
-            task.metric(),
-            module,
-            [next(iter(batches))],
-            interruption,
-        )
-    )
 
 
 def measure(
@@ -194,18 +174,16 @@ def mean(parts: Sequence[tuple[int, Numbers]]) -> dict[str, float]:
     """The mean of each metric by samples, over the parts that have it; NaN if none has."""
     if len(parts) == 1:
         return dict(parts[0][1])
-    totals: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    means: dict[str, float] = {}
+    known: dict[str, list[tuple[int, float]]] = {}
     for count, metrics in parts:
         for name, value in metrics.items():
-            means[name] = math.nan
+            known.setdefault(name, [])
             if not math.isnan(value):
-                totals[name] = totals.get(name, 0.0) + count * value
-                counts[name] = counts.get(name, 0) + count
-    for name, total in totals.items():
-        if counts[name]:
-            means[name] = total / counts[name]
+                known[name].append((count, value))
+    means = {}
+    for name, values in known.items():
+        total = sum(count for count, _ in values)
+        means[name] = sum(n * value for n, value in values) / total if total else math.nan
     return means
 
 

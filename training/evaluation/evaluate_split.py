@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from gearshift.models.base import DataError, SplitName
 from gearshift.training.agreement import Interruption
 from gearshift.training.callbacks.base import Numbers
 from gearshift.training.data.loader import EvaluationBatches
 from gearshift.training.data.samples import Samples
-from gearshift.training.evaluation.evaluate import SPLITS, measure
+from gearshift.training.evaluation.evaluate import measure
 from gearshift.training.inspection import preview_text
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def samples_of(task: Task, split: str, seed: int) -> Samples:
         except (LookupError, ValueError):  # of a task that keeps its splits in a mapping
             return False
 
-    known = [name for name in SPLITS if has_samples(name)]
+    splits: tuple[SplitName, ...] = get_args(SplitName)
+    known = [name for name in splits if has_samples(name)]
     if split not in known:
         raise DataError(
             f"the task has no split '{split}'",

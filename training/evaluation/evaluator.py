@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gearshift.training.agreement import Interrupted
@@ -19,7 +19,7 @@ from gearshift.training.evaluation.evaluate import (
     OLD,
     HeldOut,
     evaluate_final,
-    metric_names,
+    measure_batches,
 )
 from gearshift.training.logging.encoding import counted
 
@@ -41,12 +41,10 @@ class Evaluator:
         self._metric = settings.eval.metric
         self._stop_at = settings.stop.at
         self._target: Target | None = None
-        self._new_early_stopping = partial(EarlyStopping, settings.stop, settings.save.keep_best)
-        self._early_stopping = self._new_early_stopping()
+        self._early_stopping = EarlyStopping(settings.stop, settings.save.keep_best)
         # Samples of an evaluation; None: the whole split
         used, whole = held_out.counts()
         self._chosen = used if used < whole else None
-        self._scored = self._chosen  # The same of the scores so far
         self._goal = self._task.goal
         self._metrics: Numbers = {}
         # By split, "before" an experience and "after" it, in its last evaluation.
@@ -60,8 +58,9 @@ class Evaluator:
         if self._metric is None and (target is None or target.metric == self._goal.metric):
             names = [self._goal.metric]
         else:
-            # One forward pass now: a typing error must not end the run at its first evaluation.
-            names = metric_names(self._task, module, self._batches, interruption)
+            # One micro-batch now: a typing error must not end the run at its first evaluation.
+            first = [next(iter(self._batches))]
+            names = sorted(measure_batches(self._task.metric(), module, first, interruption))
         if self._metric is not None:
             from gearshift.training.evaluation.goals import goal_of
 
@@ -107,9 +106,6 @@ class Evaluator:
             self._compared["after"] = measured
             metrics = measured[ALL]
             self._metrics = metrics
-            if self._scored != self._chosen:  # scores on other samples cannot be compared
-                self._early_stopping = self._new_early_stopping()
-                self._scored = self._chosen
             # A goal that is undefined decides nothing, but is no success either.
             value = metrics.setdefault(goal.metric, math.nan)
             is_best = self._early_stopping.add(step, value, goal.direction, is_due=is_due)
@@ -137,31 +133,14 @@ class Evaluator:
 
         counts = self._held_out.counts
         results = []
-        for split in measured:
-            if split != ALL:
-                part = measured[split]
-                results.append(
-                    EvalResult(
-                        step,
-                        split,
-                        part,
-                        False,
-                        seconds,
-                        0.0,
-                        *counts(split),
-                    )
-                )
-        whole_s = seconds + final_s
-        results.append(
-            EvalResult(
-                step,
-                ALL,
-                metrics,
-                is_best,
-                whole_s,
-                final_s,
-                *counts(),
-            )
+        for split, part in measured.items():
+            results.append(EvalResult(step, split, part, False, seconds, 0.0, *counts(split)))
+        results[-1] = replace(
+            results[-1],
+            metrics=metrics,
+            is_best=is_best,
+            seconds=seconds + final_s,
+            final_s=final_s,
         )
         return results
 
@@ -189,14 +168,12 @@ class Evaluator:
             "metric": self._goal.metric,
             **best,
             "direction": self._goal.direction,
-            "samples": self._scored or whole,
+            "samples": self._chosen or whole,
             "split_samples": whole,
         }
 
     @property
     def reason_to_stop(self) -> str | None:
-        if self._scored != self._chosen:  # by scores on other samples
-            return None
         target = self._target
         if target is not None and target.is_reached(self._metrics):
             value = self._metrics[target.metric]
@@ -216,7 +193,7 @@ class Evaluator:
         return check_noise(bands, self._metrics, report)
 
     def facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"metrics": dict(self._metrics), "samples": self._scored}
+        facts: dict[str, Any] = {"metrics": dict(self._metrics), "samples": self._chosen}
         if self._held_out.number:
             facts["forgetting"] = dict(self._compared)
         return {**self._early_stopping.facts(), **facts}
@@ -224,13 +201,14 @@ class Evaluator:
     def resume(self, facts: Facts, *, keeps_best: bool = True) -> None:
         """Continue from the facts of an earlier process.
 
-        Unless it `keeps_best`, only later evaluations count as the best; patience continues.
+        Unless it `keeps_best`, only later evaluations count as the best; patience continues. Scores
+        on other samples cannot be compared: nothing of them counts.
         """
-        if not keeps_best:
-            facts = {**facts, "best": None, "best_values": ()}
-        self._early_stopping.resume(facts)
-        self._scored = facts.get("samples")
-        self._metrics = _numbers(facts.get("metrics", {}))
+        if facts.get("samples") == self._chosen:
+            if not keeps_best:
+                facts = {**facts, "best": None, "best_values": ()}
+            self._early_stopping.resume(facts)
+            self._metrics = _numbers(facts.get("metrics", {}))
         self._compared = {}
         for when, by_split in facts.get("forgetting", {}).items():
             if by_split:

@@ -210,9 +210,7 @@ class Updater:
 
     def load_average(self, checkpoint: Checkpoint) -> None:
         if self.average and EMA in checkpoint.kinds:
-            from gearshift.training.checkpoint.restore import fill
-
-            fill(checkpoint, self.average.pieces)
+            checkpoint.fill(self.average.pieces)
 
     def averaged(self, engine: Engine) -> AbstractContextManager[None]:
         """Inside, the model has the moving average for its weights, if there is one."""

@@ -12,7 +12,6 @@ from gearshift.engines.world import ProcessWorld
 from gearshift.training.checkpoint.block_reads import BlockReads
 from gearshift.training.checkpoint.manifest import BLOCK_BYTES, CheckpointDamaged, CheckpointError
 from gearshift.training.checkpoint.reader import open_checkpoint
-from gearshift.training.checkpoint.restore import _verify_together, fill
 from gearshift.training.checkpoint.resume_point import choose
 from gearshift.training.optim.low_bit import Blocks, Blockwise
 from tests.training.checkpoint.states import saving
@@ -76,7 +75,7 @@ def test_any_interval_is_read_into_its_place(run, dtype):
     for kind in whole:
         for start, stop in ((0, SIZE), (1, 3), (4_194_000, 4_195_000), (SIZE - 1, SIZE), (7, 7)):
             memory = torch.zeros(stop - start + 2, dtype=dtype)
-            fill(unverified(run), [Piece(kind, "w", start, memory[1:-1])])
+            unverified(run).fill([Piece(kind, "w", start, memory[1:-1])])
             assert torch.equal(memory[1:-1], whole[kind][start:stop].to(dtype))
             assert not memory[0] and not memory[-1]
 
@@ -84,7 +83,7 @@ def test_any_interval_is_read_into_its_place(run, dtype):
 def test_states_of_8_bits_are_those_of_a_copy(run):
     expected, found = (Blockwise(Blocks(SIZE, True, torch.empty(0)), (SIZE,)) for _ in range(2))
     expected.copy_(values()["exp_avg"])
-    fill(unverified(run), [Piece("exp_avg", "w", 0, found)])
+    unverified(run).fill([Piece("exp_avg", "w", 0, found)])
     assert torch.equal(found.codes, expected.codes) and torch.equal(found.scales, expected.scales)
 
 
@@ -93,16 +92,16 @@ def test_a_flipped_bit_is_named_with_its_block(run, flipped, place):
     flipped(place)
     whole = [*pieces_of(0, SIZE, "weight"), *pieces_of(0, SIZE)]
     with pytest.raises(CheckpointDamaged) as raised:
-        fill(unverified(run), whole)
+        unverified(run).fill(whole)
     assert f"{FILE} is damaged" in str(raised.value)
     assert str(raised.value).endswith(f"at byte {place // BLOCK_BYTES * BLOCK_BYTES}")
 
 
 def test_a_flipped_bit_in_the_rest_of_a_block_is_found_and_one_elsewhere_is_not_read(run, flipped):
     flipped(BLOCK_BYTES + 10)
-    fill(unverified(run), pieces_of(0, 10, "weight"))
+    unverified(run).fill(pieces_of(0, 10, "weight"))
     with pytest.raises(CheckpointDamaged):
-        fill(unverified(run), pieces_of(SIZE - 10, SIZE, "weight"))
+        unverified(run).fill(pieces_of(SIZE - 10, SIZE, "weight"))
 
 
 def test_a_flipped_bit_of_a_buffer_is_found(run, flipped):
@@ -120,55 +119,25 @@ def test_a_weight_that_is_not_finite_is_named_with_its_file(tmp_path, alone):
     state = State({"w": (2,)}, [Piece("weight", "w", 0, weight)], {}, {}, [{"names": ["w"]}], {})
     saving(tmp_path, alone).save(1, state, {"samples": 1}, periodic=True, score=None)
     with pytest.raises(CheckpointError) as raised:
-        fill(unverified(tmp_path), [Piece("weight", "w", 0, torch.zeros(2))])
+        unverified(tmp_path).fill([Piece("weight", "w", 0, torch.zeros(2))])
     assert str(tmp_path / "last" / FILE) in str(raised.value) and "'w'" in str(raised.value)
 
 
 @pytest.mark.skipif(not hasattr(psutil.Process, "io_counters"), reason="needs counts of bytes read")
 def test_a_resume_reads_each_byte_once(run, alone):
-    """But for the block with the head of a file, which it checks first."""
+    """But for the head of a file, which it reads first."""
     process = psutil.Process()
     before = process.io_counters().read_chars
     checkpoint, _ = choose(run, alone, None, verify=False)
-    fill(checkpoint, [*pieces_of(0, SIZE, "weight"), *pieces_of(0, SIZE)])
+    checkpoint.fill([*pieces_of(0, SIZE, "weight"), *pieces_of(0, SIZE)])
     read = process.io_counters().read_chars - before
     size = (run / "last" / FILE).stat().st_size
-    assert size <= read < size + BLOCK_BYTES + 2**20
-
-
-class FourAlike(ProcessWorld):
-    """A rank of four that hold as much as it does."""
-
-    def sum(self, value):
-        return 4 * value
-
-
-@pytest.mark.parametrize("part", [10, 100_000])
-def test_ranks_share_the_check_where_they_would_read_whole_blocks_for_small_parts(
-    run, flipped, part
-):
-    world = FourAlike(RankInfo(), torch.device("cpu"), 10.0)
-    checkpoint = unverified(run)
-    pieces = [
-        piece for start in range(0, SIZE, 100_000) for piece in pieces_of(start, start + part)
-    ]
-    reads = BlockReads(checkpoint, pieces)
-    _verify_together(checkpoint, reads, world)
-    assert checkpoint.is_verified == (part == 10)
-    reads.run()
-    expected = values()["exp_avg"]
-    for piece in pieces:
-        assert torch.equal(piece.data, expected[piece.start : piece.start + part])
-    flipped(BLOCK_BYTES - 10)  # in none of the blocks that are read
-    checkpoint = unverified(run)
-    if part == 10:
-        with pytest.raises(CheckpointDamaged):
-            _verify_together(checkpoint, BlockReads(checkpoint, pieces), world)
+    assert size <= read < size + 2**20
 
 
 def test_a_checkpoint_is_chosen_by_its_heads_if_the_rest_is_checked_later(run, alone, flipped):
     flipped(BLOCK_BYTES + 10)
-    assert choose(run, alone, None, verify=False)[0].is_verified is False
+    assert choose(run, alone, None, verify=False)[0].folder.name == "step-00000001"
     assert choose(run, alone, None)[0] is None
     flipped(20)
     assert choose(run, alone, None, verify=False)[0] is None
@@ -184,5 +153,5 @@ def test_numbers_of_64_bits_after_an_odd_count_of_32_are_read_back(tmp_path, alo
     saving(tmp_path, alone).save(1, state, {"samples": 1}, periodic=True, score=None)
     for piece in pieces:
         target = torch.zeros_like(piece.data)
-        fill(unverified(tmp_path), [Piece("weight", piece.name, 0, target)])
+        unverified(tmp_path).fill([Piece("weight", piece.name, 0, target)])
         assert torch.equal(target, piece.data)

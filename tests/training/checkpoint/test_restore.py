@@ -128,7 +128,7 @@ def with_momentum():
 def test_a_state_that_does_not_fit_is_named(checkpoint, changed, name):
     with pytest.raises(CheckpointError) as caught:
         check(checkpoint, replace(state(whole()), **changed))
-    assert str(caught.value).startswith(f"{checkpoint.folder} does not fit the model:\n  ")
+    assert str(caught.value).startswith(f"{checkpoint.folder} does not fit the model, ")
     assert name in str(caught.value)
     assert ("--reset optimizer" in str(caught.value)) == ("pieces" in changed)
 

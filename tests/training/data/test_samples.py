@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from gearshift.training.data.samples import ReplayMixture, SampleDraws, Samples, replayed_samples
+from gearshift.training.data.samples import ReplayMixture, SampleDraws, Samples
 from tests.training.tiny import TinyTask
 
 
@@ -42,7 +42,8 @@ def epoch(mixture, number):
     ("share", "count"), [(0.0, 0), (0.5, 10), (0.25, 3), (0.9, 90), (0.99, 300)]
 )
 def test_the_share_is_of_all_samples_and_no_more_than_there_are(share, count):
-    assert replayed_samples(10, 300, share) == count
+    mixture = ReplayMixture(Numbers("new", 10), [Numbers("old", 300)], share)
+    assert mixture.replayed == count
 
 
 def test_all_new_samples_come_first_and_once():
