@@ -34,7 +34,9 @@ def checkpoint(folder):
 
 
 def test_other_weights_and_a_run_without_a_checksum_are_refused(folder, checkpoint):
-    saved = model_of(SavedRun(folder.parent, None, {}, {"model.pretrained": str(folder)}), checkpoint)
+    saved = model_of(
+        SavedRun(folder.parent, None, {}, {"model.pretrained": str(folder)}), checkpoint
+    )
     (folder / "model.safetensors").write_bytes(b"other weights")
     (other,) = errors_of(saved.check_pretrained)
     assert checkpoint.facts.pop(base_weights.FACT)["sha256"] in other.allowed
