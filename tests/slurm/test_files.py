@@ -20,7 +20,7 @@ def test_each_mode_and_the_sweep_have_a_job_file():
     assert files == {*presets.modes(), "sweep"} == set(SHIPPED)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_a_file_is_the_script_of_its_mode_and_requests_what_every_site_has(name):
     text = (FOLDER / f"{name}.sbatch").read_text()
     lines = text.splitlines()
