@@ -257,7 +257,8 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
         like = like or named_model.nearest_name_of_hub(text)
     problem = f"does not exist ({path.absolute()})"
     new = like and with_another(values[key].value, text, like)
-    yield _about(values, key, problem, new=new, did_you_mean=like, fix=fix)
+    allowed = "a file or folder that exists"
+    yield _about(values, key, problem, allowed=allowed, new=new, did_you_mean=like, fix=fix)
 
 
 def _watched_folder(values: Values) -> Iterator[Diagnostic]:

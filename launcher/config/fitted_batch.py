@@ -46,7 +46,9 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
     old = resolved.batching.global_batch
     steps = values[_LENGTH].value
     is_limited = steps is not None and _LENGTH not in keys.user
-    used = min(samples, steps * old) if is_limited else samples
+    used = samples
+    if is_limited:
+        used = min(samples, steps * old)
     unit = math.lcm(_default_batch(keys), resolved.world_size)
     new = max(unit, used // least // unit * unit)
     notes = list(resolved.notes)
@@ -59,8 +61,11 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
         if is_limited:
             changes[_LENGTH] = max(1, round(steps * old / new))
         few = f"{used:,} samples are {used // old} steps of {old}, and {LEAST} is {least}"
-        also = [f"; {key} {value:g}" for key, value in changes.items() if value is not None]
-        notes.append(f"{GLOBAL}: {new} instead of {old}: {few}{''.join(also)}")
+        note = f"{GLOBAL}: {new} instead of {old}: {few}"
+        for key, value in changes.items():
+            if value is not None:
+                note += f"; {key} {value:g}"
+        notes.append(note)
         share = new // resolved.world_size
         micro = largest_divisor(share, resolved.batching.micro_batch)
         changes[GLOBAL] = new

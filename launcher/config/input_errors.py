@@ -307,7 +307,7 @@ def rejected(
         path,
         message,
         value=value,
-        allowed=allowed(info),
+        allowed=allowed(info) or info.type,
         did_you_mean=suggestion,
         new=None if has_name else suggestion,
         overrides=overrides,

@@ -15,6 +15,8 @@ from tests.launcher.runs import begun, ended
 from tests.training.facts import logged, train_plan
 
 LINES, EVERY = 12_000, 7
+MORE = "-" * 300
+"""The name of a number that is not known."""
 """Steps of a long run, and between two of its evaluations."""
 
 
@@ -33,7 +35,7 @@ def long_run(tmp_path_factory):
         for step in range(1, LINES + 1):
             loss = 4.0 if step <= LINES // 2 else 2.0
             loss = 77.0 if step == 8_337 else "NaN" if step == 5_345 else loss
-            facts = {"step": step, "loss": loss, "device_memory_bytes": None, "x": "-" * 300}
+            facts = {"step": step, "loss": loss, "device_memory_bytes": None, MORE: None}
             file.write(json.dumps(line | facts) + "\n")
             if step % EVERY == 0:
                 metrics = {"val_loss": 1.0}
@@ -61,6 +63,6 @@ def test_a_report_keeps_the_ends_the_spike_and_the_gap_of_many_lines(long_run):
     assert (loss[0], loss[-1]) == ((1, 4.0), (LINES, 2.0))
     assert {(8_337, 77.0), (5_345, None)} <= set(loss)
     assert [x for x, _ in loss] == sorted({x for x, _ in loss})
-    assert "device_memory_bytes" not in record.train and "x" not in record.train
+    assert "device_memory_bytes" not in record.train and MORE not in record.train
     assert record.evaluations["val_loss"][-1][0] == LINES // EVERY * EVERY
     assert record.steps == LINES

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def test_plain_safetensors_contain_every_parameter_and_the_facts(run, tmp_path, 
     assert (facts["weights"], facts["parameters"]) == ("ema", SIZES["tiny"].parameters)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert facts["metrics"] == lines[-1]["metrics"]
-    assert facts["libraries"]["torch"] == torch.__version__
+    assert facts["libraries"]["torch"] == version("torch")
 
 
 def test_what_a_killed_export_left_goes_and_what_a_running_one_writes_stays(run, tmp_path, said):

@@ -74,7 +74,7 @@ def test_predictions_are_objects_for_texts_and_for_files(run):
 def test_a_run_is_exported_and_resumed_in_its_folder_and_in_new_ones(run, tmp_path):
     folder = run.export("safetensors", tmp_path / "exported", checkpoint="last")
     assert folder == tmp_path / "exported" and (folder / "model.safetensors").is_file()
-    with pytest.raises(gearshift.SettingsError, match="is not empty"):
+    with pytest.raises(gearshift.SettingsError, match="empty folder"):
         run.export("safetensors", tmp_path / "exported")
     longer, fork = {"train.max_steps": 4}, tmp_path / "fork"
     other = run.resume(settings=longer, reset="schedule", out=fork, console=False)

@@ -12,6 +12,7 @@ import torch
 
 from gearshift.engines.base import LR_FACTOR, PART, Update
 from gearshift.models.base import TracksProgress
+from gearshift.training.agreement import first_error
 from gearshift.training.callbacks.base import Json, Numbers
 from gearshift.training.checkpoint.tensor_file import EMA
 from gearshift.training.optim.schedule import LrSchedule
@@ -113,7 +114,7 @@ class Nonfinite:
         return self._error is not None or self._bad is not None
 
     def describe(self, world: World) -> tuple[str, str]:
-        """The error and its fault: the first step, and the numbers of this rank. Collective.
+        """The error and its fault: the first step, and the numbers of a rank. Collective.
 
         Once any rank found an error.
         """
@@ -123,10 +124,10 @@ class Nonfinite:
         latest = world.maximum(torch.tensor(-step, dtype=torch.float64))
         first = -int(latest.item())
         fault = _FIRST if first == 1 or not self.has_updated else _LATER
-        what = "a NaN or an infinity on another rank"
+        error = None
         if step == first:
-            what = f"loss {loss:g} and gradient norm {norm:g}"
-        return f"{what} at step {first}", fault
+            error = f"loss {loss:g} and gradient norm {norm:g}"
+        return f"{first_error(world, error)} at step {first}", fault
 
     def _take_or_skip(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
         loss = accumulated.loss

@@ -13,7 +13,7 @@ ONLY_LOWER = "stages=[lower]"
 
 def test_a_setting_of_a_stage_has_its_line_in_the_class(task):
     part = resolved(ONLY_LOWER, model=task, mode="staged").values["model.part"]
-    line = TEXT.splitlines().index("    stage_settings = {") + 1
+    line = next(n for n, text in enumerate(TEXT.splitlines(), 1) if text.startswith("class "))
     assert (part.value, part.origin.layer) == ("alone", "mode")
     assert part.origin.where == f"{task.partition(':')[0]}.py:{line}"
     assert resolved(model=task).settings.model.part == "whole"  # without mode staged
