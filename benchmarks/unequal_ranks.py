@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--times", type=int, default=3, help="how often the last rank computes")
-    parser.add_argument("--accumulation", type=int, default=1, help="micro-batches of a step")
+    parser.add_argument("--accumulation", type=int, default=4, help="micro-batches of a step")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     result = []
