@@ -215,10 +215,7 @@ def adapt(
     _keep_micro_batch(run)
     _apply(run)
     _shorten_samples(run)
-    if chosen is not None:  # after the rules: it was planned with what they set
-        for key, value in chosen.settings.items():
-            if run.get(key) != value:
-                run.fill(key, value, chosen.where)
+    if chosen is not None:
         run.notes.append(chosen.line)
     return run
 

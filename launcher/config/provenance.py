@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from gearshift.launcher.base.diagnostics import Diagnostic, counted, plain
+from gearshift.launcher.base.diagnostics import Diagnostic, counted
 from gearshift.launcher.config.schema import AUTO, settings_class
 from gearshift.launcher.config.settings_file import Line
 from gearshift.models.catalog import HUB, is_custom
@@ -164,8 +164,7 @@ class KeySets:
 class Chosen:
     """What engine auto chose for a run on this machine."""
 
-    settings: Mapping[str, Any]
-    """By key, with engine.name; the others make it fit."""
+    engine: str
     reason: str
     others: Sequence[str] = ()
     """A line for each other engine: what it would need."""
@@ -173,27 +172,13 @@ class Chosen:
     """The peaks of a rank by `device` and `host`."""
 
     @property
-    def engine(self) -> str:
-        """The engine."""
-        return str(self.settings["engine.name"])
-
-    @property
-    def changes(self) -> list[str]:
-        """Its settings beside the engine, as KEY=VALUE."""
-        others = {key: value for key, value in self.settings.items() if key != "engine.name"}
-        return [f"{key}={plain(value)}" for key, value in others.items()]
-
-    @property
     def line(self) -> str:
         """The choice and its reason, for the user."""
-        words = [self.engine]
-        if self.changes:
-            words += ["with", *self.changes]
-        return f"{BY_AUTO}: {' '.join(words)}: {self.reason}"
+        return f"{BY_AUTO}: {self.engine}: {self.reason}"
 
     @property
     def where(self) -> str:
-        """The origin of its settings."""
+        """The origin of the engine."""
         return f"{BY_AUTO}: {self.reason}"
 
 

@@ -48,7 +48,7 @@ def decide_engine(
         from gearshift.launcher.plan.plan import open_planner
 
         def plan_with(engine: str) -> Plan:
-            return planner.plan(decide_with(Chosen({ENGINE: engine}, "")).resolved)
+            return planner.plan(decide_with(Chosen(engine, "")).resolved)
 
         with suppress(SettingsError), open_planner(resolved, described) as planner:
             return first_that_fits(described.target(resolved), plan_with)
@@ -86,7 +86,7 @@ def first_that_fits(target: PlanTarget, plan_with: Callable[[str], Plan]) -> Cho
         if plan.fits is not False:
             device = None if target.device == "cpu" else plan.device_bytes
             peaks = {"device": device, "host": plan.rank_host_bytes}
-            return Chosen({ENGINE: engine.name}, f"planned {plan.needs}", lines, peaks)
+            return Chosen(engine.name, f"planned {plan.needs}", lines, peaks)
     return None
 
 
