@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import SettingsError
@@ -24,13 +25,18 @@ from gearshift.launcher.run_folder.run_folder import (
     STAGES,
     check_regular,
 )
-from gearshift.training.callbacks.base import Facts, Json
+from gearshift.training.callbacks.base import Facts, Json, StepMetrics
+from gearshift.training.logging.metrics import KEYS, OF_PART, OF_USAGE
 from gearshift.training.storage import lines_of, open_to_read, parse_json, read_regular
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e12)]
 _Amount = Annotated[float, Field(ge=0, le=1e18)]
 _Number = float | Literal["NaN", "Infinity", "-Infinity"]
+
+
+_READ = {"kind", *(KEYS.get(field.name, field.name) for field in fields(StepMetrics))}
+"""Keys of a line of training; those of parts and of the machine have names of their own."""
 
 
 class InvalidRecord(SettingsError):
@@ -121,6 +127,16 @@ class _TrainLine(_Record):
     parts: dict[str, _Number] = {}
     grad_norm: _Number | None = None
     __pydantic_extra__: dict[str, _Amount | None]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, line: Json) -> Json:
+        """Without what nobody reads, such as that of another version."""
+        return {
+            key: value
+            for key, value in line.items()
+            if key in _READ or key.startswith(OF_PART) or key.endswith(OF_USAGE)
+        }
 
 
 class _EvalLine(_Record):

@@ -6,6 +6,7 @@ import tracemalloc
 import pytest
 
 from gearshift.launcher.report import run_record
+from gearshift.launcher.report.page import BUCKETS
 from gearshift.launcher.report.watched_run import WatchedRun
 from gearshift.training.callbacks.base import Outcome
 from gearshift.training.logging.metrics import EventsWriter, MetricsWriter
@@ -15,8 +16,6 @@ from tests.launcher.runs import begun, ended
 from tests.training.facts import logged, train_plan
 
 LINES, EVERY = 12_000, 7
-MORE = "-" * 300
-"""The name of a number that is not known."""
 """Steps of a long run, and between two of its evaluations."""
 
 
@@ -35,7 +34,7 @@ def long_run(tmp_path_factory):
         for step in range(1, LINES + 1):
             loss = 4.0 if step <= LINES // 2 else 2.0
             loss = 77.0 if step == 8_337 else "NaN" if step == 5_345 else loss
-            facts = {"step": step, "loss": loss, "device_memory_bytes": None, MORE: None}
+            facts = {"step": step, "loss": loss, "device_memory_bytes": None, "x": "-" * 300}
             file.write(json.dumps(line | facts) + "\n")
             if step % EVERY == 0:
                 metrics = {"val_loss": 1.0}
@@ -59,10 +58,10 @@ def test_the_memory_of_a_reader_does_not_grow_with_the_file(long_run):
 def test_a_report_keeps_the_ends_the_spike_and_the_gap_of_many_lines(long_run):
     record = run_record.read(long_run, "run")
     loss = record.train["loss"]
-    assert len(loss) <= run_record.MOST_POINTS
+    assert len(loss) <= 12 * BUCKETS + 2
     assert (loss[0], loss[-1]) == ((1, 4.0), (LINES, 2.0))
     assert {(8_337, 77.0), (5_345, None)} <= set(loss)
     assert [x for x, _ in loss] == sorted({x for x, _ in loss})
-    assert "device_memory_bytes" not in record.train and MORE not in record.train
+    assert "device_memory_bytes" not in record.train and "x" not in record.train
     assert record.evaluations["val_loss"][-1][0] == LINES // EVERY * EVERY
     assert record.steps == LINES
