@@ -6,7 +6,6 @@ import tracemalloc
 import pytest
 
 from gearshift.launcher.report import run_record
-from gearshift.launcher.report.page import BUCKETS
 from gearshift.launcher.report.watched_run import WatchedRun
 from gearshift.training.callbacks.base import Outcome
 from gearshift.training.logging.metrics import EventsWriter, MetricsWriter
@@ -58,7 +57,7 @@ def test_the_memory_of_a_reader_does_not_grow_with_the_file(long_run):
 def test_a_report_keeps_the_ends_the_spike_and_the_gap_of_many_lines(long_run):
     record = run_record.read(long_run, "run")
     loss = record.train["loss"]
-    assert len(loss) <= 12 * BUCKETS + 2
+    assert len(loss) <= run_record.MOST_POINTS
     assert (loss[0], loss[-1]) == ((1, 4.0), (LINES, 2.0))
     assert {(8_337, 77.0), (5_345, None)} <= set(loss)
     assert [x for x, _ in loss] == sorted({x for x, _ in loss})
