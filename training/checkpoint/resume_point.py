@@ -190,7 +190,7 @@ def on_all_ranks(world: World, action: Callable[[], T]) -> T:
         try:
             return action()
         except CheckpointError as error:
-            kind = _KINDS.index(type(error))
+            kind = max(i for i, each in enumerate(_KINDS) if isinstance(error, each))
             raise
 
     result, error = attempt(world, note_kind, CheckpointError, OSError)
