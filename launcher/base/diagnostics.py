@@ -138,22 +138,32 @@ def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
 
 def shown(value: Any) -> str:
     """A value as in YAML, texts in quotes."""
-    return f"'{value}'" if isinstance(value, str) else plain(value)
+    if isinstance(value, str):
+        return f"'{value}'"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(shown(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
+    return plain(value)
 
 
 def plain(value: Any) -> str:
     """A value as typed: texts without quotes, null for None."""
     if isinstance(value, str):
         return value
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         if 0 < abs(value) <= 1e-3:
             from decimal import Decimal  # slow to import
 
             return f"{Decimal(repr(value)):e}"  # 1e-4
         return repr(value).removesuffix(".0")
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    return str([*value] if isinstance(value, tuple) else value)
+    if isinstance(value, list | tuple | dict):
+        return shown(value)
+    return str(value)
 
 
 def program_line(*words: object) -> str:

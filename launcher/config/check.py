@@ -25,6 +25,7 @@ from gearshift.launcher.config import adapt, paths
 from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO
 from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
+    RESUMED_LAYER,
     STAGED_MODE,
     USER_LAYERS,
     KeySets,
@@ -245,6 +246,7 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
     if key not in (DATA_PATH, PRETRAINED, "engine.ds_config"):
         return
     fix = None
+    hint = None
     like = nearest_file(text)
     if key == DATA_PATH:
         from gearshift.launcher.config import feature_checks, named_model
@@ -255,10 +257,21 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
             if not feature_checks.is_requested(values):
                 fix = "--download-data"
         like = like or named_model.nearest_name_of_hub(text)
+    if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
+        hint = f"--set {PRETRAINED}=DIR  if it has moved"
     problem = f"does not exist ({path.absolute()})"
     new = like and with_another(values[key].value, text, like)
     allowed = "a file or folder that exists"
-    yield _about(values, key, problem, allowed=allowed, new=new, did_you_mean=like, fix=fix)
+    yield _about(
+        values,
+        key,
+        problem,
+        allowed=allowed,
+        new=new,
+        did_you_mean=like,
+        fix=fix,
+        hint=hint,
+    )
 
 
 def _watched_folder(values: Values) -> Iterator[Diagnostic]:

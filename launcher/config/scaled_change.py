@@ -31,8 +31,7 @@ def apply_change(change: Any, default: Any, sizes: Sequence[str]) -> tuple[Any, 
             if name in sizes[: sizes.index(default)]:
                 value = name
                 break
-    parts = ", ".join(f"{name}: {plain(by)}" for name, by in change.items())
-    return value, f"{{{parts}}} of {plain(default)}"
+    return value, f"{plain(change)} of {plain(default)}"
 
 
 def _scaled(default: Any, factor: float) -> Any:

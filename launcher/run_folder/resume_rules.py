@@ -273,6 +273,7 @@ def _has_same_rates(before: Facts, now: Facts, checkpoint: SavedCheckpoint) -> b
     if per_epoch is None or (is_plateau and len(names) > 1) or before.get(_TIME) or now[_TIME]:
         return False
     starts = checkpoint.starts
+    stop = checkpoint.step + 1
     schedules = []
     for settings in (before, now):
         epochs, max_steps, _ = map(settings.get, LENGTH)
@@ -286,10 +287,11 @@ def _has_same_rates(before: Facts, now: Facts, checkpoint: SavedCheckpoint) -> b
             world_size=1,
             units="",
         )
+        stop = min(stop, plan.total_steps)  # a run that ended has no next step
         section = nested({**now, **settings})["schedule"]
         schedules.append(LrSchedule(Schedule.model_validate(section), plan))
     old, new = schedules
-    steps = range(starts.schedule, checkpoint.step + 1)
+    steps = range(starts.schedule, stop)
     return all(old.factor(step) == new.factor(step) for step in steps)
 
 

@@ -209,6 +209,7 @@ error: --set optim has no value
   allowed       --set KEY=VALUE
 error: data.path 'nowhere' does not exist (HERE/nowhere)
   where         --data nowhere
+  allowed       a file or folder that exists
 error: unknown setting 'qqq.zzz'
   where         --set qqq.zzz=3
   allowed       26 names; see  python -m launcher explain
