@@ -314,8 +314,7 @@ def broadcast(tensor: Tensor) -> None:
     """Write the values of rank 0 into `tensor`, of any dtype and layout. Collective."""
     values = _bytes(tensor)
     dist.broadcast(values, 0)
-    is_copy = tensor.is_conj() or not tensor.is_contiguous()
-    if is_copy:
+    if tensor.is_conj() or not tensor.is_contiguous():  # else they are a view
         tensor.copy_(values.view(tensor.dtype).view(tensor.shape))
 
 

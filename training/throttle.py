@@ -148,7 +148,8 @@ class Throttle:
         if is_possible:
             for owner, name in self._buffers:
                 if owner.training:
-                    changing.append((owner, name, getattr(owner, name).clone()))
+                    buffer = getattr(owner, name)
+                    changing.append((owner, name, buffer, buffer.clone()))
         try:
             return accumulate()
         except (MemoryError, RuntimeError) as error:
@@ -158,9 +159,9 @@ class Throttle:
         # After the handler: until here the error held the frames of the pass, and their tensors.
         self._halvings += 1
         self._engine.discard()
-        for owner, name, before in changing:
-            # Statistics and counters: the failed pass was none.
-            getattr(owner, name).copy_(before)
+        for owner, name, buffer, before in changing:
+            # Statistics and counters: the failed pass was none, and may have put others in place.
+            setattr(owner, name, buffer.copy_(before))
         self._callbacks.event("out_of_memory", facts)
         with self._timer.paused():
             memory.release_unused(self._engine.world.device)

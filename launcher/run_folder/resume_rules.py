@@ -269,8 +269,9 @@ def _has_same_rates(before: Facts, now: Facts, checkpoint: SavedCheckpoint) -> b
     """
     per_epoch = checkpoint.steps_per_epoch
     names = {before.get("schedule.name"), now["schedule.name"]}
-    is_plateau = "plateau" in names
-    if per_epoch is None or (is_plateau and len(names) > 1) or before.get(_TIME) or now[_TIME]:
+    if per_epoch is None or before.get(_TIME) or now[_TIME]:
+        return False
+    if "plateau" in names and len(names) > 1:
         return False
     starts = checkpoint.starts
     stop = checkpoint.step + 1

@@ -67,8 +67,9 @@ def _in_a_pass(subject: Subject, model: Module, step: int) -> set[str]:
     def look() -> None:
         """Note the innermost module that runs if something was drawn since the last look."""
         nonlocal generators
-        if _generators() != generators:
-            generators = _generators()
+        now = _generators()
+        if now != generators:
+            generators = now
             layers.add(running[-1])
 
     def enter(module: Module, *_: object) -> None:
@@ -104,5 +105,5 @@ def _generators() -> tuple[object, ...]:
     """The states of the generators of torch, NumPy and Python."""
     state: Any = np.random.get_state(legacy=False)
     numbers = state["state"]
-    drawn = torch.get_rng_state().tolist()
-    return drawn, numbers["key"].tolist(), numbers["pos"], random.getstate()
+    drawn = torch.get_rng_state().numpy().tobytes()
+    return drawn, numbers["key"].tobytes(), numbers["pos"], random.getstate()

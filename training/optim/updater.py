@@ -122,7 +122,7 @@ class Nonfinite:
             return self._error, _LATER
         step, loss, norm = self._bad or (math.inf, 0.0, 0.0)
         latest = world.maximum(torch.tensor(-step, dtype=torch.float64))
-        first = -int(latest.item())
+        first = -int(latest)
         fault = _FIRST if first == 1 or not self.has_updated else _LATER
         error = None
         if step == first:
