@@ -31,6 +31,9 @@ PACKAGES = ("torch", "deepspeed")
 SIDES = ("raw", "ours")
 ENGINES = ("ddp", "fsdp", "zero2")
 _LIMIT_S = 300.0
+"""The longest start of a contender."""
+_TURN_S = 30.0
+"""The longest turn."""
 
 
 def run_contender(options: argparse.Namespace) -> None:
@@ -82,7 +85,7 @@ def measure(options: argparse.Namespace, engine: str) -> list[dict[str, float]]:
             started = [start(options, f"{side}:{engine}", folder, environment) for side in SIDES]
             try:
                 for side, process in zip(SIDES, started, strict=True):
-                    if process.wait(_LIMIT_S):
+                    if process.wait(_LIMIT_S + options.turns * _TURN_S):
                         log = (folder / f"{side}.log").read_text()
                         raise RuntimeError(f"{side} {engine} failed:\n{log[-8000:]}")
             finally:
@@ -131,17 +134,18 @@ def main() -> None:
     if options.contender:
         run_contender(options)
 
+    facts = machine(PACKAGES)
     result = []
     for engine in options.engines:
         result += rows(measure(options, engine), f"raw {engine}")
-    facts = machine(PACKAGES)
+        # A later engine that fails loses nothing.
+        save(options.json, command("engines_overhead", sys.argv[1:]), facts, {"engines": result})
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
     print(
         f"language:{options.size}, {options.processes} processes of {options.threads} threads, "
         f"micro-batch {options.micro_batch}, {options.rounds} rounds of {options.turns} turns"
     )
     print("\n".join(table(result)))
-    save(options.json, command("engines_overhead", sys.argv[1:]), facts, {"engines": result})
 
 
 if __name__ == "__main__":
