@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import chain, cycle
+from itertools import chain
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -82,8 +82,10 @@ def validation_marks(runs: Sequence[RunRecord]) -> list[str]:
     different = dict.fromkeys(run.validation for run in runs if run.validation)
     if len(different) < 2:
         return [""] * len(runs)
-    letters: dict[Any, str] = dict(zip(different, cycle(ascii_uppercase), strict=False))
-    return [letters.get(run.validation, "") for run in runs]
+    letters: dict[Any, str] = {None: ""}
+    for number, validation in enumerate(different):
+        letters[validation] = ascii_uppercase[number % len(ascii_uppercase)]
+    return [letters[run.validation] for run in runs]
 
 
 def findings(runs: Sequence[RunRecord]) -> list[Row]:
@@ -105,7 +107,8 @@ def _findings_of(run: RunRecord) -> list[Row]:
     for event in run.events:
         facts = event["facts"]
         if event["kind"] in ("advice", "warning") and "fault" in facts:
-            rows.append(tuple(str(facts.get(name, "")) for name in ("seen", "cause", "fix")))
+            texts = [str(facts.get(name, "")) for name in ("seen", "cause", "fix")]
+            rows.append(tuple(texts))
 
     status = run.result.get("status")
     # A failed run that gave advice needs no other line.
@@ -155,7 +158,10 @@ def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
             columns[key] = values
     if not columns:
         return []
-    return [("run", *columns), *zip([run.name for run in runs], *columns.values(), strict=True)]
+    rows: list[Row] = [("run", *columns)]
+    for at, run in enumerate(runs):
+        rows.append((run.name, *(values[at] for values in columns.values())))
+    return rows
 
 
 def _plain_value(setting: Facts) -> str:
@@ -184,7 +190,9 @@ def commands(run: RunRecord) -> dict[str, str]:
     path = from_here(run.folder.absolute())
     lines = {"repeat": program_line("--config", Path(path, run_folder.SETTINGS))}
     # Without a checkpoint there is nothing to resume or to replay.
-    names = ("resume", "verify", "report") if run_folder.checkpoints(run.folder) else ("report",)
+    names = ["report"]
+    if run_folder.checkpoints(run.folder):
+        names = ["resume", "verify", "report"]
     for name in names:
         lines[name] = program_line(name, path)
     return lines
@@ -201,12 +209,11 @@ def evaluations(run: RunRecord) -> Sequence[Row]:
     for line in RunReader(run.folder).lines(run_folder.EVALUATIONS):
         with suppress(*OF_ANOTHER_VERSION):
             average = ", EMA" if line["weights"] == "ema" else ""
-            processes = counted(line["world_size"], "process")
             samples = counted(line["samples"], "sample")
             rows.append(
                 (
                     str(line["time"]),
-                    f"step {line['step']:,}{average}, {line['engine']} on {processes}",
+                    f"step {line['step']:,}{average}",
                     str(line["split"]),
                     f"{line['data'] or _OWN_DATA}, {samples}",
                     _metrics(line),
@@ -221,8 +228,11 @@ def baselines(run: RunRecord) -> Sequence[Row]:
 
 
 def _metrics(facts: Facts) -> str:
-    # A value that is not finite is a text.
-    texts = [f"{name} {real(float(value))}" for name, value in facts["metrics"].items()]
+    texts = []
+    for name, value in facts["metrics"].items():
+        # A value that is not finite is a text.
+        number = float(value)
+        texts.append(f"{name} {real(number)}")
     return ", ".join(texts)
 
 
