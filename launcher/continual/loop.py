@@ -354,8 +354,7 @@ class ContinualLoop:
             number, files, start_step=self._step or 0, settings=recorded_settings(self._settings)
         )
         self._save(self._ledger.updated(new))
-        line = f"experience {number}: {counted(len(files), 'new file')}"
-        self._note(line, "experience_planned", {"number": number, "files": list(files)})
+        self._note(f"experience {number}: {counted(len(files), 'new file')}")
 
     def _end_if_late(self) -> RunEnd | None:
         """The end of a run whose budget of time is used up; None: it is not."""

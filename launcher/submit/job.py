@@ -135,18 +135,14 @@ def _prepare(
     rank_0 = None
     if largest > 1 or requested.is_torchrun:
         rank_0 = RankEnvironment(0, largest, 0, ranks, 0, "", 0, source)
-    errors = list(diagnostics)
-    plan: RunPlan | None = None
     try:
         plan = prepare_run_at(args, out, node, rank_0)
     except SettingsError as invalid:
-        errors += invalid.diagnostics
-
-    if plan:
-        errors += _unsplit(plan.resolved, requested)
-        if rank_0 is None:
-            errors += check_processes(plan.resolved.values, ranks, "srun")
-    if errors or not plan:
+        raise SettingsError([*diagnostics, *invalid.diagnostics]) from invalid
+    errors = [*diagnostics, *_unsplit(plan.resolved, requested)]
+    if rank_0 is None:
+        errors += check_processes(plan.resolved.values, ranks, "srun")
+    if errors:
         raise SettingsError(errors)
     return plan
 
