@@ -210,8 +210,8 @@ class ContinualLoop:
 
         Raises SettingsError, StorageError, and what a signal raises.
         """
+        self._save(self._first_ledger())  # a signal until here ends a run that has not begun
         with self._clock.catching_signals():
-            self._save(self._first_ledger())
             while True:
                 while self._ledger.unfinished:
                     end = self._train_experience(self._ledger.unfinished)
@@ -248,8 +248,6 @@ class ContinualLoop:
                     key="data.path",
                     allowed="a folder with files; more may arrive later",
                 )
-            if clock.signals:
-                raise signals.exception(min(clock.signals))
             clock.wait(min(self._settings.check_every_s, self._settings.settle_s))
 
     def _train_experience(self, experience: Experience) -> RunEnd | None:

@@ -145,16 +145,15 @@ class _Preparation:
             useless.append(f"{FROM.flag} {self.args.weights}")
         if self.out and self.out.resolve() != pipeline.resolve():
             useless.append(f"--out {self.out}")
-        stages = ", ".join(map(str, folders.values()))
-        for where in useless:
-            option = where.partition(" ")[0]
+        if useless:
+            options = [where.partition(" ")[0] for where in useless]
+            stages = ", ".join(map(str, folders.values()))
             self.invalid.append(
                 Diagnostic(
-                    f"{option} has no effect on the resumed stages of {pipeline}",
-                    key=option,
-                    where=where,
+                    f"no effect on the resumed stages of {pipeline}: {', '.join(options)}",
+                    where="; ".join(useless),
                     fix="",
-                    replaces=(option,),
+                    replaces=tuple(options),
                     hint=f"resume the folder of one stage: {stages}",
                 )
             )
