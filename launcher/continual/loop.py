@@ -254,9 +254,8 @@ class ContinualLoop:
         """Train on an experience; an end if that ends the run."""
         if experience.state == "planned":
             make_folder(self._folder, experience.number, self._source, experience.files)
-            earlier = [old.number for old in self._ledger.trained]
-            replayed = tuple(number for number in earlier if not self._missing(number))
-            experience = replace(experience, state="training", replayed=replayed)
+            replayed = [old.number for old in self._ledger.trained if not self._missing(old.number)]
+            experience = replace(experience, state="training", replayed=tuple(replayed))
             self._save(self._ledger.updated(experience))
         for number in (*experience.replayed, experience.number):
             missing = self._missing(number)

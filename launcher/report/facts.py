@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
@@ -52,7 +51,12 @@ def title(run: RunRecord) -> str:
     """Model, stage, mode and engine."""
     stage = run.result.get("stage")
     choice = run.choice
-    parts = [choice["model"], stage and f"stage {stage}", choice["mode"], choice["engine"]]
+    parts = [
+        choice["model"],
+        stage and f"stage {stage}",
+        choice["mode"],
+        choice["engine"],
+    ]
     return ", ".join(filter(None, parts))
 
 
@@ -62,8 +66,9 @@ def figures(run: RunRecord) -> dict[str, str]:
     peaks = result.get("peak_memory_bytes") or {}
     memory = []
     for side in ("device", "host"):
-        if peaks.get(side):
-            memory.append(f"{side} {size(peaks[side])}")
+        peak = peaks.get(side)
+        if peak:
+            memory.append(f"{side} {size(peak)}")
     return {
         "steps": f"{run.steps:,}",
         "time": known(result.get("wall_s"), duration),
@@ -89,40 +94,20 @@ def validation_marks(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def findings(runs: Sequence[RunRecord]) -> list[Row]:
-    """What was seen, the likely cause, and the next command; of several runs after their names.
+    """Of each fault what was seen, the likely cause, and the next command.
 
-    Of faults, and of the end of a run that is not complete.
+    Of several runs, after their names.
     """
     rows: list[Row] = []
     for run in runs:
         name = [run.name] if len(runs) > 1 else []
-        # A fault that was seen at several steps is listed once.
-        for row in dict.fromkeys(_findings_of(run)):
-            rows.append((*name, *row))
-    return rows
-
-
-def _findings_of(run: RunRecord) -> list[Row]:
-    rows: list[Row] = []
-    for event in run.events:
-        facts = event["facts"]
-        if event["kind"] in ("advice", "warning") and "fault" in facts:
-            texts = [str(facts.get(name, "")) for name in ("seen", "cause", "fix")]
-            rows.append(tuple(texts))
-
-    status = run.result.get("status")
-    # A failed run that gave advice needs no other line.
-    if status == "stopped":
-        lines = commands(run)
-        next_command = lines.get("resume", lines["repeat"])
-    elif status == "failed" and not rows:
-        log = from_here(run.folder.absolute() / run_folder.LOG)
-        next_command = f"less {shlex.quote(log)}"
-    else:
-        return rows
-    seen = f"{status} at step {run.steps:,}"
-    reason = run.result.get("reason") or ""
-    return [*rows, (seen, reason, next_command)]
+        for event in run.events:
+            facts = event["facts"]
+            if event["kind"] in ("advice", "warning") and "fault" in facts:
+                texts = [str(facts.get(part, "")) for part in ("seen", "cause", "fix")]
+                rows.append((*name, *texts))
+    # A fault that was seen at several steps is listed once.
+    return list(dict.fromkeys(rows))
 
 
 def settings(run: RunRecord) -> tuple[Sequence[Row], Sequence[Row]]:
@@ -171,7 +156,12 @@ def _plain_value(setting: Facts) -> str:
 def time_split(run: RunRecord) -> dict[str, float]:
     """The seconds of each part of the run; empty: unknown."""
     split = run.result.get("time_split") or {}
-    return {name.removesuffix("_s"): seconds for name, seconds in split.items() if seconds > 0}
+    parts = {}
+    for name, seconds in split.items():
+        if seconds > 0:
+            part = name.removesuffix("_s")
+            parts[part] = seconds
+    return parts
 
 
 def machine(run: RunRecord) -> Sequence[Row]:
@@ -238,12 +228,13 @@ def _metrics(facts: Facts) -> str:
 
 def listed_events(run: RunRecord) -> Sequence[Row]:
     """Step, time and text of the events, at most MOST_EVENTS of them."""
-    elsewhere = ("preview", "first_batch")
-    events = [event for event in run.events if event["kind"] not in elsewhere]
-    return [
-        (str(event["step"]), event["time"], event_text(event))
-        for event in page.thinned(events, MOST_EVENTS)
-    ]
+    # A preview is among the samples, and a first batch is for --debug.
+    events = [event for event in run.events if event["kind"] not in ("preview", "first_batch")]
+    rows = []
+    for event in page.thinned(events, MOST_EVENTS):
+        step = str(event["step"])
+        rows.append((step, event["time"], event_text(event)))
+    return rows
 
 
 def event_text(event: Facts) -> str:
@@ -252,8 +243,10 @@ def event_text(event: Facts) -> str:
     kind = event["kind"]
     with suppress(*OF_ANOTHER_VERSION):
         if kind == "evaluated":
-            best = ", the best so far" if facts["is_best"] else ""
-            return f"evaluated {facts['split']}: {_metrics(facts)}{best}"
+            text = f"evaluated {facts['split']}: {_metrics(facts)}"
+            if facts["is_best"]:
+                text += ", the best so far"
+            return text
         if kind == "saved":
             return f"saved checkpoints/{facts['folder']}"
         if kind == "started":
