@@ -15,12 +15,12 @@ _OPPOSITES = {"no-requeue": "requeue", "requeue": "no-requeue"}
 """Options that cancel another one."""
 
 
-def render(name: str, header: Mapping[str, str | None], call: str, arguments: Sequence[str]) -> str:
+def render(name: str, header: Mapping[str, str | None], arguments: Sequence[str]) -> str:
     """The text of the job file `name`, one of SHIPPED, for submission from any folder.
 
     `header` holds sbatch options without dashes, which override those of the shipped file; None
-    means an option without a value. The script calls the function `call` of job.sh with
-    `arguments`. Reads the disk. Raises ValueError for a value with a line break.
+    means an option without a value. The script calls gearshift_job of job.sh with `arguments`.
+    Reads the disk. Raises ValueError for a value with a line break.
     """
     path = FOLDER / f"{name}.sbatch"
     shipped = path.read_text("utf-8").rstrip()
@@ -53,5 +53,5 @@ def render(name: str, header: Mapping[str, str | None], call: str, arguments: Se
             raise ValueError(f"--{key} {value!r} contains a line break")
         lines.append(_OPTION + option)
 
-    call_line = f'{call} {shlex.join(arguments)} "$@"'
+    call_line = f'gearshift_job {shlex.join(arguments)} "$@"'
     return "\n".join([*lines, "", source, call_line, ""])

@@ -60,8 +60,8 @@ _PLAN = (
     *(o for o in OPTIONS if o.flag not in _UNPLANNED),
 )
 _BESIDE_KEYS = ("--model", "--config", "--set", "--dry-run")
-_NOT_COMPARED = ("--mode", "--engine", "--epochs", "--continuous-learning")
-"""It has its own form of the first three; continual learning has no end to compare."""
+_NOT_COMPARED = ("--mode", "--engine", "--continuous-learning")
+"""It has its own form of the first two; continual learning has no end to compare."""
 _COMPARE = (
     *in_group(
         "comparison",
@@ -77,7 +77,6 @@ _COMPARE = (
             values="engines",
         ),
         Option("--steps N", "Take N steps of each mode's schedule and extrapolate longer times."),
-        Option("--epochs X", "Take X epochs of each mode's schedule and extrapolate longer times."),
         Option(
             "--until METRIC=X",
             "Train until an evaluation reaches the value, such as val_macro_f1=0.6, and compare "

@@ -52,7 +52,6 @@ def _show_runs(command_line: CommandLine, comparison: PlannedComparison) -> int:
     rounds = [{"name": name, "set": sets} for name, sets in study.rounds.items()]
     content = {
         "folder": comparison.folder,
-        "repeats": comparison.repeats,
         "runs": runs,
         "folds": study.folds,
         "seeds": study.seeds,

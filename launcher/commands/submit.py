@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Sequence
-from itertools import zip_longest
 from textwrap import indent
 
 from gearshift.launcher.base import disk
-from gearshift.launcher.base.diagnostics import Diagnostic, counted, program_line
+from gearshift.launcher.base.diagnostics import Diagnostic, program_line
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.schema import AUTO, model_name
 from gearshift.launcher.run.prepare import least_room_bytes
-from gearshift.launcher.run_folder import run_folder
-from gearshift.launcher.submit import allocation, jobs
+from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.launcher.submit import allocation, job
 from gearshift.launcher.submit.allocation import Allocation
-from gearshift.launcher.submit.jobs import SlurmJob, Submission
 from gearshift.slurm import sbatch
-from gearshift.training.callbacks.base import Json
 
 
 def main(command_line: CommandLine) -> int:
-    """Check the runs and submit their jobs; the exit code.
+    """Check the run and submit its job; the exit code.
 
     Raises SettingsError; no file and no job is left behind then.
     """
@@ -51,95 +47,54 @@ def main(command_line: CommandLine) -> int:
                 )
             )
     requested = allocation.read(command_line, diagnostics)
-    submission = jobs.decide(command_line, requested, diagnostics)
-    output.show_warnings(command_line, submission.warnings)
+    decided = job.decide(command_line, requested, diagnostics)
+    plan = decided.plan
+    output.show_warnings(command_line, plan.resolved.warnings)
+    if plan.nothing_left:
+        content = {"folder": decided.folder, "jobs": []}
+        return output.show(command_line, content, plan.line or "")
 
-    plans = [run.plan for run in submission.runs]
-    if all(plan.nothing_left for plan in plans):
-        lines = [plan.line or "" for plan in plans] or [submission.line or ""]
-        content = {"folder": submission.folder, "jobs": []}
-        return output.show(command_line, content, "\n".join(lines))
+    lines = [plan.line] if plan.line else []
+    job_id = None
     if is_dry:
-        content = _as_json(submission, requested)
-        return output.show(command_line, content, _dry_run(submission, requested))
-    for run in submission.runs:
-        needed = least_room_bytes(run.plan.resolved)
-        disk.check_writable(run.folder, f"--out {run.folder}", needed_bytes=needed)
-    for plan in plans:
+        command = shlex.join(sbatch.command(decided.script, requested.passthrough))
+        script = f"{decided.script}\n{indent(decided.text, '  ').rstrip()}"
+        parts = [*lines, _title(plan, requested), script, f"commands\n  {command}"]
+        text = "\n\n".join(parts)
+    else:
+        needed = least_room_bytes(plan.resolved)
+        disk.check_writable(decided.folder, f"--out {decided.folder}", needed_bytes=needed)
         fetch_weights(plan.resolved.values)
         fetch_data(plan.resolved.values)
-    ids = jobs.submit_all(submission, requested)
-    content = _as_json(submission, requested, ids)
-    return output.show(command_line, content, _submitted(submission, requested, ids))
-
-
-def _dry_run(submission: Submission, requested: Allocation) -> str:
-    parts = [submission.line] if submission.line else []
-    commands = ["commands"]
-    for number, job in enumerate(submission.jobs):
-        parts.append(f"{_title(job, requested)}\n\n{job.script}\n{indent(job.text, '  ')}")
-        if job.lines is not None:
-            lines = job.script.with_name(run_folder.LINES)
-            parts.append(f"{lines}\n{indent(job.lines, '  ')}")
-        commands.append(f"  {shlex.join(_command(job, requested, number))}")
-    return "\n\n".join([*map(str.rstrip, parts), "\n".join(commands)])
-
-
-def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]) -> str:
-    """The jobs, their folders and logs, and the commands that follow, cancel and resume them."""
-    lines = [submission.line] if submission.line else []
-    for job_id, job in zip(ids, submission.jobs, strict=True):
+        job_id = job.submit(decided, requested.passthrough)
+        log = decided.log(job_id)
         lines += [
-            f"job      {job_id}  {_title(job, requested)}",
-            f"folder   {job.folder}",
-            f"log      {job.log(job_id, job.runs[0])}",
+            f"job      {job_id}  {_title(plan, requested)}",
+            f"folder   {decided.folder}",
+            f"log      {log}",
+            f"follow   tail -F {shlex.quote(str(log))}",
+            f"cancel   scancel {job_id}",
+            f"resume   {program_line('submit', '--resume', decided.folder)}",
         ]
-    first = submission.jobs[0]
-    run = first.runs[0]
-    resumed = submission.folder if first.lines is None else run.folder
-    lines.append(f"follow   tail -F {shlex.quote(str(first.log(ids[0], run)))}")
-    lines.append(f"cancel   scancel {' '.join(reversed(ids))}")
-    lines.append(f"resume   {program_line('submit', '--resume', resumed)}")
-    return "\n".join(lines)
+        text = "\n".join(lines)
+    facts = {
+        "id": job_id,
+        "script": decided.script,
+        "command": sbatch.command(decided.script, requested.passthrough),
+        "text": decided.text,
+        "log": decided.log(job_id or "%j"),
+        "world_size": plan.resolved.batching.world_size,
+    }
+    content = {"folder": decided.folder, "jobs": [facts]}
+    return output.show(command_line, content, text)
 
 
-def _as_json(submission: Submission, requested: Allocation, ids: Sequence[str] = ()) -> Json:
-    """The submission for programs; without `ids` the jobs are not submitted."""
-    content = []
-    for number, (job, job_id) in enumerate(zip_longest(submission.jobs, ids)):
-        runs = []
-        for run in job.runs:
-            facts = {
-                "name": run.name or None,
-                "folder": run.folder,
-                "log": job.log(job_id or "%j", run),
-                "world_size": run.plan.resolved.batching.world_size,
-            }
-            runs.append(facts)
-        facts = {
-            "id": job_id,
-            "script": job.script,
-            "command": _command(job, requested, number),
-            "text": job.text,
-            "lines": job.lines,
-            "runs": runs,
-        }
-        content.append(facts)
-    return {"folder": submission.folder, "jobs": content}
-
-
-def _command(job: SlurmJob, requested: Allocation, number: int) -> list[str]:
-    options = jobs.dependency("ID") if number else []
-    return sbatch.command(job.script, [*requested.passthrough, *options])
-
-
-def _title(job: SlurmJob, requested: Allocation) -> str:
-    """`language:small, mode fast, engine ddp, nodes 1-2, ranks per node 4, 1 run`."""
-    resolved = job.runs[0].plan.resolved
+def _title(plan: RunPlan, requested: Allocation) -> str:
+    """`language:small, mode fast, engine ddp, nodes 1-2, ranks per node 4`."""
+    resolved = plan.resolved
     settings = resolved.settings
     engine = AUTO if "engine.name" in resolved.keys.auto else settings.engine.name
     return redact(
         f"{model_name(settings.model)}, mode {settings.mode}, engine {engine}, "
-        f"nodes {requested.header['nodes']}, ranks per node {requested.ranks}, "
-        f"{counted(len(job.runs), 'run')}"
+        f"nodes {requested.header['nodes']}, ranks per node {requested.ranks}"
     )

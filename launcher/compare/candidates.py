@@ -31,25 +31,20 @@ from gearshift.training.settings import TARGET_FORMS
 
 BASELINE = "default"
 """The mode that promises refer to; always compared."""
+AFTER = "stop.after"
+AT = "stop.at"
 _COUNT = TypeAdapter(Annotated[int, Field(ge=1, le=10**6)])
 _FOLDS: TypeAdapter[Any] = TypeAdapter(Literal["groups"] | Annotated[int, Field(ge=2, le=10**6)])
-_EPOCHS = TypeAdapter(Annotated[float, Field(gt=0, le=1e9)])
 _A_COUNT = "a whole number, 1 to 1,000,000"
 _A_FOLD = "a whole number, at least 2; or groups: each group is a fold"
 _OPTIONS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "--steps": (_COUNT.validate_python, _A_COUNT),
-    "--epochs": (_EPOCHS.validate_python, "a number above 0"),
     "--until": (parse_target, TARGET_FORMS),
     "--repeat": (_COUNT.validate_python, _A_COUNT),
     "--folds": (_FOLDS.validate_python, _A_FOLD),
     "--seeds": (_COUNT.validate_python, _A_COUNT),
 }
 """How the value of an option is parsed, and what is allowed."""
-_EXCLUSIVE = (
-    ("--steps", "--epochs", "--until"),
-    ("--repeat", "--folds"),
-    ("--repeat", "--seeds"),
-)
 
 
 @dataclass(frozen=True)
@@ -98,17 +93,17 @@ class PlannedComparison:
     candidates: Sequence[ModeCandidate]
     folder: Path
     study: Study
-    limits: Sequence[str] = ()
-    """How far each run goes, as values of --set; empty: to its end."""
+    limits: Facts = field(default_factory=dict)
+    """How far each run goes, by the key of the setting; empty: to its end."""
     warnings: Sequence[Diagnostic] = ()
-    until: Target | None = None
     facts: Facts = field(default_factory=dict)
-    """Command, machine, device, the time `at` which it began, and --steps and --epochs."""
+    """Command, machine, device, and the time `at` which it began."""
 
     @property
-    def repeats(self) -> int:
-        """How often each run is repeated; 1 in a study."""
-        return 1 if self.study.title else len(self.study.rounds)
+    def until(self) -> Target | None:
+        """What all runs are to reach."""
+        target = self.limits.get(AT)
+        return parse_target(target) if target else None
 
     @property
     def turns(self) -> Iterator[tuple[int, str]]:
@@ -144,17 +139,12 @@ def decide(command_line: CommandLine) -> PlannedComparison:
             )
         )
 
-    steps = options.get("--steps")
-    epochs = options.get("--epochs")
-    until = options.get("--until")
     # As settings, which each run gets like those of the user.
     limits = []
-    if until:
-        limits = [f"stop.at={until.text()}"]
-    elif steps is not None:
-        limits = [f"stop.after={steps}"]
-    elif epochs is not None:
-        limits = [f"stop.after={epochs:g} epochs"]
+    if "--steps" in options:
+        limits.append(f"{AFTER}={options['--steps']}")
+    if "--until" in options:
+        limits.append(f"{AT}={options['--until'].text()}")
     args = command_line.args
     args = replace(args, sets=[*args.sets, *limits])
 
@@ -168,7 +158,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     # Folds are made of the data of mode default, which must be valid first.
     if (folds or seeds) and not errors:
         try:
-            default = _candidate(args, BASELINE, pairs[0][1], steps)
+            default = _candidate(args, BASELINE, pairs[0][1])
             study = studies.plan(folds, seeds, default.resolved)
             # All candidates are checked with the settings of the first round.
             args = args.with_sets(next(iter(study.rounds.values())))
@@ -180,7 +170,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
         if engine is None and candidates and candidates[0].resolved.chosen:
             engine = candidates[0].engine  # engine auto may choose another one for each mode
         try:
-            candidates.append(_candidate(args, mode, engine, steps))
+            candidates.append(_candidate(args, mode, engine))
         except SettingsError as error:
             errors += error.diagnostics
 
@@ -199,20 +189,18 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     needed = max(least_room_bytes(item.resolved) for item in candidates)
     disk.check_writable(folder, where, needed_bytes=needed)
 
+    values = candidates[0].resolved.values
     return PlannedComparison(
         candidates,
         folder,
         study,
-        limits,
+        {key: values[key].value for key in (AFTER, AT) if values[key].value is not None},
         warnings=distinct(chain.from_iterable(item.warnings for item in candidates)),
-        until=until,
         facts={
             "command": redact(f"{command_line.command.call} {shlex.join(command_line.argv)}"),
             "machine": machine.detect_machine().sentence,
             "device": candidates[0].resolved.device,
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "steps": steps,
-            "epochs": epochs,
         },
     )
 
@@ -228,17 +216,15 @@ def _options(command_line: CommandLine, errors: list[Diagnostic]) -> Json:
             values[flag] = parse(text)
         except ValueError:
             errors.append(invalid(flag, text, allowed))
-    for flags in _EXCLUSIVE:
-        both = [flag for flag in flags if flag in command_line.values]
-        if len(both) > 1:
-            errors.append(
-                Diagnostic(
-                    f"{' and '.join(both)} exclude each other",
-                    where=f"the command line: {both[0]}",
-                    fix="",
-                    replaces=(both[0],),
-                )
+    if "--repeat" in command_line.values and not values.keys().isdisjoint(("--folds", "--seeds")):
+        errors.append(
+            Diagnostic(
+                "--repeat repeats one run, not those of folds and seeds",
+                where="the command line: --repeat",
+                fix="",
+                replaces=("--repeat",),
             )
+        )
     return values
 
 
@@ -248,7 +234,7 @@ def _names(command_line: CommandLine, flag: str) -> list[str]:
     return list(filter(None, dict.fromkeys(names)))
 
 
-def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) -> ModeCandidate:
+def _candidate(args: CliArgs, mode: str, engine: str | None) -> ModeCandidate:
     """One mode under one engine. Raises SettingsError where that run is invalid."""
     arguments = replace(args, mode=mode, mode_option="--mode", engine=engine)
     ready = pipeline.prepare(arguments, None, [])
@@ -264,7 +250,8 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, steps: int | None) 
 
     every = 1
     if resolved.device != "cpu":  # a GPU waits for each logged line
-        every = max(1, min(10, (steps or 50) // 5))
+        after = resolved.values[AFTER].value
+        every = max(1, min(10, after // 5)) if isinstance(after, int) else 10
     # What the comparison adds gives way to what the user set.
     sets = list(args.sets)
     for key, value in (("log.every", every), ("train.preview", "false")):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from gearshift.launcher.base.diagnostics import plain
 from gearshift.launcher.compare.candidates import PlannedComparison
 from gearshift.launcher.compare.promises import BYTES
 from gearshift.launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
@@ -54,8 +55,8 @@ def write(comparison: PlannedComparison, outcome: ComparisonOutcome) -> str:
     """Write the files into the folder; gives the text of compare.json. Raises StorageError."""
     content = {
         **comparison.facts,
-        "until": comparison.until and comparison.until.text(),
-        "repeats": comparison.repeats,
+        "limits": comparison.limits,
+        "rounds": list(comparison.study.rounds),
         "folds": comparison.study.folds,
         "seeds": comparison.study.seeds,
         "warnings": list(outcome.warnings),
@@ -153,12 +154,12 @@ def render(comparison: PlannedComparison, outcome: ComparisonOutcome) -> bytes:
 
 def title(comparison: PlannedComparison) -> str:
     """Machine, limits as settings, and repeats."""
-    limits = " ".join(comparison.limits) or "to its end"
-    text = f"on {comparison.facts['machine']}; each run {limits}"
+    limits = [f"{key}={plain(value)}" for key, value in comparison.limits.items()]
+    text = f"on {comparison.facts['machine']}; each run {' '.join(limits) or 'to its end'}"
     if comparison.study.title:
         text += f", on {comparison.study.title}, in turns"
-    elif comparison.repeats > 1:
-        text += f", {comparison.repeats} times in turns"
+    elif len(comparison.study.rounds) > 1:
+        text += f", {len(comparison.study.rounds)} times in turns"
     return text
 
 
@@ -170,7 +171,7 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
     promised = [("mode", "promise", "promised", "measured", "")]
     for row in rows:
         study = row.study
-        mean = study.goal_difference if study else None
+        mean = study.difference if study else None
         if study and mean:
             verdict = "larger than the noise" if mean.is_larger_than_noise else "not larger"
             pair = f"{row.name} − {study.reference}"
@@ -195,7 +196,7 @@ def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
         step = f"{1e3 * row.step_s:.1f} ms ± {1e3 * (high - low) / 2:.1f}"
     best = _NOTHING
     if row.study:
-        best = _mean(row.study, row.study.goal.estimate)
+        best = _mean(row.study, row.study.estimate)
     elif row.metric:
         best = f"{row.metric['metric']} {real(float(row.metric['value']))}"
     cells = {
@@ -263,7 +264,7 @@ def notes(rows: Sequence[ComparisonRow]) -> list[str]:
                 lines.append(f"† {row.name} {name} failed: {error}")
             if study.is_partial:
                 runs = counted(study.planned, "run")
-                lines.append(f"† {row.name}: {study.metric} of {len(study.goal.values)} of {runs}")
+                lines.append(f"† {row.name}: {study.metric} of {len(study.values)} of {runs}")
         part = render_part(*row.evaluated)
         if part:
             lines.append(f"best metric of {row.name}: over {part}")

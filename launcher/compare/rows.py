@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from pathlib import Path
 from statistics import fmean, median
 
 import numpy as np
 
-from gearshift.launcher.compare.study import MetricValues, Study, StudyFigures
+from gearshift.launcher.compare.study import Study, StudyFigures
 from gearshift.launcher.report.page import thinned
 from gearshift.launcher.run_folder.reader import RunReader, validation_groups
 from gearshift.models.base import Goal
@@ -68,19 +66,6 @@ class RunMeasurements:
         if self.evaluations and not self.plan.evaluates_at(total):
             evaluations += 1
         return total, evaluations
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """The finite metrics of the evaluation with the best value, or else of the last one."""
-        if not self.evaluations:
-            return {}
-        metrics = self.evaluations[-1]["metrics"]
-        best = self.result["best"]
-        if best:
-            by_step = {each["step"]: each["metrics"] for each in self.evaluations}
-            metrics = {**(by_step.get(best["step"]) or metrics), best["metric"]: best["value"]}
-        values = {name: float(value) for name, value in metrics.items()}
-        return {name: value for name, value in values.items() if isfinite(value)}
 
     def curve(self, metric: str) -> Points:
         """Seconds of training and value, one per evaluation that has the metric."""
@@ -188,11 +173,7 @@ class ComparisonRow:
     """A stage of staged training; None: the whole mode."""
     error: str | None = None
     """Why the run failed; None: it did not."""
-    notes: Sequence[str] = ()
-    """Values adapted to this machine."""
-    repeats: int = 0
     parameters: int | None = None
-    architecture: str | None = None
     samples: int | None = None
     source: str | None = None
     """The data, by its name or path."""
@@ -200,13 +181,11 @@ class ComparisonRow:
     steps: int | None = None
     """Taken per repeat; `total_steps` are those of the whole training plan."""
     total_steps: int | None = None
-    steps_per_epoch: int | None = None
     step_s: float | None = None
     """Median over the steps of all repeats without warm-up; `step_spread_s` are the quartiles."""
     step_spread_s: tuple[float, float] | None = None
     step_mean_s: float | None = None
     """Mean step of the median repeat, from which longer times are computed."""
-    evaluation_s: float | None = None
     epoch_s: float | None = None
     """All steps of an epoch, plus its share of the evaluations."""
     total_s: float | None = None
@@ -268,15 +247,12 @@ def measured(
     device = _largest(peaks, "device")
     row = replace(
         row,
-        repeats=len(runs),
         parameters=result["parameters"],
-        architecture=result["architecture"],
         samples=result["samples"],
         source=(result.get("data") or {}).get("source"),
         global_batch=plan.global_batch,
         steps=len(first.seconds),
         total_steps=plan.total_steps if plan.has_length else len(first.seconds),
-        steps_per_epoch=plan.steps_per_epoch,
         step_s=middle,
         step_spread_s=(low, high),
         step_mean_s=mean,
@@ -308,17 +284,12 @@ def _with_times(
     for run in runs:
         if run.evaluations:
             means.append(fmean(evaluation["seconds"] for evaluation in run.evaluations))
-    evaluation_s = None
-    evaluations_s = 0.0
-    if means:
-        evaluation_s = median(means)
-        evaluations_s = evaluations * evaluation_s
-    elif evaluations:
+    if evaluations and not means:
         return row  # no evaluation was timed
+    evaluations_s = evaluations * median(means) if means else 0.0
     final_s = median(run.final_s for run in runs)
     return replace(
         row,
-        evaluation_s=evaluation_s,
         epoch_s=epoch * step_s + evaluations_s * min(1.0, epoch / steps),
         total_s=steps * step_s + evaluations_s + final_s,
         extrapolated={
@@ -349,7 +320,6 @@ def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow
     is_extrapolated = any(stage.extrapolated["total"] for stage in stages)
     return replace(
         row,
-        repeats=min(stage.repeats for stage in stages),
         parameters=_largest(parts, "parameters"),
         samples=last.samples,
         source=last.source,
@@ -382,27 +352,20 @@ def figures(
     `reference`: the row that it is compared with. Reads the disk. Raises SettingsError
     if a file is damaged.
     """
-    values = defaultdict[str, dict[str, float]](dict)
+    values = {}
     groups = {}
     best: Facts = {}
     for name, (folder, run) in runs.items():
         groups[name] = validation_groups(RunReader(folder))
-        if run:
-            best = run.result["best"] or best
-            for metric, value in run.scores.items():
-                values[metric][name] = value
+        if run and run.result["best"]:
+            best = run.result["best"]
+            values[name] = float(best["value"])
 
-    differences = {}
     base = reference.study if reference else None
+    gaps = {}
     if base:
-        for metric, by_round in values.items():
-            of_base = base.metrics.get(metric, MetricValues()).values
-            common = [name for name in by_round if name in of_base]
-            gaps = {name: by_round[name] - of_base[name] for name in common}
-            difference = study.mean(gaps)
-            if difference:
-                differences[metric] = difference
-    means = {metric: MetricValues(study.mean(each), each) for metric, each in values.items()}
+        common = [name for name in values if name in base.values]
+        gaps = {name: values[name] - base.values[name] for name in common}
     return StudyFigures(
         best.get("metric"),
         best.get("direction") == "min",
@@ -410,7 +373,8 @@ def figures(
         finished=len(runs),
         failed=failed,
         groups=groups,
-        metrics=means,
+        values=values,
+        estimate=study.mean(values),
         reference=reference.name if reference else None,
-        differences=differences,
+        difference=study.mean(gaps),
     )

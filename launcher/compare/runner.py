@@ -18,7 +18,13 @@ from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.base.signals import code_of, handling, heeded, kill_children
 from gearshift.launcher.compare import rows
-from gearshift.launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
+from gearshift.launcher.compare.candidates import (
+    AFTER,
+    AT,
+    BASELINE,
+    ModeCandidate,
+    PlannedComparison,
+)
 from gearshift.launcher.compare.promises import BYTES, CARD, GPU_MEMORY, check
 from gearshift.launcher.compare.rows import ComparisonRow
 from gearshift.launcher.config.argument_list import arguments
@@ -83,9 +89,6 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
             for position, (number, name) in enumerate(turns, start=1):
                 item = comparison.candidates[number]
                 runs = ended[number]
-                # The rounds of a study are independent; a repeat is the same run again.
-                if not study.title and any(isinstance(each, str) for each in runs.values()):
-                    continue
                 label = f"{item.name} {name}" if study.title else item.name
                 report_line(f"run {position} of {len(turns)}: {label}")
                 folder = comparison.run_folder(number, name)
@@ -151,7 +154,6 @@ def _candidate_rows(
         mode=item.mode,
         engine=item.engine,
         error=error,
-        notes=tuple(item.resolved.notes),
         folders=tuple(str(folder.relative_to(comparison.folder)) for folder in folders.values()),
     )
     known: rows.Rounds = {}
@@ -235,24 +237,19 @@ def plan_peaks(comparison: PlannedComparison) -> dict[str, Peaks]:
     """By name the planned peaks of the candidates that promise memory of a GPU and have none, and
     of mode default under their engines. Those whose plan fails are empty.
     """
-    peaks: dict[str, Peaks] = {}
+    needed: set[str] = set()
     for item in comparison.candidates:
         measures = set(item.resolved.promises)
         for stage in item.stages.values():
             measures |= stage.promises.keys()
-        needs_gpu = measures & {GPU_MEMORY, GPU_MEMORY + BYTES}
-        if item.resolved.device != "cpu" or not needs_gpu:
-            continue
-        for each in comparison.candidates:
-            is_beside = each.engine == item.engine and each.mode in (BASELINE, item.mode)
-            if is_beside and each.name not in peaks:
-                peaks[each.name] = _planned(each, comparison.limits)
-    return peaks
+        if item.resolved.device == "cpu" and measures & {GPU_MEMORY, GPU_MEMORY + BYTES}:
+            needed |= {item.name, f"{BASELINE} {item.engine}"}
+    return {item.name: _planned(item) for item in comparison.candidates if item.name in needed}
 
 
-def _planned(item: ModeCandidate, limits: Sequence[str]) -> Peaks:
-    sets = [text for text in item.args.sets if text not in limits]
-    args = replace(item.args, sets=sets).with_sets(["device=auto"])
+def _planned(item: ModeCandidate) -> Peaks:
+    # The whole run: one that is cut may have no evaluation.
+    args = item.args.with_sets(["device=auto", f"{AFTER}=null", f"{AT}=null"])
     command = _command("plan", args, f"--gpu={CARD}", f"--gpus={item.resolved.nproc}")
     result = subprocess.run(command, capture_output=True, text=True, env=_variables())
     if result.returncode:

@@ -177,21 +177,12 @@ def estimate(values: Sequence[float], share: float = 0.0) -> Estimate:
 
 
 @dataclass(frozen=True)
-class MetricValues:
-    """A metric of one candidate: its mean, if a run has a value, and the values by round."""
-
-    estimate: Estimate | None = None
-    values: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class StudyFigures:
-    """What a study shows of one candidate; all mappings but the last two are by round.
+    """What a study shows of one candidate; all mappings are by round.
 
-    `metric` is the goal of the family, None without a value; `failed` has errors; `groups` has
-    digests of the validation groups, None where unknown. `metrics` are those of the evaluation with
-    the best value of the goal, or of the last one. `differences`: this candidate minus the
-    `reference`, on the same folds and seeds.
+    `metric` is the goal of the family, None without a value: its `values` are the best ones, and
+    `estimate` their mean; `failed` has errors; `groups` has digests of the validation groups, None
+    where unknown. `difference`: this candidate minus the `reference`, on the same folds and seeds.
     """
 
     metric: str | None
@@ -200,24 +191,15 @@ class StudyFigures:
     finished: int
     failed: Mapping[str, str]
     groups: Mapping[str, str | None] = field(default_factory=dict)
-    metrics: Mapping[str, MetricValues] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
+    estimate: Estimate | None = None
     reference: str | None = None
-    differences: Mapping[str, Estimate] = field(default_factory=dict)
-
-    @property
-    def goal(self) -> MetricValues:
-        """The goal's metric."""
-        return self.metrics.get(self.metric or "", MetricValues())
-
-    @property
-    def goal_difference(self) -> Estimate | None:
-        """That of the goal's metric."""
-        return self.differences.get(self.metric or "")
+    difference: Estimate | None = None
 
     @property
     def is_partial(self) -> bool:
         """Whether the means are those of fewer runs than planned."""
-        return len(self.goal.values) < self.planned
+        return len(self.values) < self.planned
 
 
 def decide(
@@ -228,9 +210,9 @@ def decide(
     Kept if the interval is inside its bounds, broken if it is outside. A failed run, or one without
     a value, leaves it not measured: the other runs are a selection.
     """
-    names = [name for name in row.goal.values if name in base.goal.values]
-    values = [row.goal.values[name] for name in names]
-    base_values = [base.goal.values[name] for name in names]
+    names = [name for name in row.values if name in base.values]
+    values = [row.values[name] for name in names]
+    base_values = [base.values[name] for name in names]
     why = None
     failed = [*row.failed, *base.failed]
     if failed:
@@ -267,4 +249,4 @@ def decide(
     ratio = sum(values) / sum(base_values)
     if is_outside or min(lows, default=0) >= 0:
         return ratio, not is_outside, None
-    return ratio, None, "not decided" if len(names) > 1 else "not decided: use --seeds 3"
+    return ratio, None, "not decided"

@@ -57,7 +57,6 @@ def in_group(name: str, *options: Option) -> Iterator[Option]:
 
 # Headings of help.
 MODEL = "model, data and mode"
-TRAINING = "training"
 OUTPUT = "output"
 
 

@@ -9,14 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import fields, replace
-from datetime import datetime
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from gearshift.launcher.base import exit_codes, signals
 from gearshift.launcher.base.diagnostics import SettingsError, counted
-from gearshift.launcher.base.signals import ProcessPhase, Stopped
+from gearshift.launcher.base.signals import ProcessPhase
 from gearshift.launcher.run import execute, run_end, run_error
 from gearshift.launcher.run.experience import record_settings, recorded_settings, spec_of
 from gearshift.launcher.run.run_end import RunEnd
@@ -32,7 +31,7 @@ from gearshift.launcher.run_folder.file_records import (
 )
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
-from gearshift.training.callbacks.base import Facts, Outcome
+from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging.encoding import encode_bytes, printable
 from gearshift.training.logging.metrics import append_event
 from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
@@ -72,8 +71,8 @@ def train_continually(plan: RunPlan, show: execute.Show) -> RunEnd:
         return execute.repeat(plan, supervise, show_failure)
 
     try:
-        return ContinualLoop(replace(plan, threads=plan.threads or 1), train, Clock()).run()
-    except (SettingsError, StorageError, KeyboardInterrupt, Stopped) as error:
+        return ContinualLoop(plan, train, Clock()).run()
+    except (SettingsError, StorageError) as error:
         end = run_error.of_error(error, 0)
         show(end)
         return end
@@ -201,19 +200,18 @@ class ContinualLoop:
         self._source = Path(plan.resolved.settings.data.path).expanduser()
         self._arrivals = Arrivals(self._source, self._settings.settle_s, self._note)
         self._ledger = Ledger()
-        self._deadline: float | None = None
-        time = plan.resolved.settings.train.time
-        if time is not None:
-            self._deadline = clock.now() + budget_s(time)
-        self._time_limit = f"reached its budget of time: --for {time}"
+        self._deadline = math.inf
+        self._budget = plan.resolved.settings.train.time
+        if self._budget is not None:
+            self._deadline = clock.now() + budget_s(self._budget)
 
     def run(self) -> RunEnd:
         """Train on all experiences until a stop condition; gives the end.
 
         Raises SettingsError, StorageError, and what a signal raises.
         """
+        self._save(self._first_ledger())  # a signal until here ends a run that has not begun
         with self._clock.catching_signals():
-            self._save(self._first_ledger())
             while True:
                 while self._ledger.unfinished:
                     end = self._train_experience(self._ledger.unfinished)
@@ -227,32 +225,15 @@ class ContinualLoop:
     def _first_ledger(self) -> Ledger:
         """The ledger at the resume point; of a run that starts, its complete first data."""
         resume = self._plan.resume
-        restarts_data = resume and "data" in resume.reset
-        # A checkpoint before the newest one knows nothing of the experiences after it.
-        ledger = None if restarts_data else experiences.load(self._folder)
-        if ledger:
-            if resume and resume.step is not None:
-                return ledger.rewound_to(resume.step)
-            return ledger
-        step = self._step
-        if restarts_data or not resume or step is None:
+        ledger = None
+        if not resume or "data" not in resume.reset:
+            ledger = experiences.load(self._folder)
+        if not ledger:
             return Ledger([Experience(0, self._first_files())])
-
-        # The run was not continual until now: files newer than it are new.
-        started_at = math.inf
-        with suppress(StopIteration, ValueError):
-            text = next(RunReader(self._folder).events()).get("time", "")
-            started_at = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-        earlier = {
-            name: stamp
-            for name, stamp in list_files(self._source).items()
-            if stamp.mtime_ns / 1000000000.0 <= started_at
-        }
-        files = record_files(self._source, earlier)
-        make_folder(self._folder, 0, self._source, files)
-        if self._plan.is_trained:
-            return Ledger([Experience(0, files, "trained", end_step=step)])
-        return Ledger([Experience(0, files, "training")])
+        # A checkpoint before the newest one knows nothing of the experiences after it.
+        if resume and resume.step is not None:
+            return ledger.rewound_to(resume.step)
+        return ledger
 
     def _first_files(self) -> Files:
         """The records of the files of the first data. Raises SettingsError."""
@@ -265,20 +246,16 @@ class ContinualLoop:
                 raise SettingsError.of(
                     f"data.path '{self._source}' contains no files to start with",
                     key="data.path",
-                    value=str(self._source),
                     allowed="a folder with files; more may arrive later",
                 )
-            if clock.signals:
-                raise signals.exception(min(clock.signals))
             clock.wait(min(self._settings.check_every_s, self._settings.settle_s))
 
     def _train_experience(self, experience: Experience) -> RunEnd | None:
         """Train on an experience; an end if that ends the run."""
         if experience.state == "planned":
             make_folder(self._folder, experience.number, self._source, experience.files)
-            earlier = [old.number for old in self._ledger.trained]
-            replayed = tuple(number for number in earlier if not self._missing(number))
-            experience = replace(experience, state="training", replayed=replayed)
+            replayed = [old.number for old in self._ledger.trained if not self._missing(old.number)]
+            experience = replace(experience, state="training", replayed=tuple(replayed))
             self._save(self._ledger.updated(experience))
         for number in (*experience.replayed, experience.number):
             missing = self._missing(number)
@@ -287,7 +264,8 @@ class ContinualLoop:
                 return None
 
         # The ranks get the data and the settings of the experience, and resume the step before it.
-        spec = spec_of(self._folder, experience, self._deadline)
+        deadline = self._deadline if self._budget else None
+        spec = spec_of(self._folder, experience, deadline)
         if experience.number:
             record_settings(self._plan.resolved, spec)
         resume = self._resume
@@ -312,8 +290,10 @@ class ContinualLoop:
             self._resume = None
             return None
         # The ranks stop at the deadline as at a signal; without one it is the end of the run.
-        if end.exit_code == exit_codes.RUN_AGAIN and not end.signals and self._is_late():
-            return self._stopped(self._time_limit)
+        if end.exit_code == exit_codes.RUN_AGAIN and not end.signals:
+            late = self._end_if_late()
+            if late:
+                return late
         self._update_result({})
         return end
 
@@ -347,13 +327,13 @@ class ContinualLoop:
                 quiet_since = max(since, self._arrivals.changed_at or since)
                 quiet_at = math.inf if quiet_s is None else quiet_since + quiet_s
                 # Signals first: they must be answered within seconds, whatever has arrived.
-                if signal.SIGINT in clock.signals:
-                    return self._stopped("Ctrl-C", exit_codes.INTERRUPTED)
                 if clock.signals:
-                    names = [signal.Signals(number).name for number in sorted(clock.signals)]
-                    return self._stopped(f"received {', '.join(names)}", exit_codes.RUN_AGAIN)
-                if self._is_late():
-                    return self._stopped(self._time_limit)
+                    number = min(clock.signals)
+                    name = signal.Signals(number).name
+                    return self._stopped(f"received {name}", signals.code_of(number))
+                late = self._end_if_late()
+                if late:
+                    return late
                 if clock.now() >= quiet_at:
                     return self._stopped(f"no new files for {quiet_s:g} s")
                 files = self._arrivals.new_files(
@@ -362,7 +342,7 @@ class ContinualLoop:
                 if files:
                     self._plan_experience(files)
                     return None
-                end_at = min(quiet_at, self._deadline or math.inf)
+                end_at = min(quiet_at, self._deadline)
                 clock.wait(max(0.0, min(self._settings.check_every_s, end_at - clock.now())))
 
     def _plan_experience(self, files: Files) -> None:
@@ -371,12 +351,13 @@ class ContinualLoop:
             number, files, start_step=self._step or 0, settings=recorded_settings(self._settings)
         )
         self._save(self._ledger.updated(new))
-        line = f"experience {number}: {counted(len(files), 'new file')}"
-        self._note(line, "experience_planned", {"number": number, "files": list(files)})
+        self._note(f"experience {number}: {counted(len(files), 'new file')}")
 
-    def _is_late(self) -> bool:
-        """Whether the budget of time is used up."""
-        return self._deadline is not None and self._clock.now() >= self._deadline
+    def _end_if_late(self) -> RunEnd | None:
+        """The end of a run whose budget of time is used up; None: it is not."""
+        if self._clock.now() < self._deadline:
+            return None
+        return self._stopped(f"reached its budget of time: --for {self._budget}")
 
     def _stopped(self, reason: str, code: int = exit_codes.DONE) -> RunEnd:
         """The end of a run outside of its ranks; also in result.json and the events."""
@@ -385,8 +366,7 @@ class ContinualLoop:
         self._note(f"stopped: {reason}", "stopped", facts)
         self._update_result({"status": status})
         result = RunReader(self._folder).result() or {}
-        outcome = {field.name: result.get(field.name) for field in fields(Outcome)}
-        return run_end.agreed({**outcome, **facts}, 0)
+        return run_end.agreed({"steps": self._step or 0, **result, **facts}, 0)
 
     @property
     def _step(self) -> int | None:
@@ -418,14 +398,9 @@ class ContinualLoop:
             return
         rows = []
         for experience in self._ledger.experiences[1:]:  # after the first data
-            forgetting = experience.forgetting or {}
-            rows.append(
-                {
-                    **{name: getattr(experience, name) for name in _SHOWN},
-                    **{name: forgetting.get(name) for name in ("metric", "old", "new")},
-                    "files": len(experience.files),
-                }
-            )
+            facts = {name: getattr(experience, name) for name in _SHOWN}
+            facts["files"] = len(experience.files)
+            rows.append({**facts, **(experience.forgetting or {})})
         path = self._folder / run_folder.RESULT
         with storage_errors(path):
             atomic_write(path, encode_bytes({**result, **changes, "experiences": rows}, indent=2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from base64 import b64encode
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 
 from gearshift.launcher.base import disk, environment, temporary
 from gearshift.launcher.base.diagnostics import SettingsError, counted, nearest_match
-from gearshift.launcher.config.command_line import OPTIONS, TRAINING
 from gearshift.launcher.config.errors import about_data
 from gearshift.launcher.config.paths import EMBEDDED
 from gearshift.launcher.config.provenance import Resolved
@@ -82,12 +80,7 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
                 pictures=task.pictures() if isinstance(task, HasPictures) else (),
             )
         except DataError as error:
-            # This command takes --set, not the options of a run: --seq-len 64.
-            fix = error.fix
-            for option in OPTIONS:
-                if option.group == TRAINING and option.key:
-                    fix = re.sub(rf"{option.flag} (\S+)", rf"--set {option.key}=\1", fix)
-            raise about_data(error, value=path, fix=fix or None) from error
+            raise about_data(error, value=path) from error
 
 
 def find_families(path: str, family: str | None, origin: str) -> list[tuple[str, str | None]]:

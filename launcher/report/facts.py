@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import chain, cycle
+from itertools import chain
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -52,7 +51,12 @@ def title(run: RunRecord) -> str:
     """Model, stage, mode and engine."""
     stage = run.result.get("stage")
     choice = run.choice
-    parts = [choice["model"], stage and f"stage {stage}", choice["mode"], choice["engine"]]
+    parts = [
+        choice["model"],
+        stage and f"stage {stage}",
+        choice["mode"],
+        choice["engine"],
+    ]
     return ", ".join(filter(None, parts))
 
 
@@ -62,8 +66,9 @@ def figures(run: RunRecord) -> dict[str, str]:
     peaks = result.get("peak_memory_bytes") or {}
     memory = []
     for side in ("device", "host"):
-        if peaks.get(side):
-            memory.append(f"{side} {size(peaks[side])}")
+        peak = peaks.get(side)
+        if peak:
+            memory.append(f"{side} {size(peak)}")
     return {
         "steps": f"{run.steps:,}",
         "time": known(result.get("wall_s"), duration),
@@ -82,44 +87,27 @@ def validation_marks(runs: Sequence[RunRecord]) -> list[str]:
     different = dict.fromkeys(run.validation for run in runs if run.validation)
     if len(different) < 2:
         return [""] * len(runs)
-    letters: dict[Any, str] = dict(zip(different, cycle(ascii_uppercase), strict=False))
-    return [letters.get(run.validation, "") for run in runs]
+    letters: dict[Any, str] = {None: ""}
+    for number, validation in enumerate(different):
+        letters[validation] = ascii_uppercase[number % len(ascii_uppercase)]
+    return [letters[run.validation] for run in runs]
 
 
 def findings(runs: Sequence[RunRecord]) -> list[Row]:
-    """What was seen, the likely cause, and the next command; of several runs after their names.
+    """Of each fault what was seen, the likely cause, and the next command.
 
-    Of faults, and of the end of a run that is not complete.
+    Of several runs, after their names.
     """
     rows: list[Row] = []
     for run in runs:
         name = [run.name] if len(runs) > 1 else []
-        # A fault that was seen at several steps is listed once.
-        for row in dict.fromkeys(_findings_of(run)):
-            rows.append((*name, *row))
-    return rows
-
-
-def _findings_of(run: RunRecord) -> list[Row]:
-    rows: list[Row] = []
-    for event in run.events:
-        facts = event["facts"]
-        if event["kind"] in ("advice", "warning") and "fault" in facts:
-            rows.append(tuple(str(facts.get(name, "")) for name in ("seen", "cause", "fix")))
-
-    status = run.result.get("status")
-    # A failed run that gave advice needs no other line.
-    if status == "stopped":
-        lines = commands(run)
-        next_command = lines.get("resume", lines["repeat"])
-    elif status == "failed" and not rows:
-        log = from_here(run.folder.absolute() / run_folder.LOG)
-        next_command = f"less {shlex.quote(log)}"
-    else:
-        return rows
-    seen = f"{status} at step {run.steps:,}"
-    reason = run.result.get("reason") or ""
-    return [*rows, (seen, reason, next_command)]
+        for event in run.events:
+            facts = event["facts"]
+            if event["kind"] in ("advice", "warning") and "fault" in facts:
+                texts = [str(facts.get(part, "")) for part in ("seen", "cause", "fix")]
+                rows.append((*name, *texts))
+    # A fault that was seen at several steps is listed once.
+    return list(dict.fromkeys(rows))
 
 
 def settings(run: RunRecord) -> tuple[Sequence[Row], Sequence[Row]]:
@@ -155,7 +143,10 @@ def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
             columns[key] = values
     if not columns:
         return []
-    return [("run", *columns), *zip([run.name for run in runs], *columns.values(), strict=True)]
+    rows: list[Row] = [("run", *columns)]
+    for at, run in enumerate(runs):
+        rows.append((run.name, *(values[at] for values in columns.values())))
+    return rows
 
 
 def _plain_value(setting: Facts) -> str:
@@ -165,7 +156,12 @@ def _plain_value(setting: Facts) -> str:
 def time_split(run: RunRecord) -> dict[str, float]:
     """The seconds of each part of the run; empty: unknown."""
     split = run.result.get("time_split") or {}
-    return {name.removesuffix("_s"): seconds for name, seconds in split.items() if seconds > 0}
+    parts = {}
+    for name, seconds in split.items():
+        if seconds > 0:
+            part = name.removesuffix("_s")
+            parts[part] = seconds
+    return parts
 
 
 def machine(run: RunRecord) -> Sequence[Row]:
@@ -184,7 +180,9 @@ def commands(run: RunRecord) -> dict[str, str]:
     path = from_here(run.folder.absolute())
     lines = {"repeat": program_line("--config", Path(path, run_folder.SETTINGS))}
     # Without a checkpoint there is nothing to resume or to replay.
-    names = ("resume", "verify", "report") if run_folder.checkpoints(run.folder) else ("report",)
+    names = ["report"]
+    if run_folder.checkpoints(run.folder):
+        names = ["resume", "verify", "report"]
     for name in names:
         lines[name] = program_line(name, path)
     return lines
@@ -201,12 +199,11 @@ def evaluations(run: RunRecord) -> Sequence[Row]:
     for line in RunReader(run.folder).lines(run_folder.EVALUATIONS):
         with suppress(*OF_ANOTHER_VERSION):
             average = ", EMA" if line["weights"] == "ema" else ""
-            processes = counted(line["world_size"], "process")
             samples = counted(line["samples"], "sample")
             rows.append(
                 (
                     str(line["time"]),
-                    f"step {line['step']:,}{average}, {line['engine']} on {processes}",
+                    f"step {line['step']:,}{average}",
                     str(line["split"]),
                     f"{line['data'] or _OWN_DATA}, {samples}",
                     _metrics(line),
@@ -221,19 +218,23 @@ def baselines(run: RunRecord) -> Sequence[Row]:
 
 
 def _metrics(facts: Facts) -> str:
-    # A value that is not finite is a text.
-    texts = [f"{name} {real(float(value))}" for name, value in facts["metrics"].items()]
+    texts = []
+    for name, value in facts["metrics"].items():
+        # A value that is not finite is a text.
+        number = float(value)
+        texts.append(f"{name} {real(number)}")
     return ", ".join(texts)
 
 
 def listed_events(run: RunRecord) -> Sequence[Row]:
     """Step, time and text of the events, at most MOST_EVENTS of them."""
-    elsewhere = ("preview", "first_batch")
-    events = [event for event in run.events if event["kind"] not in elsewhere]
-    return [
-        (str(event["step"]), event["time"], event_text(event))
-        for event in page.thinned(events, MOST_EVENTS)
-    ]
+    # A preview is among the samples, and a first batch is for --debug.
+    events = [event for event in run.events if event["kind"] not in ("preview", "first_batch")]
+    rows = []
+    for event in page.thinned(events, MOST_EVENTS):
+        step = str(event["step"])
+        rows.append((step, event["time"], event_text(event)))
+    return rows
 
 
 def event_text(event: Facts) -> str:
@@ -242,8 +243,10 @@ def event_text(event: Facts) -> str:
     kind = event["kind"]
     with suppress(*OF_ANOTHER_VERSION):
         if kind == "evaluated":
-            best = ", the best so far" if facts["is_best"] else ""
-            return f"evaluated {facts['split']}: {_metrics(facts)}{best}"
+            text = f"evaluated {facts['split']}: {_metrics(facts)}"
+            if facts["is_best"]:
+                text += ", the best so far"
+            return text
         if kind == "saved":
             return f"saved checkpoints/{facts['folder']}"
         if kind == "started":

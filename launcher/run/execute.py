@@ -311,11 +311,10 @@ def last_line(end: RunEnd) -> str:
     return "; ".join(parts)
 
 
-def next_command(folder: Path, shown: Path | None = None) -> str | None:
+def next_command(folder: Path) -> str | None:
     """How to use the model of the completed run in `folder`.
 
-    `shown`: the folder to name in the command, such as that of all stages. None: the task is
-    custom or cannot predict, or nothing was saved. Reads the folder.
+    None: the task is custom or cannot predict, or nothing was saved. Reads the folder.
     """
     try:
         values = read_values(folder / SETTINGS)
@@ -331,7 +330,7 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
     sample = family.prompts.get(path)
     if path.startswith(EMBEDDED) and sample is None:
         return None
-    words = ["predict", str(shown or folder)]
+    words = ["predict", str(folder)]
     if sample or not family.prompts:
         words += [INPUT, sample or from_here(Path(path))]
     return f"use the model: {program_line(*words)}"

@@ -107,6 +107,21 @@ def is_left(resume: ResumeRequest) -> bool:
     return bool(ledger and (ledger.unfinished or resume.step is not None))
 
 
+def check_continual(resume: ResumeRequest, where: str) -> None:
+    """Refuse a plain run, which does not record the files that it trained on. Reads the disk.
+
+    Raises SettingsError.
+    """
+    is_new = "data" in resume.reset or not run_folder.has_trained(resume.source)
+    if not is_new and not experiences.load(resume.source):
+        raise SettingsError.of(
+            f"{resume.source} is no continual run: which files it trained on is not recorded",
+            key="continual.enabled",
+            where=where,
+            allowed="with --reset data, which begins anew with all files",
+        )
+
+
 def load_experience(
     spec: ExperienceSpec, first: Task, context: Context, settings: Any, world: World
 ) -> tuple[list[Task], ReplayMixture]:

@@ -153,12 +153,16 @@ def prepare_run_at(
         ),
         nothing_left=None if is_continual else decision.nothing_left,
         is_continual=is_continual,
-        is_trained=is_continual and decision.nothing_left is not None,
     )
     if settings.continual.enabled:
         from gearshift.launcher.config import feature_checks
 
         feature_checks.check_run_folder(plan.destination, resolved.values)
+        if plan.resume:
+            from gearshift.launcher.run import experience
+
+            enabled = resolved.values["continual.enabled"]
+            experience.check_continual(plan.resume, enabled.origin.where)
     return plan
 
 

@@ -61,8 +61,6 @@ REPORT = "report.html"
 PARENT = Path("runs")
 JOB_SCRIPT = "job.sbatch"
 """In the subfolder slurm/: the script of the job, which calls functions of slurm/job.sh."""
-LINES = "lines.txt"
-"""In the subfolder slurm/: the arguments of each run of a job array."""
 _ALLOWED = "a new or empty writable folder; without --out, a new folder in runs/"
 _LINK = re.compile(rf"({'|'.join(LINKS)})|\.({'|'.join(LINKS)})\.new")
 _TARGET = re.compile(rf"{CHECKPOINTS}/[\w-]+")
@@ -71,9 +69,7 @@ _LEFT = re.compile(
     r"\.lock(\.[0-9a-f]{8})?|\.(settings\.yaml|origins\.json|stages\.json)\.[0-9a-f]{8}"
 )
 """Names that a job, or a start that was killed, leaves in a folder without a run."""
-_JOB_FILES = re.compile(
-    r"\..*|log|next|crashes|saved|outcome\..*|lines\.txt|generations\.jsonl|job\.sbatch"
-)
+_JOB_FILES = re.compile(r"\..*|log|next|crashes|saved|outcome\..*|generations\.jsonl|job\.sbatch")
 """Names in the subfolder slurm/."""
 
 

@@ -78,8 +78,6 @@ class RunPlan:
     """Ranks run in processes of their own, even a single one."""
     is_continual: bool = False
     """Ranks are started again as data arrives, or for an unfinished experience."""
-    is_trained: bool = False
-    """The first data is trained on; what is left is continual learning."""
     folder: Path | None = None
     """The run folder, once rank 0 has made it; None on other ranks of torchrun or srun."""
     console: bool = False

@@ -16,7 +16,7 @@ from gearshift.launcher.run.dry_run import plan_as_json, render_plan
 from gearshift.launcher.run.execute import Show, execute_run, next_command
 from gearshift.launcher.run.prepare import first_line
 from gearshift.launcher.run.run_end import RunEnd
-from gearshift.launcher.run_folder import checkpoint_search, run_folder
+from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_folder import RunFolder
 from gearshift.launcher.run_folder.run_plan import Pipeline
 from gearshift.launcher.stages.pipeline import save_result, save_stages
@@ -33,7 +33,7 @@ def train_stages(
     of the stage that ran last. Where not even the first stage of a new pipeline trained anything,
     its folder is removed. Raises SettingsError.
     """
-    new_folder = None if pipeline.is_resumed else make(pipeline)
+    new_folder = None if pipeline.is_resumed else _make(pipeline)
     codes: dict[str, int] = {}
     end: RunEnd | None = None
     if pipeline.line:
@@ -69,7 +69,7 @@ def train_stages(
     return replace(end, folder=pipeline.folder, pipeline=result)
 
 
-def make(pipeline: Pipeline) -> RunFolder:
+def _make(pipeline: Pipeline) -> RunFolder:
     """Create the folder of the pipeline, and in it the run folder of each stage.
 
     Touches the disk. Raises SettingsError, and has left nothing behind then.
@@ -120,12 +120,8 @@ def summary(end: RunEnd) -> str:
         ]
         lines.append(f"  {stage['name']}: {', '.join(filter(None, facts))}")
 
-    last = end.folder / stages[-1]["folder"]
     following: str | None = f"resume: {program_line('resume', end.folder)}"
     if end.exit_code == exit_codes.DONE:
-        following = next_command(last, end.folder)
-        if not following and checkpoint_search.newest_step(last) is not None:
-            command = program_line("export", last, "--format", "safetensors")
-            following = f"export the model: {command}"
+        following = next_command(end.folder / stages[-1]["folder"])
     parts = filter(None, [f"run folder {end.folder}", following])
     return "\n".join([*lines, "; ".join(parts)])

@@ -24,8 +24,6 @@ from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_plan import Pipeline, PipelineStage, ResumeRequest, RunPlan
 from gearshift.models.catalog import Stage
 from gearshift.training.callbacks.base import Facts, Json
-from gearshift.training.checkpoint import retention
-from gearshift.training.checkpoint.manifest import MODEL, NAME
 from gearshift.training.logging.encoding import encode, encode_bytes
 from gearshift.training.storage import atomic_write, storage_errors
 
@@ -147,16 +145,15 @@ class _Preparation:
             useless.append(f"{FROM.flag} {self.args.weights}")
         if self.out and self.out.resolve() != pipeline.resolve():
             useless.append(f"--out {self.out}")
-        stages = ", ".join(map(str, folders.values()))
-        for where in useless:
-            option = where.partition(" ")[0]
+        if useless:
+            options = [where.partition(" ")[0] for where in useless]
+            stages = ", ".join(map(str, folders.values()))
             self.invalid.append(
                 Diagnostic(
-                    f"{option} has no effect on the resumed stages of {pipeline}",
-                    key=option,
-                    where=where,
+                    f"no effect on the resumed stages of {pipeline}: {', '.join(options)}",
+                    where="; ".join(useless),
                     fix="",
-                    replaces=(option,),
+                    replaces=tuple(options),
                     hint=f"resume the folder of one stage: {stages}",
                 )
             )
@@ -264,31 +261,30 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
         return args, []
     if not stage:
         choice = choose(args)
-        for declared in declared_stages(choice.family):
-            if declared.name == choice.stage:
-                stage = declared
+        named = (each for each in declared_stages(choice.family) if each.name == choice.stage)
+        stage = next(named, None)
     option = f"{FROM.flag} {args.weights}"
-    fix = ""
-    if args.resume not in (None, AUTO):
-        problem = "a resumed run loads weights from its own checkpoint"
-    elif not stage:
-        problem = "no stage is selected"
-        run = shlex.quote(args.weights)
-        # The model of the run, unless another one is named.
-        fix = f"--model {run}" if args.model is None else f"--set model.start={run}"
-    elif stage.loads is None:
-        problem = f"stage {stage.name} starts from random weights"
-    else:
-        diagnostics: list[Diagnostic] = []
+    is_resumed = args.resume not in (None, AUTO)
+    if stage and stage.loads and not is_resumed:
+        wrong: list[Diagnostic] = []
         value = args.weights
         try:
             value = str(weights_in(args.weights, stage))
         except SettingsError as error:
-            diagnostics = error.diagnostics
-        weights = Setting(value, Origin(CLI_LAYER, option))
-        return replace(
-            args, weights=None, filled={**args.filled, stage.loads: weights}
-        ), diagnostics
+            wrong = error.diagnostics
+        filled = {**args.filled, stage.loads: Setting(value, Origin(CLI_LAYER, option))}
+        return replace(args, weights=None, filled=filled), wrong
+
+    problem = "no stage is selected"
+    fix = ""
+    if is_resumed:
+        problem = "a resumed run loads weights from its own checkpoint"
+    elif stage:
+        problem = f"stage {stage.name} starts from random weights"
+    else:
+        run = shlex.quote(args.weights)
+        # The model of the run, unless another one is named.
+        fix = f"--model {run}" if args.model is None else f"--set model.start={run}"
     refusal = Diagnostic(
         f"{option}: {problem}",
         FROM.flag,
@@ -301,31 +297,24 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
 
 
 def weights_in(word: str, stage: Stage) -> Path:
-    """The value of the setting `stage.loads`. Looks at names only. Raises SettingsError.
+    """The value of the setting `stage.loads`; of a pipeline its latest matching stage.
 
-    Of a run the best checkpoint, or else the last, or else the newest one.
+    Looks at names only: the run finds the best weights there. Raises SettingsError.
     """
     path = Path(word)
-    if path.is_file():
-        return path
-    problem = f"'{word}' does not exist"
+    if not path.exists():
+        raise SettingsError.of(
+            f"'{word}' does not exist",
+            key=FROM.flag,
+            value=word,
+            where=f"{FROM.flag} {word}",
+            allowed="a run folder, one of its checkpoints, an export or a safetensors file",
+        )
     if path.is_dir():
-        problem = f"'{path}' holds no weights for stage {stage.name}"
         for name, folder in RunReader(path).stages().items():
-            if name in stage.of:  # the last of them
+            if name in stage.of:
                 path = folder
-        steps = sorted((path / retention.CHECKPOINTS).glob("step-*"), reverse=True)
-        for folder in (path, path / retention.BEST, path / retention.LAST, *steps):
-            # A complete checkpoint, or an export; the best one is found by the folder of the run.
-            if (folder / MODEL).is_file() or (folder / NAME).is_file():
-                return path if folder.name == retention.BEST else folder
-    raise SettingsError.of(
-        problem,
-        key=FROM.flag,
-        value=word,
-        where=f"--from {word}",
-        allowed="a run folder, one of its checkpoints, an export or a safetensors file",
-    )
+    return path
 
 
 def save_stages(folder: Path, stages: Sequence[PipelineStage]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import Diagnostic, invalid
 from gearshift.launcher.config.command_line import CommandLine
-from gearshift.launcher.submit.options import ARRAY, SBATCH, SWEEP
+from gearshift.launcher.submit.options import SBATCH
 from gearshift.slurm import sbatch
 
 RANKS = "GEARSHIFT_RANKS_PER_NODE"
@@ -24,7 +24,17 @@ _GPUS = re.compile(r"(?:[A-Za-z][\w.-]*:)?([1-9]\d*)")
 _GPUS_OF_GRES = re.compile(
     r"--gres[= ](?:\S*,)?(?:gres[:/])?gpu(?::[A-Za-z][\w.-]*)?(?:[:=](\d+))?(?=[,( ]|$)"
 )
-_RESERVED = ("chdir", "error", "open-mode", "output", "parsable", "test-only", "wait", "wrap")
+_RESERVED = (
+    "array",
+    "chdir",
+    "error",
+    "open-mode",
+    "output",
+    "parsable",
+    "test-only",
+    "wait",
+    "wrap",
+)
 """Options of sbatch that submit sets itself, or that would change how it works."""
 _FORMATS = {
     "--nodes": ("1, 2, … or MIN-MAX", _NODES),
@@ -51,7 +61,6 @@ class Allocation:
     cpus: int | None
     """Per rank; None: not specified."""
     is_torchrun: bool
-    array: str | None = None
 
 
 def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation:
@@ -75,15 +84,22 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
                     f"submit reads or sets {argument} itself",
                     value=argument,
                     where=f"command line: -- … {argument}",
-                    allowed="options of submit before  -- , other sbatch options after it",
+                    allowed="options of submit before  -- , other sbatch options after it; "
+                    "for a job array slurm/sweep.sbatch",
                 )
             )
     # Options of the command line override those of the site file.
     header = {"nodes": "1", **sbatch.header(environ)}
     header |= {name: text for name, text in options.items() if text is not None}
-    array = header.pop("array", None)
-    if array and SWEEP.flag not in command_line.values:
-        diagnostics.append(invalid(ARRAY.flag, array, f"with  {SWEEP.flag} FILE"))
+    if "array" in header:
+        diagnostics.append(
+            Diagnostic(
+                "submit makes no job arrays: their elements would train one run",
+                value=header["array"],
+                where="SBATCH_ARRAY",
+                allowed="unset; slurm/sweep.sbatch trains a run for each line of a file",
+            )
+        )
 
     gpus = _gpus(header, passthrough)
     ranks = gpus or 1
@@ -117,7 +133,7 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     if match:
         first = int(match[1])
         nodes = range(first, max(first, int(match[2] or first)) + 1)
-    return Allocation(header, passthrough, nodes, ranks, gpus, cpus, is_torchrun, array)
+    return Allocation(header, passthrough, nodes, ranks, gpus, cpus, is_torchrun)
 
 
 def _site(diagnostics: list[Diagnostic]) -> Mapping[str, str]:

@@ -36,22 +36,10 @@ _RESOURCES = tuple(
         Option("--torchrun", "Start the ranks of each node with torchrun. Default: srun."),
     )
 )
-ARRAY, SWEEP = in_group(
-    "jobs",
-    Option(
-        "--array RANGE",
-        "Lines of --sweep to submit, such as 1-8%2 (two at a time). Default: all.",
-    ),
-    Option(
-        "--sweep FILE",
-        "Submit one run per line of the file; the line holds further options of the run.",
-        values="files",
-    ),
-)
 INSTEAD = {"--nproc": "--ranks-per-node", "--gpus": "--gpus-per-node"}
 """Of `run` and `plan`, which know one machine or its GPUs."""
 _NOT_OF_SBATCH = ("--ranks-per-node", "--torchrun")
-SBATCH = (*(option for option in _RESOURCES if option.flag not in _NOT_OF_SBATCH), ARRAY)
+SBATCH = [option for option in _RESOURCES if option.flag not in _NOT_OF_SBATCH]
 """Options that sbatch has under the same name."""
 _NOT_OF_SUBMIT = ("--nproc", "--max-restarts", "--dry-run")
 """Slurm decides the number of processes and restarts them; a dry run is one of submit."""
@@ -59,8 +47,6 @@ _OF_A_RUN = [option for option in OPTIONS if option.flag not in _NOT_OF_SUBMIT]
 SUBMIT = (
     *(option for option in _OF_A_RUN if option.group != OUTPUT),
     *_RESOURCES,
-    ARRAY,
-    SWEEP,
     *(option for option in _OF_A_RUN if option.group == OUTPUT),
     replace(
         BY_FLAG["--dry-run"],

@@ -92,7 +92,7 @@ class Dialogues:
         fix = ""
         longest = int(self._encoded.sizes[1::2].max())  # also of the other splits
         if rules.longest is None or longest <= rules.longest:
-            fix = f"--seq-len {longest}"
+            fix = f"--set data.seq_len={longest}"  # `data check` takes it, too
         bad_records = BadRecords()
         for i in np.flatnonzero(~fits):
             problem = f"the answer has {sizes[i]} tokens; data.seq_len is {self.length}"

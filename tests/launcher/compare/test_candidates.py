@@ -63,7 +63,6 @@ def test_arguments_without_a_meaning_are_one_error_each_and_nothing_is_written(r
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     for args, *flags in (
-        ("--steps 3 --until val_loss=2", "--until"),
         ("--until soon", "--until"),
         ("--out full", "--out"),
         ("--folds 1", "--folds"),

@@ -8,13 +8,13 @@ from gearshift.launcher.compare import report
 from gearshift.launcher.compare.candidates import PlannedComparison
 from gearshift.launcher.compare.rows import ComparisonRow, PromiseResult
 from gearshift.launcher.compare.runner import ComparisonOutcome
-from gearshift.launcher.compare.study import Estimate, MetricValues, Study, StudyFigures
+from gearshift.launcher.compare.study import Estimate, Study, StudyFigures
 from tests.launcher.browser import browser, open_page
 from tests.launcher.report.test_page import Outline
 
 FACTS = {"command": "cmd <b>", "machine": "2 cores", "device": "cpu", "at": "2026-01-02"}
 COMPARISON = PlannedComparison(
-    [], Path("runs/x"), Study({"1": (), "2": ()}), ["stop.after=6"], facts=FACTS
+    [], Path("runs/x"), Study({"1": (), "2": ()}), {"stop.after": 6}, facts=FACTS
 )
 PROMISES = (
     PromiseResult("total_time", {"at_most": 0.34}, 0.2, True),
@@ -65,11 +65,11 @@ def test_the_table_shows_every_row_and_then_the_promises():
 
 def test_a_study_shows_means_paired_differences_and_what_is_missing():
     mean = Estimate(5, 0.61, 0.02, (0.58, 0.64))
-    values = {"val_loss": MetricValues(mean, {f"fold{n}": 0.6 for n in range(1, 6)})}
-    base = StudyFigures("val_loss", True, 5, 5, {}, {}, values)
-    gap = {"val_loss": Estimate(4, -0.05, 0.01, (-0.07, -0.03))}
-    fewer = {"val_loss": MetricValues(mean, {f"fold{n}": 0.6 for n in range(1, 5)})}
-    row = StudyFigures("val_loss", True, 5, 5, {}, {}, fewer, "default local", gap)
+    values = {f"fold{n}": 0.6 for n in range(1, 6)}
+    base = StudyFigures("val_loss", True, 5, 5, {}, {}, values, mean)
+    gap = Estimate(4, -0.05, 0.01, (-0.07, -0.03))
+    fewer = {f"fold{n}": 0.6 for n in range(1, 5)}
+    row = StudyFigures("val_loss", True, 5, 5, {}, {}, fewer, mean, "default local", gap)
     undecided = PromiseResult("metric", {"at_least": 0.98}, 0.97, None, "not decided")
     outcome = ComparisonOutcome(
         [full("default", study=base), full("fast", study=row, promises=[undecided])], []
@@ -95,8 +95,8 @@ def cells_of(line, separator):
 
 def test_tables_for_papers_have_the_cells_of_the_page_escaped():
     mean = Estimate(5, 0.61, 0.02, (0.58, 0.64))
-    values = {"val_loss": MetricValues(mean, {f"fold{n}": 0.6 for n in range(1, 6)})}
-    study = StudyFigures("val_loss", True, 5, 5, {}, {}, values)
+    values = {f"fold{n}": 0.6 for n in range(1, 6)}
+    study = StudyFigures("val_loss", True, 5, 5, {}, {}, values, mean)
     rows = [full("default", study=study), full("my|50%_mode", promises=PROMISES)]
     outcome = ComparisonOutcome(rows, [])
     expected = [list(line) for _, lines in report.tables(rows, None) for line in lines]

@@ -27,7 +27,7 @@ def rows(tmp_path):
 
     def make(*pairs):
         candidates, found = map(list, zip(*pairs, strict=True))
-        planned = PlannedComparison(candidates, tmp_path, Study({"1": ()}), ["stop.after=3"])
+        planned = PlannedComparison(candidates, tmp_path, Study({"1": ()}), {"stop.after": 3})
         return runner._rows(planned, found, {})
 
     return make
@@ -58,7 +58,7 @@ def test_a_study_compares_modes_under_their_engine_and_engines_under_mode_defaul
     found = runner._rows(planned, runs, {})
     references = [row.study.reference for row in found]
     assert references == [None, "default a", "default a", "default b"]
-    assert found[1].study.differences["val_loss"].mean == 0
+    assert found[1].study.difference.mean == 0
 
 
 def test_a_failed_run_has_a_row_with_its_error(rows, tmp_path):

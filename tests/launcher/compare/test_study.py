@@ -83,17 +83,17 @@ def test_a_mean_is_over_folds_each_the_mean_of_its_seeds_and_differences_are_pai
     found = made(of_folds())
     assert (found.metric, found.less_is_better, found.is_partial) == ("val_loss", True, False)
     expected = estimate([2.1, 2.15, 2.2], 1 / 3)
-    assert found.goal.estimate.interval == pytest.approx(expected.interval)
+    assert found.estimate.interval == pytest.approx(expected.interval)
     row = made(of_folds(1.1), base=found)
-    gap = row.differences["val_loss"]
+    gap = row.difference
     assert gap.interval == pytest.approx(estimate([0.21, 0.215, 0.22], 1 / 3).interval)
     assert (row.reference, gap.is_larger_than_noise) == ("default local", True)
     same = made(of_folds(**{"fold2-seed1": 2.4}), base=found)
-    assert not same.differences["val_loss"].is_larger_than_noise
+    assert not same.difference.is_larger_than_noise
     losses = of_folds(1.5)
     del losses["fold1-seed2"]  # the pairs there are
     row = made(losses, base=found)
-    assert row.differences["val_loss"].mean == pytest.approx((1.0 + 1.075 + 1.1) / 3)
+    assert row.difference.mean == pytest.approx((1.0 + 1.075 + 1.1) / 3)
 
 
 def test_a_fold_without_a_value_and_a_failed_run_are_named_and_judge_nothing(made):
@@ -105,7 +105,7 @@ def test_a_fold_without_a_value_and_a_failed_run_are_named_and_judge_nothing(mad
     row = made(losses, failed={"fold3-seed2": "no memory"})
     _, kept, why = decide(FOLDS, PROMISE, row, base)
     assert kept is None and "fold3-seed2" in why
-    assert made({"fold1-seed1": None}).goal.estimate is None
+    assert made({"fold1-seed1": None}).estimate is None
     other = decide(FOLDS, PROMISE, made(of_folds(), groups="abd"), base)
     assert other[:2] == (None, None)  # other groups validate
 

@@ -90,7 +90,6 @@ IMPOSSIBLE = ["x" * 256, "~nosuchuser/a"]
         ("resume {}", None, "resume"),
         ("watch . {}", None, "watch"),
         ("data check {}", None, "data"),
-        ("submit --sweep {}", None, "--sweep"),
         ("predict . --input a --out {}", None, "--out"),
         ("evaluate . --set model.pretrained={}", "model.pretrained", "--set"),
     ],

@@ -87,7 +87,7 @@ def start(tmp_path):
     data.mkdir()
     add(data, "a.txt")
 
-    def run(*sets, scheduled=(), resume=None, is_trained=False, ranks=None, clock=None):
+    def run(*sets, scheduled=(), resume=None, ranks=None, clock=None):
         settings = resolved(
             *("continual.enabled=true", "continual.check_every_s=1", "continual.settle_s=2"),
             *sets,
@@ -98,7 +98,7 @@ def start(tmp_path):
             begun(folder, settings)
         clock = clock or Clock(scheduled)
         ranks = ranks or Ranks(settings)
-        plan = RunPlan(settings, resume, folder=folder, is_trained=is_trained)
+        plan = RunPlan(settings, resume, folder=folder)
         return ContinualLoop(plan, ranks, clock).run(), ranks, clock
 
     run.data, run.folder = data, tmp_path / "run"
@@ -190,18 +190,6 @@ def test_an_experience_with_wrong_data_is_postponed_and_the_run_continues(start)
     # A postponed experience is not replayed, and neither is one whose files are gone.
     replayed = [list(job.experience.numbers) for job in ranks.jobs]
     assert replayed[2:] == [[0, 2], [0, 3]]
-
-
-def test_a_completed_plain_run_trains_on_files_that_arrived_since_its_start(start):
-    begun(start.folder, start.settings)
-    saved(start.folder, 10, start.settings)
-    first = {"time": "1970-01-01T00:30:00.000Z", "kind": "started", "step": 0, "facts": {}}
-    (start.folder / "events.jsonl").write_text(json.dumps(first) + "\n")
-    (start.data / "b.txt").write_text("came later")
-    _, ranks, _ = start("continual.quiet_s=9", resume=ResumeRequest(start.folder), is_trained=True)
-    assert ranks.trained == [(1, ["b.txt"])]
-    found = experiences.load(start.folder).experiences
-    assert [sorted(experience.files) for experience in found] == [["a.txt"], ["b.txt"]]
 
 
 def test_resuming_from_an_earlier_step_drops_later_experiences(start):

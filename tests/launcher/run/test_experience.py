@@ -10,6 +10,7 @@ from gearshift.launcher.run_folder import experiences
 from gearshift.launcher.run_folder.experiences import Experience, Ledger
 from gearshift.launcher.run_folder.run_plan import ExperienceSpec
 from tests.launcher.given import resolved
+from tests.launcher.runs import trained
 
 RUN, BOTH = Path("r"), [0, 1]
 RECORDED = experience.recorded_settings(resolved().settings.continual)
@@ -69,3 +70,16 @@ def test_steps_of_two_experiences_have_no_common_spec(run, after, upto):
     with pytest.raises(SettingsError):
         experience.spec_at(run, after, upto)
     assert experience.spec_at(run / "not continual", 0, 9) is None
+
+
+def test_a_plain_run_becomes_a_continual_one_only_with_all_files_as_new_data(here, said):
+    (here / "texts").mkdir()
+    (here / "texts" / "a.txt").write_text("A text.\n" * 20)
+    trained(here / "runs" / "mine", resolved(data=str(here / "texts")), 100)
+    continual = ("resume", "runs/mine", "--continuous-learning", "--dry-run", "--json")
+    [error] = said(*continual, code=2)["diagnostics"]
+    assert (error["key"], error["where"]) == ("continual.enabled", "--continuous-learning")
+    assert "--reset data" in error["allowed"]
+    said(*continual, "--reset", "data")
+    Ledger([Experience(0, {}, "trained")]).save(here / "runs" / "mine")
+    said(*continual)

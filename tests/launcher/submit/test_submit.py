@@ -11,6 +11,7 @@ import pytest
 from tests.launcher.given import resolved
 from tests.launcher.hub import COMMIT, serving_hub
 from tests.launcher.runs import trained
+from tests.launcher.stages.conftest import saved_stages
 
 TINY = ("--model", "language:tiny", "--max-steps", "20")
 
@@ -120,9 +121,8 @@ def test_the_site_file_sets_the_header_in_a_subshell_and_its_failure_is_an_error
     monkeypatch.setenv("SBATCH_PARTITION", "mine")
     monkeypatch.setenv("SLURM_NTASKS", "77")
     [job] = submit("--json", "--out", "run", "--time", "60", "--nodes", "2")["jobs"]
-    [run] = job["runs"]
-    assert (job["id"], run["folder"], run["world_size"]) == ("41", f"{here}/run", 4)
-    assert run["log"] == f"{here}/run/slurm/log/41.out"
+    assert (job["id"], job["world_size"]) == ("41", 4)
+    assert job["log"] == f"{here}/run/slurm/log/41.out"
     text = (here / "run" / "slurm" / "job.sbatch").read_text()
     for line in ("--account=ours", "--partition=mine", "--time=60", "--cpus-per-task=2"):
         assert f"#SBATCH {line}\n" in text
@@ -158,28 +158,28 @@ def test_a_folder_with_an_sbatch_pattern_or_without_room_is_an_error(
     assert os.listdir(here) == [] and programs.calls("sbatch") == []
 
 
-STAGED = ("submit", "--model", "eeg_text:tiny", "--mode", "staged", "--out", "all")
+STAGED = ("--model", "eeg_text:tiny", "--mode", "staged")
 
 
-def test_each_stage_is_a_job_that_depends_on_the_one_before(programs, here, said):
-    programs.add("sbatch", (0, "", ""), (0, "", ""), (0, "51\n", ""), (0, "52\n", ""))
-    out = said(*STAGED)
-    first, second = (call["args"] for call in programs.calls("sbatch")[2:])
-    assert first == ["--parsable", f"{here}/all/1-encoder/slurm/job.sbatch"]
-    assert second[1:3] == ["--dependency=afterok:51", "--kill-on-invalid-dep=yes"]
-    text = (here / "all" / "2-text" / "slurm" / "job.sbatch").read_text()
-    assert text.splitlines()[-1] == (
-        f'gearshift_job --resume={here}/all/2-text --out={here}/all/2-text "$@"'
-    )
-    assert (here / "all" / "1-encoder" / "slurm" / "next").read_text() == "52\n"
-    assert "cancel   scancel 52 51" in out
+def test_stages_are_submitted_one_by_one(programs, here, said):
+    [error] = said("submit", *STAGED, "--json", code=2)["diagnostics"]
+    assert "encoder, text" in error["message"] and "staged.sbatch" in error["allowed"]
+    (here / "all").mkdir()
+    saved_stages(here / "all", "encoder", "text")
+    [error] = said("submit", "--resume", "all", "--json", code=2)["diagnostics"]
+    assert "all/1-encoder" in error["message"] and error["where"] == "--resume all"
+    said("submit", *STAGED, "--stage", "encoder", "--out", "one")
+    text = (here / "one" / "slurm" / "job.sbatch").read_text()
+    assert f"--stage encoder --out={here}/one" in text.splitlines()[-1]
 
 
-def test_submitted_stages_are_cancelled_if_a_later_one_is_rejected(programs, here, said):
-    programs.add("sbatch", (0, "", ""), (0, "", ""), (0, "51\n", ""), (1, "", "limit\n"))
-    said(*STAGED, code=2)
-    assert programs.calls("scancel")[0]["args"] == ["51"]
-    assert os.listdir(here) == []
+def test_an_array_of_one_run_is_an_error(programs, here, monkeypatch, submit):
+    [error] = submit("--json", "--", "--array=1-8", code=2)["diagnostics"]
+    assert error["value"] == "--array=1-8" and "sweep.sbatch" in error["allowed"]
+    monkeypatch.setenv("SBATCH_ARRAY", "1-8")
+    [error] = submit("--json", code=2)["diagnostics"]
+    assert error["where"] == "SBATCH_ARRAY"
+    assert programs.calls("sbatch") == [] and os.listdir(here) == []
 
 
 def test_a_model_of_the_hub_is_downloaded_and_the_job_names_its_commit(
@@ -201,17 +201,3 @@ def test_a_model_of_the_hub_is_downloaded_and_the_job_names_its_commit(
     for run in ("run", "other"):
         job = (here / run / "slurm" / "job.sbatch").read_text()
         assert f"--set=model.pretrained=hf:org/tiny@{COMMIT} --out=" in job
-
-
-def test_the_job_of_each_stage_repeats_the_options_of_a_download(here, submit):
-    words = (
-        "--mode",
-        "staged",
-        "--set",
-        "download.files=[https://example.org/a.jsonl]",
-        "--download-data",
-    )
-    jobs = submit("--dry-run", "--json", *words, "--set", f"download.folder={here}")["jobs"]
-    assert len(jobs) == 2
-    for job in jobs:
-        assert "--download-data" in job["text"] and f"--set=download.folder={here}" in job["text"]
