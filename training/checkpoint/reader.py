@@ -121,13 +121,19 @@ class Checkpoint:
         return target
 
     def fill(self, pieces: Iterable[Piece]) -> None:
-        """Read `pieces` into their data, but for buffers, and check the blocks of all.
+        """Read `pieces` into their data, part after part. Touches disk.
 
-        Raises KeyError for a tensor that is missing, and as BlockReads.run. Touches disk.
+        Raises KeyError for a tensor that is missing, and CheckpointError as `check_weight`.
         """
-        from gearshift.training.checkpoint.block_reads import BlockReads  # of resumed runs
-
-        BlockReads(self, pieces).run()
+        for piece in pieces:
+            target = piece.data.detach()
+            stop = piece.start + target.numel()
+            for file, first, values in self._located_parts(
+                piece.kind, piece.name, piece.start, stop
+            ):
+                if piece.kind in (WEIGHT, EMA):
+                    self.check_weight(piece.name, values, file)
+                target[first - piece.start :][: len(values)].copy_(values)
 
     def located(
         self,
@@ -147,6 +153,19 @@ class Checkpoint:
                 before = (first - extent.start) * extent.dtype.itemsize
                 yield extent.file, extent.offset + before, first, last
 
+    def _located_parts(
+        self,
+        kind: str,
+        name: str,
+        start: int,
+        stop: int,
+    ) -> Iterator[tuple[Path, int, Tensor]]:
+        """As `located`, in bounded memory: file, first element and values of each part."""
+        for file, _, begin, end in self.located(kind, name, start, stop):
+            for first in range(begin, end, _AT_ONCE):
+                values = self.interval(kind, name, first, min(end, first + _AT_ONCE))
+                yield self.folder / file, first, values
+
     def used_kind(self, kind: str) -> dict[str, str]:
         """By parameter, `kind` such as "ema" where there is one; frozen ones have their weights.
 
@@ -162,11 +181,9 @@ class Checkpoint:
         """
         kinds = self.used_kind(kind)
         for name in self.shapes:
-            used = kinds[name]
-            for file, _, start, stop in self.located(used, name, 0, prod(self.shapes[name])):
-                for first in range(start, stop, _AT_ONCE):
-                    part = self.interval(used, name, first, min(stop, first + _AT_ONCE))
-                    self.check_weight(name, part, self.folder / file)
+            size = prod(self.shapes[name])
+            for file, _, values in self._located_parts(kinds[name], name, 0, size):
+                self.check_weight(name, values, file)
         path = self.folder / manifest.MODEL
         if path.is_file():
             with read_errors(path, SafetensorError), safe_open(path, "pt") as tensors:
@@ -231,15 +248,13 @@ def _are_whole(extents: Sequence[_Extent], size: int) -> bool:
     return bool(extents) and end == size
 
 
-def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
+def open_checkpoint(folder: Path) -> Checkpoint:
     """Open the checkpoint in `folder`, which may be a link such as `last`. Touches disk.
 
-    Raises CheckpointError if it is damaged. `verify` compares every byte with its checksum first;
-    unnecessary after `manifest.check_files`, and for `restore`, which checks what it reads.
+    Compares every byte with its checksum first. Raises CheckpointError if it is damaged.
     """
     written = manifest.read(folder)
-    if verify:
-        manifest.check_files(folder, written.files)
+    manifest.check_files(folder, written.files)
     return Checkpoint(folder, written)
 
 
@@ -297,7 +312,7 @@ class CheckpointWeights:
 
     def __init__(self, folder: Path) -> None:
         """Reads heads of files. Raises CheckpointError."""
-        self._checkpoint = open_checkpoint(folder, verify=False)
+        self._checkpoint = Checkpoint(folder, manifest.read(folder))
         kinds = self._checkpoint.used_kind(EMA)
         self.tensors: Mapping[str, CheckpointTensor] = {
             name: CheckpointTensor(self._checkpoint, kind, name) for name, kind in kinds.items()
