@@ -309,7 +309,7 @@ class Train(Section):
     deterministic: bool = False
     """Use deterministic algorithms only; slower on a GPU."""
     debug: bool = False
-    """Detect anomalies in autograd and print the shapes of the first batch."""
+    """Detect anomalies in autograd."""
     on_nonfinite: str = Field(
         default="stop",
         pattern=r"^(stop|skip [1-9][0-9]{0,8})$",

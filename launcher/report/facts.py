@@ -228,8 +228,7 @@ def _metrics(facts: Facts) -> str:
 
 def listed_events(run: RunRecord) -> Sequence[Row]:
     """Step, time and text of the events, at most MOST_EVENTS of them."""
-    elsewhere = ("preview", "first_batch")
-    events = [event for event in run.events if event["kind"] not in elsewhere]
+    events = [event for event in run.events if event["kind"] != "preview"]
     return [
         (str(event["step"]), event["time"], event_text(event))
         for event in page.thinned(events, MOST_EVENTS)

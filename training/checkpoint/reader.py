@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from gearshift.engines.base import Shape, kind_shape
 from gearshift.training.checkpoint import manifest, tensor_file
@@ -177,20 +177,13 @@ class Checkpoint:
     def check_numbers(self, kind: str) -> None:
         """Raise CheckpointError if a weight, of `kind` where there is one, is not finite.
 
-        Reads the weights, and those of model.safetensors.
+        Reads the weights.
         """
         kinds = self.used_kind(kind)
         for name in self.shapes:
             size = prod(self.shapes[name])
             for file, _, values in self._located_parts(kinds[name], name, 0, size):
                 self.check_weight(name, values, file)
-        path = self.folder / manifest.MODEL
-        if path.is_file():
-            with read_errors(path, SafetensorError), safe_open(path, "pt") as tensors:
-                for name in self.shapes.keys() & tensors.keys():
-                    values = tensors.get_tensor(name)
-                    if values.numel():
-                        self.check_weight(name, values, path)
 
     def check_weight(
         self,

@@ -94,28 +94,22 @@ class RequestLoader:
         return getattr(self._iterator, "_workers", ())
 
     def _checked(self, loaded: Iterable[MicroBatch | DataError]) -> Iterator[MicroBatch]:
-        arriving = iter(loaded)
         try:
-            while True:
-                self._raise_if_died(wait_s=0)
-                micro_batch = next(arriving, None)
-                if micro_batch is None:
-                    return
+            for micro_batch in loaded:
                 if isinstance(micro_batch, DataError):
                     raise micro_batch
                 yield micro_batch
         except (EOFError, OSError, RuntimeError):
-            # torch raises RuntimeError for a dead worker, unless its pipe breaks first.
-            self._raise_if_died(wait_s=_ENDING_S)
+            # torch raises RuntimeError for a dead worker, which it looks for each five seconds,
+            # unless its pipe breaks first.
+            self._raise_if_died()
             raise
 
-    def _raise_if_died(self, wait_s: float) -> None:
-        workers: dict[Any, BaseProcess] = {worker.sentinel: worker for worker in self._processes}
-        if not workers:
-            return
-        for sentinel in wait(list(workers), wait_s):
-            worker = workers[sentinel]
-            worker.join(_ENDING_S)  # its files close a moment before it has an exit code
+    def _raise_if_died(self) -> None:
+        ended = wait([worker.sentinel for worker in self._processes], _ENDING_S)
+        for worker in self._processes:
+            if worker.sentinel in ended:
+                worker.join(_ENDING_S)  # its files close a moment before it has an exit code
             code = worker.exitcode
             if not code:
                 continue

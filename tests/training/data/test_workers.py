@@ -1,4 +1,4 @@
-"""Loader workers and the data watchdog."""
+"""Loader workers."""
 
 import multiprocessing.process
 import os
