@@ -107,17 +107,20 @@ class Checkpoint:
         for start in range(0, size, _AT_ONCE):
             yield self.interval(kind, name, start, min(size, start + _AT_ONCE))
 
-    def interval(
-        self,
-        kind: str,
-        name: str,
-        start: int,
-        stop: int,
-    ) -> Tensor:
+    def interval(self, kind: str, name: str, start: int, stop: int) -> Tensor:
         """Elements [start, stop) of a flattened tensor. Raises CheckpointError."""
         target = torch.empty(stop - start, dtype=self.dtype(kind, name))
-        for file, offset, first, last in self.located(kind, name, start, stop):
-            self._read(file, offset, target[first - start : last - start])
+        for extent in self._stored[kind, name]:
+            first = max(start, extent.start)
+            last = min(stop, extent.stop)
+            if first >= last:
+                continue
+            part = as_bytes(target[first - start : last - start])
+            path = self.folder / extent.file
+            with read_errors(path), path.open("rb") as stream:
+                stream.seek(extent.offset + (first - extent.start) * target.itemsize)
+                if stream.readinto(part) != len(part):
+                    raise ValueError("unexpected end of file")
         return target
 
     def fill(self, pieces: Iterable[Piece]) -> None:
@@ -126,45 +129,14 @@ class Checkpoint:
         Raises KeyError for a tensor that is missing, and CheckpointError as `check_weight`.
         """
         for piece in pieces:
-            target = piece.data.detach()
-            stop = piece.start + target.numel()
-            for file, first, values in self._located_parts(
-                piece.kind, piece.name, piece.start, stop
-            ):
+            data = piece.data.detach()
+            for start in range(0, data.numel(), _AT_ONCE):
+                part = data[start : start + _AT_ONCE]
+                first = piece.start + start
+                values = self.interval(piece.kind, piece.name, first, first + part.numel())
                 if piece.kind in (WEIGHT, EMA):
-                    self.check_weight(piece.name, values, file)
-                target[first - piece.start :][: len(values)].copy_(values)
-
-    def located(
-        self,
-        kind: str,
-        name: str,
-        start: int,
-        stop: int,
-    ) -> Iterator[tuple[str, int, int, int]]:
-        """Where elements [start, stop) of a flattened tensor are.
-
-        Gives parts: file, offset of its first byte, first element and element after its last.
-        """
-        for extent in self._stored[kind, name]:
-            first = max(start, extent.start)
-            last = min(stop, extent.stop)
-            if first < last:
-                before = (first - extent.start) * extent.dtype.itemsize
-                yield extent.file, extent.offset + before, first, last
-
-    def _located_parts(
-        self,
-        kind: str,
-        name: str,
-        start: int,
-        stop: int,
-    ) -> Iterator[tuple[Path, int, Tensor]]:
-        """As `located`, in bounded memory: file, first element and values of each part."""
-        for file, _, begin, end in self.located(kind, name, start, stop):
-            for first in range(begin, end, _AT_ONCE):
-                values = self.interval(kind, name, first, min(end, first + _AT_ONCE))
-                yield self.folder / file, first, values
+                    self.check_weight(piece.name, values)
+                part.copy_(values)
 
     def used_kind(self, kind: str) -> dict[str, str]:
         """By parameter, `kind` such as "ema" where there is one; frozen ones have their weights.
@@ -181,17 +153,11 @@ class Checkpoint:
         """
         kinds = self.used_kind(kind)
         for name in self.shapes:
-            size = prod(self.shapes[name])
-            for file, _, values in self._located_parts(kinds[name], name, 0, size):
-                self.check_weight(name, values, file)
+            for part in self.parts(kinds[name], name):
+                self.check_weight(name, part)
 
-    def check_weight(
-        self,
-        name: str,
-        values: Tensor,
-        path: Path,
-    ) -> None:
-        """Raise CheckpointError if `values` of the weight `name`, in `path`, are not finite.
+    def check_weight(self, name: str, values: Tensor) -> None:
+        """Raise CheckpointError if `values` of the weight `name` are not finite.
 
         A weight that is not trained may be infinite, such as a mask.
         """
@@ -199,18 +165,9 @@ class Checkpoint:
         is_usable = math.isfinite(lowest) and math.isfinite(highest)
         if not is_usable and (name in self._trained or lowest.isnan()):
             raise CheckpointError(
-                f"{path}: the weight '{name}' is not finite, so this model computes "
+                f"{self.folder}: the weight '{name}' is not finite, so this model computes "
                 "nothing but NaN; take another checkpoint"
             )
-
-    def _read(self, file: str, offset: int, target: Tensor) -> None:
-        """Overwrite `target` with the bytes of `file` from `offset` on."""
-        part = as_bytes(target)
-        path = self.folder / file
-        with read_errors(path), path.open("rb") as stream:
-            stream.seek(offset)
-            if stream.readinto(part) != len(part):
-                raise ValueError("unexpected end of file")
 
     def _list(self, file: str) -> None:
         entries, metadata = tensor_file.read_head(self.folder / file)

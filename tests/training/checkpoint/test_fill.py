@@ -73,13 +73,13 @@ def test_a_flipped_bit_is_named_with_its_block_before_anything_is_read(run, alon
     assert str(raised.value).endswith(f"at byte {place // BLOCK_BYTES * BLOCK_BYTES}")
 
 
-def test_a_weight_that_is_not_finite_is_named_with_its_file(tmp_path, alone):
+def test_a_weight_that_is_not_finite_is_named_with_its_checkpoint(tmp_path, alone):
     weight = torch.tensor([1.0, torch.inf])
     state = State({"w": (2,)}, [Piece("weight", "w", 0, weight)], {}, {}, [{"names": ["w"]}], {})
     saving(tmp_path, alone).save(1, state, {"samples": 1}, periodic=True, score=None)
     with pytest.raises(CheckpointError) as raised:
         open_checkpoint(tmp_path / "last").fill([Piece("weight", "w", 0, torch.zeros(2))])
-    assert str(tmp_path / "last" / FILE) in str(raised.value) and "'w'" in str(raised.value)
+    assert str(raised.value).startswith(f"{tmp_path / 'last'}: the weight 'w' is not finite")
 
 
 def test_numbers_of_64_bits_after_an_odd_count_of_32_are_read_back(tmp_path, alone):
