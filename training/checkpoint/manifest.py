@@ -34,6 +34,7 @@ BLOCK_BYTES = 16 * 2**20
 RANK_FILE = re.compile(r"^rank-[0-9]{5,}\.safetensors$")
 _STEP_FOLDER = re.compile(r"^step-([0-9]{8,})$")
 _THREADS = 4
+_MOST_RANKS = 10**5
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Shapes = Mapping[str, tuple[Count, ...]]
@@ -97,7 +98,7 @@ class Manifest:
     step: Count
     samples: Count
     engine: str
-    world_size: Annotated[int, Field(ge=1, lt=2**63)]
+    world_size: Annotated[int, Field(ge=1, le=_MOST_RANKS)]
     periodic: bool
     """Whether `save.every` required it; others are the best, the last, or requested."""
     libraries: Mapping[str, str]
@@ -211,9 +212,7 @@ def read(folder: Path) -> Manifest:
         manifest = _MANIFEST.validate_json(content, strict=True)
 
     names = sorted(file.name for file in manifest.files if file.name != MODEL)
-    # Not more than there are files: the number of ranks could be anything.
-    ranks = range(min(manifest.world_size, len(names)))
-    if names != [*map(rank_file, ranks), STATE]:
+    if names != [*map(rank_file, range(manifest.world_size)), STATE]:
         raise CheckpointError(f"{path} is no manifest of {manifest.world_size} ranks")
     if step_of(folder.resolve().name) not in (None, manifest.step):
         raise CheckpointError(f"{folder} holds step {manifest.step}")

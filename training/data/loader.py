@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def order_of(split: Split, global_batch: int, seed: int) -> DataOrder:
-    """The order of the samples of `split`. Raises SettingError as DataOrder."""
+    """The order of the samples of `split`."""
     if isinstance(split, HasSources) and split.source_weights is not None:
         # For the runs that weigh them.
         from gearshift.training.data.mixed_order import MixedOrder

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from gearshift.models.base import Batch, CountsTokens, DataError
 from gearshift.training.seeds import derive
-from gearshift.training.settings import SettingError
 
 if TYPE_CHECKING:
     from gearshift.engines.base import World
@@ -192,14 +191,7 @@ class DataOrder:
     """
 
     def __init__(self, length: int, global_batch: int, seed: int):
-        """Raises SettingError if `length` samples do not fill one global batch."""
-        if length < global_batch:
-            raise SettingError(
-                "train.global_batch",
-                global_batch,
-                f"exceeds the {length} training samples",
-                f"1 to {length}, or more data",
-            )
+        """`length` samples fill one global batch at least."""
         self.length = length
         self.global_batch = global_batch
         self.seed = seed
