@@ -15,7 +15,6 @@ from gearshift.launcher.commands import output
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.schema import AUTO, model_name
-from gearshift.launcher.run.prepare import least_room_bytes
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.submit import allocation, jobs
 from gearshift.launcher.submit.allocation import Allocation
@@ -63,8 +62,7 @@ def main(command_line: CommandLine) -> int:
         content = _as_json(submission, requested)
         return output.show(command_line, content, _dry_run(submission, requested))
     for run in submission.runs:
-        needed = least_room_bytes(run.plan.resolved)
-        disk.check_writable(run.folder, f"--out {run.folder}", needed_bytes=needed)
+        disk.check_writable(run.folder, f"--out {run.folder}")
     for plan in plans:
         fetch_weights(plan.resolved.values)
         fetch_data(plan.resolved.values)

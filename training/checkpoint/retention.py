@@ -208,14 +208,6 @@ def lacking(folder: Path, needed: int) -> str | None:
     return f"it needs {size(needed + _SPARE_BYTES)}, and {folder} has {size(free)} free"
 
 
-def least_bytes(parameters: int | None) -> int:
-    """What every run needs that saves: the weights in fp32, and the margin of `lacking`.
-
-    None: the number of parameters is not known yet.
-    """
-    return _FP32_BYTES * (parameters or 0) + _SPARE_BYTES
-
-
 def checkpoint_bytes(model: Module, settings: TrainingSettings, *, only_trained: bool) -> int:
     """The bytes of the tensors of a checkpoint of `model`.
 
