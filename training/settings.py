@@ -326,6 +326,10 @@ class Train(Section):
     """Synchronize after each step and report step times."""
 
 
+LOW_BIT_LEAST = 4096
+"""Elements of a parameter, or of its shard, from which `optim.state` decides about its moments."""
+
+
 class Optim(Section):
     """The optimizer."""
 

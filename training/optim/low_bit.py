@@ -15,13 +15,12 @@ from torch.nn.functional import pad
 from torch.optim import AdamW
 from torch.utils._pytree import tree_map_only
 
+from gearshift.engines.base import KEEPS_FP32
 from gearshift.training.callbacks.base import Facts
 from gearshift.training.optim.shards import Groups, shard
+from gearshift.training.settings import LOW_BIT_LEAST
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-KEEPS_FP32 = "keeps_fp32"
-"""The option of a group whose moments are fp32. Its parameters are small, and DeepSpeed's
-optimizers see one flat tensor of all parameters of a group, which is large."""
 BLOCK = 256
 """Consecutive elements with one scale in 8 bits."""
 # Elements of a parameter updated at once: 16 MB in fp32, for each of a few tensors.
@@ -50,8 +49,8 @@ class LowBitAdamW(AdamW):
     neither on a CPU nor, in all supported versions of torch, on a GPU.
     """
 
-    least = 4096
-    """Elements of a larger parameter, or of its shard; torch's AdamW updates the smaller ones."""
+    least = LOW_BIT_LEAST
+    """torch's AdamW updates smaller parameters."""
 
     def __init__(self, groups: Groups, state: Literal["bf16", "int8"], **adamw: Any):
         """`adamw`: options of torch's AdamW."""
@@ -397,9 +396,6 @@ class Blockwise(Tensor):
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         return ["codes", "scales"], None
-
-    def __repr__(self) -> str:  # type: ignore[override]
-        return f"Blockwise({list(self.shape)})"
 
     def read(self) -> Tensor:
         values = self.blocks.decoded(self.first, self.first + self.numel())
