@@ -107,7 +107,13 @@ class Checkpoint:
         for start in range(0, size, _AT_ONCE):
             yield self.interval(kind, name, start, min(size, start + _AT_ONCE))
 
-    def interval(self, kind: str, name: str, start: int, stop: int) -> Tensor:
+    def interval(
+        self,
+        kind: str,
+        name: str,
+        start: int,
+        stop: int,
+    ) -> Tensor:
         """Elements [start, stop) of a flattened tensor. Raises CheckpointError."""
         target = torch.empty(stop - start, dtype=self.dtype(kind, name))
         for extent in self._stored[kind, name]:
@@ -116,9 +122,10 @@ class Checkpoint:
             if first >= last:
                 continue
             part = as_bytes(target[first - start : last - start])
+            before = (first - extent.start) * target.itemsize
             path = self.folder / extent.file
             with read_errors(path), path.open("rb") as stream:
-                stream.seek(extent.offset + (first - extent.start) * target.itemsize)
+                stream.seek(extent.offset + before)
                 if stream.readinto(part) != len(part):
                     raise ValueError("unexpected end of file")
         return target
@@ -156,7 +163,11 @@ class Checkpoint:
             for part in self.parts(kinds[name], name):
                 self.check_weight(name, part)
 
-    def check_weight(self, name: str, values: Tensor) -> None:
+    def check_weight(
+        self,
+        name: str,
+        values: Tensor,
+    ) -> None:
         """Raise CheckpointError if `values` of the weight `name` are not finite.
 
         A weight that is not trained may be infinite, such as a mask.
