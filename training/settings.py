@@ -377,11 +377,15 @@ class Optim(Section):
         return default if self.momentum is None else self.momentum
 
     @property
+    def slots(self) -> int:
+        """Values that the optimizer keeps for each element of a matrix, at least."""
+        of_sgd = int(self.used_momentum > 0)
+        return {"adamw": 2, "muon": 1, "sgd": of_sgd, "adafactor": 0}[self.name]
+
+    @property
     def least_bytes(self) -> int:
-        """Bytes of state that the optimizer keeps for each element of a matrix, at least."""
-        if self.name == "adamw":
-            return {"fp32": 8, "bf16": 4, "int8": 2}[self.state]
-        return {"muon": 4, "sgd": 4 * int(self.used_momentum > 0), "adafactor": 0}[self.name]
+        """Their bytes in memory."""
+        return self.slots * {"fp32": 4, "bf16": 2, "int8": 1}[self.state]
 
 
 class Schedule(Section):

@@ -233,10 +233,10 @@ def checkpoint_bytes(model: Module, settings: TrainingSettings, *, only_trained:
             continue
         if settings.train.ema is not None:
             total += size
-        if optim.name == "adamw":
-            total += 2 * size
-        elif optim.name == "adafactor" and parameter.ndim > 1:
+        if optim.name != "adafactor":
+            total += optim.slots * size
+        elif parameter.ndim > 1:
             total += size // parameter.shape[-1] + size // parameter.shape[-2]
-        elif optim.name != "sgd" or optim.used_momentum:  # of Muon the momentum only
+        else:
             total += size
     return total
