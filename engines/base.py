@@ -42,6 +42,9 @@ LR_FACTOR = "lr_factor"
 PART = "part"
 """Options of a parameter group that no optimizer reads: the factor of its learning rate, and the
 part of the model that has it."""
+KEEPS_FP32 = "keeps_fp32"
+"""The option of a group whose moments are fp32. Its parameters are small, and DeepSpeed's
+optimizers see one flat tensor of all parameters of a group, which is large."""
 
 
 class EngineError(Exception):

@@ -45,7 +45,7 @@ from gearshift.training.evaluation.evaluate import (
     ranked_baselines,
 )
 from gearshift.training.evaluation.evaluator import Evaluator
-from gearshift.training.inspection import Preview, shapes, untrained
+from gearshift.training.inspection import Preview, untrained
 from gearshift.training.optim.updater import Updater
 from gearshift.training.resources.memory import synchronize
 from gearshift.training.step_metrics import (
@@ -111,7 +111,6 @@ class TrainingRun:
         """Updates taken, including skipped ones."""
         self._plan = train_plan
         # Read here: a setting that is read after the start would count as unused.
-        self._is_debug = settings.train.debug
         self._evaluates_last = settings.eval.last
         self._resume_point = resume_point
         self._constant_facts = constant_facts
@@ -237,13 +236,10 @@ class TrainingRun:
 
         One rank acts on its requests before the next step, several a step later.
         """
-        is_first = self.step == self._plan.first_step
         world = self._engine.world
         error = self._batches.error
-        if self._is_debug and is_first:
-            self._callbacks.event("first_batch", shapes(micro_batches[0].batch))
         if self._agreement is None:
-            if error is not None and is_first:
+            if error is not None and self.step == self._plan.first_step:
                 raise error  # alone: nothing was trained yet
             self._start_agreement(micro_batches)
         assert self._agreement is not None

@@ -309,7 +309,7 @@ class Train(Section):
     deterministic: bool = False
     """Use deterministic algorithms only; slower on a GPU."""
     debug: bool = False
-    """Detect anomalies in autograd and print the shapes of the first batch."""
+    """Detect anomalies in autograd."""
     on_nonfinite: str = Field(
         default="stop",
         pattern=r"^(stop|skip [1-9][0-9]{0,8})$",
@@ -324,6 +324,10 @@ class Train(Section):
     """Show a sample output of the model before and after training."""
     timing: bool = False
     """Synchronize after each step and report step times."""
+
+
+LOW_BIT_LEAST = 4096
+"""Elements of a parameter, or of its shard, from which `optim.state` decides about its moments."""
 
 
 class Optim(Section):
@@ -373,19 +377,21 @@ class Optim(Section):
         return default if self.momentum is None else self.momentum
 
     @property
+    def slots(self) -> int:
+        """Values that the optimizer keeps for each element of a matrix, at least."""
+        of_sgd = int(self.used_momentum > 0)
+        return {"adamw": 2, "muon": 1, "sgd": of_sgd, "adafactor": 0}[self.name]
+
+    @property
     def least_bytes(self) -> int:
-        """Bytes of state that the optimizer keeps for each element of a matrix, at least."""
-        if self.name == "adamw":
-            return {"fp32": 8, "bf16": 4, "int8": 2}[self.state]
-        return {"muon": 4, "sgd": 4 * int(self.used_momentum > 0), "adafactor": 0}[self.name]
+        """Their bytes in memory."""
+        return self.slots * {"fp32": 4, "bf16": 2, "int8": 1}[self.state]
 
 
 class Schedule(Section):
     """The learning-rate schedule."""
 
-    name: Literal[
-        "constant", "linear", "cosine", "cosine-restarts", "one-cycle", "wsd", "plateau"
-    ] = "cosine"
+    name: Literal["constant", "linear", "cosine", "cosine-restarts", "wsd", "plateau"] = "cosine"
     """Learning-rate schedule after warm-up. wsd (warm-up, stable, decay) keeps the peak until a
     decay at the end, so a run can be trained on; plateau lowers it where `eval.metric` stalls."""
     warmup: Duration = 0

@@ -63,7 +63,6 @@ SCHEDULES = {
     "constant": ("WarmupLR",),
     "linear": ("WarmupDecayLR",),
     "cosine": ("WarmupCosineLR",),
-    "one-cycle": ("OneCycle",),
 }
 """DeepSpeed's names of our schedules."""
 

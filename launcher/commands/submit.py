@@ -13,7 +13,6 @@ from gearshift.launcher.commands import output
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.schema import AUTO, model_name
-from gearshift.launcher.run.prepare import least_room_bytes
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.submit import allocation, job
 from gearshift.launcher.submit.allocation import Allocation
@@ -62,8 +61,7 @@ def main(command_line: CommandLine) -> int:
         parts = [*lines, _title(plan, requested), script, f"commands\n  {command}"]
         text = "\n\n".join(parts)
     else:
-        needed = least_room_bytes(plan.resolved)
-        disk.check_writable(decided.folder, f"--out {decided.folder}", needed_bytes=needed)
+        disk.check_writable(decided.folder, f"--out {decided.folder}")
         fetch_weights(plan.resolved.values)
         fetch_data(plan.resolved.values)
         job_id = job.submit(decided, requested.passthrough)

@@ -21,7 +21,6 @@ from gearshift.launcher.config import machine, presets
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.provenance import CliArgs, Resolved
 from gearshift.launcher.config.schema import AUTO, model_name
-from gearshift.launcher.run.prepare import least_room_bytes
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.stages import pipeline
 from gearshift.launcher.stages.pipeline import distinct
@@ -186,8 +185,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     errors += run_folder.writing_errors(folder, where)
     if errors:
         raise SettingsError(distinct(errors))
-    needed = max(least_room_bytes(item.resolved) for item in candidates)
-    disk.check_writable(folder, where, needed_bytes=needed)
+    disk.check_writable(folder, where)
 
     values = candidates[0].resolved.values
     return PlannedComparison(

@@ -228,8 +228,8 @@ def _metrics(facts: Facts) -> str:
 
 def listed_events(run: RunRecord) -> Sequence[Row]:
     """Step, time and text of the events, at most MOST_EVENTS of them."""
-    # A preview is among the samples, and a first batch is for --debug.
-    events = [event for event in run.events if event["kind"] not in ("preview", "first_batch")]
+    # A preview is among the samples.
+    events = [event for event in run.events if event["kind"] != "preview"]
     rows = []
     for event in page.thinned(events, MOST_EVENTS):
         step = str(event["step"])

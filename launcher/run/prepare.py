@@ -196,15 +196,6 @@ def parameters(resolved: Resolved) -> int | None:
     return count
 
 
-def least_room_bytes(resolved: Resolved) -> int:
-    """The room that the run needs at least; the run itself knows more, and checks that again."""
-    from gearshift.training.checkpoint import retention
-
-    save = resolved.settings.save
-    saves = save.required and (save.last or save.every or save.keep_best)
-    return retention.least_bytes(parameters(resolved)) if saves else 0
-
-
 def first_line(ready: RunPlan) -> str:
     """The first line for the user, before torch is imported."""
     settings = ready.resolved.settings

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +17,6 @@ from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.diagnostics import Diagnostic, counted
 from gearshift.launcher.base.redaction import redact_variables
 from gearshift.launcher.config.provenance import Resolved
-from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging.encoding import encode_bytes
 from gearshift.training.storage import atomic_write
@@ -36,17 +33,14 @@ Kind = Literal[
     "killed",
     "fenced",
     "peer lost",
-    "set aside",
 ]
 """How a rank ended. ended: normally, as all ranks agreed; stopped: by a signal before anything was
 saved; invalid input: settings or data; failed: an error of the program or the run; out of memory:
 on the host or a device; killed: without a report; fenced: a later generation of the job has claimed
-the run; peer lost: this rank only noticed that another rank was gone; set aside: its checkpoint was
-damaged, and the next start takes the one before it."""
+the run; peer lost: this rank only noticed that another rank was gone."""
 _CODES = {
     "invalid input": exit_codes.INVALID_INPUT,
     "stopped": exit_codes.RUN_AGAIN,
-    "set aside": exit_codes.RUN_AGAIN,
 }
 
 
@@ -171,24 +165,6 @@ def exit_now(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def exit_hung(plan: RunPlan, rank: int, reason: str) -> NoReturn:
-    """End this rank at once, from any thread, with the stack of its hanging main thread.
-
-    `reason` follows `rank 1 on HOST`, for example `waited 600 s for its data`. The supervisor shows
-    it before reports of other ranks; without a supervisor it is printed here.
-    """
-    main_thread = threading.main_thread().ident or 0
-    stack = "".join(traceback.format_stack(sys._current_frames()[main_thread]))
-    text = f"error: rank {rank} on {socket.gethostname()} {reason}"
-    end = build("failed", rank, text, f"stack of the main thread:\n{stack}")
-    if plan.reports:
-        end.save(plan.reports)
-    else:
-        print(f"{end.text}\n{end.trace}", file=sys.stderr)
-        plan.log(f"{end.text}\n{end.trace}")
-    exit_now(exit_codes.FAILURE)
 
 
 def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:

@@ -29,7 +29,7 @@ from gearshift.launcher.config.batching import check_fills
 from gearshift.launcher.config.check import TrackedSettings
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.config.schema import Settings, task_class
-from gearshift.launcher.run import callbacks, run_end
+from gearshift.launcher.run import callbacks
 from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
@@ -42,7 +42,6 @@ from gearshift.training.checkpoint.retention import Keep
 from gearshift.training.checkpoint.writer import CheckpointWriter
 from gearshift.training.data.loader import Batches, EvaluationBatches, order_of
 from gearshift.training.data.samples import DataOrder, Samples, fingerprint
-from gearshift.training.data.workers import DataWatchdog
 from gearshift.training.evaluation.evaluate import HeldOut, HeldOutPart
 from gearshift.training.inspection import Architecture, architecture
 from gearshift.training.loop import train
@@ -83,7 +82,6 @@ class Rank:
     built: Architecture
     engine: Engine
     module: Module
-    watchdog: DataWatchdog
     unused: Sequence[torch.Tensor]
     """Optimizer state, which no loader worker needs."""
 
@@ -91,9 +89,7 @@ class Rank:
         """The batches of a split. Raises DataError if it is empty."""
         micro_batch = self.job.resolved.batching.micro_batch
         loader = self.settings.loader
-        return EvaluationBatches(
-            samples, micro_batch, self.world, loader, self.watchdog, self.unused, limit=limit
-        )
+        return EvaluationBatches(samples, micro_batch, self.world, loader, self.unused, limit=limit)
 
     def test(self) -> EvaluationBatches | None:
         """The split to evaluate: that of the job, or the test split at the end of the training."""
@@ -132,8 +128,6 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
     settings = cast(Settings, TrackedSettings(_settings(job)))
     world = _open_world(job.resolved, settings, cleanup)
     storage = _open_storage(job, world, cleanup)
-    watchdog = DataWatchdog(settings.engine.timeout_s, partial(run_end.exit_hung, job, world.rank))
-    cleanup.callback(watchdog.close)
     peaks = PeakMemory()  # before the data and the model, so that they count
 
     # The data, and the checkpoint to resume from, which must be of the same data.
@@ -172,10 +166,12 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
     if base:
         engine = base.left_out(engine)
         facts |= base.facts
-    if job.resume and resumed:
-        from gearshift.launcher.run_folder.checkpoint_search import restore_state
+    if resumed:
+        from gearshift.training.checkpoint.restore import restore
 
-        restore_state(job.resume, resumed, storage, engine, trains=trains)
+        # To evaluate, the weights that were averaged.
+        keeps_slots = trains and "optimizer" not in resumed.reset
+        restore(resumed.checkpoint, engine, keeps_slots, WEIGHT if trains else tensor_file.EMA)
 
     return Rank(
         job=job,
@@ -191,7 +187,6 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
         built=built,
         engine=engine,
         module=module,
-        watchdog=watchdog,
         unused=_slots(engine),
     )
 
@@ -264,9 +259,7 @@ def _train(rank: Rank, test: EvaluationBatches | None) -> Outcome:
     if world.rank == 0:
         _prepare_folder(rank, train_plan)
     world.wait_for_all()
-    batches = Batches(
-        samples, order, train_plan, world, settings.loader, rank.watchdog, rank.unused
-    )
+    batches = Batches(samples, order, train_plan, world, settings.loader, rank.unused)
     if trace is not None:
         batches.taken = trace.begin
     try:

@@ -13,11 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gearshift.engines.base import LR_FACTOR, PART, OptimizerSpec, Options, Precision, kind_shape
+from gearshift.engines.base import (
+    KEEPS_FP32,
+    LR_FACTOR,
+    PART,
+    OptimizerSpec,
+    Options,
+    Precision,
+    kind_shape,
+)
 from gearshift.engines.catalog import build_engine, find
 from gearshift.engines.zero.config_file import shipped
 from gearshift.training.optim.groups import lr_factors
-from gearshift.training.optim.low_bit import KEEPS_FP32, LowBitAdamW
+from gearshift.training.optim.low_bit import LowBitAdamW
 from gearshift.training.optim.muon import Muon
 from gearshift.training.optim.updater import set_lr
 from gearshift.training.settings import Optim

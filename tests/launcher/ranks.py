@@ -9,12 +9,11 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from pathlib import Path
 
 import psutil
 
-from gearshift.launcher.run import execute, rank, run_end
+from gearshift.launcher.run import execute, rank
 from gearshift.models.base import DataError
 from gearshift.training.callbacks.base import Outcome, Status
 from tests.waiting import until
@@ -50,9 +49,6 @@ def work(job):
         if ME == 0:
             raise RuntimeError("Application timeout caused pair closure")
         wait_forever()
-    elif scene == "hung" and ME == 1:
-        threading.Thread(target=exit_after_hang, args=(job,)).start()
-        wait_forever()
     elif scene == "signal":
         return until_signal(folder)
     elif scene == "stuck":
@@ -69,18 +65,10 @@ def work(job):
         listen_beside_a_stranger(folder)
     elif scene == "gloo":
         broken_collective(folder)
-    if scene in ("error", "killed", "hung"):
+    if scene in ("error", "killed"):
         (folder / "pid").write_text(str(os.getpid()))
         wait_forever()
     return outcome()
-
-
-def exit_after_hang(job):
-    """Exits like the data watchdog, once the main thread hangs at a known line."""
-    main = threading.main_thread().ident
-    name = wait_forever.__name__
-    until(lambda: name in "".join(traceback.format_stack(sys._current_frames()[main])))
-    run_end.exit_hung(job, ME, "waited 1 s for its data")
 
 
 def until_signal(folder):

@@ -194,7 +194,7 @@ def test_a_rank_hanging_in_its_data_ends_all_ranks_and_is_named(program):
         rest = process.stdout.read()  # without a limit it would hang
     assert process.returncode == 1
     first = next(line for line in rest.splitlines() if line.startswith("error"))
-    assert first.startswith("error: rank 1 on ") and "for training data" in first
+    assert first.startswith("error: rank 1 on ") and "does not answer the other ranks" in first
     until(lambda: not [rank for rank in both if rank.is_running()])
 
 

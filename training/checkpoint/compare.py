@@ -15,8 +15,6 @@ from gearshift.training.checkpoint.reader import Checkpoint
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 from gearshift.training.settings import flat
 
-# Options of torch optimizers that change how a step is computed, but not its result.
-_IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})
 # Numbers that other engines reproduce to rounding; loss scale and parts may differ.
 _REPRODUCED = ("loss", "grad_norm", "lr", "samples", "tokens")
 # Numbers that do not depend on machine and time.
@@ -33,7 +31,7 @@ class Tolerance:
     """Allowed relative differences of two runs of the same training."""
 
     weights: float
-    """For weights, their average, buffers, the loss and options of parameter groups."""
+    """For weights, their average, buffers, and the loss."""
     moments: float
     """For optimizer slots and the gradient norm: they follow the last gradients, which differ a
     hundred times as much as the weights that they sum up to."""
@@ -105,13 +103,12 @@ def compare(
     """Compare everything that resuming restores. Touches disk, in bounded memory.
 
     Without `tolerance`, bit by bit: equal NaNs are equal and -0 is not 0. With one, a tensor may
-    differ by it relative to its norm, and a number of the parameter groups relative to itself. The
-    norm, not single elements: for a nearly zero gradient, AdamW turns rounding into a whole step.
-    What depends on the engine is then not compared: the loss scale, options that only one side has,
-    and the implementation of the optimizer, and neither are parameters with gradients of rounding
-    only, which an optimizer turns into whole steps. Integers and steps must be equal. The first
-    difference is that of a number, or of a tensor in the order of the model, weights before slots
-    and buffers.
+    differ by it relative to its norm. The norm, not single elements: for a nearly zero gradient,
+    AdamW turns rounding into a whole step. What depends on the engine is then not compared: the
+    loss scale and the options of parameter groups, whose learning rates are in the metrics, and
+    neither are parameters with gradients of rounding only, which an optimizer turns into whole
+    steps. Integers and steps must be equal. The first difference is that of a number, or of a
+    tensor in the order of the model, weights before slots and buffers.
     """
     numbers = _numbers(first)
     others = _numbers(second)
@@ -236,11 +233,9 @@ def _differing(
         b = second.get(key)
         within = 0.0
         if tolerance is not None:
-            if kind == "loss_scale":
+            if kind in ("loss_scale", "groups"):
                 continue
-            if kind == "groups" and (None in (a, b) or name.partition(".")[2] in _IMPLEMENTATION):
-                continue
-            if kind in ("groups", "train"):
+            if kind == "train":
                 within = tolerance.moments if name == "grad_norm" else tolerance.weights
         if isinstance(a, float) and isinstance(b, float):
             is_equal = a == b or abs(a - b) <= within * max(abs(a), abs(b))

@@ -34,6 +34,7 @@ BLOCK_BYTES = 16 * 2**20
 RANK_FILE = re.compile(r"^rank-[0-9]{5,}\.safetensors$")
 _STEP_FOLDER = re.compile(r"^step-([0-9]{8,})$")
 _THREADS = 4
+_MOST_RANKS = 10**5
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Shapes = Mapping[str, tuple[Count, ...]]
@@ -41,14 +42,6 @@ _Shapes = Mapping[str, tuple[Count, ...]]
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written or read; the message has the file and the reason."""
-
-
-class CheckpointDamaged(CheckpointError):
-    """Bytes of a checkpoint have another checksum than when they were written."""
-
-
-class CheckpointSetAside(CheckpointDamaged):
-    """A damaged checkpoint of this run was renamed: the next start takes the one before it."""
 
 
 class CheckpointUnreadable(CheckpointError):
@@ -105,7 +98,7 @@ class Manifest:
     step: Count
     samples: Count
     engine: str
-    world_size: Annotated[int, Field(ge=1, lt=2**63)]
+    world_size: Annotated[int, Field(ge=1, le=_MOST_RANKS)]
     periodic: bool
     """Whether `save.every` required it; others are the best, the last, or requested."""
     libraries: Mapping[str, str]
@@ -186,23 +179,16 @@ def check_files(
             blocks.append((folder / file.name, number * BLOCK_BYTES, checksum))
 
     def check(block: tuple[Path, int, int]) -> None:
-        read_block(*block)
+        path, start, checksum = block
+        # Read, not mapped: an unreadable sector would kill the process.
+        with read_errors(path), path.open("rb") as stream:
+            stream.seek(start)
+            data = stream.read(BLOCK_BYTES)
+        if zlib.crc32(data) != checksum:
+            raise CheckpointError(f"{path} is damaged: wrong checksum of the block at byte {start}")
 
     with ThreadPoolExecutor(_THREADS, "checksum") as pool:
         list(pool.map(check, blocks[part::parts]))
-
-
-def read_block(path: Path, start: int, checksum: int) -> bytearray:
-    """The bytes of a block. Raises CheckpointDamaged for another checksum, and CheckpointError."""
-    data = bytearray(BLOCK_BYTES)
-    # Read, not mapped: an unreadable sector would kill the process.
-    with read_errors(path), path.open("rb") as stream:
-        stream.seek(start)
-        size = stream.readinto(data)
-    del data[size:]
-    if zlib.crc32(data) != checksum:
-        raise CheckpointDamaged(f"{path} is damaged: wrong checksum of the block at byte {start}")
-    return data
 
 
 def render(manifest: Manifest) -> tuple[bytes, bytes]:
@@ -226,9 +212,7 @@ def read(folder: Path) -> Manifest:
         manifest = _MANIFEST.validate_json(content, strict=True)
 
     names = sorted(file.name for file in manifest.files if file.name != MODEL)
-    # Not more than there are files: the number of ranks could be anything.
-    ranks = range(min(manifest.world_size, len(names)))
-    if names != [*map(rank_file, ranks), STATE]:
+    if names != [*map(rank_file, range(manifest.world_size)), STATE]:
         raise CheckpointError(f"{path} is no manifest of {manifest.world_size} ranks")
     if step_of(folder.resolve().name) not in (None, manifest.step):
         raise CheckpointError(f"{folder} holds step {manifest.step}")

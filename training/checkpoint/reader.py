@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from gearshift.engines.base import Shape, kind_shape
 from gearshift.training.checkpoint import manifest, tensor_file
@@ -116,36 +116,34 @@ class Checkpoint:
     ) -> Tensor:
         """Elements [start, stop) of a flattened tensor. Raises CheckpointError."""
         target = torch.empty(stop - start, dtype=self.dtype(kind, name))
-        for file, offset, first, last in self.located(kind, name, start, stop):
-            self._read(file, offset, target[first - start : last - start])
-        return target
-
-    def fill(self, pieces: Iterable[Piece]) -> None:
-        """Read `pieces` into their data, but for buffers, and check the blocks of all.
-
-        Raises KeyError for a tensor that is missing, and as BlockReads.run. Touches disk.
-        """
-        from gearshift.training.checkpoint.block_reads import BlockReads  # of resumed runs
-
-        BlockReads(self, pieces).run()
-
-    def located(
-        self,
-        kind: str,
-        name: str,
-        start: int,
-        stop: int,
-    ) -> Iterator[tuple[str, int, int, int]]:
-        """Where elements [start, stop) of a flattened tensor are.
-
-        Gives parts: file, offset of its first byte, first element and element after its last.
-        """
         for extent in self._stored[kind, name]:
             first = max(start, extent.start)
             last = min(stop, extent.stop)
-            if first < last:
-                before = (first - extent.start) * extent.dtype.itemsize
-                yield extent.file, extent.offset + before, first, last
+            if first >= last:
+                continue
+            part = as_bytes(target[first - start : last - start])
+            before = (first - extent.start) * target.itemsize
+            path = self.folder / extent.file
+            with read_errors(path), path.open("rb") as stream:
+                stream.seek(extent.offset + before)
+                if stream.readinto(part) != len(part):
+                    raise ValueError("unexpected end of file")
+        return target
+
+    def fill(self, pieces: Iterable[Piece]) -> None:
+        """Read `pieces` into their data, part after part. Touches disk.
+
+        Raises KeyError for a tensor that is missing, and CheckpointError as `check_weight`.
+        """
+        for piece in pieces:
+            data = piece.data.detach()
+            for start in range(0, data.numel(), _AT_ONCE):
+                part = data[start : start + _AT_ONCE]
+                first = piece.start + start
+                values = self.interval(piece.kind, piece.name, first, first + part.numel())
+                if piece.kind in (WEIGHT, EMA):
+                    self.check_weight(piece.name, values)
+                part.copy_(values)
 
     def used_kind(self, kind: str) -> dict[str, str]:
         """By parameter, `kind` such as "ema" where there is one; frozen ones have their weights.
@@ -158,30 +156,19 @@ class Checkpoint:
     def check_numbers(self, kind: str) -> None:
         """Raise CheckpointError if a weight, of `kind` where there is one, is not finite.
 
-        Reads the weights, and those of model.safetensors.
+        Reads the weights.
         """
         kinds = self.used_kind(kind)
         for name in self.shapes:
-            used = kinds[name]
-            for file, _, start, stop in self.located(used, name, 0, prod(self.shapes[name])):
-                for first in range(start, stop, _AT_ONCE):
-                    part = self.interval(used, name, first, min(stop, first + _AT_ONCE))
-                    self.check_weight(name, part, self.folder / file)
-        path = self.folder / manifest.MODEL
-        if path.is_file():
-            with read_errors(path, SafetensorError), safe_open(path, "pt") as tensors:
-                for name in self.shapes.keys() & tensors.keys():
-                    values = tensors.get_tensor(name)
-                    if values.numel():
-                        self.check_weight(name, values, path)
+            for part in self.parts(kinds[name], name):
+                self.check_weight(name, part)
 
     def check_weight(
         self,
         name: str,
         values: Tensor,
-        path: Path,
     ) -> None:
-        """Raise CheckpointError if `values` of the weight `name`, in `path`, are not finite.
+        """Raise CheckpointError if `values` of the weight `name` are not finite.
 
         A weight that is not trained may be infinite, such as a mask.
         """
@@ -189,18 +176,9 @@ class Checkpoint:
         is_usable = math.isfinite(lowest) and math.isfinite(highest)
         if not is_usable and (name in self._trained or lowest.isnan()):
             raise CheckpointError(
-                f"{path}: the weight '{name}' is not finite, so this model computes "
+                f"{self.folder}: the weight '{name}' is not finite, so this model computes "
                 "nothing but NaN; take another checkpoint"
             )
-
-    def _read(self, file: str, offset: int, target: Tensor) -> None:
-        """Overwrite `target` with the bytes of `file` from `offset` on."""
-        part = as_bytes(target)
-        path = self.folder / file
-        with read_errors(path), path.open("rb") as stream:
-            stream.seek(offset)
-            if stream.readinto(part) != len(part):
-                raise ValueError("unexpected end of file")
 
     def _list(self, file: str) -> None:
         entries, metadata = tensor_file.read_head(self.folder / file)
@@ -231,15 +209,13 @@ def _are_whole(extents: Sequence[_Extent], size: int) -> bool:
     return bool(extents) and end == size
 
 
-def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
+def open_checkpoint(folder: Path) -> Checkpoint:
     """Open the checkpoint in `folder`, which may be a link such as `last`. Touches disk.
 
-    Raises CheckpointError if it is damaged. `verify` compares every byte with its checksum first;
-    unnecessary after `manifest.check_files`, and for `restore`, which checks what it reads.
+    Compares every byte with its checksum first. Raises CheckpointError if it is damaged.
     """
     written = manifest.read(folder)
-    if verify:
-        manifest.check_files(folder, written.files)
+    manifest.check_files(folder, written.files)
     return Checkpoint(folder, written)
 
 
@@ -297,7 +273,7 @@ class CheckpointWeights:
 
     def __init__(self, folder: Path) -> None:
         """Reads heads of files. Raises CheckpointError."""
-        self._checkpoint = open_checkpoint(folder, verify=False)
+        self._checkpoint = Checkpoint(folder, manifest.read(folder))
         kinds = self._checkpoint.used_kind(EMA)
         self.tensors: Mapping[str, CheckpointTensor] = {
             name: CheckpointTensor(self._checkpoint, kind, name) for name, kind in kinds.items()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gearshift.engines.base import Piece
 from gearshift.training.callbacks.base import Facts
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.checkpoint.resume_point import on_all_ranks
@@ -26,13 +25,12 @@ def restore(
 ) -> None:
     """Load `checkpoint` into `engine`. Collective; touches disk.
 
-    Each rank reads the parts that it holds, and checks them.
+    Each rank reads the parts that it holds.
     Parameter groups keep the options that the engine was built with, except the learning rate.
     Without `slots`, only weights and buffers are restored; with another `kind`, such as "ema",
     those of that kind replace weights where there are some. Raises CheckpointError if the model
-    differs, before anything is changed; CheckpointDamaged for a wrong checksum, after which the
-    engine is of no use; and EngineError if the engine cannot hold the step counts; all on every
-    rank.
+    differs, before anything is changed, and if a weight is not finite, after which the engine is of
+    no use; and EngineError if the engine cannot hold the step counts; all on every rank.
     """
     state = engine.state()
     world = engine.world
@@ -44,8 +42,6 @@ def restore(
             pieces.append(replace(piece, kind=used_kinds[piece.name]))
         elif slots:
             pieces.append(piece)
-    for name, buffer in state.buffers.items():
-        pieces.append(Piece(BUFFER, name, 0, buffer.reshape(-1)))
 
     def fill_state() -> None:
         checkpoint.fill(pieces)
@@ -80,8 +76,7 @@ def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
     errors = _differing("parameter", checkpoint.shapes, state.shapes)
     errors += _differing("buffer", stored, buffers)
     if slots and not errors:
-        for error in _differing("optimizer state of", *_slots(checkpoint, state)):
-            errors.append(f"{error}; fix: --reset optimizer")
+        errors = _differing_slots(checkpoint, state)
     if not errors:
         return
     head = f"{checkpoint.folder} does not fit the model, by {len(errors)} differences:"
@@ -98,21 +93,20 @@ def _differing(what: str, stored: Facts, present: Facts) -> list[str]:
     return texts
 
 
-def _slots(checkpoint: Checkpoint, state: State) -> tuple[Facts, Facts]:
-    """The optimizer slots, and the count of steps, of parameters whose slots this rank holds.
-
-    Those of the checkpoint, and those of the state.
-    """
-    present: dict[str, set[str]] = {}
+def _differing_slots(checkpoint: Checkpoint, state: State) -> list[str]:
+    """Of the parameters whose slots this rank holds: slots and counts of steps."""
+    present = set()
     for piece in state.pieces:
         # Not every engine has slots of a parameter without elements.
         if piece.kind != WEIGHT and 0 not in state.shapes[piece.name]:
-            present.setdefault(piece.name, set()).add(piece.kind)
-    stored: dict[str, list[str]] = {name: [] for name in present}
-    for kind in checkpoint.kinds:
-        if kind not in (EMA, WEIGHT):
-            for name in present.keys() & checkpoint.names(kind):
-                stored[name].append(kind)
-    for name in present.keys() & state.steps.keys() - checkpoint.steps.keys():
-        present[name].add("steps")
-    return stored, {name: sorted(kinds) for name, kinds in present.items()}
+            present.add((piece.name, piece.kind))
+    names = {name for name, _ in present}
+    present |= {(name, "steps") for name in names & state.steps.keys()}
+    stored = {(name, "steps") for name in names & checkpoint.steps.keys() & state.steps.keys()}
+    for kind in {*checkpoint.kinds} - {EMA, WEIGHT}:
+        stored |= {(name, kind) for name in names & {*checkpoint.names(kind)}}
+    texts = []
+    for name, kind in sorted(present ^ stored):
+        place = "checkpoint" if (name, kind) in stored else "model"
+        texts.append(f"only the {place} has {kind} of '{name}'; fix: --reset optimizer")
+    return texts

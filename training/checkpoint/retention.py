@@ -208,14 +208,6 @@ def lacking(folder: Path, needed: int) -> str | None:
     return f"it needs {size(needed + _SPARE_BYTES)}, and {folder} has {size(free)} free"
 
 
-def least_bytes(parameters: int | None) -> int:
-    """What every run needs that saves: the weights in fp32, and the margin of `lacking`.
-
-    None: the number of parameters is not known yet.
-    """
-    return _FP32_BYTES * (parameters or 0) + _SPARE_BYTES
-
-
 def checkpoint_bytes(model: Module, settings: TrainingSettings, *, only_trained: bool) -> int:
     """The bytes of the tensors of a checkpoint of `model`.
 
@@ -241,10 +233,10 @@ def checkpoint_bytes(model: Module, settings: TrainingSettings, *, only_trained:
             continue
         if settings.train.ema is not None:
             total += size
-        if optim.name == "adamw":
-            total += 2 * size
-        elif optim.name == "adafactor" and parameter.ndim > 1:
+        if optim.name != "adafactor":
+            total += optim.slots * size
+        elif parameter.ndim > 1:
             total += size // parameter.shape[-1] + size // parameter.shape[-2]
-        elif optim.name != "sgd" or optim.used_momentum:  # of Muon the momentum only
+        else:
             total += size
     return total

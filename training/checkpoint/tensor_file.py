@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -26,6 +27,8 @@ EMA = "ema"
 BUFFER = "buffer"
 """The kind of buffers, which keep their own dtype."""
 _STAGING_ELEMENTS = 4 * 2**20
+# int() would accept signs, spaces and digits of other scripts too.
+_KEY = re.compile(r"([^|]*)\|(.*)\|([0-9]{1,19})", re.DOTALL)
 
 
 def file_dtype(piece: Piece) -> torch.dtype:
@@ -41,12 +44,10 @@ def file_bytes(piece: Piece) -> int:
 
 def parse_key(key: str) -> tuple[str, str, int]:
     """Kind, name and first element. Raises ValueError."""
-    kind, rest = key.split("|", 1)
-    name, start = rest.rsplit("|", 1)
-    # int() accepts signs, spaces and digits of other scripts too.
-    if not (start.isascii() and start.isdecimal()):
-        raise ValueError(f"{key!r:.100} does not end in the index of an element")
-    return kind, name, int(start)
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise ValueError(f"{key!r:.100} is not a kind, a name and the index of an element")
+    return match[1], match[2], int(match[3])
 
 
 def rank_pieces(state: State, rank: int) -> list[Piece]:

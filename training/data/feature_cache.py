@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -136,7 +136,8 @@ def _complete(
 ) -> str | None:
     """Compute the files of `folder` that are missing; the reason if that is impossible. Collective.
 
-    `rows` computes the features of a batch of inputs, by its number, and is collective too.
+    `rows` computes the features of a batch of inputs, by its number, and is collective too. Ranks
+    share the work.
     """
     batches: list[tuple[Path, EncoderInputs, int]] = []
     for split, of_split in inputs.items():
@@ -149,40 +150,15 @@ def _complete(
     # Looked up by one rank: a network file system remembers for a while what is missing.
     numbers = absent() if world.rank == 0 else []
     missing = [batches[n] for n in json.loads(world.broadcast(json.dumps(numbers).encode()))]
+    actions: list[Callable[[], None]] = []
     if missing:
-        error = _compute(folder, inputs, missing, rows, world, limit, show)
-        if error is not None:
-            return error
+        _, first, number = missing[0]
+        row_bytes = rows(first, number)[0].nbytes
+        needed = row_bytes * sum(map(len, inputs.values()))
+        left = row_bytes * BATCH * len(missing)
+        actions.append(partial(_make_room, folder, needed, left, limit, show))
     else:
         show(f"feature cache: read from {folder}")
-    if world.agree(int(bool(absent()))):
-        return f"not all ranks see {folder}; set feature_cache.folder to a shared folder"
-    return None
-
-
-def _compute(
-    folder: Path,
-    inputs: Mapping[SplitName, EncoderInputs],
-    missing: Sequence[tuple[Path, EncoderInputs, int]],
-    rows: Callable[[EncoderInputs, int], np.ndarray],
-    world: World,
-    limit: float,
-    show: Callable[[str], object],
-) -> str | None:
-    """As _complete, of the `missing` files; ranks share the work."""
-    _, first, number = missing[0]
-    row_bytes = rows(first, number)[0].nbytes
-    needed = row_bytes * sum(map(len, inputs.values()))
-    left = row_bytes * BATCH * len(missing)
-
-    def make_room() -> None:
-        if needed > limit:
-            raise OSError(f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}")
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if free < left:
-            raise OSError(f"it needs {size(left)}, and {folder} has {size(free)} free")
-        show(f"feature cache: {size(needed)} in {folder}")
 
     def store(turn: int) -> None:
         # All ranks take equally many forward passes: a sharded model gathers weights in each.
@@ -193,13 +169,27 @@ def _compute(
         atomic_write(staged, content.getvalue())
         staged.replace(path)
 
-    actions: list[Callable[[], None]] = [make_room]
     actions += [partial(store, turn) for turn in range(0, len(missing), world.size)]
     for action in actions:
         _, error = attempt(world, action, OSError)
         if error is not None:
             return error
+    if world.agree(int(bool(absent()))):
+        return f"not all ranks see {folder}; set feature_cache.folder to a shared folder"
     return None
+
+
+def _make_room(
+    folder: Path, needed: int, left: int, limit: float, show: Callable[[str], object]
+) -> None:
+    """Make `folder`. Raises OSError if all its files or those that are left do not fit."""
+    if needed > limit:
+        raise OSError(f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}")
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < left:
+        raise OSError(f"it needs {size(left)}, and {folder} has {size(free)} free")
+    show(f"feature cache: {size(needed)} in {folder}")
 
 
 def _rows(

@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from gearshift.engines.base import World
     from gearshift.models.base import Split
     from gearshift.training.data.samples import Request, Samples
-    from gearshift.training.data.workers import DataWatchdog
     from gearshift.training.settings import Loader
     from gearshift.training.train_plan import TrainPlan
 
 
 def order_of(split: Split, global_batch: int, seed: int) -> DataOrder:
-    """The order of the samples of `split`. Raises SettingError as DataOrder."""
+    """The order of the samples of `split`."""
     if isinstance(split, HasSources) and split.source_weights is not None:
         # For the runs that weigh them.
         from gearshift.training.data.mixed_order import MixedOrder
@@ -61,12 +60,11 @@ class Batches(_Loaded):
         train_plan: TrainPlan,
         world: World,
         loader: Loader,
-        watch: DataWatchdog | None = None,
         unused: Sequence[Tensor] = (),
     ):
         """Starts workers, from the step after `train_plan.first_step`.
 
-        `watch` watches while a batch is awaited; workers do not need the `unused` tensors.
+        Workers do not need the `unused` tensors.
         """
         self.waited_s = 0.0
         """Seconds since the start of the last `take`, in it and in `ahead`."""
@@ -81,7 +79,7 @@ class Batches(_Loaded):
         self._copies: torch.cuda.Stream | None = None
         if world.device.type == "cuda":
             self._copies = torch.cuda.Stream(world.device)
-        self._source = RequestLoader(samples, world, loader, watch, unused)
+        self._source = RequestLoader(samples, world, loader, unused)
         self.begin(train_plan.first_step)
 
     @property
@@ -201,12 +199,11 @@ class EvaluationBatches(_Loaded):
         micro_batch: int,
         world: World,
         loader: Loader,
-        watch: DataWatchdog | None = None,
         unused: Sequence[Tensor] = (),
         *,
         limit: int | None = None,
     ):
-        """At most `limit` samples, as Samples.spread. `watch` and `unused` as in Batches.
+        """At most `limit` samples, as Samples.spread; `unused` as in Batches.
 
         Raises DataError for an empty split.
         """
@@ -226,7 +223,7 @@ class EvaluationBatches(_Loaded):
         self._requests = [(0, list(indices[start : start + micro_batch])) for start in starts]
         self.rounds = len(self._requests)
         """Micro-batches of each rank."""
-        self._source = RequestLoader(samples, world, loader, watch, unused)
+        self._source = RequestLoader(samples, world, loader, unused)
         self.use_workers(self.workers)
 
     def use_workers(self, workers: int) -> None:

@@ -28,7 +28,7 @@ class MixedOrder(DataOrder):
         global_batch: int,
         seed: int,
     ):
-        """The sources follow each other in the numbers of samples. Raises as DataOrder."""
+        """The sources follow each other in the numbers of samples."""
         super().__init__(sum(sizes), global_batch, seed)
         self.length = self.steps_per_epoch * global_batch
         self._sizes = sizes

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from gearshift.models.base import Batch, CountsTokens, DataError
 from gearshift.training.seeds import derive
-from gearshift.training.settings import SettingError
 
 if TYPE_CHECKING:
     from gearshift.engines.base import World
@@ -53,7 +52,8 @@ class SampleDraws:
     def rng(self) -> np.random.Generator:
         """A new generator from the start of the sequence, at each call."""
         # A counter-based generator: neighboring keys give independent streams.
-        return np.random.Generator(np.random.Philox(key=self.key << 64 | self.index))
+        bits = np.random.Philox(key=self.key << 64 | self.index)
+        return np.random.Generator(bits)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class Samples:
         for part in range(limit):
             begin = part * length // limit
             end = (part + 1) * length // limit
-            indices.append(begin + derive(self.seed, "evaluated", part) % (end - begin))
+            chosen = derive(self.seed, "evaluated", part) % (end - begin)
+            indices.append(begin + chosen)
         return indices
 
     def __getitem__(self, request: Request) -> MicroBatch | DataError:
@@ -91,7 +92,10 @@ class Samples:
         epoch, indices = request
         key = derive(self.seed, "sample", epoch)
         try:
-            samples = [self.split.sample(index, SampleDraws(key, index)) for index in indices]
+            samples = []
+            for index in indices:
+                draws = SampleDraws(key, index)
+                samples.append(self.split.sample(index, draws))
             batch = task.collate(samples)
             tokens = None
             if isinstance(task, CountsTokens):
@@ -115,7 +119,8 @@ class ReplayMixture:
         # Where each old split begins, and the end of the last
         self._starts = list(accumulate(map(len, old), initial=0))
         self._old_samples = self._starts[-1]
-        self.replayed = min(self._old_samples, round(len(new) * share / (1 - share)))
+        wanted = round(len(new) * share / (1 - share))
+        self.replayed = min(self._old_samples, wanted)
         """Old samples per epoch."""
 
     def __len__(self) -> int:
@@ -157,13 +162,18 @@ def fingerprint(samples: Samples, world: World) -> str:
         for index in probes(count):
             sample = samples[0, [index]]
             # An unreadable sample is part of the data too; `data.on_bad` handles it elsewhere.
-            add(digest, str(sample) if isinstance(sample, DataError) else sample.batch)
+            if isinstance(sample, DataError):
+                add(digest, str(sample))
+            else:
+                add(digest, sample.batch)
     return world.broadcast(digest.digest()[:16]).hex()
 
 
 def probes(length: int) -> list[int]:
     """At most 16 evenly spaced positions, from the first to the last of `length`."""
-    return np.linspace(0, length - 1, min(_PROBES, length), dtype=np.int64).tolist()
+    count = min(_PROBES, length)
+    places = np.linspace(0, length - 1, count, dtype=np.int64)
+    return places.tolist()
 
 
 def add(digest: Any, value: Any) -> None:
@@ -179,7 +189,8 @@ def add(digest: Any, value: Any) -> None:
         digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
         # A copy: tensors with one element count as contiguous with any strides.
         whole = value.clone(memory_format=torch.contiguous_format)
-        digest.update(whole.view(-1).view(torch.uint8).numpy())
+        numbers = whole.view(-1).view(torch.uint8)
+        digest.update(numbers.numpy())
     else:
         digest.update(f"{value!r};".encode())
 
@@ -192,14 +203,7 @@ class DataOrder:
     """
 
     def __init__(self, length: int, global_batch: int, seed: int):
-        """Raises SettingError if `length` samples do not fill one global batch."""
-        if length < global_batch:
-            raise SettingError(
-                "train.global_batch",
-                global_batch,
-                f"exceeds the {length} training samples",
-                f"1 to {length}, or more data",
-            )
+        """`length` samples fill one global batch at least."""
         self.length = length
         self.global_batch = global_batch
         self.seed = seed
@@ -240,11 +244,14 @@ class DataOrder:
         """
         epoch, indices = self.batch(step)
         if len(set(samples_by_rank)) < 2:
-            return epoch, indices.reshape(world_size, -1, micro_batch)[rank].tolist()
+            by_rank = indices.reshape(world_size, -1, micro_batch)
+            return epoch, by_rank[rank].tolist()
+
         begin = sum(samples_by_rank[:rank])
-        of_rank = indices[begin : begin + samples_by_rank[rank]]
+        end = begin + samples_by_rank[rank]
         accumulation = self.global_batch // (world_size * micro_batch)
-        return epoch, [part.tolist() for part in np.array_split(of_rank, accumulation)]
+        parts = np.array_split(indices[begin:end], accumulation)
+        return epoch, [part.tolist() for part in parts]
 
 
 def permuted(positions: NDArray[np.int64], length: int, seed: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""The worker processes that load batches, and a watchdog for a rank that waits too long."""
+"""The worker processes that load batches."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import atexit
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -44,7 +43,6 @@ class RequestLoader:
         samples: Samples,
         world: World,
         loader: Loader,
-        watch: DataWatchdog | None,
         unused: Sequence[Tensor] = (),
     ):
         """`unused`: tensors that no worker needs; a forked one gives its copy of them back."""
@@ -56,7 +54,6 @@ class RequestLoader:
             self._unused += [x for x in unused if x.is_cpu and not x.is_pinned()]
         self._world = world
         self._settings = loader
-        self._watch = watch
         self._iterator: Any = None
 
     def begin(self, requests: Iterable[Request], workers: int) -> None:
@@ -97,29 +94,22 @@ class RequestLoader:
         return getattr(self._iterator, "_workers", ())
 
     def _checked(self, loaded: Iterable[MicroBatch | DataError]) -> Iterator[MicroBatch]:
-        arriving = iter(loaded)
         try:
-            while True:
-                self._raise_if_died(wait_s=0)
-                with nullcontext() if self._watch is None else self._watch.waiting():
-                    micro_batch = next(arriving, None)
-                if micro_batch is None:
-                    return
+            for micro_batch in loaded:
                 if isinstance(micro_batch, DataError):
                     raise micro_batch
                 yield micro_batch
         except (EOFError, OSError, RuntimeError):
-            # torch raises RuntimeError for a dead worker, unless its pipe breaks first.
-            self._raise_if_died(wait_s=_ENDING_S)
+            # torch raises RuntimeError for a dead worker, which it looks for each five seconds,
+            # unless its pipe breaks first.
+            self._raise_if_died()
             raise
 
-    def _raise_if_died(self, wait_s: float) -> None:
-        workers: dict[Any, BaseProcess] = {worker.sentinel: worker for worker in self._processes}
-        if not workers:
-            return
-        for sentinel in wait(list(workers), wait_s):
-            worker = workers[sentinel]
-            worker.join(_ENDING_S)  # its files close a moment before it has an exit code
+    def _raise_if_died(self) -> None:
+        ended = wait([worker.sentinel for worker in self._processes], _ENDING_S)
+        for worker in self._processes:
+            if worker.sentinel in ended:
+                worker.join(_ENDING_S)  # its files close a moment before it has an exit code
             code = worker.exitcode
             if not code:
                 continue
@@ -152,48 +142,3 @@ def _start_worker(unused: Sequence[Tensor], _number: int) -> None:
     for tensor in unused:
         with suppress(RuntimeError):  # memory that is not torch's
             tensor.untyped_storage().resize_(0)
-
-
-GiveUp = Callable[[str], object]
-"""Takes the reason; ends the process."""
-_CHECKS = 20
-_MARGIN_S = 2.0
-
-
-class DataWatchdog:
-    """A thread that gives up if a `with` block takes longer than the time-out of collectives.
-
-    The other ranks wait for this one in a collective, whose time-out does not name the slow rank.
-    So the watchdog ends this rank shortly before, with the reason.
-    """
-
-    def __init__(self, timeout_s: float, give_up: GiveUp) -> None:
-        """`timeout_s` is the time-out of collectives."""
-        self.limit_s = timeout_s - min(_MARGIN_S, timeout_s / 4)
-        self._give_up = give_up
-        self._since: float | None = None
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="data watch", daemon=True)
-        self._thread.start()
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Watch the block, which waits for data."""
-        self._since = time.monotonic()
-        try:
-            yield
-        finally:
-            self._since = None
-
-    def close(self) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.wait(min(1.0, self.limit_s / _CHECKS)):
-            since = self._since
-            if since is not None and time.monotonic() - since > self.limit_s:
-                self._give_up(
-                    f"waited {self.limit_s:.3g} s for training data; see engine.timeout_s"
-                )
-                return

@@ -15,13 +15,12 @@ from torch.nn.functional import pad
 from torch.optim import AdamW
 from torch.utils._pytree import tree_map_only
 
+from gearshift.engines.base import KEEPS_FP32
 from gearshift.training.callbacks.base import Facts
 from gearshift.training.optim.shards import Groups, shard
+from gearshift.training.settings import LOW_BIT_LEAST
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-KEEPS_FP32 = "keeps_fp32"
-"""The option of a group whose moments are fp32. Its parameters are small, and DeepSpeed's
-optimizers see one flat tensor of all parameters of a group, which is large."""
 BLOCK = 256
 """Consecutive elements with one scale in 8 bits."""
 # Elements of a parameter updated at once: 16 MB in fp32, for each of a few tensors.
@@ -36,6 +35,8 @@ _LOW = 0xFFFF  # The bits of fp32 that bf16 lacks
 _COMPILED_ON = {"cuda"}  # Types of devices; fused loops of a CPU gain little
 log = logging.getLogger(__name__)
 _aten = torch.ops.aten
+Stored = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Codes and scales of blocks, the values of all codes, and the code of each number of bf16."""
 _VIEWS = (_aten.detach.default, _aten.alias.default, _aten.view.default)
 
 
@@ -48,8 +49,8 @@ class LowBitAdamW(AdamW):
     neither on a CPU nor, in all supported versions of torch, on a GPU.
     """
 
-    least = 4096
-    """Elements of a larger parameter, or of its shard; torch's AdamW updates the smaller ones."""
+    least = LOW_BIT_LEAST
+    """torch's AdamW updates smaller parameters."""
 
     def __init__(self, groups: Groups, state: Literal["bf16", "int8"], **adamw: Any):
         """`adamw`: options of torch's AdamW."""
@@ -73,15 +74,8 @@ class LowBitAdamW(AdamW):
         local = shard(parameter).detach()
         if self._stored == "bf16":
             return torch.zeros_like(local, dtype=torch.bfloat16)
-        is_signed = kind == MOMENTS[0]
-        return Blockwise(
-            Blocks(
-                local.numel(),
-                is_signed,
-                local,
-            ),
-            local.shape,
-        )
+        blocks = Blocks(local.numel(), kind == MOMENTS[0], local)
+        return Blockwise(blocks, local.shape)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -117,12 +111,7 @@ class LowBitAdamW(AdamW):
             state = self.state[parameter]
             weights = shard(parameter).detach().view(-1)
             gradient = shard(parameter.grad).reshape(-1)
-            update_parts(
-                weights,
-                gradient,
-                row,
-                [state[kind] for kind in MOMENTS],
-            )
+            update_parts(weights, gradient, row, [state[kind] for kind in MOMENTS])
         torch._foreach_add_(steps, 1)
 
 
@@ -157,53 +146,31 @@ def update_parts(
     for start in range(0, len(weights), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         if isinstance(moments[0], Blockwise):
-            blocks = [cast("Blockwise", moment).blocks for moment in moments]
-            _update_blocks(
-                weights[part],
-                gradient[part],
-                numbers,
-                blocks,
-                part,
-            )
+            stored = [cast("Blockwise", moment).blocks.stored(part) for moment in moments]
+            _update_blocks(weights[part], gradient[part], numbers, stored)
         else:
             first, second = (moment.view(-1)[part] for moment in moments)
-            _as_one(
-                _step_of_bf16,
-                weights[part],
-                gradient[part],
-                numbers,
-                first,
-                second,
-            )
+            _as_one(_step_of_bf16, weights[part], gradient[part], numbers, first, second)
 
 
 def _update_blocks(
     weights: Tensor,
     gradient: Tensor,
     numbers: Tensor,
-    moments: Sequence[Blocks],
-    part: slice,
+    stored: Sequence[Stored],
 ) -> None:
-    """Update `weights`, the `part` of a parameter, with those blocks of its `moments`."""
-    first, second = moments
+    """Update `weights`, a part of a parameter, and the `stored` blocks of its moments."""
+    first, second = stored
     size = len(weights)
     missing = -size % BLOCK
     whole = weights
     if missing:
         whole = pad(weights, (0, missing))
         gradient = pad(gradient, (0, missing))
-    scales = _as_one(
-        _step_of_int8,
-        whole,
-        gradient,
-        numbers,
-        *first.stored(part),
-        *second.stored(part),
-    )
+    scales = _as_one(_step_of_int8, whole, gradient, numbers, *first, *second)
     if missing:
         weights.copy_(whole[:size])
-    first.set_scales(part, scales[0])
-    second.set_scales(part, scales[1])
+    torch._foreach_copy_([first[1], second[1]], scales)
 
 
 def _step_of_bf16(
@@ -236,8 +203,7 @@ def _step_of_int8(
 ) -> tuple[Tensor, Tensor]:
     """The new scales of both moments.
 
-    The compiler would write them in place in kernels of their own. Each moment has what
-    `Blocks.stored` returns.
+    The compiler would write them in place in kernels of their own. Each moment is a `Stored`.
     """
     first = _products(codes1, scales1, table1)
     second = _products(codes2, scales2, table2)
@@ -386,10 +352,7 @@ class Blocks:
         stop = start + len(values)
         span = _span(start, stop)
         ends = [end // BLOCK for end in (start, stop) if end % BLOCK and end < self.size]
-        if ends:
-            whole = self.decoded(start, stop)
-        else:
-            whole = self.scales.new_zeros(BLOCK * (span.stop - span.start))
+        whole = self.decoded(start, stop)
         whole[start % BLOCK :][: len(values)] = values
 
         for number in range(span.start, span.stop):
@@ -398,18 +361,11 @@ class Blocks:
             self.incomplete[number] = whole.view(-1, BLOCK)[number - span.start].clone()
         self.codes[span], self.scales[span] = _nearest_codes(whole, self._nearest)
 
-    def stored(self, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Codes and scales of the blocks of `part`, for a step, and the tables of both."""
+    def stored(self, part: slice) -> Stored:
+        """The blocks of `part`, for a step."""
         self.incomplete.clear()  # their codes are written as well
         span = _span(part.start, part.stop)
         return self.codes[span], self.scales[span], self._table, self._nearest
-
-    def set_scales(self, part: slice, scales: Tensor) -> None:
-        """Set the scales of the blocks of `part`, without a copy where these are all."""
-        if len(scales) == len(self.scales):
-            self.scales = scales
-        else:
-            self.scales[part.start // BLOCK :][: len(scales)] = scales
 
 
 class Blockwise(Tensor):
@@ -435,17 +391,11 @@ class Blockwise(Tensor):
         self.blocks = blocks
         self.first = first
         self.codes = blocks.codes
+        self.scales = blocks.scales
         return cast("Blockwise", self)
-
-    @property
-    def scales(self) -> Tensor:
-        return self.blocks.scales
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         return ["codes", "scales"], None
-
-    def __repr__(self) -> str:  # type: ignore[override]
-        return f"Blockwise({list(self.shape)})"
 
     def read(self) -> Tensor:
         values = self.blocks.decoded(self.first, self.first + self.numel())
@@ -486,11 +436,7 @@ def _slice(
     stop: int | None = None,
 ) -> Blockwise:
     elements = range(tensor.numel())[start:stop]
-    return Blockwise(
-        tensor.blocks,
-        [len(elements)],
-        tensor.first + elements.start,
-    )
+    return Blockwise(tensor.blocks, [len(elements)], tensor.first + elements.start)
 
 
 def _copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:

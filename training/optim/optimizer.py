@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gearshift.engines.base import LR_FACTOR, PART, EngineError, OptimizerSpec
+from gearshift.engines.base import KEEPS_FP32, LR_FACTOR, PART, EngineError, OptimizerSpec
 from gearshift.models.base import HasOptimizer
 from gearshift.training.callbacks.base import Json
+from gearshift.training.settings import LOW_BIT_LEAST
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -65,13 +66,8 @@ def _by_settings(
 
         factors = lr_factors(optim, model, task)
     least = 0
-    keeps_fp32: Json = {}
     if optim.name == "adamw" and optim.state != "fp32":
-        # Imports torch.distributed.tensor.
-        from gearshift.training.optim.low_bit import KEEPS_FP32, LowBitAdamW
-
-        least = LowBitAdamW.least
-        keeps_fp32 = {KEEPS_FP32: True}
+        least = LOW_BIT_LEAST
 
     def kind(name: str, parameter: Parameter) -> tuple[bool, bool, bool, Factor | None]:
         is_large = parameter.numel() >= least
@@ -86,7 +82,7 @@ def _by_settings(
         if is_matrix:
             option["momentum"] = optim.used_momentum
         if not is_large:
-            option |= keeps_fp32
+            option[KEEPS_FP32] = True
         if factor is not None:
             option[PART], option[LR_FACTOR] = factor
         options.append(option)

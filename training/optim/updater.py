@@ -98,19 +98,15 @@ class Nonfinite:
 
     def has_error(self) -> bool:
         """Whether this rank found an error that ends the run; waits for the device."""
-        if self._unchecked:
-            steps, losses, updates = zip(*self._unchecked, strict=True)
-            loss_values = torch.stack(losses).tolist()
-            norms = torch.stack([update.norm for update in updates]).tolist()
-            for step, loss, norm, update in zip(steps, loss_values, norms, updates, strict=True):
-                # fp16 skips a step when the loss scale is too large: not an error of the gradients.
-                if update.skipped:
-                    norm = 0.0
-                elif _is_sound(0.0, norm):
-                    self.has_updated = True
-                if self._bad is None and not _is_sound(loss, norm):
-                    self._bad = step, loss, norm
-            self._unchecked.clear()
+        for step, loss, update in self._unchecked:
+            norm = 0.0
+            # fp16 skips a step when the loss scale is too large: not an error of the gradients.
+            if not update.skipped:
+                norm = float(update.norm)
+                self.has_updated |= _is_sound(0.0, norm)
+            if self._bad is None and not _is_sound(float(loss), norm):
+                self._bad = step, float(loss), norm
+        self._unchecked.clear()
         return self._error is not None or self._bad is not None
 
     def describe(self, world: World) -> tuple[str, str]:

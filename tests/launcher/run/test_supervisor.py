@@ -74,7 +74,6 @@ def test_the_cause_is_reported_and_not_the_rank_that_lost_its_peer(run, tmp_path
 FAILED = r"rank 1 on \S+ failed: ValueError: the second rank failed"
 KILLED = r"rank 1 on \S+ died: killed by SIGKILL .*"
 DATA = "data/mine.txt is empty; a text of at least one line"
-HUNG = r"rank 1 on \S+ waited 1 s for its data"
 FROZEN = r"rank 1 on \S+ does not answer the other ranks: its process \d+ is \S+"
 
 
@@ -84,7 +83,6 @@ FROZEN = r"rank 1 on \S+ does not answer the other ranks: its process \d+ is \S+
         ("error", 1, FAILED, '.*raise ValueError\\("the second rank failed"\\).*'),
         ("killed", 1, KILLED, "rank 1 of 2 prints"),
         ("data", 2, DATA, ""),
-        ("hung", 1, HUNG, ".*in work.*"),
         pytest.param("frozen", 1, FROZEN, ".*in wait_forever.*", marks=pytest.mark.slow),
     ],
 )

@@ -1,9 +1,8 @@
-"""Loader workers and the data watchdog."""
+"""Loader workers."""
 
 import multiprocessing.process
 import os
 import signal
-import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ from torch.utils.data import get_worker_info
 
 from gearshift.training.callbacks.base import WorkerDied
 from gearshift.training.data import workers
-from gearshift.training.data.workers import DataWatchdog, RequestLoader
+from gearshift.training.data.workers import RequestLoader
 from gearshift.training.settings import Loader
 from tests.training.conftest import two_ranks  # noqa: F401
 from tests.training.shelf import Shelf
@@ -88,21 +87,6 @@ def test_what_was_trained_is_saved_when_a_worker_dies(two_ranks, engine, split):
     assert step == 2 if split == "val" else 1 <= step < 10
 
 
-def test_the_watchdog_gives_up_once_if_no_data_arrives():
-    fired = threading.Event()
-    messages = []
-
-    def give_up(text):
-        messages.append(text)
-        fired.set()
-
-    watch = DataWatchdog(0.4, give_up)
-    with watch.waiting():
-        assert fired.wait()
-    watch.close()
-    assert messages == ["waited 0.3 s for training data; see engine.timeout_s"]
-
-
 @pytest.mark.skipif(workers._START != "fork", reason="only forks share memory")
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_forked_worker_gives_back_the_tensors_it_does_not_use(count):
@@ -114,7 +98,7 @@ def test_a_forked_worker_gives_back_the_tensors_it_does_not_use(count):
             return whole.untyped_storage().nbytes()
 
     settings = Loader(workers=count)
-    loader = RequestLoader(Samples(), world, settings, None, [whole[10:20]])
+    loader = RequestLoader(Samples(), world, settings, [whole[10:20]])
     loader.begin([0], count)
     assert list(loader) == [4000 if count == 0 else 0]
     loader.close()

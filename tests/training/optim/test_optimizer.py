@@ -2,10 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from gearshift.engines.base import LR_FACTOR
+from gearshift.engines.base import KEEPS_FP32, LR_FACTOR
 from gearshift.engines.preparation import build_optimizer
 from gearshift.training.optim import optimizer as optim
-from gearshift.training.optim.low_bit import KEEPS_FP32
 from tests.training.tiny import make_settings, one_rank
 
 
