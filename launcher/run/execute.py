@@ -181,8 +181,9 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
 
     After out of memory they restart with half the micro-batch and the same global batch, three
     times at most: a rank cannot retry a step while its peers wait in a collective, and not at all
-    if the kernel killed it. Each restart resumes from the newest checkpoint, and is printed and
-    logged. `show` gets each failure; the last end is returned. Touches the disk.
+    if the kernel killed it. After a damaged checkpoint they restart from the one before it. Each
+    restart resumes from the newest checkpoint, and is printed and logged. `show` gets each
+    failure; the last end is returned. Touches the disk.
     """
     folder = plan.folder
     resumed = plan.resume
@@ -233,6 +234,9 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
                 "accumulation": smaller.accumulation,
             }
             append_event(Storage(folder), "out_of_memory", step or 0, facts)
+        elif end.kind == "set aside":
+            step = newest = first = _newest_step(folder)
+            line = "restart"
         elif end.kind in _RESTARTED and restarts < max_restarts:
             restarts += 1
             line = f"restart {restarts} of {max_restarts}"

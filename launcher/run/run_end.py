@@ -33,14 +33,17 @@ Kind = Literal[
     "killed",
     "fenced",
     "peer lost",
+    "set aside",
 ]
 """How a rank ended. ended: normally, as all ranks agreed; stopped: by a signal before anything was
 saved; invalid input: settings or data; failed: an error of the program or the run; out of memory:
 on the host or a device; killed: without a report; fenced: a later generation of the job has claimed
-the run; peer lost: this rank only noticed that another rank was gone."""
+the run; peer lost: this rank only noticed that another rank was gone; set aside: its checkpoint was
+damaged, and the next start takes the one before it."""
 _CODES = {
     "invalid input": exit_codes.INVALID_INPUT,
     "stopped": exit_codes.RUN_AGAIN,
+    "set aside": exit_codes.RUN_AGAIN,
 }
 
 

@@ -38,7 +38,7 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
     from gearshift.launcher.run_folder.generations import FencedOff
     from gearshift.models.base import DataError
     from gearshift.training.callbacks.base import WorkerDied
-    from gearshift.training.checkpoint.manifest import CheckpointError
+    from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointSetAside
     from gearshift.training.throttle import OutOfMemory
 
     where = f"rank {rank} on {socket.gethostname()}"
@@ -62,6 +62,8 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
         fault = "shared_memory" if " by signal 7;" in text else "dead_worker"
     elif isinstance(error, FencedOff):
         kind = "fenced"
+    elif isinstance(error, CheckpointSetAside):
+        kind = "set aside"
     elif isinstance(error, OutOfMemory):
         kind = "out of memory"
         text = f"{where} {text}"

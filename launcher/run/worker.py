@@ -166,12 +166,10 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
     if base:
         engine = base.left_out(engine)
         facts |= base.facts
-    if resumed:
-        from gearshift.training.checkpoint.restore import restore
+    if job.resume and resumed:
+        from gearshift.launcher.run_folder.checkpoint_search import restore_state
 
-        # To evaluate, the weights that were averaged.
-        keeps_slots = trains and "optimizer" not in resumed.reset
-        restore(resumed.checkpoint, engine, keeps_slots, WEIGHT if trains else tensor_file.EMA)
+        restore_state(job.resume, resumed, storage, engine, trains=trains)
 
     return Rank(
         job=job,

@@ -48,13 +48,18 @@ from gearshift.launcher.run_folder.run_plan import ResumeRequest
 from gearshift.models.catalog import FAMILIES
 from gearshift.training.callbacks.base import Facts
 from gearshift.training.checkpoint import manifest, retention
-from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
+from gearshift.training.checkpoint.manifest import (
+    CheckpointDamaged,
+    CheckpointError,
+    CheckpointSetAside,
+    CheckpointUnreadable,
+)
 from gearshift.training.logging import resumed_lines
 from gearshift.training.storage import Storage, storage_errors
 from gearshift.training.train_plan import StartSteps
 
 if TYPE_CHECKING:
-    from gearshift.engines.base import World
+    from gearshift.engines.base import Engine, World
     from gearshift.training.checkpoint.resume_point import ResumePoint
 
 AUTO = "auto"
@@ -279,16 +284,17 @@ def load_resume_point(
 ) -> ResumePoint | None:
     """The checkpoint to resume from; None: there is none. Collective.
 
-    `folder` is the one that the run writes to. Imports torch. Raises SettingsError if the requested
-    checkpoint is damaged or missing, all are damaged, or one cannot be read for lack of permission;
-    and DataError if `files`, the digests of the data, are not those of the checkpoint.
+    Its tensors are not verified: `restore` does as it reads them. `folder` is the one that the run
+    writes to. Imports torch. Raises SettingsError if the requested checkpoint is damaged or
+    missing, all are damaged, or one cannot be read for lack of permission; and DataError if
+    `files`, the digests of the data, are not those of the checkpoint.
     """
     from gearshift.training.checkpoint.resume_point import ResumePoint
     from gearshift.training.checkpoint.resume_point import choose as choose_checkpoint
 
     try:
         with reading(f"--resume {resume.source}"):
-            checkpoint, damaged = choose_checkpoint(resume.source, world, resume.step)
+            checkpoint, damaged = choose_checkpoint(resume.source, world, resume.step, verify=False)
         if not checkpoint and damaged:
             reasons = "; ".join(damaged.values())
             raise CheckpointError(f"all checkpoints of {resume.source} are damaged: {reasons}")
@@ -309,6 +315,37 @@ def load_resume_point(
     point = ResumePoint(checkpoint, reset, resume.changes, damaged, is_fork)
     point.check_data({"files": files})
     return point
+
+
+def restore_state(
+    resume: ResumeRequest, point: ResumePoint, storage: Storage, engine: Engine, *, trains: bool
+) -> None:
+    """Load the checkpoint `point` into `engine`; to evaluate, its averaged weights. Collective.
+
+    Raises CheckpointError, after which the engine is of no use. A damaged checkpoint is renamed:
+    the next start then takes the one before it. One that was named, is of another run or is the
+    only one stays. Touches the disk.
+    """
+    from gearshift.engines.state import WEIGHT
+    from gearshift.training.checkpoint.restore import restore
+    from gearshift.training.checkpoint.tensor_file import EMA
+
+    keeps_slots = trains and "optimizer" not in point.reset
+    try:
+        restore(point.checkpoint, engine, keeps_slots, WEIGHT if trains else EMA)
+    except CheckpointDamaged as error:
+        has_earlier = any(step < point.step for step in retention.steps(storage.path))
+        is_own = resume.source.resolve() == storage.path.resolve()
+        world = engine.world
+        world.wait_for_all()  # all ranks have looked
+        if resume.step is not None or not is_own or not has_earlier:
+            raise
+        if world.rank == 0:
+            retention.set_aside(storage, point.step - 1, {point.step, *point.damaged})
+        world.wait_for_all()
+        raise CheckpointSetAside(
+            f"{error}; it was renamed, and the one before it is used"
+        ) from error
 
 
 def check_existing(folder: Path, where: str) -> None:

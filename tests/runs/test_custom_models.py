@@ -97,7 +97,9 @@ LARGE = """\
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_renamed_and_the_one_before_is_used(here, program):
+def test_a_checkpoint_that_is_found_damaged_as_it_is_loaded_is_renamed_and_the_one_before_is_used(
+    here, program
+):
     small = "        return nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))\n"
     name = write(here, HEAD + LINE + BODY.replace(small, LARGE))
     sets = (

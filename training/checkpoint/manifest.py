@@ -44,6 +44,14 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be written or read; the message has the file and the reason."""
 
 
+class CheckpointDamaged(CheckpointError):
+    """Bytes of a checkpoint have another checksum than when they were written."""
+
+
+class CheckpointSetAside(CheckpointDamaged):
+    """A damaged checkpoint of this run was renamed: the next start takes the one before it."""
+
+
 class CheckpointUnreadable(CheckpointError):
     """This user may not read a checkpoint, which may be whole; nothing may happen to it."""
 
@@ -179,16 +187,23 @@ def check_files(
             blocks.append((folder / file.name, number * BLOCK_BYTES, checksum))
 
     def check(block: tuple[Path, int, int]) -> None:
-        path, start, checksum = block
-        # Read, not mapped: an unreadable sector would kill the process.
-        with read_errors(path), path.open("rb") as stream:
-            stream.seek(start)
-            data = stream.read(BLOCK_BYTES)
-        if zlib.crc32(data) != checksum:
-            raise CheckpointError(f"{path} is damaged: wrong checksum of the block at byte {start}")
+        read_block(*block)
 
     with ThreadPoolExecutor(_THREADS, "checksum") as pool:
         list(pool.map(check, blocks[part::parts]))
+
+
+def read_block(path: Path, start: int, checksum: int) -> bytearray:
+    """The bytes of a block. Raises CheckpointDamaged for another checksum, and CheckpointError."""
+    data = bytearray(BLOCK_BYTES)
+    # Read, not mapped: an unreadable sector would kill the process.
+    with read_errors(path), path.open("rb") as stream:
+        stream.seek(start)
+        size = stream.readinto(data)
+    del data[size:]
+    if zlib.crc32(data) != checksum:
+        raise CheckpointDamaged(f"{path} is damaged: wrong checksum of the block at byte {start}")
+    return data
 
 
 def render(manifest: Manifest) -> tuple[bytes, bytes]:

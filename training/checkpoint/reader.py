@@ -116,34 +116,41 @@ class Checkpoint:
     ) -> Tensor:
         """Elements [start, stop) of a flattened tensor. Raises CheckpointError."""
         target = torch.empty(stop - start, dtype=self.dtype(kind, name))
-        for extent in self._stored[kind, name]:
-            first = max(start, extent.start)
-            last = min(stop, extent.stop)
-            if first >= last:
-                continue
+        for file, offset, first, last in self.located(kind, name, start, stop):
             part = as_bytes(target[first - start : last - start])
-            before = (first - extent.start) * target.itemsize
-            path = self.folder / extent.file
+            path = self.folder / file
             with read_errors(path), path.open("rb") as stream:
-                stream.seek(extent.offset + before)
+                stream.seek(offset)
                 if stream.readinto(part) != len(part):
                     raise ValueError("unexpected end of file")
         return target
 
     def fill(self, pieces: Iterable[Piece]) -> None:
-        """Read `pieces` into their data, part after part. Touches disk.
+        """Read `pieces` into their data, but for buffers, and check the blocks of all.
 
-        Raises KeyError for a tensor that is missing, and CheckpointError as `check_weight`.
+        Raises KeyError for a tensor that is missing, and as BlockReads.run. Touches disk.
         """
-        for piece in pieces:
-            data = piece.data.detach()
-            for start in range(0, data.numel(), _AT_ONCE):
-                part = data[start : start + _AT_ONCE]
-                first = piece.start + start
-                values = self.interval(piece.kind, piece.name, first, first + part.numel())
-                if piece.kind in (WEIGHT, EMA):
-                    self.check_weight(piece.name, values)
-                part.copy_(values)
+        from gearshift.training.checkpoint.block_reads import BlockReads  # of resumed runs
+
+        BlockReads(self, pieces).run()
+
+    def located(
+        self,
+        kind: str,
+        name: str,
+        start: int,
+        stop: int,
+    ) -> Iterator[tuple[str, int, int, int]]:
+        """Where elements [start, stop) of a flattened tensor are.
+
+        Gives parts: file, offset of its first byte, first element and element after its last.
+        """
+        for extent in self._stored[kind, name]:
+            first = max(start, extent.start)
+            last = min(stop, extent.stop)
+            if first < last:
+                before = (first - extent.start) * extent.dtype.itemsize
+                yield extent.file, extent.offset + before, first, last
 
     def used_kind(self, kind: str) -> dict[str, str]:
         """By parameter, `kind` such as "ema" where there is one; frozen ones have their weights.
@@ -209,13 +216,15 @@ def _are_whole(extents: Sequence[_Extent], size: int) -> bool:
     return bool(extents) and end == size
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
+def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
     """Open the checkpoint in `folder`, which may be a link such as `last`. Touches disk.
 
-    Compares every byte with its checksum first. Raises CheckpointError if it is damaged.
+    Raises CheckpointError if it is damaged. `verify` compares every byte with its checksum first;
+    unnecessary after `manifest.check_files`, and for `restore`, which checks what it reads.
     """
     written = manifest.read(folder)
-    manifest.check_files(folder, written.files)
+    if verify:
+        manifest.check_files(folder, written.files)
     return Checkpoint(folder, written)
 
 
@@ -273,7 +282,7 @@ class CheckpointWeights:
 
     def __init__(self, folder: Path) -> None:
         """Reads heads of files. Raises CheckpointError."""
-        self._checkpoint = Checkpoint(folder, manifest.read(folder))
+        self._checkpoint = open_checkpoint(folder, verify=False)
         kinds = self._checkpoint.used_kind(EMA)
         self.tensors: Mapping[str, CheckpointTensor] = {
             name: CheckpointTensor(self._checkpoint, kind, name) for name, kind in kinds.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gearshift.engines.base import Piece
 from gearshift.training.callbacks.base import Facts
 from gearshift.training.checkpoint.manifest import CheckpointError
 from gearshift.training.checkpoint.resume_point import on_all_ranks
@@ -25,12 +26,13 @@ def restore(
 ) -> None:
     """Load `checkpoint` into `engine`. Collective; touches disk.
 
-    Each rank reads the parts that it holds.
+    Each rank reads the parts that it holds, and checks them.
     Parameter groups keep the options that the engine was built with, except the learning rate.
     Without `slots`, only weights and buffers are restored; with another `kind`, such as "ema",
     those of that kind replace weights where there are some. Raises CheckpointError if the model
-    differs, before anything is changed, and if a weight is not finite, after which the engine is of
-    no use; and EngineError if the engine cannot hold the step counts; all on every rank.
+    differs, before anything is changed; CheckpointDamaged for a wrong checksum, after which the
+    engine is of no use; and EngineError if the engine cannot hold the step counts; all on every
+    rank.
     """
     state = engine.state()
     world = engine.world
@@ -42,6 +44,8 @@ def restore(
             pieces.append(replace(piece, kind=used_kinds[piece.name]))
         elif slots:
             pieces.append(piece)
+    for name, buffer in state.buffers.items():
+        pieces.append(Piece(BUFFER, name, 0, buffer.reshape(-1)))
 
     def fill_state() -> None:
         checkpoint.fill(pieces)

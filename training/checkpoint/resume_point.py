@@ -8,11 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 from gearshift.models.base import DataError
 from gearshift.training.agreement import attempt
 from gearshift.training.callbacks.base import Emit, Facts
 from gearshift.training.checkpoint import manifest, retention
-from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
+from gearshift.training.checkpoint.manifest import (
+    CheckpointDamaged,
+    CheckpointError,
+    CheckpointUnreadable,
+)
 from gearshift.training.checkpoint.reader import Checkpoint
 from gearshift.training.train_plan import StartSteps
 
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+_KINDS = (CheckpointError, CheckpointDamaged, CheckpointUnreadable)
 _SHOWN = 3  # Changed files that are named
 _DATA = {
     "samples": "{1} training samples instead of {0}",
@@ -123,11 +130,14 @@ def choose(
     run: Path,
     world: World,
     step: int | None,
+    *,
+    verify: bool = True,
 ) -> tuple[Checkpoint | None, dict[int, str]]:
     """The newest whole checkpoint of `run`, or the one of `step`. Collective; touches disk.
 
     And the errors of later, damaged ones by step, as far as this rank knows them. Each rank
-    verifies a part of the checksums before any byte is used. Raises CheckpointError on every rank
+    verifies a part of the checksums before any byte is used; without `verify` only those of JSON,
+    as `restore` checks the others. Raises CheckpointError on every rank
     if the one of `step` is missing or damaged, and CheckpointUnreadable if a rank may not read one:
     it may be whole. First completes a rename that a kill interrupted.
     """
@@ -144,7 +154,7 @@ def choose(
     for candidate in reversed(steps):
         folder = run / retention.CHECKPOINTS / manifest.step_folder(candidate)
         try:
-            return _verified(folder, world), damaged
+            return _verified(folder, world, verify), damaged
         except CheckpointUnreadable:
             raise
         except CheckpointError as error:
@@ -154,12 +164,15 @@ def choose(
     return None, damaged
 
 
-def _verified(folder: Path, world: World) -> Checkpoint:
+def _verified(folder: Path, world: World, verify: bool) -> Checkpoint:
     """The checkpoint in `folder`. Raises CheckpointError on every rank."""
 
     def verified() -> Checkpoint:
         written = manifest.read(folder)
-        manifest.check_files(folder, written.files, world.rank, world.size)
+        files = written.files
+        if not verify:
+            files = tuple(file for file in files if file.name == manifest.STATE)
+        manifest.check_files(folder, files, world.rank, world.size)
         return Checkpoint(folder, written)
 
     return on_all_ranks(world, verified)
@@ -168,21 +181,19 @@ def _verified(folder: Path, world: World) -> Checkpoint:
 def on_all_ranks(world: World, action: Callable[[], T]) -> T:
     """The result of `action`; if it fails on a rank, all raise a CheckpointError. Collective.
 
-    CheckpointUnreadable if any rank does.
+    Of the kinds that ranks raise, the last in _KINDS.
     """
-    is_unreadable = False
+    kind = 0
 
-    def noted() -> T:
-        nonlocal is_unreadable
+    def note_kind() -> T:
+        nonlocal kind
         try:
             return action()
-        except CheckpointUnreadable:
-            is_unreadable = True
+        except CheckpointError as error:
+            kind = max(i for i, each in enumerate(_KINDS) if isinstance(error, each))
             raise
 
-    result, error = attempt(world, noted, CheckpointError, OSError)
+    result, error = attempt(world, note_kind, CheckpointError, OSError)
     if error is None:
         return result
-    if world.agree(int(is_unreadable)):
-        raise CheckpointUnreadable(error)
-    raise CheckpointError(error)
+    raise _KINDS[int(world.maximum(torch.tensor([kind])))](error)

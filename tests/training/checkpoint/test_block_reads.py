@@ -1,14 +1,16 @@
-"""Any interval of a tensor of a checkpoint is read into its place."""
+"""A block of a checkpoint is checked as it is read into its place, and nothing else is read."""
 
 from functools import cache
 
+import psutil
 import pytest
 import torch
 
 from gearshift.engines.base import Piece, State
 from gearshift.engines.environment import RankInfo
 from gearshift.engines.world import ProcessWorld
-from gearshift.training.checkpoint.manifest import BLOCK_BYTES, CheckpointError
+from gearshift.training.checkpoint.block_reads import BlockReads
+from gearshift.training.checkpoint.manifest import BLOCK_BYTES, CheckpointDamaged, CheckpointError
 from gearshift.training.checkpoint.reader import open_checkpoint
 from gearshift.training.checkpoint.resume_point import choose
 from gearshift.training.optim.low_bit import Blocks, Blockwise
@@ -31,20 +33,49 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("large")
     world = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
     pieces = [Piece(kind, "w", 0, tensor) for kind, tensor in values().items()]
-    state = State({"w": (SIZE,)}, pieces, {}, {"w": 1.0}, [{"names": ["w"]}], {})
+    buffers = {"counts": torch.arange(3), "mask": torch.tensor([True, False])}
+    state = State({"w": (SIZE,)}, pieces, buffers, {"w": 1.0}, [{"names": ["w"]}], {})
     saving(folder, world).save(1, state, {"samples": 1}, periodic=True, score=None)
     return folder
+
+
+@pytest.fixture
+def flipped(run):
+    """Flips a bit of the file, once more at the end."""
+    path, places = run / "last" / FILE, []
+
+    def flip(place):
+        with path.open("r+b") as file:
+            file.seek(place)
+            byte = file.read(1)[0]
+            file.seek(place)
+            file.write(bytes([byte ^ 1]))
+
+    def once(place):
+        places.append(place)
+        flip(place)
+
+    yield once
+    for place in places:
+        flip(place)
+
+
+def unverified(run):
+    return open_checkpoint(run / "last", verify=False)
+
+
+def pieces_of(start, stop, kind="exp_avg"):
+    return [Piece(kind, "w", start, torch.zeros(stop - start))]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_any_interval_is_read_into_its_place(run, dtype):
     """Across the blocks of the file, and into memory of another dtype."""
     whole = values()
-    checkpoint = open_checkpoint(run / "last")
     for kind in whole:
         for start, stop in ((0, SIZE), (1, 3), (4_194_000, 4_195_000), (SIZE - 1, SIZE), (7, 7)):
             memory = torch.zeros(stop - start + 2, dtype=dtype)
-            checkpoint.fill([Piece(kind, "w", start, memory[1:-1])])
+            unverified(run).fill([Piece(kind, "w", start, memory[1:-1])])
             assert torch.equal(memory[1:-1], whole[kind][start:stop].to(dtype))
             assert not memory[0] and not memory[-1]
 
@@ -52,25 +83,35 @@ def test_any_interval_is_read_into_its_place(run, dtype):
 def test_states_of_8_bits_are_those_of_a_copy(run):
     expected, found = (Blockwise(Blocks(SIZE, True, torch.empty(0)), (SIZE,)) for _ in range(2))
     expected.copy_(values()["exp_avg"])
-    open_checkpoint(run / "last").fill([Piece("exp_avg", "w", 0, found)])
+    unverified(run).fill([Piece("exp_avg", "w", 0, found)])
     assert torch.equal(found.codes, expected.codes) and torch.equal(found.scales, expected.scales)
 
 
 @pytest.mark.parametrize("place", [BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES + 5])
-def test_a_flipped_bit_is_named_with_its_block_before_anything_is_read(run, alone, place):
-    path = run / "last" / FILE
-    intact = path.read_bytes()
-    damaged = bytearray(intact)
-    damaged[place] ^= 1
-    path.write_bytes(damaged)
-    try:
-        with pytest.raises(CheckpointError) as raised:
-            open_checkpoint(run / "last")
-        assert choose(run, alone, None)[0] is None
-    finally:
-        path.write_bytes(intact)
+def test_a_flipped_bit_is_named_with_its_block(run, flipped, place):
+    flipped(place)
+    whole = [*pieces_of(0, SIZE, "weight"), *pieces_of(0, SIZE)]
+    with pytest.raises(CheckpointDamaged) as raised:
+        unverified(run).fill(whole)
     assert f"{FILE} is damaged" in str(raised.value)
     assert str(raised.value).endswith(f"at byte {place // BLOCK_BYTES * BLOCK_BYTES}")
+
+
+def test_a_flipped_bit_in_the_rest_of_a_block_is_found_and_one_elsewhere_is_not_read(run, flipped):
+    flipped(BLOCK_BYTES + 10)
+    unverified(run).fill(pieces_of(0, 10, "weight"))
+    with pytest.raises(CheckpointDamaged):
+        unverified(run).fill(pieces_of(SIZE - 10, SIZE, "weight"))
+
+
+def test_a_flipped_bit_of_a_buffer_is_found(run, flipped):
+    checkpoint = unverified(run)
+    buffer = Piece("buffer", "mask", 0, torch.zeros(2, dtype=torch.bool))
+    ((_, place, *_),) = checkpoint.located("buffer", "mask", 0, 2)
+    BlockReads(checkpoint, [buffer]).run()
+    flipped(place)
+    with pytest.raises(CheckpointDamaged):
+        BlockReads(checkpoint, [buffer]).run()
 
 
 def test_a_weight_that_is_not_finite_is_named_with_its_checkpoint(tmp_path, alone):
@@ -78,8 +119,28 @@ def test_a_weight_that_is_not_finite_is_named_with_its_checkpoint(tmp_path, alon
     state = State({"w": (2,)}, [Piece("weight", "w", 0, weight)], {}, {}, [{"names": ["w"]}], {})
     saving(tmp_path, alone).save(1, state, {"samples": 1}, periodic=True, score=None)
     with pytest.raises(CheckpointError) as raised:
-        open_checkpoint(tmp_path / "last").fill([Piece("weight", "w", 0, torch.zeros(2))])
+        unverified(tmp_path).fill([Piece("weight", "w", 0, torch.zeros(2))])
     assert str(raised.value).startswith(f"{tmp_path / 'last'}: the weight 'w' is not finite")
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "io_counters"), reason="needs counts of bytes read")
+def test_a_resume_reads_each_byte_once(run, alone):
+    """But for the head of a file, which it reads first."""
+    process = psutil.Process()
+    before = process.io_counters().read_chars
+    checkpoint, _ = choose(run, alone, None, verify=False)
+    checkpoint.fill([*pieces_of(0, SIZE, "weight"), *pieces_of(0, SIZE)])
+    read = process.io_counters().read_chars - before
+    size = (run / "last" / FILE).stat().st_size
+    assert size <= read < size + 2**20
+
+
+def test_a_checkpoint_is_chosen_by_its_heads_if_the_rest_is_checked_later(run, alone, flipped):
+    flipped(BLOCK_BYTES + 10)
+    assert choose(run, alone, None, verify=False)[0].folder.name == "step-00000001"
+    assert choose(run, alone, None)[0] is None
+    flipped(20)
+    assert choose(run, alone, None, verify=False)[0] is None
 
 
 def test_numbers_of_64_bits_after_an_odd_count_of_32_are_read_back(tmp_path, alone):
@@ -92,5 +153,5 @@ def test_numbers_of_64_bits_after_an_odd_count_of_32_are_read_back(tmp_path, alo
     saving(tmp_path, alone).save(1, state, {"samples": 1}, periodic=True, score=None)
     for piece in pieces:
         target = torch.zeros_like(piece.data)
-        open_checkpoint(tmp_path / "last").fill([Piece("weight", piece.name, 0, target)])
+        unverified(tmp_path).fill([Piece("weight", piece.name, 0, target)])
         assert torch.equal(target, piece.data)
