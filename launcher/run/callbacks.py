@@ -60,7 +60,7 @@ def build(
     device = world.device
     limits = settings.limits
     folder = storage.path
-    monitor = ResourceMonitor(device, folder, limits.check_every_s)
+    monitor = ResourceMonitor(device, limits.check_every_s)
     events = EventsWriter(storage, world.rank)
     callbacks: list[Callback] = [events]
 

@@ -52,9 +52,8 @@ _now = partial(datetime.now, timezone.utc)
 
 
 def usage_fields(uses: Numbers) -> dict[str, float]:
-    """Uses under their keys in files: `ram_percent`, `temperature_celsius`."""
-    units = {"temperature": "_celsius"}
-    return {f"{name}{units.get(name, OF_USAGE)}": round(use, 1) for name, use in uses.items()}
+    """Uses under their keys in files: `ram_percent`."""
+    return {f"{name}{OF_USAGE}": round(use, 1) for name, use in uses.items()}
 
 
 @dataclass

@@ -21,7 +21,6 @@ class GpuState:
     total: int
     by_process: int | None = None
     """Bytes of this process; None in a container that has process ids of its own."""
-    celsius: int | None = None
     busy_percent: int | None = None
     """Share of the last second or less in which a kernel ran."""
     capability: tuple[int, int] | None = None
@@ -124,7 +123,6 @@ def _state(gpu: Any, *, is_slice: bool = False) -> GpuState | None:
         used=memory.used,
         total=memory.total,
         by_process=by_process,
-        celsius=_ask("Temperature", gpu, pynvml.NVML_TEMPERATURE_GPU),
         busy_percent=None if rates is None else rates.gpu,
         capability=_ask("CudaComputeCapability", gpu),
     )
