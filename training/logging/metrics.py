@@ -156,8 +156,6 @@ class ResultWriter(Callback):
 
     about: RunInfo
     storage: Storage
-    usage: Callable[[], Numbers] = dict
-    """Gives the highest use of the machine by resource."""
     job_summary: Callable[[], Facts] = dict
     """Gives, at the end, the numbers of all generations of a job with requeues."""
     world_size: int = 1
@@ -171,7 +169,6 @@ class ResultWriter(Callback):
         }
         for name in _NOT_IN_RESULT:
             del content[name]
-        content["machine"] = usage_fields(self.usage())
         content["requeues"] = 0
         content["lost_steps"] = None
         content |= self.job_summary()

@@ -45,7 +45,6 @@ class ResourceMonitor(Thread):
         """The newest reading of the thread; its reader sets None."""
         self.newest: Numbers = {}
         """Use by resource, and of the GPU's time, for those that exist; `gpu` by all processes."""
-        self.highest: Numbers = {}
         self._device = device
         self._every_s = every_s
         self._stopping = Event()
@@ -68,11 +67,8 @@ class ResourceMonitor(Thread):
         }
         uses = {**reading, "gpu": reading["gpu_all"]}
         del uses["gpu_all"]
-        # New mappings: other threads read them.
-        newest = {name: use for name, use in uses.items() if use is not None}
-        highest = {name: max(use, self.highest.get(name, 0)) for name, use in newest.items()}
-        self.newest = newest
-        self.highest = {**self.highest, **highest}
+        # A new mapping: other threads read it.
+        self.newest = {name: use for name, use in uses.items() if use is not None}
         return reading
 
     def run(self) -> None:

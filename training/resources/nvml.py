@@ -92,16 +92,10 @@ def _permitted() -> list[Any]:
 
 def _gpu(name: str) -> Any:
     """The GPU with this number or unique id; None: no such one."""
-    gpus = _permitted()
     if name.isdigit():
+        gpus = _permitted()
         return gpus[int(name)] if int(name) < len(gpus) else None
-    gpu = _ask("HandleByUUID", name)
-    if gpu is not None:
-        return gpu
-    for each in gpus:
-        if str(_ask("UUID", each)).startswith(name):  # CUDA takes the beginning of an id, too
-            return each
-    return None
+    return _ask("HandleByUUID", name)
 
 
 def _state(gpu: Any, *, is_slice: bool = False) -> GpuState | None:

@@ -58,12 +58,8 @@ class Session(Tracker):
         self.notice = kind, self._run.url or f"recorded offline ({why}); to send it:  {run.command}"
         if self._run.disabled:
             self.notice = "notice", "WANDB_MODE=disabled: W&B records nothing"
-        # A file that is offline has the whole run: the earlier ones are void.
         if self._run.resumed:
             self.last_step = max(self._run.starting_step - 1, 0)
-        for path in run.folder.glob(f"wandb/*run-*-{id_}/run-{id_}.wandb"):
-            if not self._run.offline or str(path.parent) not in self._run.dir:
-                path.with_name(f"{path.name}.synced").touch()  # `wandb sync` skips it
         self._run.define_metric("*", step_metric=STEP)
 
     def log(self, step: int, values: Facts) -> None:

@@ -46,7 +46,7 @@ def test_visible_gpus_are_read_without_torch(tmp_path):
 import ctypes, sys, pynvml
 from gearshift.training.resources import nvml
 pynvml.nvmlLib = ctypes.CDLL(sys.argv[1])
-for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7", "GPU-b,GPU-"):
+for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7", "GPU-b,GPU-a"):
     print([state and state.total for state in nvml.gpu_states(named)])
 assert "torch" not in sys.modules
 """
