@@ -51,7 +51,6 @@ from benchmarks.probe import STEPS, watch
 from benchmarks.raw_engines import RAW
 from benchmarks.workload import Work
 from gearshift.engines.device import pick_device, use, use_threads
-from gearshift.engines.zero.library import clean_architectures
 from gearshift.launcher.run.affinity import limit_spinning
 from gearshift.models.language.config import SIZES as LANGUAGE_SIZES
 from gearshift.models.language.embedded import read_documents
@@ -155,7 +154,7 @@ def step(report: Report, **facts: Any) -> None:
     use_threads(case.threads, local_size)
     os.environ |= {"DS_ACCELERATOR": case.device, "OMP_NUM_THREADS": str(case.threads)}
     os.environ.setdefault("DS_IGNORE_CUDA_DETECTION", "1")
-    clean_architectures(os.environ)
+    os.environ.pop("TORCH_CUDA_ARCH_LIST", None)  # DeepSpeed cannot parse 9.0a
     warmup, timed = (1, 1) if is_smoke else (WARMUP, TIMED)
     case.steps = warmup + timed + STEPS
     # With the elements of an axis of its head; another family has no head of many.

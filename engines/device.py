@@ -52,8 +52,8 @@ def pick_device(setting: str, local_rank: int = 0, local_size: int = 1) -> torch
         present = ", ".join(_describe(kind, number) for kind, number in counts.items() if number)
         raise EngineError(f"device '{wanted}' does not exist; this machine has: {present}")
     if 0 < count < local_size and environment.variables().get(VISIBLE.get(wanted, ""), ""):
-        # Each process has devices of its own (srun --gpus-per-task, a wrapper script). Ranks check
-        # during the rendezvous that this is true: engines/rendezvous.py.
+        # Each process has devices of its own (srun --gpus-per-task, a wrapper script). Where two
+        # have the same one, NCCL refuses it and names both ranks.
         return torch.device(wanted, 0)
     if local_size > count or local_rank >= count:
         raise EngineError(

@@ -18,7 +18,6 @@ import torch.distributed as dist
 
 from gearshift.engines import environment
 from gearshift.engines.base import EngineError, PeersMissing, World
-from gearshift.engines.device import VISIBLE
 from gearshift.engines.network import select_interface, use_loopback
 
 TOKEN = "GEARSHIFT_RENDEZVOUS"
@@ -32,8 +31,8 @@ _BACKENDS = {
 }
 _RESULT_S = 5.0
 _MAX_SHOWN = 8
-# Of each rank its host, the digest of its facts, and the id of hardware that no two may share.
-_Peers = Mapping[int, tuple[str, str, str]]
+# Of each rank its host, and the digest of its facts
+_Peers = Mapping[int, tuple[str, str]]
 
 
 def join_group(
@@ -55,12 +54,6 @@ def join_group(
             f"no process group backend for device {kind}; use engine local with one process, "
             "or device cpu"
         )
-    for name in ("gloo", "nccl", "xccl"):
-        if name in backend and not dist.is_backend_available(name):
-            raise EngineError(
-                f"torch {torch.__version__} was built without {name}, which processes on "
-                f"{kind} need; engine local with one process does not"
-            )
 
     timeout = timedelta(seconds=timeout_s)
     is_local = world.size == world.local_size
@@ -71,8 +64,7 @@ def join_group(
         select_interface(environment.variables()["MASTER_ADDR"])
     if world.size > 1:
         versions = {"torch": torch.__version__.partition("+")[0], "device": kind}
-        device = _hardware_id(world.device)
-        check_ranks(store, world.rank, world.size, {**versions, **facts}, device, timeout_s)
+        check_ranks(store, world.rank, world.size, {**versions, **facts}, timeout_s)
     try:
         dist.init_process_group(
             backend,
@@ -95,12 +87,12 @@ def join_group(
 
 
 def check_ranks(
-    store: dist.Store, rank: int, size: int, facts: Mapping[str, str], device: str, timeout_s: float
+    store: dist.Store, rank: int, size: int, facts: Mapping[str, str], timeout_s: float
 ) -> None:
     """Wait until all ranks have registered, and check that their `facts` are equal. Collective.
 
     Raises PeersMissing, which names the ranks that are missing after `timeout_s`, and EngineError
-    with the facts in which ranks differ, or the device that two of them share: on every rank.
+    with the facts in which ranks differ: on every rank.
     """
     text = json.dumps(dict(facts), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -108,7 +100,7 @@ def check_ranks(
     missing: list[int] = []
     try:
         store.set(f"facts/{digest}", text)
-        store.set(keys[rank], json.dumps([socket.gethostname(), digest, device]))
+        store.set(keys[rank], json.dumps([socket.gethostname(), digest]))
         try:
             store.wait(keys, timedelta(seconds=timeout_s))
         except (dist.DistError, RuntimeError):
@@ -120,12 +112,8 @@ def check_ranks(
         problem += f"; registered: {_hosts(peers)}"
         if not missing:
             problem = _difference(store, peers)
-        # The store ends with rank 0: not before the other ranks have read it.
-        readers = store.add("readers", 1)
-        end = time.monotonic() + _RESULT_S
-        while problem and rank == 0 and readers < len(present) and time.monotonic() < end:
-            time.sleep(0.02)
-            readers = store.add("readers", 0)
+        if problem:
+            wait_for_readers(store, rank, len(present), _RESULT_S)
     except (dist.DistError, RuntimeError) as error:
         raise PeersMissing(
             f"rank {rank} on {socket.gethostname()} lost rank 0 during the rendezvous: {error}"
@@ -134,6 +122,15 @@ def check_ranks(
         raise PeersMissing(problem)
     if problem:
         raise EngineError(problem)
+
+
+def wait_for_readers(store: dist.Store, rank: int, readers: int, limit_s: float) -> None:
+    """Let rank 0, with which the store ends, wait until so many ranks have read it. Collective."""
+    arrived = store.add("readers", 1)
+    end = time.monotonic() + limit_s
+    while rank == 0 and arrived < readers and time.monotonic() < end:
+        time.sleep(0.02)
+        arrived = store.add("readers", 0)
 
 
 def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False) -> dist.Store:
@@ -198,18 +195,10 @@ def tcp_store(address: str, port: int, **options: Any) -> dist.TCPStore:
 
 
 def _difference(store: dist.Store, peers: _Peers) -> str:
-    """The problem that keeps the ranks from training, or ""."""
-    users = defaultdict(list)
+    """The facts in which ranks differ, or ""."""
     by_digest = defaultdict(list)
-    for rank, (host, digest, device) in peers.items():
-        users[host, device or rank].append(rank)
+    for rank, (_, digest) in peers.items():
         by_digest[digest].append(rank)
-    for (host, shared), ranks in users.items():
-        if len(ranks) > 1:
-            return (
-                f"{_ranks(ranks)} on {host} use the same GPU, {shared}; start at most one rank "
-                "for each GPU, and let each see its own or all of the node (CUDA_VISIBLE_DEVICES)"
-            )
     if len(by_digest) == 1:
         return ""
     (digest, _), (other_digest, ranks), *_ = by_digest.items()
@@ -230,7 +219,7 @@ def _difference(store: dist.Store, peers: _Peers) -> str:
 def _hosts(peers: _Peers) -> str:
     """`node1 (ranks 0, 1), node2 (rank 2)`."""
     by_host = defaultdict(list)
-    for rank, (host, *_) in peers.items():
+    for rank, (host, _) in peers.items():
         by_host[host].append(rank)
     shown = islice(by_host.items(), _MAX_SHOWN)
     return ", ".join(f"{host} ({_ranks(ranks)})" for host, ranks in shown)
@@ -242,17 +231,3 @@ def _ranks(ranks: Sequence[int]) -> str:
     noun = "rank" if len(ranks) == 1 else "ranks"
     more = " and more" if len(ranks) > most else ""
     return f"{noun} {', '.join(map(str, ranks[:most]))}{more}"
-
-
-def _hardware_id(device: torch.device) -> str:
-    """The id of the hardware of `device`, independent of its index; empty: unknown."""
-    if device.type != "cuda":
-        return ""
-    entries = environment.variables().get(VISIBLE["cuda"], "").split(",")
-    index = device.index or 0
-    entry = ""
-    if index < len(entries):
-        entry = entries[index].strip()
-    if entry.startswith("MIG-"):  # several of them are parts of one GPU
-        return entry
-    return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))

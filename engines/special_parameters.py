@@ -20,7 +20,7 @@ def gradient_hooks(parameter: Tensor) -> list[str]:
 
 
 class UnchangedWeights:
-    """Raises EngineError for a forward pass before the first update that changes a trained weight.
+    """Raises EngineError for a forward pass before the first update that changes a weight.
 
     Such a change is lost where an engine updates copies or shards, and where processes read other
     samples, their weights drift apart. What `Embedding(max_norm=...)` does is seen by its version.
@@ -32,7 +32,7 @@ class UnchangedWeights:
     def note(self, named: Iterable[tuple[str, Tensor]]) -> None:
         """Call before a forward pass, with the tensors that it will read."""
         if self._versions is not None:
-            self._versions += [(name, p, p._version) for name, p in named if p.requires_grad]
+            self._versions += [(name, p, p._version) for name, p in named]
 
     def check(self) -> None:
         """Call after the forward pass."""

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch.nn import Module, Parameter
 
 from gearshift.engines.base import EngineError, World
+from gearshift.engines.rendezvous import wait_for_readers
 
 # How often a rank that waits says in the store what it has used, and looks what others have.
 _LOOK_S = 1.0
@@ -151,7 +152,7 @@ class UsedParameters:
                 self._say()
                 difference = self._difference()
                 if difference is not None:
-                    self._wait_for_readers()
+                    wait_for_readers(self._store, self._world.rank, self._world.size, 3 * _LOOK_S)
                     raise EngineError(difference)
                 looked = time.monotonic()
             if looked - begin > limit_s:
@@ -161,14 +162,6 @@ class UsedParameters:
         while self._world.rank == 0 and self._agreed[0][0] < self._step - 1:  # all have read it
             _, old = self._agreed.pop(0)
             self._store.delete_key(old)
-
-    def _wait_for_readers(self) -> None:
-        """Keep the store, which may end with rank 0, until other ranks have seen the difference."""
-        readers = self._store.add("readers", 1)
-        end = time.monotonic() + 3 * _LOOK_S
-        while self._world.rank == 0 and readers < self._world.size and time.monotonic() < end:
-            time.sleep(0.02)
-            readers = self._store.add("readers", 0)
 
     def _say(self) -> None:
         said = json.dumps([self._step, [*self._segments]])

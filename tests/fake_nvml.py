@@ -22,7 +22,6 @@ class FakeGpu:
     used: int = 8
     process: tuple[int, int] | None = None
     """Id and bytes of the process that uses it."""
-    celsius: int | None = None
     busy: int | None = None
     capability: tuple[int, int] | None = None
     is_split: bool = False
@@ -45,7 +44,7 @@ def build_nvml(folder, *gpus, lists="v3", cuda=(12, 8)):
     folder, rows = Path(tempfile.mkdtemp(dir=folder)), []  # a loaded file must stay as it is
     for gpu in gpus:
         numbers = [gpu.total or 0, gpu.used, *(gpu.process or (0, 0))]
-        numbers += [-1 if value is None else value for value in (gpu.celsius, gpu.busy)]
+        numbers.append(-1 if gpu.busy is None else gpu.busy)
         numbers += [*(gpu.capability or (0, 0)), int(gpu.is_split), int(gpu.is_hidden)]
         rows.append(f'{{"{gpu.name}", {", ".join(f"{number}ULL" for number in numbers)}}}')
     text = SOURCE.replace("ROWS", ", ".join(rows)).replace("COUNT", str(len(rows)))
@@ -60,7 +59,7 @@ def build_nvml(folder, *gpus, lists="v3", cuda=(12, 8)):
 SOURCE = """
 #include <string.h>
 typedef unsigned long long Bytes;
-typedef struct { const char *name; Bytes total, used, pid, held, celsius, busy, major, minor, split, hidden; } Gpu;
+typedef struct { const char *name; Bytes total, used, pid, held, busy, major, minor, split, hidden; } Gpu;
 typedef struct { unsigned pid; Bytes used; unsigned instance, compute; } Process;
 static Gpu gpus[] = {ROWS};
 static int opened = 0;
@@ -99,10 +98,6 @@ int nvmlDeviceGetComputeRunningProcesses_LISTS(Gpu *gpu, unsigned *count, Proces
 }
 int nvmlDeviceGetUUID(Gpu *gpu, char *text, unsigned room) { strncpy(text, gpu->name, room); return OK; }
 int nvmlSystemGetCudaDriverVersion_v2(int *version) { *version = DRIVER; return OK; }
-int nvmlDeviceGetTemperature(Gpu *gpu, int sensor, unsigned *value) {
-    *value = gpu->celsius;
-    return sensor || *value == -1u ? UNSUPPORTED : OK;
-}
 int nvmlDeviceGetUtilizationRates(Gpu *gpu, unsigned *rates) {
     rates[0] = gpu->busy;
     rates[1] = 40;

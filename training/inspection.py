@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _MAX_NAMES = 8
 _DIGEST_LETTERS = 16
-MISSING = "–"
-"""The cell of a value that is unknown."""
 Event = tuple[str, dict[str, object]]
 """Kind and facts of an event."""
 
@@ -177,7 +175,7 @@ class Preview:
                 self._interruption.watching(self._module, failures),
                 caught(failures.append),
             ):
-                predictions = _plain(task.predictions(self._module))
+                predictions = task.predictions(self._module)
         finally:
             self._module.train()
         if failures or predictions is None:
@@ -185,23 +183,3 @@ class Preview:
             self._callbacks.event("warning", {"text": f"predictions are disabled: {failures[0]}"})
             return None
         return predictions
-
-
-def _plain(predictions: Predictions) -> Predictions:
-    """With cells that are text or a number, and MISSING for None. Raises ValueError."""
-    rows = []
-    for row in predictions.rows:
-        if len(row) != len(predictions.columns):
-            raise ValueError(f"a row has {len(row)} cells for {len(predictions.columns)} columns")
-        rows.append(tuple(map(_plain_cell, row)))
-    return replace(predictions, rows=rows)
-
-
-def _plain_cell(cell: Any) -> str | float:
-    if cell is None:
-        return MISSING
-    with suppress(AttributeError, RuntimeError, ValueError):
-        cell = cell.item()  # of NumPy and torch, with one element
-    if isinstance(cell, str | float) or type(cell) is int:
-        return cell
-    return str(cell)

@@ -215,8 +215,6 @@ _TRACKED = _rule("unless", "track", [])
 class Tracking(Section):
     """What trackers get beside metrics; `track` lists the trackers."""
 
-    checkpoints: Literal["none", "best", "all"] = Field(default="none", json_schema_extra=_TRACKED)
-    """Checkpoints to upload as artifacts to W&B and MLflow."""
     samples: bool = Field(default=True, json_schema_extra=_TRACKED)
     """Log predictions for a few samples at each evaluation."""
     wait_s: float = Field(default=30.0, ge=0, le=DAY_S, json_schema_extra=_TRACKED)
@@ -224,7 +222,6 @@ class Tracking(Section):
 
 
 Percent = Annotated[float, Field(gt=0, le=100, json_schema_extra={"unit": "percent"})]
-Celsius = Annotated[float, Field(gt=0, le=150, json_schema_extra={"unit": "°C"})]
 Profile = Literal["default", "mac", "cpu-only"]
 
 
@@ -237,10 +234,6 @@ class Critical(Section):
     """Device memory that other processes use, of the total."""
     swap: Percent = 80.0
     """Swap, of the total."""
-    disk: Percent = 99.0
-    """File system of the run folder: save and stop."""
-    temperature: Celsius | None = None
-    """Processor or GPU: save and stop; null: never."""
 
 
 class Limits(Section):
@@ -254,12 +247,6 @@ class Limits(Section):
     """Device memory that other processes use, of the total; a run may fill the rest."""
     swap: Percent = 50.0
     """Swap, of the total."""
-    cpu: Percent | None = None
-    """CPU use; at the limit, fewer workers; null: not monitored."""
-    disk: Percent = 95.0
-    """File system of the run folder: warning only."""
-    temperature: Celsius | None = 90.0
-    """Processor or GPU, the hotter one; at the limit, fewer workers; null: not monitored."""
     critical: Critical = Critical()
     check_every_s: float = Field(default=30.0, gt=0, le=DAY_S)
     """Seconds between two measurements."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
@@ -41,7 +41,8 @@ def load(kind: str) -> ModuleType:
     # DeepSpeed reads it at import and takes the first device it finds otherwise.
     variables = environment.variables()
     variables["DS_ACCELERATOR"] = ACCELERATORS[kind]
-    clean_architectures(variables)
+    # No operator is built for them, and it cannot parse entries such as 9.0a.
+    variables.pop("TORCH_CUDA_ARCH_LIST", None)
     # No operator of DeepSpeed is built here, so it does not need nvcc; some versions cannot be
     # imported on a machine with a GPU and without nvcc (deepspeedai/DeepSpeed#7452).
     variables.setdefault("DS_IGNORE_CUDA_DETECTION", "1")
@@ -96,23 +97,6 @@ def _gather(
         for start in range(0, parts[0].numel(), length):
             shards = [part.detach()[start : start + length] for part in parts]
             dist.all_gather(shards, shards[dist.get_rank(group)], group)
-
-
-def clean_architectures(variables: MutableMapping[str, str]) -> None:
-    """Rewrite entries of TORCH_CUDA_ARCH_LIST like `9.0a` or `10.0f` so that DeepSpeed parses them.
-
-    The letter is a variant of the architecture, for which nothing is built here; DeepSpeed splits
-    entries at the dot and parses both parts as numbers.
-    """
-    before = variables.get("TORCH_CUDA_ARCH_LIST")
-    if before is None:
-        return
-    entries = re.sub(r"(\d+\.\d+)[a-z]", r"\1", before).replace(";", " ").split()
-    numbers = [e for e in dict.fromkeys(entries) if re.fullmatch(r"\d+\.\d+(\+PTX)?", e)]
-    if numbers:
-        variables["TORCH_CUDA_ARCH_LIST"] = ";".join(numbers)
-    else:
-        del variables["TORCH_CUDA_ARCH_LIST"]
 
 
 def initialize(

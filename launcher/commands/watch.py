@@ -56,14 +56,14 @@ def _newest_run() -> str:
 
 def _follow(runs: Sequence[WatchedRun]) -> None:
     """Redraw the runs until all have ended or Ctrl-C; their last state stays."""
-    from rich.console import Console, Group
+    from rich.console import Console
 
     from gearshift.launcher.report.watched_run import screen
-    from gearshift.training.logging.terminal import TerminalOutput
+    from gearshift.training.logging.terminal import TerminalOutput, unwrapped
 
     output = TerminalOutput(sys.stdout)
     ended = 0
-    last = Group()
+    last: list[str] = []
     interrupts: list[int] = []
     try:
         # By a flag: an exception of a handler is lost where the interpreter frees an object.
@@ -78,7 +78,7 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
                     time.sleep(_REFRESH_S / 20)
     finally:
         output.close()
-    Console(highlight=False).print(last)
+    Console(highlight=False).print(unwrapped(last))
 
 
 def _print(runs: Sequence[WatchedRun], as_json: bool) -> None:

@@ -112,7 +112,7 @@ def _facts(now: Mapping[str, Any]) -> dict[str, Any]:
         "repeats_source": len({*map(os.path.realpath, sources)}) < len(sources),
         "fits_weights": is_custom(family) or _are_weights(weights, sources),
     }
-    for name in ("ram", "gpu", "swap", "disk"):
+    for name in ("ram", "gpu", "swap"):
         facts[f"{name}_is_above"] = now[f"limits.{name}"] > now[f"limits.critical.{name}"]
     return facts
 

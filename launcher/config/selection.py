@@ -68,6 +68,17 @@ MODEL_CHOICES = (_FAMILY, _SIZE, TASK_FOLDER)
 CHOICES = (*MODEL_CHOICES, "mode", STAGES, _PROFILE, _ENGINE)
 """Settings that decide which shipped files are read, and where a custom task is searched."""
 _NO_MODEL = Origin(FAMILY_LAYER, "no model named")
+_CHANGED_NOTHING = frozenset(
+    {
+        "limits.cpu",
+        "limits.disk",
+        "limits.temperature",
+        "limits.critical.disk",
+        "limits.critical.temperature",
+        "tracking.checkpoints",
+    }
+)
+"""Settings of earlier versions that no training depended on: a run that had them is resumed."""
 
 # What the user typed.
 
@@ -435,7 +446,8 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
             if key not in infos:
                 # An empty section, or a setting of an earlier version that had no value.
                 is_gone = name == RESUMED_LAYER or key in sections(family)
-                if setting.value is not None or not is_gone:
+                changed_nothing = name == RESUMED_LAYER and key in _CHANGED_NOTHING
+                if not changed_nothing and (setting.value is not None or not is_gone):
                     invalid.append(input_errors().unknown_key(family, layer, key))
                 continue
             if name in (MODE_LAYER, PROFILE_LAYER):

@@ -165,13 +165,11 @@ def time_split(run: RunRecord) -> dict[str, float]:
 
 
 def machine(run: RunRecord) -> Sequence[Row]:
-    """The machine, and its highest readings."""
+    """The machine of rank 0."""
     facts = {**run.environment, "processes": run.result.get("world_size")}
     facts.pop("libraries", None)
     memory = facts.pop("memory_bytes", None)
     facts["memory"] = known(memory, size)
-    for key, value in (run.result.get("machine") or {}).items():
-        facts[f"highest {key}"] = value
     return page.fact_rows(facts) if run.result else ()
 
 

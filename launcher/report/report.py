@@ -28,7 +28,6 @@ _PLOTS: Sequence[tuple[str, Unit, str]] = (
     ("Seconds of a step", "seconds", r".*_time_s"),
     ("Memory", "bytes", r".*_memory_bytes"),
     ("Use of the machine", "percent", r".*_percent"),
-    ("Temperature in °C", "number", "temperature_celsius"),
     ("Loss scale", "number", "loss_scale"),
     ("Model FLOPs utilization", "number", "mfu"),
 )

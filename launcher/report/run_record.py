@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from operator import itemgetter
 from pathlib import Path
@@ -59,8 +59,6 @@ class RunRecord:
     """The values of each metric."""
     events: list[Facts]
     """The lines of events.jsonl and of events-rankN.jsonl, whose facts then have the `rank`."""
-    profile: Facts = field(default_factory=dict)
-    """profile/summary.json; empty: the run was not profiled."""
     groups: str | None = None
     """A digest of the groups of its validation split; None: unknown."""
 
@@ -150,7 +148,6 @@ def read(folder: Path, name: str) -> RunRecord:
         train=train,
         evaluations=evaluations,
         events=sorted(_events(folder), key=itemgetter("step", "time")),
-        profile=reader.object(run_folder.PROFILE) or {},
         groups=validation_groups(reader),
     )
 

@@ -7,13 +7,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from pydantic import TypeAdapter
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 from gearshift.launcher.report import run_record
 from gearshift.launcher.report.facts import event_text
@@ -24,7 +21,6 @@ from gearshift.slurm.environment import SLURM_FOLDER
 from gearshift.training.callbacks.base import Facts, Json, StepMetrics
 from gearshift.training.logging.console_reporter import Progress
 from gearshift.training.logging.console_text import WARNING, describe, render_best, render_row
-from gearshift.training.logging.encoding import printable
 from gearshift.training.logging.metrics import KEYS, OF_PART, usage_of
 from gearshift.training.train_plan import TrainPlan
 
@@ -32,7 +28,6 @@ _TRAIN_PLAN = TypeAdapter(TrainPlan)
 _STEP_METRICS = TypeAdapter(StepMetrics)
 _SHOWN = ("evaluated", "saved", "resumed")
 """Kinds of events that are shown besides those that need attention."""
-_unwrapped = partial(Text, no_wrap=True, overflow="ellipsis")
 State = Literal["not started", "starting", "running", "completed", "stopped", "failed", "killed"]
 ENDED: tuple[State, ...] = ("completed", "stopped", "failed", "killed")
 
@@ -175,20 +170,20 @@ def folders_of(argument: str) -> list[Path]:
     return folders
 
 
-def screen(snapshots: Sequence[Snapshot]) -> Group:
-    """The runs for rich: one as its live view, of several two lines each. No line wraps."""
-    parts: list[RenderableType] = []
+def screen(snapshots: Sequence[Snapshot]) -> list[str]:
+    """The lines of runs on a terminal: of one its live view, of several two lines each."""
+    shown = []
     for snapshot in snapshots:
         lines = [*filter(None, [f"{snapshot.state}  {snapshot.name}", snapshot.why])]
-        progress = snapshot.progress if len(snapshots) == 1 else None
-        if not progress:
-            lines = (lines + _rows(snapshot))[:2]
-        parts += [_unwrapped(printable(line)) for line in lines]
-        if progress:
-            parts.append(progress)
+        rows = _rows(snapshot)
+        if len(snapshots) > 1 or not snapshot.progress:
+            lines = (lines + rows)[:2]
+        else:
+            lines += snapshot.progress.lines()
             if snapshot.best:
-                parts.append(_unwrapped(_rows(snapshot)[-1]))
-    return Group(*parts)
+                lines.append(rows[-1])
+        shown += lines
+    return shown
 
 
 def plain(snapshot: Snapshot) -> str:

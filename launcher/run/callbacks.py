@@ -60,7 +60,7 @@ def build(
     device = world.device
     limits = settings.limits
     folder = storage.path
-    monitor = ResourceMonitor(device, folder, limits.check_every_s)
+    monitor = ResourceMonitor(device, limits.check_every_s)
     events = EventsWriter(storage, world.rank)
     callbacks: list[Callback] = [events]
 
@@ -88,8 +88,8 @@ def build(
         callbacks += [
             MetricsWriter(storage, lambda: monitor.newest),
             ConsoleReporter(info, outputs, usage=lambda: monitor.newest),
-            ResultWriter(info, storage, lambda: monitor.highest, job_summary, world.size),
-            _health(job, settings, folder, info, emit),
+            ResultWriter(info, storage, job_summary, world.size),
+            _health(job, folder, info, emit),
         ]
         if not job.resume or job.resume.until is None:  # not a replay of verify
             callbacks.append(SamplesWriter(storage, emit))
@@ -192,7 +192,7 @@ def surroundings(environment: Facts, task: Task) -> Facts:
     return {"package": packages, "machine": machine, "threads": threads, "source": sources}
 
 
-def _health(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: Emit) -> Health:
+def _health(job: RunPlan, folder: Path, info: RunInfo, emit: Emit) -> Health:
     """The health checks of rank 0."""
     control = job.resolved.values.get("data.control")
     learns = (control is None or control.value == "real") and not info.loss_changes
@@ -209,7 +209,7 @@ def _health(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit:
 
         facts = [event["facts"] for event in RunReader(folder).events()]
         reported = {str(each["fault"]) for each in facts if "fault" in each}
-    return Health(state, reported, learns=learns, has_patience=settings.stop.patience is not None)
+    return Health(state, reported, learns=learns)
 
 
 class SamplesWriter(Callback):
@@ -256,7 +256,8 @@ class SamplesWriter(Callback):
                 "pictures": pictures,
             }
             storage.atomic_write(f"{SAMPLES}/{when}.json", encode_bytes(content, indent=2) + b"\n")
-        except (OSError, DataError) as error:  # DataError: a custom task drew no PNG
+        except (OSError, DataError, TypeError, ValueError) as error:
+            # Of a custom task: a picture that is no PNG, a cell that is neither text nor a number.
             self._emit(
                 "warning", {"text": f"samples were not written: {error}", "subject": SAMPLES}
             )
@@ -264,5 +265,8 @@ class SamplesWriter(Callback):
         return True
 
 
-def _cut(cell: str | float | None) -> str | float | None:
+def _cut(cell: str | float | None) -> str | float:
+    """A cell as it is shown."""
+    if cell is None:
+        return "–"
     return cell[:_LONGEST] if isinstance(cell, str) else cell

@@ -19,7 +19,6 @@ from gearshift.launcher.config.render import ORIGINS
 from gearshift.launcher.run_folder.run_folder import (
     EVENTS,
     METRICS,
-    PROFILE,
     RESULT,
     SPLIT,
     STAGES,
@@ -113,11 +112,6 @@ class _Origin(_Record):
     replaced: list[Json] = []
 
 
-class _Profile(_Record):
-    first_step: _Count
-    steps: _Count
-
-
 class _TrainLine(_Record):
     """All else is an amount: of time, memory, samples; a learning rate, or what a machine uses."""
 
@@ -158,7 +152,6 @@ EVENT = TypeAdapter(_Event)
 _OF_FILES: Mapping[str, TypeAdapter[Any]] = {
     RESULT: TypeAdapter(_Result),
     STAGES: TypeAdapter(_Stages),
-    PROFILE: TypeAdapter(_Profile),
     ORIGINS: TypeAdapter(dict[str, _Origin]),
     EVENTS: EVENT,
 }

@@ -56,7 +56,6 @@ CHECKPOINTS = "checkpoints"
 SURROUNDINGS = "surroundings"
 """A fact of each checkpoint: packages, machine, threads and sources."""
 LINKS = ("best", "last")
-PROFILE = "profile/summary.json"
 REPORT = "report.html"
 PARENT = Path("runs")
 JOB_SCRIPT = "job.sbatch"

@@ -161,7 +161,7 @@ def test_text_beside_conversations_is_refused(run):
 def test_a_killed_mixture_and_one_on_three_ranks_go_on_as_if_nothing_had_happened(program, trained):
     shutil.copytree(trained, program.folder, symlinks=True, dirs_exist_ok=True)
     arguments = (*FIRST, "--set", "engine.threads=1", "--resume", "auto", "--out", "killed")
-    process = program.start(*arguments, "--set", "limits.cpu=20")
+    process = program.start(*arguments)
     folder = program.folder / "killed"
     until(lambda: (folder / "checkpoints" / "step-00000002").is_dir(), process)
     process.send_signal(signal.SIGKILL)

@@ -5,8 +5,6 @@ CALM = {
     "swap": 0.0,
     "gpu": 10.0,
     "cpu": None,
-    "disk": None,
-    "temperature": None,
     "gpu_all": 50.0,
     "gpu_busy": None,
 }

@@ -1,21 +1,19 @@
-"""The profiler: a trace of some steps for Perfetto, and a summary of the dearest operators."""
+"""The profiler: a trace of some steps for Perfetto, and a table of the dearest operators."""
 
 from __future__ import annotations
 
-import json
-
 import torch
 
-from gearshift.training.callbacks.base import Callback, Emit, Json, Outcome, Step
+from gearshift.training.callbacks.base import Callback, Emit, Outcome, Step
 from gearshift.training.settings import PROFILE_WARMUP
 from gearshift.training.storage import Storage, storage_errors
 from gearshift.training.train_plan import TrainPlan
 
 FOLDER = "profile"
 TRACE = "trace-rank0.json.gz"
-SUMMARY = "summary.json"
+TABLE = "operators.txt"
 OPERATORS = 10
-_S = 1e-6  # The profiler counts microseconds
+"""Rows of the table."""
 
 
 class Profiler(Callback):
@@ -62,41 +60,16 @@ class Profiler(Callback):
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # the trace gets kernels that have ended
         profile.stop()
-        count = self._newest - self._first + 1
-        facts = {
-            "trace": f"{FOLDER}/{TRACE}",
-            "first_step": self._first,
-            "steps": count,
-        }
-        content = {**facts, "operators": _operators(profile)}
+        side = "device" if self._device.type == "cuda" else "cpu"
+        operators = profile.key_averages()
+        table = operators.table(sort_by=f"self_{side}_time_total", row_limit=OPERATORS)
         folder = self._storage.path / FOLDER
         with storage_errors(folder / TRACE):
             folder.mkdir(exist_ok=True)
             staged = self._storage.path / f".new-{TRACE}"
             profile.export_chrome_trace(str(staged))  # the suffix decides that it is compressed
             staged.replace(folder / TRACE)
-            summary = json.dumps(content, indent=2).encode() + b"\n"
-            self._storage.atomic_write(f"{FOLDER}/{SUMMARY}", summary)
+            self._storage.atomic_write(f"{FOLDER}/{TABLE}", table.encode())
+        steps = self._newest - self._first + 1
+        facts = {"trace": f"{FOLDER}/{TRACE}", "first_step": self._first, "steps": steps}
         self._emit("profiled", facts)
-
-
-def _operators(profile: torch.profiler.profile) -> list[Json]:
-    """The OPERATORS dearest operators: by their own time on the device, then on the CPU."""
-    operators = sorted(
-        profile.key_averages(),
-        key=lambda o: (o.self_device_time_total, o.self_cpu_time_total),
-        reverse=True,
-    )
-    rows = []
-    for operator in operators[:OPERATORS]:
-        rows.append(
-            {
-                "name": operator.key,
-                "calls": operator.count,
-                "self_cpu_s": operator.self_cpu_time_total * _S,
-                "self_device_s": operator.self_device_time_total * _S,
-                "self_cpu_memory_bytes": operator.self_cpu_memory_usage,
-                "self_device_memory_bytes": operator.self_device_memory_usage,
-            }
-        )
-    return rows

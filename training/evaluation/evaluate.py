@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -174,16 +175,12 @@ def mean(parts: Sequence[tuple[int, Numbers]]) -> dict[str, float]:
     """The mean of each metric by samples, over the parts that have it; NaN if none has."""
     if len(parts) == 1:
         return dict(parts[0][1])
-    known: dict[str, list[tuple[int, float]]] = {}
-    for count, metrics in parts:
-        for name, value in metrics.items():
-            known.setdefault(name, [])
-            if not math.isnan(value):
-                known[name].append((count, value))
     means = {}
-    for name, values in known.items():
-        total = sum(count for count, _ in values)
-        means[name] = sum(n * value for n, value in values) / total if total else math.nan
+    for name in dict.fromkeys(chain.from_iterable(metrics for _, metrics in parts)):
+        values = [(count, metrics.get(name, math.nan)) for count, metrics in parts]
+        known = [(count, value) for count, value in values if not math.isnan(value)]
+        total = sum(count for count, _ in known)
+        means[name] = sum(n * value for n, value in known) / total if total else math.nan
     return means
 
 

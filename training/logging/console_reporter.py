@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import Literal, TextIO
 
 from gearshift.training.callbacks.base import (
     Callback,
@@ -28,10 +27,6 @@ from gearshift.training.logging.encoding import amount, duration, printable, rea
 from gearshift.training.storage import Storage
 from gearshift.training.train_plan import TrainPlan
 
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
-
-
 Kind = Literal["head", "train", "best", "saved", "notice", "warning", "summary", "preview", "log"]
 """The subject of a text; "log" is for the log file only, "preview" for the others."""
 
@@ -40,7 +35,7 @@ class ConsoleOutput:
     def write(self, kind: Kind, text: str) -> None:
         """Add `text`, one line or more."""
 
-    def draw(self, view: RenderableType) -> None:
+    def draw(self, lines: Sequence[str]) -> None:
         """Show the progress instead of the last one, if this output can."""
 
     def close(self) -> None:
@@ -104,10 +99,12 @@ _REDRAW_S = 0.25
 PREVIEW_LINES = 5
 _WIDTH = 98
 """Lines and characters of a preview on the console at most; the log has all of it."""
+_BAR = 20
+"""Characters of a progress bar."""
 
 
 class Progress:
-    """The step of a run, with its times; rich renders it as a bar and the newest numbers.
+    """The step of a run, with its times, as lines of text.
 
     The remaining time follows from the mean step so far, with evaluations and saves between steps.
     The first step is left out, because it compiles and warms up.
@@ -169,27 +166,15 @@ class Progress:
         texts = [self.position(self.last.step), *self._numbers(), self._eta]
         return render_row("step", "  ".join(texts))
 
-    def __rich_console__(
-        self,
-        console: Console,
-        options: ConsoleOptions,
-    ) -> Iterator[RenderableType]:
-        """No line wraps."""
-        from rich.progress_bar import ProgressBar  # for a terminal only
-        from rich.table import Table
-        from rich.text import Text
-
-        text = partial(Text, no_wrap=True, overflow="ellipsis")
-        total = self.train_plan.end_step
-        grid = Table.grid(padding=(0, 1))
-        width = max(options.max_width - 60, 10)
+    def lines(self) -> list[str]:
+        """The live view: a bar with the step, the newest numbers, and the last event."""
+        bar = "━" * round(_BAR * self.step / self.train_plan.end_step)
         where = f"step {self.position(self.step).strip()}"
-        times = text(f"{where}  {duration(self.elapsed_s)} elapsed  {self._eta}")
-        grid.add_row(ProgressBar(total, self.step, width), times)
-        yield grid
-        yield text("  ".join(map(str.strip, self._numbers())))
+        lines = [f"{bar:─<{_BAR}}  {where}  {duration(self.elapsed_s)} elapsed  {self._eta}"]
+        lines.append("  ".join(map(str.strip, self._numbers())))
         if self.event is not None:
-            yield text(f"last  {printable(self.event)}", style="dim")
+            lines.append(f"last  {self.event}")
+        return lines
 
     @property
     def _eta(self) -> str:
@@ -240,7 +225,7 @@ class ConsoleReporter(Callback):
             self._progress.usage = self.usage()
             self._draw_at = self.now() + _REDRAW_S
             for output in self.outputs:
-                output.draw(self._progress)
+                output.draw(self._progress.lines())
 
     def logged(self, line: StepMetrics) -> None:
         self._progress.last = line

@@ -109,12 +109,7 @@ def describe(kind: str, facts: Facts) -> tuple[str, str] | None:
     label, form = _TEXTS[kind]
     # Use of the resources that are over their limit.
     over = facts.get("over") or facts.get("critical") or []
-    units = {"temperature": " °C"}
-    uses = []
-    for name in over:
-        unit = units.get(name, "%")
-        uses.append(f"{name} {facts[name]:.0f}{unit}")
-    values = {**facts, "use": ", ".join(uses)}
+    values = {**facts, "use": ", ".join(f"{name} {facts[name]:.0f}%" for name in over)}
     return label.format_map(values), form.format_map(values)
 
 

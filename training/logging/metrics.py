@@ -52,9 +52,8 @@ _now = partial(datetime.now, timezone.utc)
 
 
 def usage_fields(uses: Numbers) -> dict[str, float]:
-    """Uses under their keys in files: `ram_percent`, `temperature_celsius`."""
-    units = {"temperature": "_celsius"}
-    return {f"{name}{units.get(name, OF_USAGE)}": round(use, 1) for name, use in uses.items()}
+    """Uses under their keys in files: `ram_percent`."""
+    return {f"{name}{OF_USAGE}": round(use, 1) for name, use in uses.items()}
 
 
 @dataclass
@@ -157,8 +156,6 @@ class ResultWriter(Callback):
 
     about: RunInfo
     storage: Storage
-    usage: Callable[[], Numbers] = dict
-    """Gives the highest use of the machine by resource."""
     job_summary: Callable[[], Facts] = dict
     """Gives, at the end, the numbers of all generations of a job with requeues."""
     world_size: int = 1
@@ -172,7 +169,6 @@ class ResultWriter(Callback):
         }
         for name in _NOT_IN_RESULT:
             del content[name]
-        content["machine"] = usage_fields(self.usage())
         content["requeues"] = 0
         content["lost_steps"] = None
         content |= self.job_summary()

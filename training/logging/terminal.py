@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -13,6 +14,11 @@ from gearshift.training.logging.console_reporter import ConsoleOutput, Kind, dis
 from gearshift.training.logging.encoding import printable
 
 _STYLES = {"best": "bold green", "saved": "dim", "warning": "bold yellow"}
+
+
+def unwrapped(lines: Sequence[str]) -> Group:
+    """`lines` for rich, none of which wraps."""
+    return Group(*[Text(printable(line), no_wrap=True, overflow="ellipsis") for line in lines])
 
 
 class TerminalOutput(ConsoleOutput):
@@ -45,12 +51,12 @@ class TerminalOutput(ConsoleOutput):
             with discarding(self._stream):
                 self._console.print(Text(printable(text), style=_STYLES.get(kind, "")))
 
-    def draw(self, view: RenderableType) -> None:
+    def draw(self, lines: Sequence[str]) -> None:
         with discarding(self._stream):
             if not self._live.is_started:
                 self._live.start()
                 self._console.show_cursor(True)
-            self._live.update(view, refresh=True)
+            self._live.update(unwrapped(lines), refresh=True)
 
     def close(self) -> None:
         with discarding(self._stream):

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from itertools import chain
-from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,83 +18,57 @@ if TYPE_CHECKING:
 
     from gearshift.training.settings import Limits
 
-RESOURCES = ("ram", "swap", "gpu", "cpu", "disk", "temperature")
-"""What has a limit: in percent, or in degrees Celsius."""
+RESOURCES = ("ram", "swap", "gpu")
+"""What has a limit, in percent."""
 Reading = Mapping[str, float | None]
 """Use of the machine by name, as `ResourceMonitor.read`; None: no such resource, or unknown."""
-# Names of the sensors of processors in Linux.
-_SENSORS = (
-    "coretemp",
-    "k10temp",
-    "zenpower",
-    "cpu_thermal",
-    "cpu-thermal",
-    "soc_thermal",
-    "acpitz",
-)
 # Of a device, at most, outside of an allocator: the CUDA context, buffers of NCCL and cuBLAS.
 _CONTEXT_BYTES = 2**30
 WARNINGS = 3
 """Readings in a row over a limit that count as a critical one."""
 CALM = 10
 """Readings in a row after which a limit that is exceeded again is a new incident."""
-# Throttling steps in order, with the resources they help; no step frees a disk.
+# Throttling steps in order, with the resources they help
 _HELPS = {
-    Action.FREE_MEMORY: {"ram", "swap", "gpu", "cpu", "temperature"},
-    Action.FEWER_WORKERS: {"ram", "swap", "cpu", "temperature"},
+    Action.FREE_MEMORY: {"ram", "swap", "gpu"},
+    Action.FEWER_WORKERS: {"ram", "swap"},
     Action.SMALLER_BATCH: {"ram", "swap", "gpu"},
 }
-# Below a critical value: a run that uses all of its CPU time is healthy, and chips slow down by
-# themselves before heat harms them.
-_NEVER_FATAL = ("cpu", "temperature")
 
 
 class ResourceMonitor(Thread):
-    """Reads this machine, a device and the file system of a folder; a thread does it regularly."""
+    """Reads this machine and a device; a thread does it regularly."""
 
-    def __init__(self, device: torch.device, folder: Path, every_s: float) -> None:
+    def __init__(self, device: torch.device, every_s: float) -> None:
         super().__init__(name="monitor", daemon=True)  # a run that fails must not wait for it
         self.new: Reading | None = None
         """The newest reading of the thread; its reader sets None."""
         self.newest: Numbers = {}
         """Use by resource, and of the GPU's time, for those that exist; `gpu` by all processes."""
-        self.highest: Numbers = {}
         self._device = device
-        self._folder = folder
         self._every_s = every_s
         self._stopping = Event()
 
     def read(self, cpu: float | None = None) -> Reading:
         """The uses in percent.
 
-        `ram` and `swap`: in a container, of its limit. `cpu`: as given. `disk`: of the folder's
-        file system, as in `df`. `temperature`: of the processor or the GPU, the hotter one, in
-        degrees Celsius. The others as in `gpu_uses`.
+        `ram` and `swap`: in a container, of its limit. `cpu`: as given. The others as in
+        `gpu_uses`.
         """
-        gpu = gpu_uses(self._device)
-        disk = None
-        with suppress(OSError):  # the folder is gone
-            disk = psutil.disk_usage(str(self._folder)).percent
         swap_use = None
         swap = psutil.swap_memory()
         if swap.total:
             swap_use = _of_container(swap, memory.container_swap())
-        temperatures = filter(None, (cpu_celsius(), gpu["temperature"]))
         reading = {
             "ram": _of_container(psutil.virtual_memory(), memory.container_memory()),
             "swap": swap_use,
             "cpu": cpu,
-            "disk": disk,
-            **gpu,
-            "temperature": max(temperatures, default=None),
+            **gpu_uses(self._device),
         }
         uses = {**reading, "gpu": reading["gpu_all"]}
         del uses["gpu_all"]
-        # New mappings: other threads read them.
-        newest = {name: use for name, use in uses.items() if use is not None}
-        highest = {name: max(use, self.highest.get(name, 0)) for name, use in newest.items()}
-        self.newest = newest
-        self.highest = {**self.highest, **highest}
+        # A new mapping: other threads read it.
+        self.newest = {name: use for name, use in uses.items() if use is not None}
         return reading
 
     def run(self) -> None:
@@ -129,26 +100,15 @@ def _of_container(machine: Any, share: memory.Share | None) -> float:
     return percent
 
 
-def cpu_celsius() -> float | None:
-    """The hottest sensor of the processor in degrees Celsius; None where the system has none."""
-    with suppress(OSError, AttributeError):  # not Linux
-        sensors = psutil.sensors_temperatures()
-        processor = chain.from_iterable(sensors.get(name, ()) for name in _SENSORS)
-        celsius = [sensor.current for sensor in processor]
-        # A sensor that is not connected gives other values.
-        return max((value for value in celsius if 1 < value < 150), default=None)
-    return None
-
-
 def gpu_uses(device: torch.device) -> Reading:
-    """The uses of `device`, as its driver counts them, and its temperature; None: not NVIDIA's.
+    """The uses of `device`, as its driver counts them; None: not NVIDIA's.
 
     `gpu`: of its memory, by other processes than this one: what limits.gpu limits. `gpu_all`: by
     all processes; what our allocator holds in reserve counts as free. `gpu_busy`: share of the last
     moments in which a kernel ran.
     """
     if device.type != "cuda":
-        return dict.fromkeys(("gpu", "gpu_all", "gpu_busy", "temperature"))
+        return dict.fromkeys(("gpu", "gpu_all", "gpu_busy"))
     import torch
 
     from gearshift.training.resources import nvml
@@ -166,7 +126,6 @@ def gpu_uses(device: torch.device) -> Reading:
         "gpu": 100 * by_others / state.total,
         "gpu_all": 100 * in_use / state.total,
         "gpu_busy": state.busy_percent,
-        "temperature": state.celsius,
     }
 
 
@@ -179,8 +138,7 @@ class LimitEnforcer(Callback):
     and ends. After CALM readings under all limits the first step comes first again.
 
     A limit that is exceeded before the first step cannot be the run's doing: it is reported once,
-    and only the critical value of that resource counts from then on; of a disk, which is common on
-    shared file systems, not even that if it is exceeded already.
+    and only the critical value of that resource counts from then on.
     """
 
     def __init__(
@@ -194,9 +152,12 @@ class LimitEnforcer(Callback):
         self._monitor = monitor
         self._emit = emit
         self._chosen = chosen
-        # None: it is not watched, or no longer.
-        self._limits = {name: getattr(limits, name) for name in RESOURCES}
-        self._critical = {name: getattr(limits.critical, name, None) for name in RESOURCES}
+        # None: it is no longer watched.
+        self._limits: dict[str, float | None] = {}
+        self._critical: dict[str, float] = {}
+        for name in RESOURCES:
+            self._limits[name] = getattr(limits, name)
+            self._critical[name] = getattr(limits.critical, name)
         # Readings in a row over a limit, or under all of them.
         self._warnings = self._calm = 0
         # Throttling steps that are possible, and those taken since the machine was calm.
@@ -208,15 +169,13 @@ class LimitEnforcer(Callback):
     def start(self, train_plan: TrainPlan) -> None:
         reading = self._monitor.read()
         for name in self._chosen:
-            if reading[name] is None and name != "cpu":  # its first reading comes later
+            if reading[name] is None:
                 text = f"limits.{name} cannot act: this machine reports no {name}"
                 self._emit("warning", {"text": text})
-        if "disk" in _over(reading, self._critical):
-            self._critical["disk"] = None
-            self._ignore("limit_given_up", ["disk"], reading)
         exceeded = _over(reading, self._limits)
         if exceeded:
-            self._ignore("limit_exceeded_at_start", exceeded, reading)
+            self._limits |= dict.fromkeys(exceeded)
+            self._emit("limit_exceeded_at_start", {"over": exceeded, **reading})
         self._monitor.start()
 
     def step(self, step: Step) -> Action:
@@ -242,13 +201,9 @@ class LimitEnforcer(Callback):
         self._monitor.stop()
 
     def _check(self, reading: Reading, warns: bool) -> Action:
-        """The throttling step that is left and helps; else the end, or a resource is given up."""
+        """The throttling step that is left and helps; else the end."""
         critical = _over(reading, self._critical)
-        over = _over(reading, self._limits)
-        if "disk" in over:  # a warning only
-            over.remove("disk")
-            self._ignore("disk_filling", ["disk"], reading)
-        over = [*dict.fromkeys([*over, *critical])]
+        over = [*dict.fromkeys([*_over(reading, self._limits), *critical])]
         if not over:
             self._warnings = 0
             self._calm += 1
@@ -262,26 +217,15 @@ class LimitEnforcer(Callback):
             self._emit("limit_warning", {"over": over, "warnings": self._warnings, **reading})
         if not critical and self._warnings < WARNINGS:
             return Action.NOTHING
-        if "disk" not in critical:
-            action = self._next_relief(over, is_critical=bool(critical))
-            if action:
-                if action is Action.FREE_MEMORY:
-                    self._emit("throttled", {"critical": critical, "over": over, **reading})
-                self._taken |= action
-                self._relief = "requested"
-                return action
-
-        fatal = [name for name in over if name in critical or name not in _NEVER_FATAL]
-        if fatal:
-            self._emit("pressure", {"over": fatal, **reading})
+        action = self._next_relief(over, is_critical=bool(critical))
+        if not action:
+            self._emit("pressure", {"over": over, **reading})
             return Action.LIMIT_EXCEEDED | Action.SAVE
-        self._ignore("limit_given_up", over, reading)
-        return Action.NOTHING
-
-    def _ignore(self, kind: str, names: Sequence[str], reading: Reading) -> None:
-        """Watch the limits of `names` no more, and tell it."""
-        self._limits |= dict.fromkeys(names)
-        self._emit(kind, {"over": names, **reading})
+        if action is Action.FREE_MEMORY:
+            self._emit("throttled", {"critical": critical, "over": over, **reading})
+        self._taken |= action
+        self._relief = "requested"
+        return action
 
     def _next_relief(self, over: Sequence[str], is_critical: bool) -> Action:
         """The first throttling step that is left and helps a resource that is `over` its limit."""

@@ -21,7 +21,6 @@ class GpuState:
     total: int
     by_process: int | None = None
     """Bytes of this process; None in a container that has process ids of its own."""
-    celsius: int | None = None
     busy_percent: int | None = None
     """Share of the last second or less in which a kernel ran."""
     capability: tuple[int, int] | None = None
@@ -93,16 +92,10 @@ def _permitted() -> list[Any]:
 
 def _gpu(name: str) -> Any:
     """The GPU with this number or unique id; None: no such one."""
-    gpus = _permitted()
     if name.isdigit():
+        gpus = _permitted()
         return gpus[int(name)] if int(name) < len(gpus) else None
-    gpu = _ask("HandleByUUID", name)
-    if gpu is not None:
-        return gpu
-    for each in gpus:
-        if str(_ask("UUID", each)).startswith(name):  # CUDA takes the beginning of an id, too
-            return each
-    return None
+    return _ask("HandleByUUID", name)
 
 
 def _state(gpu: Any, *, is_slice: bool = False) -> GpuState | None:
@@ -124,7 +117,6 @@ def _state(gpu: Any, *, is_slice: bool = False) -> GpuState | None:
         used=memory.used,
         total=memory.total,
         by_process=by_process,
-        celsius=_ask("Temperature", gpu, pynvml.NVML_TEMPERATURE_GPU),
         busy_percent=None if rates is None else rates.gpu,
         capability=_ask("CudaComputeCapability", gpu),
     )

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Literal
 
 from gearshift.training.callbacks.base import RUN_AGAIN, Facts, Json
@@ -42,7 +39,6 @@ class Session(Tracker):
         import wandb
 
         self._wandb = wandb
-        self._folder = run.folder
         kind = "notice"
         why = "W&B is set to offline"
         try:
@@ -62,12 +58,8 @@ class Session(Tracker):
         self.notice = kind, self._run.url or f"recorded offline ({why}); to send it:  {run.command}"
         if self._run.disabled:
             self.notice = "notice", "WANDB_MODE=disabled: W&B records nothing"
-        # A file that is offline has the whole run: the earlier ones are void.
         if self._run.resumed:
             self.last_step = max(self._run.starting_step - 1, 0)
-        for path in run.folder.glob(f"wandb/*run-*-{id_}/run-{id_}.wandb"):
-            if not self._run.offline or str(path.parent) not in self._run.dir:
-                path.with_name(f"{path.name}.synced").touch()  # `wandb sync` skips it
         self._run.define_metric("*", step_metric=STEP)
 
     def log(self, step: int, values: Facts) -> None:
@@ -86,18 +78,6 @@ class Session(Tracker):
                 caption=each["caption"],
             )
         self.log(step, values)
-
-    def upload(self, step: int, files: Sequence[Path], is_best: bool) -> None:
-        artifact = self._wandb.Artifact(f"checkpoint-{self._run.id}", type="model")
-        # Hard links to the files: the run may remove its own before they are sent.
-        staged = Path(tempfile.mkdtemp(prefix=f"step-{step:08}-", dir=self._folder / "wandb"))
-        for path in files:
-            os.link(path, staged / path.name)
-        artifact.add_dir(str(staged), policy="immutable", skip_cache=True)
-        aliases = ["latest", f"step-{step}"]
-        if is_best:
-            aliases.append("best")
-        self._run.log_artifact(artifact, aliases=aliases)
 
     def finish(self, summary: Facts, exit_code: int) -> None:
         """Close the run and wait until all is sent; one to be resumed is marked as preempted."""

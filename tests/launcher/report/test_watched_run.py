@@ -12,6 +12,7 @@ from gearshift.launcher.report.watched_run import WatchedRun, plain, screen
 from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.training.callbacks.base import Outcome
 from gearshift.training.logging.metrics import EventsWriter, MetricsWriter
+from gearshift.training.logging.terminal import unwrapped
 from gearshift.training.storage import Storage
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended
@@ -98,7 +99,7 @@ def test_several_runs_have_two_lines_each_and_one_its_view_and_none_wraps(run):
     found = run.watched.snapshot()
     for count, height in ((1, 6), (2, 4)):
         stream = io.StringIO()
-        Console(file=stream, width=40).print(screen([found] * count))
+        Console(file=stream, width=40).print(unwrapped(screen([found] * count)))
         lines = stream.getvalue().splitlines()
         assert max(map(cell_len, lines)) <= 40 and lines[0].startswith("killed  ")
         assert len(lines) <= height
@@ -128,6 +129,6 @@ def test_a_failed_run_shows_its_error_on_a_terminal(run, count):
     ended(run.folder, "failed", 10, reason="ValueError: no\nsensor")
     found = run.watched.snapshot()
     stream = io.StringIO()
-    Console(file=stream, width=80).print(screen([found] * count))
+    Console(file=stream, width=80).print(unwrapped(screen([found] * count)))
     assert stream.getvalue().splitlines()[1].strip() == "ValueError: no sensor"
     assert plain(found).splitlines()[0].endswith("failed; ValueError: no sensor")

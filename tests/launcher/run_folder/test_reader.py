@@ -73,11 +73,9 @@ BEST = {"metric": "val_loss", "value": 1.0, "step": 3}
         ("result.json", {"best": {**BEST, "step": None}}, "best.step"),
         ("result.json", {"stages": [{"name": "a", "folder": "../b"}]}, "stages.0.folder"),
         ("origins.json", {"mode": {"replaced": -1}}, "mode.replaced"),
-        ("profile/summary.json", {"first_step": 1, "steps": True}, "steps"),
     ],
 )
 def test_a_value_of_another_type_is_named_with_its_file_and_key(run, said, name, content, key):
-    (run / "profile").mkdir()
     status = {"status": "completed"} if name == "result.json" and content else {}
     (run / name).write_text(json.dumps(status | content))
     [diagnostic] = said("report", run, "--json", code=2)["diagnostics"]

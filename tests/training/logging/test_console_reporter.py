@@ -12,7 +12,7 @@ from tests.training.logging.clock import Clock
 
 
 class Memory(ConsoleOutput):
-    """An output that records its texts, with the steps at which it was drawn."""
+    """An output that records its texts, and the positions that it drew."""
 
     def __init__(self):
         self.written, self.drawn = [], []
@@ -21,8 +21,8 @@ class Memory(ConsoleOutput):
     def write(self, kind, text):
         self.written.append((kind, text))
 
-    def draw(self, view):
-        self.drawn.append(view.step)
+    def draw(self, lines):
+        self.drawn.append(lines[0].split("  ")[1])
 
     def close(self):
         self.is_closed = True
@@ -70,7 +70,7 @@ def test_every_output_gets_each_callback_in_order(tmp_path):
         assert long == ["before training", "| " + "x" * 101, "| ", *["| y�"] * 6]
         assert short[1] == "| " + "x" * 98 and short[2:] == ["| y�"] * 4
         assert output.written[6] == ("saved", "saved        1/100  checkpoints/step-00000001")
-        assert output.is_closed and output.drawn == [1]
+        assert output.is_closed and output.drawn == ["step 1/100"]
 
 
 def test_a_full_disk_at_the_end_is_an_error_and_closes_every_output(tmp_path):

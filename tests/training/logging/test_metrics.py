@@ -106,7 +106,7 @@ def test_the_result_has_its_keys(tmp_path):
         "peak_memory_bytes": {"device": None, "host": 300 * 2**20},
         **{"wall_s": 12.5, "samples_per_s": 640.0, "parameters": 1_234_567, "requeues": 0},
         **{"trainable_parameters": 4_000, "architecture": "0a", "samples": 640},
-        **{"environment": {}, "data": {}, "machine": {}},
+        **{"environment": {}, "data": {}},
     }
 
 

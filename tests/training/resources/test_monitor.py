@@ -2,14 +2,12 @@
 
 import os
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 import torch
 
-from gearshift.training.resources.limits import ResourceMonitor, cpu_celsius
+from gearshift.training.resources.limits import ResourceMonitor
 from tests.fake_nvml import FakeGpu, build_nvml, needs_c, use_nvml
 from tests.training.readings import CALM
 
@@ -17,16 +15,13 @@ CPU = torch.device("cpu")
 
 
 def test_a_reading_of_this_machine_is_in_percent():
-    monitor = ResourceMonitor(CPU, Path(), every_s=3600)
+    monitor = ResourceMonitor(CPU, every_s=3600)
     reading = monitor.read()
     assert 0 < reading["ram"] <= 100
     assert reading["swap"] is None or 0 <= reading["swap"] <= 100
     assert reading["gpu"] is None
     assert reading.keys() == CALM.keys()
-    assert monitor.newest == monitor.highest and monitor.newest["ram"] == reading["ram"]
-    monitor.highest = {"ram": 101.0}
-    monitor.read()
-    assert monitor.highest["ram"] == 101.0 > monitor.newest["ram"]
+    assert monitor.newest["ram"] == reading["ram"]
 
 
 @needs_c
@@ -38,16 +33,16 @@ def test_a_reading_of_a_gpu_tells_the_use_of_others_apart(tmp_path, monkeypatch,
     """
     gib = 2**30
     process = (os.getpid() if is_shown else 1, 9 * gib)
-    gpu = FakeGpu("GPU-a", 20 * gib, used=11 * gib, process=process, celsius=200, busy=93)
+    gpu = FakeGpu("GPU-a", 20 * gib, used=11 * gib, process=process, busy=93)
     use_nvml(monkeypatch, build_nvml(tmp_path, gpu))
     fake = {"get_device_properties": SimpleNamespace(uuid="a")}
     fake |= {"memory_reserved": 8 * gib, "memory_allocated": 7 * gib}
     for name, value in fake.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
-    monitor = ResourceMonitor(torch.device("cuda", 0), Path(), every_s=3600)
+    monitor = ResourceMonitor(torch.device("cuda", 0), every_s=3600)
     reading = monitor.read()
     assert (reading["gpu"], reading["gpu_all"], monitor.newest["gpu"]) == (10.0, 50.0, 50.0)
-    assert (reading["temperature"], reading["gpu_busy"]) == (200.0, 93.0)
+    assert reading["gpu_busy"] == 93.0
 
 
 def test_readings_come_from_another_thread_with_the_use_of_the_cpu():
@@ -59,44 +54,12 @@ def test_readings_come_from_another_thread_with_the_use_of_the_cpu():
             threads.append(threading.get_ident())
             if len(threads) == 2:
                 second.set()
-            return {**CALM, "cpu": cpu, "disk": len(threads)}
+            return {**CALM, "cpu": cpu, "ram": len(threads)}
 
-    monitor = Counting(CPU, Path(), every_s=0.001)
+    monitor = Counting(CPU, every_s=0.001)
     assert monitor.new is None
     monitor.start()
     assert second.wait()
     monitor.stop()
-    assert monitor.new["disk"] == len(threads) and 0 <= monitor.new["cpu"] <= 100
+    assert monitor.new["ram"] == len(threads) and 0 <= monitor.new["cpu"] <= 100
     assert threading.get_ident() not in threads
-
-
-def sensors(**values):
-    return {
-        name: [SimpleNamespace(label="", current=value) for value in found]
-        for name, found in values.items()
-    }
-
-
-@pytest.mark.parametrize(
-    ("found", "celsius"),
-    [
-        (sensors(coretemp=[61.0, 74.5, 70.0], nvme=[90.0]), 74.5),
-        (sensors(acpitz=[27.8], k10temp=[66.0]), 66.0),
-        (sensors(coretemp=[0.0, -274.0, 4000.0], acpitz=[41.0]), 41.0),
-        (sensors(nvme=[50.0]), None),
-        ({}, None),
-    ],
-)
-def test_the_hottest_sensor_of_the_processor_counts(monkeypatch, found, celsius):
-    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: found, raising=False)
-    assert cpu_celsius() == celsius
-
-
-def test_a_system_without_sensors_has_no_temperature(monkeypatch):
-    def fail():
-        raise OSError("no such sensor")
-
-    monkeypatch.setattr(psutil, "sensors_temperatures", fail, raising=False)
-    assert cpu_celsius() is None
-    monkeypatch.delattr(psutil, "sensors_temperatures")
-    assert cpu_celsius() is None

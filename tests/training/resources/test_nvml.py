@@ -12,14 +12,14 @@ from tests.fake_nvml import FakeGpu, build_nvml, needs_c, use_nvml
 pytestmark = needs_c
 OWN = os.getpid()
 UNKNOWN = 2**64 - 1
-ALL = {"celsius": 71, "busy": 93, "capability": (9, 0)}
+ALL = {"busy": 93, "capability": (9, 0)}
 
 
 @pytest.mark.parametrize(
     ("gpu", "state"),
     [
-        (FakeGpu("GPU-a", process=(OWN, 5), **ALL), GpuState(8, 20, 5, 71.0, 93.0, (9, 0))),
-        (FakeGpu("GPU-a", process=(OWN + 1, 5), **ALL), GpuState(8, 20, None, 71.0, 93.0, (9, 0))),
+        (FakeGpu("GPU-a", process=(OWN, 5), **ALL), GpuState(8, 20, 5, 93.0, (9, 0))),
+        (FakeGpu("GPU-a", process=(OWN + 1, 5), **ALL), GpuState(8, 20, None, 93.0, (9, 0))),
         (FakeGpu("GPU-a", process=(OWN, UNKNOWN)), GpuState(8, 20)),  # of WSL2
         (FakeGpu("MIG-a", capability=(8, 0)), GpuState(8, 20, capability=(8, 0))),
         (FakeGpu("GPU-a", total=None, **ALL), None),  # it shares the main memory
@@ -46,7 +46,7 @@ def test_visible_gpus_are_read_without_torch(tmp_path):
 import ctypes, sys, pynvml
 from gearshift.training.resources import nvml
 pynvml.nvmlLib = ctypes.CDLL(sys.argv[1])
-for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7", "GPU-b,GPU-"):
+for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7", "GPU-b,GPU-a"):
     print([state and state.total for state in nvml.gpu_states(named)])
 assert "torch" not in sys.modules
 """
