@@ -105,7 +105,9 @@ def _findings_of(run: RunRecord) -> list[Row]:
     for event in run.events:
         facts = event["facts"]
         if event["kind"] in ("advice", "warning") and "fault" in facts:
-            rows.append(tuple(str(facts.get(name, "")) for name in ("seen", "cause", "fix")))
+            words = facts.get("fix")
+            fix = program_line(*words[3:]) if isinstance(words, list) else ""
+            rows.append((str(facts.get("seen", "")), str(facts.get("cause", "")), fix))
 
     status = run.result.get("status")
     # A failed run that gave advice needs no other line.

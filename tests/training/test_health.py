@@ -67,7 +67,7 @@ def test_a_flat_loss_is_found_once_with_both_means():
     assert checked.found == ["not_falling"]
     _, facts = checked.events[0]
     assert re.match(r"loss [34]\.\d{4} in the first third of \d00 steps", facts["seen"])
-    assert facts["fix"] == "<again> --lr <higher_lr>"
+    assert facts["fix"] == ["<again>", "--lr", "<higher_lr>"]
     assert facts["cause"] == FAULTS["not_falling"].cause
 
 
@@ -147,5 +147,5 @@ def test_the_fault_that_ends_a_run_is_an_event():
     checked.health.event("nonfinite", facts)
     ((_, facts),) = checked.events
     assert facts["seen"] == "loss nan at step 7"
-    assert facts["fix"] == "<again> --lr <lower_lr>"
+    assert facts["fix"] == ["<again>", "--lr", "<lower_lr>"]
     assert facts["is_end"]
