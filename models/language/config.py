@@ -167,9 +167,9 @@ class Data(DataSection):
     """Training text."""
 
     path: str | Annotated[list[str], Field(min_length=1)] = "embedded:python"
-    """File or folder of text, JSON, CSV or Parquet; hf:OWNER/NAME of a data set of the Hugging Face
-    hub; or embedded:python, embedded:commands. Or several of them, all text or all conversations:
-    --data A --data B."""
+    """File or folder of text, JSON, CSV, Parquet or Arrow; hf:OWNER/NAME of a data set of the
+    Hugging Face hub; or embedded:python, embedded:commands. Or several of them, all text or all
+    conversations: --data A --data B."""
     weights: list[Annotated[float, Field(ge=0)]] | None = None
     """What each of several sources has of the samples taken in training, such as [0.7, 0.3]; a
     small one is repeated. Default: all samples are taken equally often."""
