@@ -152,7 +152,7 @@ class Dialogues:
             matched=bool(is_true),
         )
 
-    def control(self, train: Dialogues, size: int) -> Bands:
+    def control(self) -> Bands:
         """The bands of the metrics on permuted answers: chance is guessing one of the labels."""
         return {
             "exact_match": {"max": 2 / len(np.unique(self._labels))},

@@ -12,13 +12,13 @@ import torch
 
 from gearshift.models.base import Draws
 from gearshift.models.common.data_reports import OnBad
-from gearshift.models.common.family import padded, spread_positions
+from gearshift.models.common.family import padded
 from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.model import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, text_of
 
 Bands = dict[str, dict[str, float]]
-"""Bounds of metrics in a noise control: min, max and chance, as far as they are known."""
+"""Bounds of metrics in a noise control: min or max."""
 MULTIPLE = 8
 """Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""
 
@@ -91,10 +91,6 @@ class Rules:
     """A row of text holds one document only."""
     longest: int | None = None
     """The length that the model allows; None: any."""
-
-
-_COUNTED = 10_000
-"""Rows whose labels are counted for the chance of a noise control."""
 
 
 class TokenWindows:
@@ -170,24 +166,14 @@ class TokenWindows:
             self.bytes_per_token,
         )
 
-    def control(self, train: TokenWindows, size: int) -> Bands:
-        """The band of the loss on shuffled rows in nats per token, from token counts alone.
+    def control(self) -> Bands:
+        """The least loss on shuffled rows in nats per token; one below it indicates a leak.
 
-        `chance`: under the token frequencies of `train` (one added to each of the `size` counts).
-        `min`: under each row's own frequencies, that is the logarithm of the number of its orders.
-        A loss below it indicates a leak.
+        The logarithm of the number of orders of each row, from token counts alone.
         """
-        # Ones, because a token that is not in the training split would have infinite nats.
-        frequencies = np.ones(size, dtype=np.int64)
-        for i in spread_positions(len(train), _COUNTED):
-            frequencies += np.bincount(train.sample(i).labels, minlength=size)
-        logp = np.log(frequencies / frequencies.sum())
-
-        chance = 0.0
         orders = 0.0
         for i in range(len(self)):
-            counts = np.bincount(self.sample(i).labels, minlength=size)
-            chance -= float(counts @ logp)
-            repeats = counts[counts > 1]
-            orders += lgamma(counts.sum() + 1) - sum(map(lgamma, repeats + 1))
-        return {"val_loss": {"min": orders / self.tokens, "chance": chance / self.tokens}}
+            labels = self.sample(i).labels
+            _, repeats = np.unique(labels, return_counts=True)
+            orders += lgamma(len(labels) + 1) - sum(map(lgamma, repeats + 1))
+        return {"val_loss": {"min": orders / self.tokens}}

@@ -478,7 +478,7 @@ class LanguageTask(FamilyTask):
     @cached_property
     def _control(self) -> Any:
         """Band of each metric; a noise control outside it indicates a leak."""
-        return self.data("val").control(self.data("train"), self.tokenizer.size)
+        return self.data("val").control()
 
     def write_hugging_face(self, folder: Path, *, with_config: bool = True) -> None:
         """Write configuration and tokenizer for transformers into `folder`.
