@@ -137,12 +137,6 @@ class Model(FamilySection):
         le=10**7,
     )
     """Entries of a bpe tokenizer. Default: that of the size, at least 512."""
-    kv_heads: int | None = Field(
-        default=None,
-        ge=1,
-        le=1024,
-    )
-    """Key and value heads, shared by groups of query heads. Default: the number of query heads."""
 
     @property
     def parameters(self) -> int | None:
@@ -153,9 +147,7 @@ class Model(FamilySection):
         entries = size.vocabulary
         if self.tokenizer == "bpe":
             entries = self.vocabulary or max(512, size.vocabulary)
-        share = (self.kv_heads or size.heads) / size.heads
-        fewer = round(size.layers * 2 * size.width**2 * (1 - share))
-        return replace(size, vocabulary=entries).parameters - fewer
+        return replace(size, vocabulary=entries).parameters
 
 
 COLUMNS = ("request", "context", "answer", "system", "messages", "text", IGNORE)

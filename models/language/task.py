@@ -86,7 +86,7 @@ class LanguageTask(FamilyTask):
     """Where the model is from."""
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
-        """Read the settings without disk access. Raises DataError for an invalid kv_heads."""
+        """Read the settings without disk access."""
         super().__init__(model, data, context)
         # A setting is read only where it applies: unused settings are reported.
         self.tokenizer_name = model.tokenizer
