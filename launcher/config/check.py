@@ -256,7 +256,7 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
                 return
             if not feature_checks.is_requested(values):
                 fix = "--download-data"
-        like = like or named_model.nearest_name_of_hub(text)
+        like = like or named_model.nearest_name_of_hub(text, "dataset")
     if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
         hint = f"--set {PRETRAINED}=DIR  if it has moved"
     problem = f"does not exist ({path.absolute()})"

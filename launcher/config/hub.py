@@ -157,9 +157,12 @@ class Repository:
 
 
 def _nearest_name(name: str, kind: Kind) -> str | None:
-    """`hf:OWNER/NAME` of a repository that `name` misspells: a common one, or one of the cache."""
+    """What `name` misspells: a folder, or `hf:OWNER/NAME` of a common or cached repository."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    beside = nearest_match(name, map(str, Path(name).parent.glob("*")))
+    if beside:  # a folder here
+        return beside
     known = list(other_tools.table()["repositories"][kind])
     for folder in Path(HF_HUB_CACHE).glob(f"{kind}s--*--*"):
         known.append(folder.name.removeprefix(f"{kind}s--").replace("--", "/"))

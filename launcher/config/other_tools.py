@@ -87,12 +87,16 @@ def command(name: str) -> str | None:
 
 def _filled(text: str, value: str) -> str:
     """The options of the table with a value in their places, quoted for a shell."""
+    from gearshift.launcher.config.named_model import name_of_hub  # which reads this table
+
     words: list[str] = []
     for word in shlex.split(text):
         word = _PLACE.sub(lambda place: _as_length(value, place[0]), word)
         key, equals, typed = word.partition("=")
         if equals:
             word = f"{key}={value_of(key, typed)}"
+        elif words and words[-1] == "--data":
+            word = name_of_hub(word) or word
         elif words and words[-1] in BY_FLAG:
             word = value_of(BY_FLAG[words[-1]].key or "", word)
         words.append(word)
