@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import check_expansion, check_reader
 from gearshift.models.common.data_reports import BadRecords, library_errors
-from gearshift.models.common.table import Table, text_of
+from gearshift.models.common.table import Table
 from gearshift.models.common.text_file import GZIP, TextFile, parse_json
 
 _KINDS = {
@@ -99,13 +99,13 @@ def _batches(path: Path, kind: str) -> Iterator[Any]:
 def table_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
     """The rows of a table of text, or of the first sheet of a workbook.
 
-    A first column without a name is left out: pandas and R write the names of rows into it. Other
-    ones are named by their place. Raises DataError.
+    Columns without a name are left out: pandas and R write the names of rows into one. Raises
+    DataError.
     """
     table = Table(file)
-    header = [text_of(column) or f"column {n}" for n, column in enumerate(table.header, start=1)]
-    first = 0 if table.header[0] else 1
-    column, uses = Counter(column.lower() for column in header).most_common(1)[0]
+    header = table.header
+    named = [column.lower() for column in header if column]
+    [(column, uses)] = Counter(named or [""]).most_common(1)
     if uses > 1:
         raise DataError(
             f"'{file.name}' has {uses} columns with the name '{column}'",
@@ -114,11 +114,9 @@ def table_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
             hint=f"rename {uses - 1} of them in line {table.header_line}",
         )
     for line, cells in table.rows(bad_records):
-        yield Row(
-            line,
-            dict(zip(header[first:], cells[first:], strict=True)),
-            table.header_line,
-        )
+        fields = dict(zip(header, cells, strict=True))
+        fields.pop("", None)
+        yield Row(line, fields, table.header_line)
 
 
 def json_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
