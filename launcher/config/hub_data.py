@@ -218,13 +218,13 @@ def _choose(name: str, head: str, parts: Sequence[str], configs: Configs) -> str
         names += [f"{config}:{split}" for split in splits]
     first = next(iter(configs))
     typed = ":".join(parts)
+    whole = typed if len(parts) == 2 else f"{first}:{typed or _TRAIN}"
     wanted = [typed, f"{typed}:{_TRAIN}"]
     if len(configs) == 1 or first == _DEFAULT:
-        wanted.append(f"{first}:{typed or _TRAIN}")
+        wanted.append(whole)
     for each in wanted:
         if each in names:
             return each
-    whole = typed if len(parts) == 2 else f"{first}:{typed or _TRAIN}"
     options = [f"{head}:{part}" for part in names[:MANY]]
     if len(names) > MANY:
         options.append(f"and {len(names) - MANY} more")

@@ -149,7 +149,7 @@ class Dialogues:
             labels,
             text_of(self._names[index]),
             bytes_per_token=self.bytes_per_token,
-            matched=bool(is_true),
+            source=-is_true,
         )
 
     def control(self) -> Bands:

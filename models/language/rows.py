@@ -35,10 +35,9 @@ class Row:
     """Where further documents begin within the row."""
     bytes_per_token: float = 0.0
     """UTF-8 bytes of text per label, on average over the split."""
-    matched: bool = False
-    """In a noise control: the answer is the true one, evaluated for comparison only."""
-    source: int | None = None
-    """The number of its source; None: there is one source."""
+    source: int = 0
+    """The number of its source. In a noise control -1: the answer is the true one, evaluated for
+    comparison only."""
 
 
 def collate(
@@ -49,9 +48,9 @@ def collate(
     """Collate `rows`, padded at the end to `length`, or to the longest in multiples of 8.
 
     `input_ids`, `labels` int64 and `attention_mask` bool, each [batch, time]; `boundaries` int32,
-    for Transformer.forward, where padding belongs to the last document of its row; `matched` bool
-    [batch]; `units`, the number of labels; `tokens`, that of inputs; `meta`, the name of each
-    row's source; of several sources `source`, its number [batch].
+    for Transformer.forward, where padding belongs to the last document of its row; `source`
+    [batch], the number of each; `units`, the number of labels; `tokens`, that of inputs; `meta`,
+    the name of each row's source.
     """
     inputs = padded([row.inputs for row in rows], pad, length, MULTIPLE)
     labels = padded([row.labels for row in rows], IGNORE, length, MULTIPLE)
@@ -63,20 +62,17 @@ def collate(
         boundaries += [number * time + start for start in (0, *row.starts)]
     boundaries.append(labels.numel())
 
-    batch = {
+    return {
         "input_ids": inputs,
         "labels": labels,
         "attention_mask": torch.arange(time) < sizes[:, None],
         "boundaries": torch.tensor(boundaries, dtype=torch.int32),
         "bytes_per_token": rows[0].bytes_per_token,
-        "matched": torch.tensor([row.matched for row in rows]),
+        "source": torch.tensor([row.source for row in rows]),
         "units": int((labels != IGNORE).sum()),
         "tokens": int(sizes.sum()),
         "meta": [row.name for row in rows],
     }
-    if rows[0].source is not None:
-        batch["source"] = torch.tensor([row.source for row in rows])
-    return batch
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def test_evaluation_has_the_true_answers_as_well_which_are_marked():
         TOKENIZER.decode([*row.inputs, row.labels[-1]]) for row in rows
     ]  # User: a 1 … answer b2
     assert [text[6] == text[-2] for text in texts] == [False] * 12 + [True] * 6
-    assert [val.sample(i).matched for i in range(12)] == [False] * 6 + [True] * 6
+    assert [val.sample(i).source for i in range(12)] == [0] * 6 + [-1] * 6
 
 
 def test_the_floor_equals_that_from_counting():
