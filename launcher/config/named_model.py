@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, fold, plain
-from gearshift.launcher.config import other_tools
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, plain
 from gearshift.launcher.config.errors import about_value
 from gearshift.launcher.config.provenance import Setting, Values
 from gearshift.launcher.config.schema import PRETRAINED, replaces_size, setting_infos
@@ -85,16 +84,10 @@ def name_of_hub(text: str) -> str | None:
     return HUB + text
 
 
-def nearest_name_of_hub(text: str, kind: str) -> str | None:
-    """The name of a repository in the form of another program, or as the address of its page.
-
-    Or without its owner, of a common one.
-    """
+def nearest_name_of_hub(text: str) -> str | None:
+    """The name of a repository in the form of another program, or as the address of its page."""
     match = _OTHER_FORM.fullmatch(text)
     if match is None or match["id"].partition("/")[0] in FAMILIES:
-        for name in other_tools.table()["repositories"][kind]:
-            if fold(name.rpartition("/")[2]) == fold(text):
-                return f"{HUB}{name}"
         return None
     revision = match["revision"] or "main"
     return HUB + match["id"] + (f"@{revision}" if revision != "main" else "")

@@ -14,6 +14,8 @@ import yaml
 
 from gearshift.launcher.base.diagnostics import OFF, ON, fold
 from gearshift.launcher.config.command_line import BY_FLAG
+from gearshift.launcher.config.named_model import name_of_hub
+from gearshift.models.catalog import HUB
 
 _FILE = Path(__file__).with_name("other_tools.yaml")
 _DEFAULT = "default: "
@@ -79,6 +81,14 @@ def value_of(key: str, text: str) -> str:
     return str(names.get(fold(text), text))
 
 
+def repository(name: str, kind: str) -> str | None:
+    """`hf:OWNER/NAME` of a common repository whose owner is not typed."""
+    for known in table()["repositories"][kind]:
+        if fold(known.rpartition("/")[2]) == fold(name):
+            return f"{HUB}{known}"
+    return None
+
+
 def command(name: str) -> str | None:
     """The command of ours, with its first argument, that another program calls `name`."""
     text: str | None = table()["commands"].get(name.lower())
@@ -87,8 +97,6 @@ def command(name: str) -> str | None:
 
 def _filled(text: str, value: str) -> str:
     """The options of the table with a value in their places, quoted for a shell."""
-    from gearshift.launcher.config.named_model import name_of_hub  # which reads this table
-
     words: list[str] = []
     for word in shlex.split(text):
         word = _PLACE.sub(lambda place: _as_length(value, place[0]), word)

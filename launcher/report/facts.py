@@ -105,9 +105,13 @@ def _findings_of(run: RunRecord) -> list[Row]:
     for event in run.events:
         facts = event["facts"]
         if event["kind"] in ("advice", "warning") and "fault" in facts:
+            seen = str(facts.get("seen", ""))
+            cause = str(facts.get("cause", ""))
+            fix = ""
             words = facts.get("fix")
-            fix = program_line(*words[3:]) if isinstance(words, list) else ""
-            rows.append((str(facts.get("seen", "")), str(facts.get("cause", "")), fix))
+            if isinstance(words, list):
+                fix = program_line(*words[3:])
+            rows.append((seen, cause, fix))
 
     status = run.result.get("status")
     # A failed run that gave advice needs no other line.
