@@ -126,14 +126,19 @@ def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
         fields = asdict(diagnostic)
         del fields["replaces"]
         if diagnostic.fix is not None:
-            words = shlex.split(diagnostic.fix)
-            if words[:1] == ["python"]:  # this one, whatever is on PATH
-                words[0] = sys.executable
-            fields["fix"] = words
+            fields["fix"] = arguments(diagnostic.fix)
         if diagnostic.overrides:
             fields["overrides"] = dict(zip(("value", "where"), diagnostic.overrides, strict=True))
         objects.append(_redacted(fields))
     return objects
+
+
+def arguments(fix: str) -> list[str]:
+    """A fix for programs: its words, with this Python, whatever is on PATH."""
+    words = shlex.split(fix)
+    if words[:1] == ["python"]:
+        words[0] = sys.executable
+    return words
 
 
 def shown(value: Any) -> str:

@@ -41,7 +41,8 @@ def _misspelt(typed: str, name: str) -> int | None:
         edits = _edits(word, other)
         longest = max(len(word), len(other))
         most = 2 if longest > _SHORT_WORD else 1
-        if longest <= 2:  # each letter makes another word
+        # Each letter makes another word, but for a unit that is left out.
+        if longest <= 2 and not other[0].isdigit():
             most = 0
         if edits > most:
             return None

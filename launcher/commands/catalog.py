@@ -250,6 +250,11 @@ _ALL = (
         "use the model of a run: text after a prompt, or predictions for files",
         _PREDICT,
         adds_errors=True,
+        instead={
+            "--prompt": "--input",
+            "--max-new-tokens": "--max-tokens",
+            "--max_new_tokens": "--max-tokens",
+        },
     ),
     _command(
         "report",

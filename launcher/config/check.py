@@ -249,7 +249,7 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
     hint = None
     like = nearest_file(text)
     if key == DATA_PATH:
-        from gearshift.launcher.config import feature_checks, named_model
+        from gearshift.launcher.config import feature_checks, named_model, other_tools
 
         if values["download.fetch"].value:
             if feature_checks.will_download(values, text):
@@ -257,6 +257,7 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
             if not feature_checks.is_requested(values):
                 fix = "--download-data"
         like = like or named_model.nearest_name_of_hub(text)
+        like = like or other_tools.repository(text, "dataset")
     if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
         hint = f"--set {PRETRAINED}=DIR  if it has moved"
     problem = f"does not exist ({path.absolute()})"

@@ -145,8 +145,8 @@ def of_value(values: Values, key: str, error: SettingsError, name: object) -> It
         if diagnostic.key in (None, key):
             places = [where(key, setting.origin), *filter(None, [diagnostic.where])]
             like = diagnostic.did_you_mean
-            fix = diagnostic.fix
-            if like and not fix:
+            diagnostic = replace(diagnostic, key=key, where="; ".join(places))
+            if like:
                 fix = fix_line(key, setting.origin, with_another(setting.value, name, like))
-            diagnostic = replace(diagnostic, key=key, where="; ".join(places), fix=fix)
+                diagnostic = replace(diagnostic, fix=fix, replaces=())
         yield replace(diagnostic, order=setting.origin.order)

@@ -60,7 +60,7 @@ def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     where = errors.where("download.fetch", values["download.fetch"].origin)
     origin = Origin(MACHINE_LAYER, where)
     folder = values[_FOLDER]
-    is_folder = len(downloads) > 1 or first.kind in ("zip", "tar")
+    is_folder = len(downloads) > 1 or first.is_archive
     path = first.folder if len(downloads) > 1 else first.path
     if values[_ENABLED].value and not is_folder:
         path = first.folder
@@ -121,8 +121,8 @@ def declared_targets(values: Values) -> list[DownloadTarget]:
 
 
 FOLDER = "downloads"
-_ARCHIVE = re.compile(r"(.+?)\.(zip|tar(?:\.gz|\.bz2|\.xz)?|tgz|tbz2|txz|gz|bz2|xz)", re.IGNORECASE)
-"""The name of an archive: what is left of it, and how it ends."""
+_ARCHIVE = re.compile(r"(.+?)\.(zip|tar(\.gz|\.bz2|\.xz)?|tgz|tbz2|txz)", re.IGNORECASE)
+"""The name of an archive, and what is left of it."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,13 @@ class DownloadTarget:
     name: str
     """Of the downloaded file, before it is unpacked; empty if neither URL nor user gives one."""
     folder: Path
-    kind: str | None
-    """zip and tar are unpacked to a folder; gz, bz2 and xz to a file; None: the file stays."""
     path: Path
     """The file, or the folder that its archive is unpacked to."""
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether it is unpacked."""
+        return self.path.name != self.name
 
     @property
     def state(self) -> Path:
@@ -157,15 +160,10 @@ def targets(download: Download) -> list[DownloadTarget]:
     declared = []
     for file, name in zip(download.files, names, strict=True):
         match = _ARCHIVE.fullmatch(name)
-        kind = None
         path = folder / name
         if match and file.unpack == "auto":
-            ending = match[2].lower()
-            kind = ending
-            if ending.startswith("t"):
-                kind = "tar"
             path = folder / match[1]
-        declared.append(DownloadTarget(file, name, folder, kind, path))
+        declared.append(DownloadTarget(file, name, folder, path))
     return declared
 
 

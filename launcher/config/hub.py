@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from gearshift.launcher.base import environment
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, nearest_match
+from gearshift.launcher.config import other_tools
 from gearshift.models.catalog import HUB, folder_of
 from gearshift.slurm.environment import InvalidEnvironment
 from gearshift.slurm.variables import read_rank_environment
@@ -134,23 +135,39 @@ class Repository:
         suggestion = None
         hint = "the same command continues with the files that are left"
         if is_limited or isinstance(error, errors.RepositoryNotFoundError):
-            fix = _LOGIN
+            suggestion = None if is_limited else _nearest_name(self.id, self.kind)
+            fix = suggestion or _LOGIN
             hint = (
-                "check how the name is spelled, and ask for access on its page; HF_TOKEN may hold "
-                "the token instead; the limit of requests is higher with a login"
+                f"check how the name is spelled, and ask for access on its page; {_LOGIN}, or "
+                "HF_TOKEN with a token, opens what is private, and has a higher limit of requests"
             )
         elif isinstance(error, errors.LocalEntryNotFoundError):
             return self.absent("" if self.is_local else f", and cannot be downloaded: {text}")
         elif isinstance(error, errors.RevisionNotFoundError):
-            suggestion = f"{HUB}{self.id}"
+            fix = suggestion = f"{HUB}{self.id}"
             hint = "without a revision it is the newest commit"
         return SettingsError.of(
             f"{self.name} cannot be downloaded: {text}",
             value=self.name,
             did_you_mean=suggestion,
             fix=fix,
+            replaces=(self.name,) if suggestion else (),
             hint=hint,
         )
+
+
+def _nearest_name(name: str, kind: Kind) -> str | None:
+    """What `name` misspells: a folder, or `hf:OWNER/NAME` of a common or cached repository."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    beside = nearest_match(name, map(str, Path(name).parent.glob("*")))
+    if beside:  # a folder here
+        return beside
+    known = list(other_tools.table()["repositories"][kind])
+    for folder in Path(HF_HUB_CACHE).glob(f"{kind}s--*--*"):
+        known.append(folder.name.removeprefix(f"{kind}s--").replace("--", "/"))
+    similar = nearest_match(name, known)
+    return HUB + similar if similar and similar != name else None
 
 
 def repository(name: str, kind: Kind, *, may_download: bool = True) -> Repository:

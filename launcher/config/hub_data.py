@@ -137,7 +137,10 @@ def _configs(repository: Repository) -> tuple[str, Configs]:
         return commit, configs
     paths = [file.rfilename for file in listed]
     files = [path for path in paths if _DATA.fullmatch(path) and "../" not in path]
-    return commit, _by_card(snapshot / _CARD, files) or _by_names(files)
+    configs = _by_card(snapshot / _CARD, files)
+    if files and not configs:
+        configs = {_DEFAULT: _splits(files)}
+    return commit, configs
 
 
 def _by_card(card: Path, files: Files) -> Configs:
@@ -187,16 +190,6 @@ def _matches(path: str, pattern: str) -> bool:
     return path.count("/") == pattern.count("/") and fnmatchcase(path, pattern)
 
 
-def _by_names(files: Files) -> Configs:
-    """The files by their names: a config is a folder that is neither `data` nor a split."""
-    groups: dict[str, Files] = {_DEFAULT: []}
-    for path in files:
-        folder = path[: path.rfind("/") + 1].partition("/")[0]
-        is_config = _WORD.fullmatch(folder) and folder != "data" and not _split_of(folder)
-        groups.setdefault(folder if is_config else _DEFAULT, []).append(path)
-    return {config: _splits(group) for config, group in groups.items() if group}
-
-
 def _splits(files: Files) -> dict[str, Files]:
     """The files of each split by their names; all train where no name tells."""
     splits: dict[str, Files] = {}
@@ -225,21 +218,24 @@ def _choose(name: str, head: str, parts: Sequence[str], configs: Configs) -> str
         names += [f"{config}:{split}" for split in splits]
     first = next(iter(configs))
     typed = ":".join(parts)
+    whole = typed if len(parts) == 2 else f"{first}:{typed or _TRAIN}"
     wanted = [typed, f"{typed}:{_TRAIN}"]
     if len(configs) == 1 or first == _DEFAULT:
-        wanted.append(f"{first}:{typed or _TRAIN}")
+        wanted.append(whole)
     for each in wanted:
         if each in names:
             return each
-    whole = typed if len(parts) == 2 else f"{first}:{typed or _TRAIN}"
     options = [f"{head}:{part}" for part in names[:MANY]]
     if len(names) > MANY:
         options.append(f"and {len(names) - MANY} more")
+    nearest = f"{head}:{nearest_match(whole, names) or names[0]}"
     raise SettingsError.of(
         f"{name} names none of its configs and splits",
         value=name,
         allowed=", ".join(options),
-        did_you_mean=f"{head}:{nearest_match(whole, names) or names[0]}",
+        did_you_mean=nearest,
+        fix=nearest,
+        replaces=(name,),
     )
 
 

@@ -326,6 +326,7 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
     options = info.allowed
     if info.key == "model.family":
         hub_name = nearest_name_of_hub(str(value))
+        hub_name = hub_name or other_tools.repository(str(value), "model")
         if hub_name is not None:
             return hub_name
         word = word.partition("/")[0]  # FAMILY/SIZE

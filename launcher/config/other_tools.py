@@ -14,6 +14,8 @@ import yaml
 
 from gearshift.launcher.base.diagnostics import OFF, ON, fold
 from gearshift.launcher.config.command_line import BY_FLAG
+from gearshift.launcher.config.named_model import name_of_hub
+from gearshift.models.catalog import HUB
 
 _FILE = Path(__file__).with_name("other_tools.yaml")
 _DEFAULT = "default: "
@@ -79,6 +81,14 @@ def value_of(key: str, text: str) -> str:
     return str(names.get(fold(text), text))
 
 
+def repository(name: str, kind: str) -> str | None:
+    """`hf:OWNER/NAME` of a common repository whose owner is not typed."""
+    for known in table()["repositories"][kind]:
+        if fold(known.rpartition("/")[2]) == fold(name):
+            return f"{HUB}{known}"
+    return None
+
+
 def command(name: str) -> str | None:
     """The command of ours, with its first argument, that another program calls `name`."""
     text: str | None = table()["commands"].get(name.lower())
@@ -93,6 +103,8 @@ def _filled(text: str, value: str) -> str:
         key, equals, typed = word.partition("=")
         if equals:
             word = f"{key}={value_of(key, typed)}"
+        elif words and words[-1] == "--data":
+            word = name_of_hub(word) or word
         elif words and words[-1] in BY_FLAG:
             word = value_of(BY_FLAG[words[-1]].key or "", word)
         words.append(word)

@@ -90,14 +90,26 @@ def _collect(command: Command, words: Sequence[str]) -> _Arguments:
     """Sort `words`, and note what is no argument of the command."""
     arguments = _Arguments()
     by_flag = {option.flag: option for option in (*command.options, HELP)}
+    flag = ""
     for parts, is_known in split_options(command, words):
+        is_after_set = flag == "--set"
         flag, equals, value = parts[0].partition("=")
         if "" in parts or (equals and not value):  # most likely a variable that is not set
             message = f"an empty value after '{flag}'"
             arguments.diagnostics.append(command_line_error(message, shlex.join(parts), value=""))
         option = by_flag.get(flag)
         if option is None and is_known:
-            arguments.positionals.append(parts[0])
+            key = arguments.last("--set")
+            if is_after_set and key is not None and "=" not in key:  # --set KEY VALUE
+                arguments.values["--set"].pop()
+                fix = shlex.join(["--set", f"{key}={parts[0]}"])
+                typed = f"--set {key} {parts[0]}"
+                diagnostic = command_line_error(
+                    f"'{typed}' has no '='", typed, key=key, fix=fix, replaces=(parts[0],)
+                )
+                arguments.diagnostics.append(diagnostic)
+            else:
+                arguments.positionals.append(parts[0])
             continue
         if option is None:
             from gearshift.launcher.config import input_errors  # with its suggestions

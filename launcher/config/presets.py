@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,18 @@ def config_lines(path: Path, option: str = "--config") -> Sequence[Line]:
 
     Reads the disk. Raises SettingsError.
     """
-    if str(path.parent) != _RECIPES or path.exists():
-        return read_lines(path, option)
+    shipped = {} if path.exists() else recipes()
     name = str(path).removesuffix(".yaml")
-    shipped = recipes()
+    whole = f"{_RECIPES}/{name}"
+    if whole not in shipped and (path.exists() or str(path.parent) != _RECIPES):
+        return read_lines(path, option)
     if name not in shipped:
         message = f"there is no file {path}, and no recipe of this name"
-        raise SettingsError([unknown("--config", name, shipped, message)])
+        error = unknown("--config", name, shipped, message)
+        similar = whole if whole in shipped else error.did_you_mean
+        fix = similar and f"--config {similar}"
+        typed = (f"--config {path}",)
+        raise SettingsError([replace(error, did_you_mean=similar, fix=fix, replaces=typed)])
     return shipped[name].lines
 
 

@@ -140,7 +140,7 @@ class File(Section):
     name: Annotated[str | None, AfterValidator(_as_name)] = None
     """File name; default: the last part of the URL."""
     unpack: Literal["auto", "no"] = "auto"
-    """auto: an archive becomes a folder, a compressed file itself."""
+    """auto: an archive becomes a folder."""
     size: int | None = Field(default=None, ge=0, le=10**18, json_schema_extra={"unit": "bytes"})
     """Size of the file."""
 
@@ -171,7 +171,7 @@ class Download(Section):
     retries: int = Field(default=5, ge=0, le=1000)
     """Retries in a row after a broken connection."""
     timeout_s: float = Field(default=30.0, gt=0, le=DAY_S)
-    """Seconds without data, or with less than 10 kB, before a retry."""
+    """Seconds without data before a retry."""
 
 
 class Bounds(engines.EngineSection):

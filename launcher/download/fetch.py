@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import lzma
 import math
 import re
 import shlex
@@ -26,7 +23,6 @@ from urllib.request import url2pathname
 import requests
 from pydantic import TypeAdapter
 from requests import exceptions
-from urllib3.exceptions import HTTPError as ConnectionBroken
 
 from gearshift.launcher.base import disk, environment, redaction
 from gearshift.launcher.base.diagnostics import PROGRAM, FetchError, SettingsError
@@ -44,8 +40,6 @@ if not hasattr(tarfile, "data_filter"):  # before Python 3.10.12 and 3.11.4
 
 _PIECE_BYTES = 1 << 16
 _HEADER_BYTES = 1 << 26
-_LEAST_BYTES = 10_000
-"""In each download.timeout_s; a server that sends less would keep a run waiting for ever."""
 _UNSAFE = re.compile(r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\x00-\x1f\x7f]")
 """An absolute path, a drive, a way upwards, a backslash or a control character."""
 
@@ -137,7 +131,7 @@ def _existing(target: DownloadTarget) -> Fetched | None:
         record = TypeAdapter(Fetched).validate_json(read_regular(_record(target)))
     except (OSError, ValueError):  # the user may have copied the file
         record = Fetched(path, "", "", path.stat().st_size)
-    is_file = target.kind is None
+    is_file = not target.is_archive
     declared = target.file.sha256
     if declared:
         if is_file:
@@ -198,11 +192,10 @@ def _download(target: DownloadTarget, settings: Download, show: Callable[[str], 
                     allowed=str(declared),
                     hint=f"check the URL; if the file changed, set  {key}: {value}",
                 )
-        if target.kind is not None:
+        if target.is_archive:
             archive = new
             new = folder / "unpacked"
             _unpack(target, archive, new, settings.max_gb)
-        if new.is_dir():
             members = [path for path in new.iterdir() if path.name != "__MACOSX"]
             if len(members) == 1 and members[0].is_dir():
                 new = members[0]
@@ -258,7 +251,7 @@ def _transfer(target: DownloadTarget, settings: Download, part: Path) -> None:
             ) from None
         except exceptions.HTTPError as error:  # of `_receive`
             cause = str(error)
-        except (exceptions.RequestException, ConnectionBroken) as error:
+        except exceptions.RequestException as error:
             cause = type(error).__name__
     raise FetchError(
         f"cannot download {target.name}: {cause}",
@@ -287,19 +280,10 @@ def _receive(
         )
 
     total = int(response.headers.get("Content-Length", 0))
-    since = time.monotonic()
-    before = 0
     with progress(f"{target.name}, MB", total // 10**6 or None) as update:
-        # Without a wait for a whole piece; an old urllib3 waits.
-        read_some = getattr(response.raw, "read1", response.raw.read)
-        for piece in iter(partial(read_some, _PIECE_BYTES, decode_content=True), b""):
+        for piece in response.iter_content(_PIECE_BYTES):
             out.write(piece)
             count = out.tell()
-            if time.monotonic() - since > settings.timeout_s:
-                if count - before < _LEAST_BYTES:
-                    raise exceptions.HTTPError("the server sends too slowly")
-                since = time.monotonic()
-                before = count
             if max(count, total) > settings.max_gb * 10**9:
                 raise _error(
                     f"{target.name} is too large", target, allowed=_at_most(settings.max_gb)
@@ -369,7 +353,7 @@ class _Member(tarfile.TarInfo):
 
 
 def _unpack(target: DownloadTarget, archive: Path, out: Path, max_gb: float) -> None:
-    """Unpack `archive` to the new file or folder `out`, at most `max_gb`; links are refused.
+    """Unpack `archive` to the new folder `out`, at most `max_gb`; links are refused.
 
     Raises SettingsError; `out` may then exist. Touches the disk.
     """
@@ -385,13 +369,13 @@ def _unpack(target: DownloadTarget, archive: Path, out: Path, max_gb: float) -> 
             raise ValueError(f"'{name}' is a link, a device or an unsafe path")
 
     try:
-        if target.kind == "zip":  # zipfile never gives more bytes than a header states
+        if archive.suffix.lower() == ".zip":  # zipfile never gives more bytes than a header states
             with zipfile.ZipFile(archive) as opened:
                 for info in opened.infolist():
                     info.filename = info.filename.replace("\\", "/")  # some programs of Windows
                     check(info.filename, info.file_size, not stat.S_ISLNK(info.external_attr >> 16))
                     opened.extract(info, out)
-        elif target.kind == "tar":  # its first bytes tell its compression
+        else:  # its first bytes tell its compression
             with tarfile.open(archive, "r:*", tarinfo=_Member) as tar:
                 for member in tar:
                     check(member.name, member.size, member.isreg() or member.isdir())
@@ -400,12 +384,6 @@ def _unpack(target: DownloadTarget, archive: Path, out: Path, max_gb: float) -> 
                 for piece in _pieces_of(tar.fileobj):
                     if piece.strip(b"\0"):  # tarfile takes a broken header for the end
                         raise tarfile.ReadError("a header is broken")
-        else:
-            openers: dict[Any, Any] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
-            with openers[target.kind](archive, "rb") as stream, out.open("xb") as file:
-                for piece in _pieces_of(stream):
-                    check("", len(piece))
-                    file.write(piece)
     except Exception as error:  # these libraries share no class of errors
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk

@@ -10,7 +10,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
 
 from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold, unknown
+from gearshift.launcher.base.diagnostics import (
+    Diagnostic,
+    SettingsError,
+    counted,
+    fold,
+    invalid,
+    unknown,
+)
 from gearshift.launcher.config.command_line import GPU, GPU_MEMORY, GPUS, NODES, RAM, Option
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import Resolved
@@ -98,13 +105,10 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
         try:
             return adapter.validate_python(text.strip())
         except ValueError:
-            where = f"{option.flag} {text}"
             fix = None
             if adapter is _SIZE and text.isdigit():
-                fix = f"{where}GiB"
-            diagnostics.append(
-                Diagnostic(f"{where} is invalid", where=where, allowed=allowed, fix=fix)
-            )
+                fix = f"{option.flag} {text}GiB"
+            diagnostics.append(replace(invalid(option.flag, text, allowed), fix=fix))
             return None
 
     gpus = number(GPUS, _COUNT, "1 or more")
@@ -133,7 +137,6 @@ def _gpu(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Gpu | None
     """The named GPU, if there is one of the name."""
     flag = GPU.flag
     text = values[flag]
-    where = f"{flag} {text}"
     name = _joined(text)
     gpus = {_joined(known): gpu for known, gpu in throughput.gpus().items()}
     names = [gpu.name for key, gpu in gpus.items() if name in key]
@@ -142,7 +145,7 @@ def _gpu(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Gpu | None
         similar = next(iter(names), None)
         diagnostics.append(
             replace(
-                unknown(flag, text, names or throughput.gpus(), where=where),
+                unknown(flag, text, names or throughput.gpus(), key=flag),
                 did_you_mean=similar,
                 fix=similar and f"{flag} {shlex.quote(similar)}",
             )
@@ -150,7 +153,7 @@ def _gpu(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Gpu | None
     elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
         variants = f"{', '.join(names)}; or {GPU_MEMORY.flag} SIZE beside it"
         diagnostics.append(
-            Diagnostic(f"{gpu.name} differs in memory", where=where, allowed=variants)
+            replace(invalid(flag, text, variants), message=f"{gpu.name} differs in memory")
         )
     return gpu
 

@@ -104,8 +104,13 @@ def findings(runs: Sequence[RunRecord]) -> list[Row]:
         for event in run.events:
             facts = event["facts"]
             if event["kind"] in ("advice", "warning") and "fault" in facts:
-                texts = [str(facts.get(part, "")) for part in ("seen", "cause", "fix")]
-                rows.append((*name, *texts))
+                seen = str(facts.get("seen", ""))
+                cause = str(facts.get("cause", ""))
+                fix = ""
+                words = facts.get("fix")
+                if isinstance(words, list):
+                    fix = program_line(*words[3:])
+                rows.append((*name, seen, cause, fix))
     # A fault that was seen at several steps is listed once.
     return list(dict.fromkeys(rows))
 

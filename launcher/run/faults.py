@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from gearshift.launcher.base.diagnostics import from_here, plain, program_line
+from gearshift.launcher.base.diagnostics import arguments, from_here, plain, program_line
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.training.callbacks.base import Facts, Json
@@ -39,21 +39,26 @@ FAULTS: Mapping[str, Fault] = TypeAdapter(dict[str, Fault]).validate_json(
 
 
 def advice(name: str, values: Facts, commands: Mapping[str, str]) -> tuple[str, Json]:
-    """The event about a symptom, by its kind and facts, with the likely cause and the fix.
+    """The event about a symptom, by its kind and facts: `text` for people, `fix` for programs.
 
     `values` fill what was seen; or they have the text `seen`, and `is_end` where it ends the run.
     """
     fault = FAULTS[name]
     symptom = str(values.get("seen") or fault.seen.format(**values))
     fix = fault.fix.format(**{**values, **commands})
-    facts: Json = {"fault": name, "seen": symptom, "cause": fault.cause, "fix": fix}
+    facts: Json = {
+        "text": f"{symptom}: {fault.cause}; fix:  {fix}",
+        "fault": name,
+        "seen": symptom,
+        "cause": fault.cause,
+        "fix": arguments(fix),
+    }
     for key, value in (("hint", fault.hint), ("is_end", values.get("is_end"))):
         if value:
             facts[key] = value
     if not fault.warns:
         return "advice", facts
-    text = f"{symptom}: {fault.cause}; fix:  {fix}"
-    return "warning", {"text": text, "names": values["names"], **facts}
+    return "warning", {"names": values["names"], **facts}
 
 
 def recognized(message: str) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import Module
 
@@ -48,28 +49,23 @@ class Frequencies(Module):
         """Count `labels`, each after its token in `inputs`; `priors` [vocabulary] of all tokens."""
         super().__init__()
         self._priors = priors
-        size = len(priors)
-        pairs, counts = np.unique(inputs * size + labels, return_counts=True)
-        contexts, followers = np.divmod(pairs, size)
-        self._kinds = np.bincount(contexts, minlength=size).clip(min=1)
-        self._totals = np.bincount(contexts, counts, size) + self._kinds
-        # Above all pairs, so that each is searched in a list that does not end before it.
-        self._pairs = np.append(pairs, size**2)
-        self._counts = np.append(counts, 0)
+        shape = (len(priors), len(priors))
+        self._counts = csr_array((np.ones(len(labels)), (inputs, labels)), shape)
+        self._kinds = np.diff(self._counts.indptr).clip(min=1)
+        self._totals = self._counts.sum(axis=1) + self._kinds
 
-        # After each context a token that came there, or the most frequent one.
-        contexts = np.append(np.arange(size), contexts)
-        followers = np.append(np.full(size, priors.argmax()), followers)
-        order = np.lexsort((self.probabilities(contexts, followers), contexts))
-        self.likeliest = np.empty(size, np.int64)
-        """The likeliest token after each context: the last one of the order."""
-        self.likeliest[contexts[order]] = followers[order]
+        # After each context the likeliest token that came there, or the most frequent one.
+        pairs = self._counts.nonzero()
+        follower = csr_array((self.probabilities(*pairs), pairs), shape).argmax(axis=1)
+        frequent = np.full_like(follower, priors.argmax())
+        contexts = np.arange(len(priors))
+        choices = np.stack((frequent, follower))
+        best = self.probabilities(np.stack((contexts, contexts)), choices).argmax(axis=0)
+        self.likeliest = choices[best, contexts]
 
     def probabilities(self, inputs: Tokens, labels: Tokens) -> Numbers:
         """The probability of each of `labels` after `inputs`."""
-        pairs = inputs * len(self._priors) + labels
-        at = np.searchsorted(self._pairs, pairs)
-        counts = np.where(self._pairs[at] == pairs, self._counts[at], 0)
+        counts = self._counts[inputs.ravel(), labels.ravel()].reshape(inputs.shape)
         kinds = self._kinds[inputs]
         return (counts + kinds * self._priors[labels]) / self._totals[inputs]
 

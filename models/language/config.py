@@ -137,12 +137,6 @@ class Model(FamilySection):
         le=10**7,
     )
     """Entries of a bpe tokenizer. Default: that of the size, at least 512."""
-    kv_heads: int | None = Field(
-        default=None,
-        ge=1,
-        le=1024,
-    )
-    """Key and value heads, shared by groups of query heads. Default: the number of query heads."""
 
     @property
     def parameters(self) -> int | None:
@@ -153,9 +147,7 @@ class Model(FamilySection):
         entries = size.vocabulary
         if self.tokenizer == "bpe":
             entries = self.vocabulary or max(512, size.vocabulary)
-        share = (self.kv_heads or size.heads) / size.heads
-        fewer = round(size.layers * 2 * size.width**2 * (1 - share))
-        return replace(size, vocabulary=entries).parameters - fewer
+        return replace(size, vocabulary=entries).parameters
 
 
 COLUMNS = ("request", "context", "answer", "system", "messages", "text", IGNORE)
@@ -167,9 +159,9 @@ class Data(DataSection):
     """Training text."""
 
     path: str | Annotated[list[str], Field(min_length=1)] = "embedded:python"
-    """File or folder of text, JSON, CSV or Parquet; hf:OWNER/NAME of a data set of the Hugging Face
-    hub; or embedded:python, embedded:commands. Or several of them, all text or all conversations:
-    --data A --data B."""
+    """File or folder of text, JSON, CSV, Parquet or Arrow; hf:OWNER/NAME of a data set of the
+    Hugging Face hub; or embedded:python, embedded:commands. Or several of them, all text or all
+    conversations: --data A --data B."""
     weights: list[Annotated[float, Field(ge=0)]] | None = None
     """What each of several sources has of the samples taken in training, such as [0.7, 0.3]; a
     small one is repeated. Default: all samples are taken equally often."""

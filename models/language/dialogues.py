@@ -149,10 +149,10 @@ class Dialogues:
             labels,
             text_of(self._names[index]),
             bytes_per_token=self.bytes_per_token,
-            matched=bool(is_true),
+            source=-is_true,
         )
 
-    def control(self, train: Dialogues, size: int) -> Bands:
+    def control(self) -> Bands:
         """The bands of the metrics on permuted answers: chance is guessing one of the labels."""
         return {
             "exact_match": {"max": 2 / len(np.unique(self._labels))},

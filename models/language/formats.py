@@ -13,7 +13,7 @@ from gearshift.models.language.readers.rows import file_kind, suffix_of
 
 EMBEDDED = ("embedded:python", "embedded:commands")
 _CSV, _JSONL, _JSON, _PARQUET, _TEXT = FORMATS
-_OF_KIND = {"CSV": _CSV, "JSONL": _JSONL, "JSON": _JSON, "Parquet": _PARQUET}
+_OF_KIND = {"CSV": _CSV, "JSONL": _JSONL, "JSON": _JSON, "Parquet": _PARQUET, "Arrow": _PARQUET}
 
 FILES_CHECKED = 300
 """Files of a folder that are checked."""
@@ -30,8 +30,8 @@ def recognize(path: Path) -> str | None:
     """
     if not path.is_dir():
         return _format(path)
-    files = list(islice(first_files(path), FILES_CHECKED))
-    chosen = [file for file in files if suffix_of(file) in SUFFIXES and is_data(file)]
+    files = [file for file in islice(first_files(path), FILES_CHECKED) if is_data(file)]
+    chosen = [file for file in files if suffix_of(file) in SUFFIXES]
     known = [form for form in map(_format, chosen) if form is not None]
     return known[0] if known and 2 * len(known) >= len(files) else None
 

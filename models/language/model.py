@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gearshift.models.base import Context, DataError
+from gearshift.models.base import Context
 from gearshift.models.common import layers
 from gearshift.models.common.layers import HasFrozenParts
 from gearshift.models.language.config import SIZES, Model, Size
@@ -107,23 +107,21 @@ Cache = dict[nn.Module, tuple[Tensor, Tensor]]
 
 
 class Attention(nn.Module):
-    """Causal self-attention; groups of query heads may share key and value heads."""
+    """Causal self-attention."""
 
     def __init__(
         self,
         width: int,
         heads: int,
-        kv_heads: int,
         kernel: str,
     ) -> None:
         super().__init__()
         self.heads = heads
-        self.kv_heads = kv_heads
         self.head_width = width // heads
         self.kernel = kernel
         self.q_proj = linear(width, width)
-        self.k_proj = linear(width, kv_heads * self.head_width)
-        self.v_proj = linear(width, kv_heads * self.head_width)
+        self.k_proj = linear(width, width)
+        self.v_proj = linear(width, width)
         self.o_proj = linear(width, width)
 
     def forward(
@@ -137,8 +135,8 @@ class Attention(nn.Module):
         """`x` [batch, time, width]; `documents` as in causal_attention."""
         batch, time, width = x.shape
         q = self.q_proj(x).view(batch, time, self.heads, self.head_width)
-        k = self.k_proj(x).view(batch, time, self.kv_heads, self.head_width)
-        v = self.v_proj(x).view(batch, time, self.kv_heads, self.head_width)
+        k = self.k_proj(x).view(batch, time, self.heads, self.head_width)
+        v = self.v_proj(x).view(batch, time, self.heads, self.head_width)
         q = rotate(q, cosine, sine)
         k = rotate(k, cosine, sine)
         if cache is not None:
@@ -147,11 +145,6 @@ class Attention(nn.Module):
                 k = torch.cat((earlier_k, k), dim=1)
                 v = torch.cat((earlier_v, v), dim=1)
             cache[self] = k, v
-        sharing = self.heads // self.kv_heads
-        if sharing > 1:
-            # Not `enable_gqa`: on the CPU it falls back to the kernel that stores all scores.
-            k = k.repeat_interleave(sharing, dim=2)
-            v = v.repeat_interleave(sharing, dim=2)
         is_last = cache is not None and time == 1
         mixed = causal_attention(q, k, v, documents, self.kernel, is_last)
         return self.o_proj(mixed.reshape(batch, time, width))
@@ -179,10 +172,10 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One layer: attention, then feed-forward, each with a residual connection."""
 
-    def __init__(self, size: Size, kv_heads: int, kernel: str) -> None:
+    def __init__(self, size: Size, kernel: str) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(size.width, eps=NORM_EPSILON)
-        self.self_attn = Attention(size.width, size.heads, kv_heads, kernel)
+        self.self_attn = Attention(size.width, size.heads, kernel)
         self.post_attention_layernorm = nn.RMSNorm(size.width, eps=NORM_EPSILON)
         self.mlp = FeedForward(size.width, size.hidden)
 
@@ -195,7 +188,7 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """Token ids to hidden states."""
 
-    def __init__(self, size: Size, kv_heads: int, kernel: str) -> None:
+    def __init__(self, size: Size, kernel: str) -> None:
         super().__init__()
         self.head_width = size.width // size.heads
         self.kernel = kernel
@@ -205,7 +198,7 @@ class Decoder(nn.Module):
             size.width,
             device=torch.get_default_device(),
         )
-        self.layers = nn.ModuleList(Block(size, kv_heads, kernel) for _ in range(size.layers))
+        self.layers = nn.ModuleList(Block(size, kernel) for _ in range(size.layers))
         self.norm = nn.RMSNorm(size.width, eps=NORM_EPSILON)
 
     def forward(
@@ -420,14 +413,9 @@ class Transformer(HasFrozenParts):
     Unsupervised Multitask Learners, 2019, section 2.3.
     """
 
-    def __init__(
-        self,
-        size: Size,
-        kv_heads: int | None = None,
-        kernel: str = "auto",
-    ) -> None:
+    def __init__(self, size: Size, kernel: str = "auto") -> None:
         super().__init__()
-        self.model = Decoder(size, kv_heads or size.heads, kernel)
+        self.model = Decoder(size, kernel)
         self.lm_head = Head(self.model.embed_tokens.weight)
         deviation = math.sqrt(2 / (5 * size.width))
         residual = deviation / math.sqrt(2 * size.layers)
@@ -486,29 +474,20 @@ class BuiltIn:
     """See FromFolder."""
 
     def __init__(self, model: Model, context: Context) -> None:
-        """Read the settings. Raises DataError for an invalid kv_heads."""
         size = SIZES[model.size]
         if model.tokenizer == "bpe":
             size = replace(size, vocabulary=model.vocabulary or max(512, size.vocabulary))
         self.size = size
         self.context = size.context
         self.num_layers = size.layers
-        self.kv_heads = model.kv_heads or size.heads
         self._kernel = context.attention
-        if size.heads % self.kv_heads:
-            raise DataError(
-                f"model.kv_heads {self.kv_heads} does not divide "
-                f"the {size.heads} heads of the size",
-                where="model.kv_heads",
-                allowed=f"a divisor of {size.heads}",
-            )
 
     def fit(self, tokenizer: Tokenizer) -> None:
         """Take the vocabulary of a tokenizer from a file, rounded up to a multiple of 8."""
         self.size = replace(self.size, vocabulary=-(-tokenizer.size // 8) * 8)
 
     def build(self) -> Transformer:
-        return Transformer(self.size, self.kv_heads, self._kernel)
+        return Transformer(self.size, self._kernel)
 
     def configs(self, length: int, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
         """Configurations for transformers by file, for samples of `length`."""
@@ -526,7 +505,7 @@ class BuiltIn:
             "intermediate_size": size.hidden,
             "num_hidden_layers": size.layers,
             "num_attention_heads": size.heads,
-            "num_key_value_heads": self.kv_heads,
+            "num_key_value_heads": size.heads,
             "head_dim": size.width // size.heads,
             "hidden_act": "silu",
             "max_position_embeddings": length,

@@ -12,13 +12,13 @@ import torch
 
 from gearshift.models.base import Draws
 from gearshift.models.common.data_reports import OnBad
-from gearshift.models.common.family import padded, spread_positions
+from gearshift.models.common.family import padded
 from gearshift.models.language.encoded import Encoded
 from gearshift.models.language.model import IGNORE
 from gearshift.models.language.readers.corpus import Corpus, text_of
 
 Bands = dict[str, dict[str, float]]
-"""Bounds of metrics in a noise control: min, max and chance, as far as they are known."""
+"""Bounds of metrics in a noise control: min or max."""
 MULTIPLE = 8
 """Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""
 
@@ -35,10 +35,9 @@ class Row:
     """Where further documents begin within the row."""
     bytes_per_token: float = 0.0
     """UTF-8 bytes of text per label, on average over the split."""
-    matched: bool = False
-    """In a noise control: the answer is the true one, evaluated for comparison only."""
-    source: int | None = None
-    """The number of its source; None: there is one source."""
+    source: int = 0
+    """The number of its source. In a noise control -1: the answer is the true one, evaluated for
+    comparison only."""
 
 
 def collate(
@@ -49,9 +48,9 @@ def collate(
     """Collate `rows`, padded at the end to `length`, or to the longest in multiples of 8.
 
     `input_ids`, `labels` int64 and `attention_mask` bool, each [batch, time]; `boundaries` int32,
-    for Transformer.forward, where padding belongs to the last document of its row; `matched` bool
-    [batch]; `units`, the number of labels; `tokens`, that of inputs; `meta`, the name of each
-    row's source; of several sources `source`, its number [batch].
+    for Transformer.forward, where padding belongs to the last document of its row; `source`
+    [batch], the number of each; `units`, the number of labels; `tokens`, that of inputs; `meta`,
+    the name of each row's source.
     """
     inputs = padded([row.inputs for row in rows], pad, length, MULTIPLE)
     labels = padded([row.labels for row in rows], IGNORE, length, MULTIPLE)
@@ -63,20 +62,17 @@ def collate(
         boundaries += [number * time + start for start in (0, *row.starts)]
     boundaries.append(labels.numel())
 
-    batch = {
+    return {
         "input_ids": inputs,
         "labels": labels,
         "attention_mask": torch.arange(time) < sizes[:, None],
         "boundaries": torch.tensor(boundaries, dtype=torch.int32),
         "bytes_per_token": rows[0].bytes_per_token,
-        "matched": torch.tensor([row.matched for row in rows]),
+        "source": torch.tensor([row.source for row in rows]),
         "units": int((labels != IGNORE).sum()),
         "tokens": int(sizes.sum()),
         "meta": [row.name for row in rows],
     }
-    if rows[0].source is not None:
-        batch["source"] = torch.tensor([row.source for row in rows])
-    return batch
 
 
 @dataclass(frozen=True)
@@ -91,10 +87,6 @@ class Rules:
     """A row of text holds one document only."""
     longest: int | None = None
     """The length that the model allows; None: any."""
-
-
-_COUNTED = 10_000
-"""Rows whose labels are counted for the chance of a noise control."""
 
 
 class TokenWindows:
@@ -170,24 +162,14 @@ class TokenWindows:
             self.bytes_per_token,
         )
 
-    def control(self, train: TokenWindows, size: int) -> Bands:
-        """The band of the loss on shuffled rows in nats per token, from token counts alone.
+    def control(self) -> Bands:
+        """The least loss on shuffled rows in nats per token; one below it indicates a leak.
 
-        `chance`: under the token frequencies of `train` (one added to each of the `size` counts).
-        `min`: under each row's own frequencies, that is the logarithm of the number of its orders.
-        A loss below it indicates a leak.
+        The logarithm of the number of orders of each row, from token counts alone.
         """
-        # Ones, because a token that is not in the training split would have infinite nats.
-        frequencies = np.ones(size, dtype=np.int64)
-        for i in spread_positions(len(train), _COUNTED):
-            frequencies += np.bincount(train.sample(i).labels, minlength=size)
-        logp = np.log(frequencies / frequencies.sum())
-
-        chance = 0.0
         orders = 0.0
         for i in range(len(self)):
-            counts = np.bincount(self.sample(i).labels, minlength=size)
-            chance -= float(counts @ logp)
-            repeats = counts[counts > 1]
-            orders += lgamma(counts.sum() + 1) - sum(map(lgamma, repeats + 1))
-        return {"val_loss": {"min": orders / self.tokens, "chance": chance / self.tokens}}
+            labels = self.sample(i).labels
+            _, repeats = np.unique(labels, return_counts=True)
+            orders += lgamma(len(labels) + 1) - sum(map(lgamma, repeats + 1))
+        return {"val_loss": {"min": orders / self.tokens}}

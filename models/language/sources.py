@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from gearshift.models.catalog import HUB
 if TYPE_CHECKING:
     from gearshift.models.language.dialogues import Samples
     from gearshift.models.language.readers.corpus import Corpus
-    from gearshift.models.language.rows import Bands, Row
+    from gearshift.models.language.rows import Row
 
 
 def source_names(paths: Sequence[str]) -> list[str]:
@@ -70,8 +70,7 @@ class Mixture:
         self.length = parts[0].length
         self.mean_length = self._mean("mean_length", taken / taken.sum())
         tokens = np.array([part.tokens for part in parts])
-        self._shares_of_tokens = tokens / tokens.sum()
-        self._bytes_per_token = self._mean("bytes_per_token", self._shares_of_tokens)
+        self._bytes_per_token = self._mean("bytes_per_token", tokens / tokens.sum())
 
     def _mean(self, name: str, shares: np.ndarray) -> float:
         """The mean of a number that each source has."""
@@ -84,14 +83,3 @@ class Mixture:
         source = bisect_right(self._starts, index) - 1
         row = self.parts[source].sample(index - self._starts[source])
         return replace(row, source=source, bytes_per_token=self._bytes_per_token)
-
-    def control(self, train: Mixture, size: int) -> Bands:
-        """The means of the bands of all sources, by tokens."""
-        means: Bands = {}
-        pairs: Any = zip(self._shares_of_tokens, self.parts, train.parts, strict=True)
-        for share, part, other in pairs:
-            for metric, band in part.control(other, size).items():
-                total = means.setdefault(metric, dict.fromkeys(band, 0.0))
-                for name, bound in band.items():
-                    total[name] += float(share) * bound
-        return means

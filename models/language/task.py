@@ -86,7 +86,7 @@ class LanguageTask(FamilyTask):
     """Where the model is from."""
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
-        """Read the settings without disk access. Raises DataError for an invalid kv_heads."""
+        """Read the settings without disk access."""
         super().__init__(model, data, context)
         # A setting is read only where it applies: unused settings are reported.
         self.tokenizer_name = model.tokenizer
@@ -478,7 +478,7 @@ class LanguageTask(FamilyTask):
     @cached_property
     def _control(self) -> Any:
         """Band of each metric; a noise control outside it indicates a leak."""
-        return self.data("val").control(self.data("train"), self.tokenizer.size)
+        return self.data("val").control()
 
     def write_hugging_face(self, folder: Path, *, with_config: bool = True) -> None:
         """Write configuration and tokenizer for transformers into `folder`.
@@ -553,9 +553,10 @@ def counts(
     whole answer and ends there, so no text is generated.
     """
     valid = batch["labels"] != IGNORE
-    is_true = batch["matched"]
+    source = batch["source"]
     if nats.device.type == "mps":  # has no float64
-        nats, correct, valid, is_true = (x.cpu() for x in (nats, correct, valid, is_true))
+        nats, correct, valid, source = (x.cpu() for x in (nats, correct, valid, source))
+    is_true = source < 0
     row_nats = nats.double().sum(1)
     tokens = valid.sum(1).double()
 
@@ -577,7 +578,7 @@ def counts(
     sums = {name: (x * ~is_true).sum() for name, x in rows.items()}
     parts: dict[str, Tensor] = {"true": is_true}
     for number in range(num_sources):
-        parts[str(number)] = (batch["source"].to(nats.device) == number) & ~is_true
+        parts[str(number)] = source == number
     for part, is_in_part in parts.items():
         sums[f"{part} nats"] = (row_nats * is_in_part).sum()
         sums[f"{part} tokens"] = (tokens * is_in_part).sum()

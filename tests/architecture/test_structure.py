@@ -73,7 +73,6 @@ THEIRS = {
     },
     "launcher": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab"),
-        "urllib3",
         *("backports", "huggingface_hub", "jinja2", "onnxruntime", "packaging", "scipy"),
     },
     "ds_configs": set(),

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.plan_error import measured_peak, predicted
 from gearshift.launcher.__main__ import main
-from gearshift.launcher.config import presets
+from gearshift.launcher.config import other_tools, presets
 from gearshift.launcher.config.machine import detect_machine
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.config.resolve import resolve
@@ -85,6 +85,15 @@ def test_a_recipe_names_a_model_of_the_hub_whose_commit_is_kept(tmp_path, monkey
         server.add("Qwen/Qwen3-0.6B", tmp_path / "model")
         run = resolved(model=None, configs=[Path(LORA)])
     assert run.settings.model.pretrained == f"hf:Qwen/Qwen3-0.6B@{COMMIT}"
+
+
+def test_what_recipes_and_pages_name_is_known_where_it_is_misspelled():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "fits.json").read_bytes())["rows"]
+    named = {row["layout"] for row in rows}
+    for recipe in presets.recipes().values():
+        lines = {line.key: line.value for line in recipe.lines}
+        named.add(lines["model.pretrained"].removeprefix("hf:"))
+    assert named <= set(other_tools.table()["repositories"]["model"])
 
 
 def test_a_file_of_the_path_is_read_instead_of_the_recipe_and_a_typo_is_an_error(

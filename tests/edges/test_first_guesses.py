@@ -29,6 +29,10 @@ GUESSES = {
     "--model langauge:tiny": "--model language:tiny",
     "language:tiny": "--model language:tiny",
     "--from runs/mine": "--model runs/mine",
+    "--model Qwen/Qwen3-0.6": QWEN,
+    "--model qwen3-0.6b": QWEN,
+    "--model runs/mien": "--model runs/mine",
+    "--finetune --model Qwen/Qwen3-0.6B": "--model Qwen/Qwen3-0.6B",
     # Data.
     "--data hf:tatsu-lab/alpaca": None,
     "--data mine.jsonl --data texts": None,
@@ -37,6 +41,9 @@ GUESSES = {
     "--data hf:tatsu-lab/alpaca:trian": f"{ALPACA}:default:train",
     "--dataset mine.jsonl": "--data mine.jsonl",
     "--data mien.jsonl": "--data mine.jsonl",
+    "--data hf:tatsu-lab/alpca": ALPACA,
+    "--dataset_name tatsu-lab/alpaca": ALPACA,
+    "data check hf:tatsu-lab/alpaca:trian": "data check hf:tatsu-lab/alpaca:default:train",
     "train runs/mine mine.jsonl": "--model runs/mine --data mine.jsonl",
     # Options.
     "--learning_rate 1e-4": "--lr 1e-4",
@@ -61,14 +68,18 @@ GUESSES = {
     "--output_dir runs/a": "--out runs/a",
     "--report_to wandb": "--track wandb",
     "--engine fsdp2": "--engine fsdp",
+    "--engine zero": "--engine zero2",
     "--do_train --lr 1e-3": "--lr 1e-3",
     "--optim.lrr 1e-3": "--set optim.lr=1e-3",
     "run optim.lr=1e-3 texts": "--set optim.lr=1e-3 --data texts",
     "--set train.learning_rate=1e-4 --lr 1": "--lr 1e-4",
     "--set optim_lr=1e-4": "--set optim.lr=1e-4",
+    "--set optim.lr 1e-4 --data texts": "--set optim.lr=1e-4 --data texts",
     "--set max_steps=3": "--set train.max_steps=3",
     "--deterministc --precision bf16": "--deterministic --precision bf16",
     "mine.yaml --max-steps 2": "--config mine.yaml --max-steps 2",
+    "--config qwen3-lora": "--config recipes/qwen3-lora",
+    "--config recipes/qwen3-lroa": "--config recipes/qwen3-lora",
     # Commands.
     "train --model language:tiny": None,
     "finetune --data mine.jsonl": "--data mine.jsonl",
@@ -77,12 +88,17 @@ GUESSES = {
     "new-task my-task.py": "new-task my_task",
     "generate runs/mine --input hi": "predict runs/mine --input hi",
     "chat runs/mine": "predict runs/mine",
+    "predict runs/mine --prompt hi": "predict runs/mine --input hi",
+    "predict runs/mine --max_new_tokens 9": "predict runs/mine --max-tokens 9",
+    "data fetch hf:Qwen/Qwen3-0.6": "data fetch hf:Qwen/Qwen3-0.6B",
     "test runs/mine": "evaluate runs/mine",
     "resume-from runs/mine": "resume runs/mine",
     "models": "list models",
     "info": "doctor",
 }  # fmt: skip
 """What is typed, and the fix of its error; None: it starts."""
+UNKNOWN = {"Qwen/Qwen3-0.6": "models", "runs/mien": "models", "tatsu-lab/alpca": "datasets"}
+"""Names that the hub does not have."""
 
 
 @pytest.fixture
@@ -104,6 +120,8 @@ def here(tmp_path, monkeypatch):
     with serving_hub(tmp_path / "home", monkeypatch) as server:
         server.add("Qwen/Qwen3-0.6B", Path("qwen"))
         server.add("tatsu-lab/alpaca", Path("alpaca"), kind="datasets")
+        for name, kind in UNKNOWN.items():
+            server.refuse(name, 404, "RepoNotFound", kind=kind)
         yield
 
 

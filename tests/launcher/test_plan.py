@@ -30,7 +30,7 @@ def test_the_ladder_is_in_json_with_the_rung_to_take(said):
 def test_errors_of_options_machine_and_stages_come_together_with_the_fix(said):
     wrong = ["--gpu-memory", "24", "--nodes", "0", "--lr", "much"]
     errors = said("plan", "--model", "language:tiny", "--mode", "staged", *wrong, code=2)
-    assert "--gpu-memory 24GiB" in errors and "--nodes 0 is invalid" in errors
+    assert "--gpu-memory 24GiB" in errors and "--nodes '0' is invalid" in errors
     assert errors.count("optim.lr") == 1
 
 

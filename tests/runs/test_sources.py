@@ -130,6 +130,7 @@ BAD = {
     "no source": (("--set", "data.path=[]"), "data.path"),
     "no file": ((*BOTH, "--data", "prose/trains.jsonl"), "data.path"),
     "answers": ((*BOTH, "--set", "data.answers=chat.jsonl"), "data.answers"),
+    "a control": ((*BOTH, "--set", "data.control=noise"), "data.control"),
     "a watched folder": (
         ("--data", "code", "--data", "prose", "--continuous-learning"),
         "data.path",

@@ -84,5 +84,5 @@ def test_the_fault_that_ends_a_run_is_an_event():
     checked.health.event("nonfinite", facts)
     ((_, facts),) = checked.events
     assert facts["seen"] == "loss nan at step 7"
-    assert facts["fix"] == "<again> --lr <lower_lr>"
+    assert facts["fix"] == ["<again>", "--lr", "<lower_lr>"]
     assert facts["is_end"]

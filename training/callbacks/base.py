@@ -233,7 +233,7 @@ class Callback:
         """Called for each line of events.jsonl.
 
         A "preview" has facts "when" and "text", a "warning" has "text" and its subject, an "advice"
-        what was "seen", the likely "cause" and the "fix".
+        "text", what was "seen", the likely "cause", and the arguments of the "fix".
         """
 
     def end(self, outcome: Outcome) -> None:

@@ -23,7 +23,7 @@ FORMATS = (
     "CSV with columns for a request and an answer, or with text",
     "JSONL with keys for a request and an answer, with messages, or with text",
     "a JSON array of such objects",
-    "Parquet with such columns",
+    "Parquet or Arrow with such columns",
     "plain text, documentation and source code",
 )
 """Formats of the family, as `list` and error messages name them."""
@@ -121,7 +121,9 @@ def _find_files(path: Path) -> tuple[list[Path], int]:
     depth, of JSON the arrays, and beside rows no README or license. Raises DataError if there is
     none or a folder is not readable.
     """
-    allowed = "a file or folder of text, JSON, CSV or Parquet; embedded:python, embedded:commands"
+    allowed = (
+        "a file or folder of text, JSON, CSV, Parquet or Arrow; embedded:python, embedded:commands"
+    )
     if not data_files.existing_path(str(path), allowed).is_dir():
         return [path], 0
     files = data_files.files(path)

@@ -1,17 +1,17 @@
-"""Rows of CSV, JSON and Parquet files."""
+"""Rows of CSV, JSON, Parquet and Arrow files."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import count, islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import check_expansion, check_reader
 from gearshift.models.common.data_reports import BadRecords, library_errors
-from gearshift.models.common.table import Table, text_of
+from gearshift.models.common.table import Table
 from gearshift.models.common.text_file import GZIP, TextFile, parse_json
 
 _KINDS = {
@@ -22,6 +22,7 @@ _KINDS = {
     ".ndjson": "JSONL",
     ".json": "JSON",
     ".parquet": "Parquet",
+    ".arrow": "Arrow",
 }
 SUFFIXES = _KINDS.keys()
 _ARRAYS = ("data", "rows", "examples", "instances", "records")
@@ -34,7 +35,7 @@ class Row(NamedTuple):
     """A row of a table or a value of JSON."""
 
     line: int
-    """Where it begins; in a Parquet file and an array of JSON its number."""
+    """Where it begins; in a Parquet or Arrow file and an array of JSON its number."""
     fields: Any
     """A mapping, or another value of JSON, of which `rows_of` makes a bad record."""
     header: int | None = None
@@ -47,7 +48,7 @@ def suffix_of(file: Path) -> str:
 
 
 def file_kind(file: Path) -> str:
-    """Kind of a file by its suffix: CSV, JSONL, JSON, Parquet or text."""
+    """Kind of a file by its suffix: CSV, JSONL, JSON, Parquet, Arrow or text."""
     return _KINDS.get(suffix_of(file), "text")
 
 
@@ -65,35 +66,46 @@ def rows_of(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
             bad_records.add(f"{file.name}:{row.line}", problem)
 
 
-def parquet_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
-    """The rows of a Parquet table. Raises DataError if it is none, or pyarrow is not installed."""
+def arrow_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
+    """The rows of a table that pyarrow reads. Raises DataError, also if it is not installed."""
     check_reader("pyarrow", file.path)
+    kind = file_kind(file.path)
     with library_errors(
-        f"'{file.name}' is not Parquet",
+        f"'{file.name}' is not {kind}",
         f"data.path, {file.path}",
-        allowed="a Parquet file that pyarrow reads",
+        allowed="a Parquet file, or an Arrow stream as datasets.save_to_disk writes it",
     ):
+        unpacked = 0
+        numbers = count(1)
+        for batch in _batches(file.path, kind):
+            unpacked += batch.nbytes  # values of a dictionary count as often as they occur
+            check_expansion(file.path, unpacked)
+            yield from map(Row, numbers, batch.to_pylist())
+
+
+def _batches(path: Path, kind: str) -> Iterator[Any]:
+    if kind == "Parquet":
         from pyarrow.parquet import ParquetFile
 
-        with ParquetFile(file.path) as table:
-            unpacked = 0
-            numbers = count(1)
-            for batch in table.iter_batches(_BATCH):
-                unpacked += batch.nbytes  # values of a dictionary count as often as they occur
-                check_expansion(file.path, unpacked)
-                yield from map(Row, numbers, batch.to_pylist())
+        with ParquetFile(path) as table:
+            yield from table.iter_batches(_BATCH)
+    else:
+        from pyarrow import ipc
+
+        with path.open("rb") as stream:
+            yield from ipc.open_stream(stream)
 
 
 def table_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
     """The rows of a table of text, or of the first sheet of a workbook.
 
-    A first column without a name is left out: pandas and R write the names of rows into it. Other
-    ones are named by their place. Raises DataError.
+    Columns without a name are left out: pandas and R write the names of rows into one. Raises
+    DataError.
     """
     table = Table(file)
-    header = [text_of(column) or f"column {n}" for n, column in enumerate(table.header, start=1)]
-    first = 0 if table.header[0] else 1
-    column, uses = Counter(column.lower() for column in header).most_common(1)[0]
+    header = table.header
+    named = [column.lower() for column in header if column]
+    [(column, uses)] = Counter(named or [""]).most_common(1)
     if uses > 1:
         raise DataError(
             f"'{file.name}' has {uses} columns with the name '{column}'",
@@ -102,18 +114,17 @@ def table_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
             hint=f"rename {uses - 1} of them in line {table.header_line}",
         )
     for line, cells in table.rows(bad_records):
-        yield Row(
-            line,
-            dict(zip(header[first:], cells[first:], strict=True)),
-            table.header_line,
-        )
+        fields = dict(zip(header, cells, strict=True))
+        fields.pop("", None)
+        yield Row(line, fields, table.header_line)
 
 
 def json_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
     """The value of each line of JSON, or the rows of an array, which is held in memory.
 
-    Whatever the suffix says. The array may be in an object, as in {"version": 1, "data": [...]}.
-    Blank lines are skipped. Raises DataError for text that is not JSON.
+    Whatever the suffix says. The array may be in an object, as in {"version": 1, "data": [...]}; or
+    the object has a list for each column, {"prompt": [...], "completion": [...]}. Blank lines are
+    skipped. Raises DataError for text that is not JSON.
     """
     lines = map(str.strip, file.lines())
     ends = "".join(line[0] + line[-1] for line in islice(filter(None, lines), 2))
@@ -138,14 +149,25 @@ def _array_rows(file: TextFile) -> Iterator[Row]:
             where=f"{file.name}:{getattr(error, 'lineno', 1)}",
             allowed="an array of objects, or one object per line",
         ) from None
-    parts = [rows.get(key) for key in _ARRAYS] if isinstance(rows, dict) else []
-    array = next((part for part in [rows, *parts] if isinstance(part, list)), [rows])
-    return map(Row, count(1), array)
+    if isinstance(rows, dict):
+        rows = next((rows[key] for key in _ARRAYS if isinstance(rows.get(key), list)), rows)
+    if isinstance(rows, dict) and rows and all(map(_is_column, rows.values())):
+        names = tuple(rows)
+        rows = [dict(zip(names, cells, strict=True)) for cells in zip_longest(*rows.values())]
+    if not isinstance(rows, list):
+        rows = [rows]
+    return map(Row, count(1), rows)
+
+
+def _is_column(value: Any) -> bool:
+    """Whether it holds a cell for each row; objects are the messages of one conversation."""
+    return isinstance(value, list) and not any(isinstance(cell, dict) for cell in value)
 
 
 _ROWS = {
     "CSV": table_rows,
     "JSONL": json_rows,
     "JSON": json_rows,
-    "Parquet": parquet_rows,
+    "Parquet": arrow_rows,
+    "Arrow": arrow_rows,
 }

@@ -117,7 +117,7 @@ def test_only_the_command_line_allows_variables(here):
 
 
 def test_continual_learning_watches_the_folder_of_its_download(here):
-    archive, text = f"download.files=[{URL}]", "download.files=[https://example.org/a.csv.gz]"
+    archive, text = f"download.files=[{URL}]", "download.files=[https://example.org/a.csv]"
     for sets, options, data, folder in (
         ([archive], {}, "downloads/set", None),
         ([text], {}, "downloads/a", "downloads/a"),
@@ -173,7 +173,7 @@ def test_files_without_a_path_of_their_own_are_refused(here):
     for files in (
         "https://example.org/",
         f"{URL}, {other}",
-        "https://example.org/a.gz, https://example.org/A.xz",
+        "https://example.org/a.zip, https://example.org/A.tar.xz",
     ):
         assert refused(FETCH, f"download.files=[{files}]")[0].key == "download.files"
 

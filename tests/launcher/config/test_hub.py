@@ -103,6 +103,30 @@ def test_what_the_hub_refuses_is_one_error(server, status, code, fix):
     assert error.fix == fix and error.hint
 
 
+@pytest.mark.parametrize(
+    ("typed", "nearest"),
+    [
+        ("Qwen/Qwen3-0.6", "Qwen/Qwen3-0.6B"),
+        ("meta-lama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("org/tinny", "org/tiny"),  # of the cache
+        ("Qwen/Qwen3-7B", None),  # another size is another model
+        ("Qwen/Qwen3-0.6B-Chat", None),
+    ],
+)
+def test_a_misspelled_name_has_the_nearest_that_is_known(server, typed, nearest):
+    hub.fetch(NAME)
+    server.refuse(typed, 404, "RepoNotFound")
+    (error,) = refused(f"{PRETRAINED}=hf:{typed}", model="language")
+    assert error.did_you_mean == (nearest and f"hf:{nearest}")
+    assert error.fix == (f"--set {PRETRAINED}=hf:{nearest}" if nearest else "hf auth login")
+
+
+def test_a_gated_name_is_not_misspelled(server):
+    server.refuse("Qwen/Qwen3-0.6B", 401, "GatedRepo")
+    error = error_of("hf:Qwen/Qwen3-0.6B")
+    assert error.did_you_mean is None and error.fix == "hf auth login"
+
+
 def test_without_a_network_only_the_cache_is_used(server, monkeypatch):
     hub.fetch(NAME, weights=True)
     server.stop()

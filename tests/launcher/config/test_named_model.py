@@ -8,7 +8,7 @@ from gearshift.launcher.config.schema import PRETRAINED
 from tests.launcher.given import refused, resolved
 from tests.launcher.hub import COMMIT, serving_hub
 
-SETTINGS = {"model.family": "language", "model.size": "tiny", "model.kv_heads": 2}
+SETTINGS = {"model.family": "language", "model.size": "tiny", "model.vocabulary": 512}
 
 
 def write_run(folder, **settings):
@@ -68,9 +68,10 @@ def test_a_run_gives_its_model_and_its_weights(here):
         (here / name).mkdir(exist_ok=True)
         run = resolved(model=name)
         section = run.settings.model
-        assert (section.family, section.size, section.kv_heads) == ("language", "tiny", 2)
+        assert (section.family, section.size, section.vocabulary) == ("language", "tiny", 512)
         assert section.start == name and note(run).startswith(f"--model {name}: ")
-    assert resolved("model.kv_heads=null", model="runs/t1").settings.model.kv_heads is None
+    section = resolved("model.vocabulary=null", model="runs/t1").settings.model
+    assert section.vocabulary is None
 
 
 def test_a_run_of_a_pretrained_model_names_it_too(here, model):

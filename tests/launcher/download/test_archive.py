@@ -1,9 +1,7 @@
 """Archives are unpacked to folders; of hostile ones nothing is written."""
 
-import bz2
 import gzip
 import io
-import lzma
 import os
 import stat
 import tarfile
@@ -109,10 +107,7 @@ def test_an_archive_is_unpacked_to_a_folder(unpacked, name, content):
     assert not Path("downloads/set.zip").exists()
 
 
-def test_a_compressed_file_is_decompressed_and_of_two_of_a_name_the_last_stays(unpacked):
-    for suffix, module in (("gz", gzip), ("bz2", bz2), ("xz", lzma)):
-        assert unpacked(f"{suffix}.csv.{suffix}", module.compress(b"1,2\n")) == b"1,2\n"
-        assert Path(f"downloads/{suffix}.csv").is_file()
+def test_of_two_members_of_a_name_the_last_stays(unpacked):
     assert unpacked("set.tar", tar(("a.txt", REG, "")))["a.txt"] == b"bad"
     assert unpacked("other.zip", zipped(("a.txt", b"bad")))["a.txt"] == b"bad"
 
@@ -163,8 +158,6 @@ def claiming(size, content):
         ("set.zip", zipped(("zeros", bytes(2 * MB)))),
         ("set.zip", claiming(1 << 60, b"one")),
         ("set.tar.gz", gzip.compress(tar(files={"zeros": bytes(2 * MB)}), mtime=0)),
-        ("zeros.gz", gzip.compress(bytes(2 * MB), mtime=0)),
-        ("zeros.xz", lzma.compress(bytes(2 * MB))),
     ],
 )
 def test_a_bomb_is_stopped_at_the_limit(refused, name, content):
@@ -217,8 +210,6 @@ LOCAL, CENTRAL = b"PK\x03\x04", b"PK\x01\x02"
         ("set.tar", broken_in_the_middle()),
         ("set.tar.gz", tar(mode="w:gz")[:-20]),
         ("set.tar.gz", tar(mode="w:gz")[:-6] + b"sum" + tar(mode="w:gz")[-3:]),  # of the stream
-        ("data.csv.gz", b"1,2,3\n"),
-        ("data.csv.gz", gzip.compress(b"1,2,3\n" * 99, mtime=0)[:-9]),
     ],
 )
 def test_a_broken_archive_leaves_nothing(refused, name, content):

@@ -1,7 +1,6 @@
 """Declared files are downloaded completely, once, and again after a broken connection."""
 
 import hashlib
-import itertools
 import os
 import time
 from contextlib import nullcontext
@@ -60,15 +59,6 @@ def test_a_broken_transfer_starts_again_and_leaves_no_part(server, get, chunked)
     PATH.unlink()
     get.error(server.on("/data.bin", Response(cut=HALF)), kind=FetchError, retries=0)
     assert files_left() == []
-
-
-def test_a_server_that_sends_a_little_for_ever_is_left(server, get, monkeypatch):
-    """On a clock that runs on by itself, a body of pieces is what a trickling server sends."""
-    clock = itertools.count(step=31)
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    url = server.on("/data.bin", Response(body=BODY[:9000], length=len(BODY), keeps_open=True))
-    error = get.error(url, kind=FetchError, retries=1, timeout_s=30.0)
-    assert "too slowly" in error and len(server.requests) == 2 and files_left() == []
 
 
 def test_a_link_where_a_download_keeps_its_state_is_refused(server, get, here):

@@ -52,6 +52,18 @@ def test_a_named_gpu_has_the_memory_and_precision_of_its_data_sheet(name, memory
     assert described(SERVER, gpu_memory="12GiB")[0].machine.gpus == SERVER.gpus
 
 
+def test_an_option_that_is_no_number_or_name_is_an_error_with_its_key():
+    values = {"gpus": "0", "nodes": "two", "gpu_memory": "24", "ram": "x", "gpu": "B99"}
+    _, errors = described(**values)
+    assert {error.key: error.value for error in errors} == {
+        f"--{name.replace('_', '-')}": text for name, text in values.items()
+    }
+    fixes = {error.key: error.fix for error in errors if error.fix}
+    assert fixes.pop("--gpu-memory") == "--gpu-memory 24GiB" and not fixes
+    _, [error] = described(gpu="A100")
+    assert (error.key, error.value) == ("--gpu", "A100") and "80GB" in error.allowed
+
+
 def test_gpus_of_this_machine_have_the_memory_that_the_driver_tells():
     fixed = CONTEXT_BYTES + NCCL_BYTES
     here = replace(SERVER, gpu_bytes=2**34 + fixed, gpu_others_bytes=(2**20,))

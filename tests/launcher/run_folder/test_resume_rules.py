@@ -50,14 +50,14 @@ def errors_of(now, reset=(), old=None):
     return list(resume_rules.errors_of(found, reset, now, "runs/x until step 10"))
 
 
-WARMUP, HEADS = "schedule.warmup=4", "model.kv_heads=2"
+WARMUP, ENTRIES = "schedule.warmup=4", "model.vocabulary=512"
 
 
 @pytest.mark.parametrize(
     ("now", "key", "where", "resets"),
     [
         (resolved(WARMUP), "schedule.warmup", f"--set {WARMUP}", {"schedule"}),
-        (resolved(HEADS), "model.kv_heads", f"--set {HEADS}", set()),
+        (resolved(ENTRIES), "model.vocabulary", f"--set {ENTRIES}", set()),
     ],
 )
 def test_a_change_is_refused_unless_its_part_is_reset(now, key, where, resets):

@@ -47,6 +47,23 @@ def in_parquet(path, table):
     return path
 
 
+def in_columns(path, table):
+    columns = {name: [row[name] for row in table] for name in table[0]}
+    return write(path, json.dumps(columns))
+
+
+def saved_to_disk(path, table):
+    """What datasets.save_to_disk writes."""
+    pyarrow = pytest.importorskip("pyarrow")
+    path.mkdir()
+    whole = pyarrow.Table.from_pylist(table)
+    with pyarrow.ipc.new_stream(path / "data-00000-of-00001.arrow", whole.schema) as stream:
+        stream.write_table(whole, max_chunksize=16)
+    write(path / "dataset_info.json", '{"features": {}}')
+    write(path / "state.json", '{"_data_files": []}')
+    return path
+
+
 @pytest.mark.parametrize(
     ("name", "store"),
     [
@@ -55,7 +72,9 @@ def in_parquet(path, table):
         ("a.json", lambda path, table: write(path, json.dumps(table))),
         ("a.json", lambda path, table: write(path, f"\n{json.dumps(table, indent=2)}")),
         ("a.CSV", in_csv),
+        ("a.json", in_columns),
         ("a.parquet", in_parquet),
+        ("a", saved_to_disk),
     ],
 )
 def test_each_format_gives_the_same_rows(tmp_path, name, store):

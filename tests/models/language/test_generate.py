@@ -22,7 +22,7 @@ PROMPT = [257, *b"def "]
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    found = Transformer(SIZES["tiny"], kv_heads=2)
+    found = Transformer(SIZES["tiny"])
     with torch.no_grad():
         for weight in found.parameters():
             weight *= 3 if weight.dim() > 1 else 1  # texts without repetition

@@ -75,6 +75,6 @@ def test_each_answer_of_a_row_is_exact_or_not():
     correct = torch.ones_like(labels, dtype=torch.bool)
     correct[0, [0, 2]] = False  # where there is no label it does not matter
     correct[1, 3] = False
-    batch = {"labels": labels, "matched": torch.zeros(2, dtype=torch.bool), "bytes_per_token": 1.0}
+    batch = {"labels": labels, "source": torch.zeros(2, dtype=torch.int64), "bytes_per_token": 1.0}
     found = counts(torch.ones(2, 7), correct, batch)
     assert (found["exact"].item(), found["answers"].item(), found["correct"].item()) == (3, 5, 5)

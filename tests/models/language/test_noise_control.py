@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from gearshift.models.language.baselines import shares
 from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
 
 
@@ -20,16 +21,12 @@ def test_evaluation_has_the_true_answers_as_well_which_are_marked():
         TOKENIZER.decode([*row.inputs, row.labels[-1]]) for row in rows
     ]  # User: a 1 … answer b2
     assert [text[6] == text[-2] for text in texts] == [False] * 12 + [True] * 6
-    assert [val.sample(i).matched for i in range(12)] == [False] * 6 + [True] * 6
+    assert [val.sample(i).source for i in range(12)] == [0] * 6 + [-1] * 6
 
 
-def test_chance_and_floor_equal_those_from_counting():
-    samples = windows(["aab"], 8, control="noise")
-    expected = samples.control(samples, TOKENIZER.size)["val_loss"]
-    # Labels a, a, b and the end: three, two and two of 276 after one is added to each count.
-    chance = -(2 * math.log(3 / 276) + 2 * math.log(2 / 276)) / 4
-    assert expected["chance"] == pytest.approx(chance)
-    assert expected["min"] == pytest.approx(math.log(12) / 4)  # 4! / 2! orders
+def test_the_floor_equals_that_from_counting():
+    band = windows(["aab"], 8, control="noise").control()
+    assert band == {"val_loss": {"min": pytest.approx(math.log(12) / 4)}}  # 4! / 2! orders
 
 
 def words(folder):
@@ -50,10 +47,15 @@ def test_real_text_trains_and_shuffled_text_ends_at_chance(tmp_path, ready_task,
         train(task, model, steps=120, lr=1e-2)
         metric, counts = counts_of(task, model, "val", 16)
         losses[control] = metric.result(counts)["val_loss"]
-    band = task.facts()["control"]["val_loss"]
-    assert band["min"] < losses["noise"]
-    assert losses["noise"] == pytest.approx(band["chance"], abs=0.15)
-    assert losses["real"] < band["chance"] - 0.5  # the same steps train on real text
+    train_split, val_split = (task.data(name) for name in ("train", "val"))
+    tokens = [
+        np.concatenate([split.sample(i).labels for i in range(len(split))])
+        for split in (train_split, val_split)
+    ]
+    chance = -np.log(shares(tokens[0], task.tokenizer.size)[tokens[1]]).mean()
+    assert task.facts()["control"]["val_loss"]["min"] < losses["noise"]
+    assert losses["noise"] == pytest.approx(chance, abs=0.15)
+    assert losses["real"] < chance - 0.5  # the same steps train on real text
 
 
 @pytest.mark.slow

@@ -64,14 +64,6 @@ def test_without_weights_the_order_is_that_of_one_source(folders, ready_task):
     assert order.batch(3)[1].max() < split.source_sizes[0]
 
 
-def test_a_noise_control_of_several_sources_has_the_band_of_all(folders, ready_task):
-    bands = []
-    for path in (*folders, folders):
-        task = ready_task(path=path, seq_len=16, control="noise")
-        bands.append(task.facts()["control"]["val_loss"]["min"])
-    assert min(bands[:2]) <= bands[2] <= max(bands[:2])
-
-
 def test_text_and_conversations_do_not_mix(folders, tmp_path, ready_task):
     (tmp_path / "chat.csv").write_text("input,output\n" + "ask {},answer\n" * 9)
     with pytest.raises(DataError) as error:
