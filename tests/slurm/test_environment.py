@@ -74,12 +74,13 @@ def test_the_first_host_and_the_tasks_of_a_node():
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
-        ({"RANK": "0"}, ("RANK=0", "WORLD_SIZE, LOCAL_RANK")),
+        ({"RANK": "0"}, ("WORLD_SIZE=", "torchrun")),
+        (without(TORCHRUN, "MASTER_ADDR"), ("MASTER_ADDR: the host of rank 0",)),
         ({**TORCHRUN, "RANK": "8"}, ("RANK=8", "WORLD_SIZE=8")),
         ({**TORCHRUN, "WORLD_SIZE": "3", "RANK": "1"}, ("WORLD_SIZE=3", "LOCAL_WORLD_SIZE=4")),
         ({**TORCHRUN, "MASTER_PORT": "65536"}, ("MASTER_PORT=65536",)),
         ({**TORCHRUN, "LOCAL_RANK": "-1"}, ("LOCAL_RANK=-1",)),
-        (without(SRUN, "SLURM_STEP_NUM_TASKS"), ("without SLURM_STEP_NUM_TASKS",)),
+        (without(SRUN, "SLURM_STEP_NUM_TASKS"), ("SLURM_STEP_NUM_TASKS=", "srun")),
         (without(SRUN, "SLURM_STEP_NODELIST"), ("MASTER_ADDR", "SLURM_STEP_NODELIST")),
         ({**SRUN, "SLURM_PROCID": "7"}, ("RANK=7", "WORLD_SIZE=7")),
         ({**SRUN, "SLURM_LOCALID": "3"}, ("LOCAL_RANK=3", "LOCAL_WORLD_SIZE=3")),
