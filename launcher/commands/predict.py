@@ -12,7 +12,6 @@ from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted
 from gearshift.launcher.config.command_line import INPUT, JSON, CommandLine
 from gearshift.launcher.config.errors import about_data
-from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.saved_runs import predict
 from gearshift.launcher.saved_runs.predict import Predictor, Result
@@ -30,7 +29,7 @@ def main(command_line: CommandLine) -> int:
     diagnostics = [*command_line.diagnostics, *diagnostics]
     if diagnostics:
         raise SettingsError(diagnostics)
-    affinity.limit_spinning(environment.variables())  # before torch is imported
+    environment.limit_spinning()  # before torch is imported
     run = Path(command_line.argument)
 
     def log(text: str) -> None:

@@ -72,7 +72,7 @@ class RankProcesses:
             SUPERVISOR: str(os.getpid()),
         }
         if plan.threads:
-            shared["OMP_NUM_THREADS"] = str(plan.threads)
+            shared[environment.THREADS] = str(plan.threads)
         if nproc > 1:
             from gearshift.engines.rendezvous import LOOPBACK, TOKEN, tcp_store
 
@@ -95,22 +95,17 @@ class RankProcesses:
             for rank in range(nproc):
                 variables = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if nproc > 1 else {}
                 is_shown = plan.console and rank == 0
-                self.processes.append(self._process(rank, shared | variables, is_shown))
+                with nullcontext() if is_shown else self._output_file(rank).open("wb") as output:
+                    process = subprocess.Popen(
+                        [sys.executable, "-m", MODULE, str(self.folder)],
+                        env=shared | variables,
+                        start_new_session=True,
+                        stdout=output,
+                        stderr=output,
+                    )
+                self.processes.append(process)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    def _process(
-        self, rank: int, variables: dict[str, str], is_shown: bool
-    ) -> subprocess.Popen[bytes]:
-        """Start one rank; its output is shown, or written to a file."""
-        with nullcontext() if is_shown else self._output_file(rank).open("wb") as output:
-            return subprocess.Popen(
-                [sys.executable, "-m", MODULE, str(self.folder)],
-                env=variables,
-                start_new_session=True,
-                stdout=output,
-                stderr=output,
-            )
 
     def forward_signals(self) -> None:
         """Forward the signals that have arrived since to the ranks, which save and end."""

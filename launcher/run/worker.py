@@ -35,7 +35,7 @@ from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
 from gearshift.training import seeds
 from gearshift.training.agreement import first_error
-from gearshift.training.callbacks.base import TEST, Json, Outcome
+from gearshift.training.callbacks.base import TEST, Outcome
 from gearshift.training.checkpoint import retention, tensor_file
 from gearshift.training.checkpoint.reader import CheckpointWeights
 from gearshift.training.checkpoint.retention import Keep
@@ -150,7 +150,19 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
         settings = cast(Settings, check.retracked(_tracked(settings), _settings(job)))
     samples = Samples(task, train_split, settings.train.seed)
     check_fills(job.resolved, len(samples))
-    facts = _facts(job, settings, task, samples, files, world)
+    seed = settings.train.seed
+    facts: dict[str, Any] = {
+        "settings": paths.kept_values(job.resolved.values),
+        "data": {
+            "samples": len(samples),
+            "fingerprint": fingerprint(samples, world),
+            "validation": fingerprint(Samples(task, task.data("val"), seed), world),
+            "files": files,
+            "global_batch": job.resolved.batching.global_batch,
+            "seed": seed,
+        },
+        "experience": job.number,
+    }
     if resumed:
         resumed.check_data(facts["data"])
         if not trains:
@@ -176,6 +188,10 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
         from gearshift.launcher.run_folder.checkpoint_search import restore_state
 
         restore_state(job.resume, resumed, storage, engine, trains=trains)
+    unused: list[torch.Tensor] = []
+    for piece in engine.state().pieces:
+        if piece.kind != WEIGHT:
+            unused += stored(piece.data)
 
     return Rank(
         job=job,
@@ -192,7 +208,7 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
         engine=engine,
         module=module,
         watchdog=watchdog,
-        unused=_slots(engine),
+        unused=unused,
     )
 
 
@@ -310,30 +326,6 @@ def _train_plan(
             measured = job.resume.shares
         train_plan = with_shares(train_plan, settings.engine.shares, measured)
     return train_plan
-
-
-def _facts(
-    job: RunPlan,
-    settings: Settings,
-    task: Task,
-    samples: Samples,
-    files: dict[str, str] | None,
-    world: World,
-) -> Json:
-    """What each checkpoint tells of its settings and data. Collective."""
-    seed = settings.train.seed
-    return {
-        "settings": paths.kept_values(job.resolved.values),
-        "data": {
-            "samples": len(samples),
-            "fingerprint": fingerprint(samples, world),
-            "validation": fingerprint(Samples(task, task.data("val"), seed), world),
-            "files": files,
-            "global_batch": job.resolved.batching.global_batch,
-            "seed": seed,
-        },
-        "experience": job.number,
-    }
 
 
 def _check_labels(task: Task, resumed: ResumePoint) -> None:
@@ -498,14 +490,12 @@ def _build_model(
 def _check_room(job: RunPlan, storage: Storage, task: Task, model: Module, world: World) -> None:
     """Raise SettingsError on every rank if the disk has no room for a checkpoint. Collective."""
     settings = job.resolved.settings
-    save = settings.save
-    if not save.required or not (save.last or save.every or save.keep_best):
+    if not settings.save.required:
         return
     lack = None
     if world.rank == 0:
-        checkpoints = storage.path / retention.CHECKPOINTS
         needed = retention.checkpoint_bytes(model, settings, only_trained=_has_adapters(task))
-        lack = retention.lacking(checkpoints if checkpoints.is_dir() else storage.path, needed)
+        lack = retention.lacking(storage.path, needed)
     lack = first_error(world, lack)
     if lack:
         raise SettingsError.of(
@@ -515,15 +505,6 @@ def _check_room(job: RunPlan, storage: Storage, task: Task, model: Module, world
             allowed="a disk with room for one checkpoint at least",
             hint="free some space, or choose another folder with  --out DIR",
         )
-
-
-def _slots(engine: Engine) -> list[torch.Tensor]:
-    """The optimizer state that this rank holds."""
-    tensors: list[torch.Tensor] = []
-    for piece in engine.state().pieces:
-        if piece.kind != WEIGHT:
-            tensors += stored(piece.data)
-    return tensors
 
 
 def _tracked(settings: Settings) -> TrackedSettings:

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,14 +79,13 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
     is_reported = False
     with storage_errors(path):
         while True:
-            with ExitStack() as cleanup:
-                file = open_regular(path, os.O_RDWR | os.O_CREAT)
-                cleanup.callback(os.close, file)
-                if _is_locked(file) and _is_at(path, file):
-                    _write_holder(file, generation)
-                    cleanup.pop_all()
-                    return file
-                holder, is_lost = _holder(file, generation)
+            file = open_regular(path, os.O_RDWR | os.O_CREAT)
+            # Another process may have replaced it meanwhile.
+            if _is_locked(file) and path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+                _write_holder(file, generation)
+                return file
+            holder, is_lost = _holder(file, generation)
+            os.close(file)
             if is_lost:  # the lock of a new file is free
                 staged = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
                 os.close(open_regular(staged, os.O_RDWR | os.O_CREAT))
@@ -111,11 +110,6 @@ def _is_locked(file: int) -> bool:
     except OSError as error:  # for example a network file system without locks
         return not isinstance(error, BlockingIOError)
     return True
-
-
-def _is_at(path: Path, file: int) -> bool:
-    """Whether the open file is that at `path`, which another process may have replaced."""
-    return path.exists() and os.path.samestat(os.fstat(file), path.stat())
 
 
 def _write_holder(file: int, generation: Generation | None) -> None:

@@ -19,7 +19,7 @@ from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.config.render import ORIGINS, SETTINGS
 from gearshift.launcher.run_folder import lock
 from gearshift.slurm.environment import SLURM_FOLDER
-from gearshift.training.checkpoint import manifest
+from gearshift.training.checkpoint import manifest, retention
 from gearshift.training.settings import TRACKERS
 from gearshift.training.storage import (
     Storage,
@@ -330,15 +330,10 @@ def has_trained(folder: Path) -> bool:
 def checkpoints(folder: Path) -> dict[int, Path]:
     """The checkpoint folders by step, the earliest first.
 
-    Incomplete and superseded ones have other names. Reads the disk. Raises PermissionError.
+    Superseded ones have other names. Reads the disk. Raises PermissionError.
     """
     home = folder / CHECKPOINTS
-    steps = {}
-    for path in home.iterdir() if home.is_dir() else ():
-        step = manifest.step_of(path.name)
-        if step is not None and path.is_dir():
-            steps[step] = path
-    return dict(sorted(steps.items()))
+    return {step: home / manifest.step_folder(step) for step in retention.steps(folder)}
 
 
 def task_files(folder: Path) -> list[Path]:
