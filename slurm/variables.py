@@ -15,8 +15,6 @@ from gearshift.slurm.environment import (
 )
 
 _RESTART_VARIABLE = "TORCHELASTIC_RESTART_COUNT"
-_JOB = r"([0-9]+(?:_[0-9]+)?)"
-"""The id of a Slurm job, or of an array element."""
 _FIRST_PORT = 20000
 _PORTS = 12000
 """Ends below 32768, where the ephemeral ports of most systems begin."""
@@ -45,7 +43,8 @@ def read_generation(environ: Mapping[str, str]) -> Generation | None:
     number = environ.get(GENERATION_VARIABLE)
     if not job and not number:
         return None
-    if not job or not number or not re.fullmatch(_JOB, job):
+    # The id of a Slurm job, or of an array element.
+    if not job or not number or not re.fullmatch("[0-9]+(_[0-9]+)?", job):
         raise InvalidEnvironment(
             f"{JOB_VARIABLE}={job}, {GENERATION_VARIABLE}={number}",
             f"both, as slurm/job.sh sets them, such as {JOB_VARIABLE}=123_4, or neither",
@@ -55,14 +54,6 @@ def read_generation(environ: Mapping[str, str]) -> Generation | None:
         number=_number(environ, GENERATION_VARIABLE),
         restart=_number(environ, _RESTART_VARIABLE, "0"),
     )
-
-
-def parse_generation(text: str) -> Generation | None:
-    """The generation that `str()` gave as `text`; None: `text` is something else."""
-    match = re.fullmatch(_JOB + r"\.([0-9]+)(?:\.([0-9]+))?", text)
-    if match is None:
-        return None
-    return Generation(match[1], int(match[2]), int(match[3] or 0))
 
 
 def _from_torchrun(environ: Mapping[str, str]) -> RankEnvironment:

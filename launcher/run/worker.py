@@ -33,6 +33,7 @@ from gearshift.launcher.run import callbacks, run_end
 from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
+from gearshift.models.common.split import earlier_sides
 from gearshift.training import seeds
 from gearshift.training.agreement import first_error
 from gearshift.training.callbacks.base import TEST, Outcome
@@ -56,7 +57,7 @@ from gearshift.training.train_plan import TrainPlan, solve
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from gearshift.models.base import Split, SplitName
+    from gearshift.models.base import Split
     from gearshift.training.checkpoint.base_weights import BaseWeights
     from gearshift.training.checkpoint.resume_point import ResumePoint
     from gearshift.training.evaluation.evaluate_split import SplitResult
@@ -348,6 +349,11 @@ def load_data(
     Collective.
     """
     is_reset = job.resume is not None and "data" in job.resume.reset
+    earlier = None
+    if world.rank == 0:
+        values = {key: setting.value for key, setting in job.resolved.values.items()}
+        before = resumed.fact("settings", {}) if resumed and is_reset else None
+        earlier = earlier_sides(folder, values, before)
     context = Context(
         seed=settings.train.seed,
         eval_share=settings.eval.share,
@@ -355,7 +361,7 @@ def load_data(
         device=world.device,
         attention=settings.memory.attention,
         reset_data=is_reset,
-        earlier_splits=_earlier_splits(job.resolved, folder, world, resumed if is_reset else None),
+        earlier_splits=_shared(earlier, world) or None,
         open_checkpoint=CheckpointWeights,
     )
     sections: Any = settings  # of the family
@@ -369,36 +375,6 @@ def load_data(
     from gearshift.launcher.run.experience import load_experience
 
     return load_experience(job.experience, task, context, job.resolved.settings, world)
-
-
-_OF_SPLIT = ("eval.share", "train.seed", "data.split_seed", "data.fold", "data.split")
-"""Settings by which groups are drawn; if one of them changes, all groups are drawn again."""
-
-
-def _earlier_splits(
-    resolved: Resolved, folder: Path, world: World, reset: ResumePoint | None
-) -> dict[str, SplitName] | None:
-    """The splits of groups that the data of an earlier start had, which they keep. Collective.
-
-    Of the run in `folder`, if its data is `reset` and its groups are drawn as before; or of the run
-    whose weights a new run starts with: none of its training groups may validate. Rank 0 reads.
-    """
-    from gearshift.models.common.split import SPLIT_FILE, load_sides
-
-    earlier: dict[str, SplitName] = {}
-    if world.rank == 0:
-        values = {key: setting.value for key, setting in resolved.values.items()}
-        earlier = load_sides(folder, only_earlier=True)
-        if reset:
-            settings = reset.fact("settings", {})
-            if all(settings.get(key) == values.get(key) for key in _OF_SPLIT):
-                earlier |= load_sides(folder)
-        start = values.get("model.start")
-        is_new = not (folder / SPLIT_FILE).exists()
-        if start and is_new and values.get("data.fold") is None:
-            path = Path(start).expanduser()  # a run, or a checkpoint or a file in it
-            earlier = next(filter(None, map(load_sides, (path, *path.parents[:3]))), {})
-    return _shared(earlier, world) or None
 
 
 def _held_out(rank: Rank) -> HeldOut:
@@ -498,12 +474,11 @@ def _check_room(job: RunPlan, storage: Storage, task: Task, model: Module, world
         lack = retention.lacking(storage.path, needed)
     lack = first_error(world, lack)
     if lack:
-        raise SettingsError.of(
-            f"there is no room for a checkpoint: {lack}",
-            value=str(storage.path),
-            where=f"the run folder {storage.path}",
-            allowed="a disk with room for one checkpoint at least",
-            hint="free some space, or choose another folder with  --out DIR",
+        raise SettingError(
+            "save.required",
+            True,
+            f"needs room for a checkpoint: {lack}",
+            "a folder on a disk with room, see --out; or false, which only warns",
         )
 
 

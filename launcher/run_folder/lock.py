@@ -11,13 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.slurm.environment import Generation
 from gearshift.training.storage import open_regular, storage_errors
-
-if TYPE_CHECKING:
-    from gearshift.slurm.environment import Generation
 
 NAME = ".lock"
 WAIT_S = 65.0
@@ -115,7 +112,7 @@ def _is_locked(file: int) -> bool:
 def _write_holder(file: int, generation: Generation | None) -> None:
     holder = f"{os.getpid()}@{socket.gethostname()}"
     if generation:
-        holder += f" {generation}"
+        holder += f" {generation.job} {generation.number} {generation.restart}"
     with suppress(OSError):  # a full disk: the content is only for a message
         os.ftruncate(file, 0)
         os.pwrite(file, f"{holder}\n".encode(), 0)
@@ -124,13 +121,10 @@ def _write_holder(file: int, generation: Generation | None) -> None:
 def _holder(file: int, generation: Generation | None) -> tuple[str, bool]:
     """The process that holds the lock, as text; whether its generation is before `generation`."""
     content = os.pread(file, 300, 0).decode(errors="replace").strip()
-    process, _, suffix = content.partition(" ")
-    if not suffix:
-        return content or "another process", False
-    from gearshift.slurm.variables import parse_generation  # only jobs have generations
-
-    earlier = parse_generation(suffix)
-    if earlier is None:
-        return content, False
-    is_lost = generation is not None and generation.follows(earlier)
-    return f"{earlier.description}, {process}", is_lost
+    process, *words = content.split(" ")
+    with suppress(ValueError):  # it is of no job
+        job, number, restart = words
+        earlier = Generation(job, int(number), int(restart))
+        is_lost = generation is not None and generation.follows(earlier)
+        return f"{earlier.description}, {process}", is_lost
+    return content or "another process", False
