@@ -62,7 +62,7 @@ def _predict_files(command_line: CommandLine, predictor: Predictor, sampling: Sa
     path = predict.files(command_line.values.get(INPUT), family, command_line.argument)
     out = command_line.out or predictor.default_folder
     if command_line.out:
-        run_folder.check_free(out, command_line.out)
+        run_folder.check_unused(out, f"--out {out}")
     results = []
     folder = predict.ResultFolder(out)
     for prediction in predict.of_prepared([path], predictor.task, predictor.load(), sampling):
@@ -100,7 +100,7 @@ def _generate(
     run = command_line.argument
     prompts = [_from_stdin(run)] if argument is None else predict.prompts(argument, task)
     if out:
-        run_folder.check_free(out, out)
+        run_folder.check_unused(out, f"--out {out}")
     elif argument is not None and predict.exists(argument):
         out = predictor.default_folder
     # What is wrong with the arguments was found before the model is loaded.

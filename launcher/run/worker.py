@@ -549,7 +549,7 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
     assert job.folder or world.rank, "rank 0 created it before the ranks started"
     # Ranks started by torchrun or srun do not know its name, which contains the time.
     name = world.broadcast(os.fsencode(job.folder.absolute()) if job.folder else b"")
-    path = job.folder if job.folder and not world.rank else Path(os.fsdecode(name))
+    path = job.folder or Path(os.fsdecode(name))
     storage = Storage(path)
     generation = job.generation
     if world.rank == 0:

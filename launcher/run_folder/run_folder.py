@@ -63,7 +63,7 @@ JOB_SCRIPT = "job.sbatch"
 """In the subfolder slurm/: the script of the job, which calls functions of slurm/job.sh."""
 LINES = "lines.txt"
 """In the subfolder slurm/: the arguments of each run of a job array."""
-_ALLOWED = "a new or empty writable folder; without --out, a new folder in runs/"
+_ALLOWED = "a new or empty folder that you may write to"
 _LINK = re.compile(rf"({'|'.join(LINKS)})|\.({'|'.join(LINKS)})\.new")
 _TARGET = re.compile(rf"{CHECKPOINTS}/[\w-]+")
 """The links in a run folder, with the names that they have before they are complete."""
@@ -168,16 +168,11 @@ def has_only_jobs(folder: Path) -> bool:
     return all(map(_JOB_FILES.fullmatch, names))
 
 
-def check_free(folder: Path, out: Path | None) -> None:
-    """Check that `folder` is new or empty; `out`: the folder of --out. Raises SettingsError."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    raise SettingsError.of(
-        f"{folder} is not a new or empty folder",
-        value=str(folder),
-        where=f"command line: --out {out}" if out else "the default of --out",
-        allowed="a new or empty folder",
-    )
+def check_unused(out: Path, where: str) -> None:
+    """Raise SettingsError as `writing_errors` says."""
+    errors = writing_errors(out, where)
+    if errors:
+        raise SettingsError(errors)
 
 
 def clear(folder: Path) -> None:
@@ -227,9 +222,7 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     if not out:  # only the parent: another run may take the name now, and we use the next
         disk.check_writable(PARENT, where, allowed=_ALLOWED)
     else:
-        errors = writing_errors(out, where)
-        if errors:
-            raise SettingsError(errors)
+        check_unused(out, where)
     folder = RunFolder(path)
     try:
         if not out or not out.exists():

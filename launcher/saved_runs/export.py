@@ -208,7 +208,7 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     SettingsError, CheckpointError, StorageError, DataError.
     """
     folder = out or run.folder / f"{run_folder.EXPORT}{format_name}"
-    run_folder.check_free(folder, out)
+    run_folder.check_unused(folder, where)
     _remove_left(folder.parent)
     model, checkpoint = saved_model.open_checkpoint(run, name)
     task = None if format_name == "safetensors" else _task(model, format_name)
