@@ -51,7 +51,7 @@ from benchmarks.probe import STEPS, watch
 from benchmarks.raw_engines import RAW
 from benchmarks.workload import Work
 from gearshift.engines.device import pick_device, use, use_threads
-from gearshift.launcher.run.affinity import limit_spinning
+from gearshift.launcher.base.environment import limit_spinning
 from gearshift.models.language.config import SIZES as LANGUAGE_SIZES
 from gearshift.models.language.embedded import read_documents
 from gearshift.training.throughput import peak_flops
@@ -409,7 +409,7 @@ def main() -> int:
     if options.json is None and not options.smoke:
         options.json = RESULTS
     options.command = command("gpu", sys.argv[1:])
-    limit_spinning(os.environ)  # as Gearshift does, for every contender
+    limit_spinning()  # as Gearshift does, for every contender
     isolated.preload(IMPORTED)
     facts = machine(("torch", "triton", "deepspeed", "transformers"))
     rows = run(parts(options.nproc, options.smoke), options, facts, until)

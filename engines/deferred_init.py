@@ -14,8 +14,8 @@ from torch.utils import swap_tensors
 
 from gearshift.engines.base import Engine, World
 from gearshift.engines.device import trim_heap
-from gearshift.engines.special_parameters import DEFERRED, gradient_hooks
-from gearshift.engines.state import WEIGHT, broadcast
+from gearshift.engines.parameters import gradient_hooks
+from gearshift.engines.state import DEFERRED, WEIGHT, broadcast
 
 # What a model raises that needs a value; a fault of its own is raised again with values.
 _READS_VALUES = (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AssertionError)

@@ -27,7 +27,7 @@ from gearshift.engines.base import (
 )
 from gearshift.engines.norms import norms_in_fp32
 from gearshift.engines.precision import DTYPES
-from gearshift.engines.special_parameters import is_deferred
+from gearshift.engines.state import is_deferred
 
 
 class FrozenWeights:

@@ -14,7 +14,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from gearshift.engines.base import Numbers, Update, World
-from gearshift.engines.special_parameters import UnchangedWeights, is_sharded
+from gearshift.engines.parameters import UnchangedWeights, is_sharded
 from gearshift.engines.state import broadcast_buffers, stored_buffers
 
 if TYPE_CHECKING:

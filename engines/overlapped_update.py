@@ -14,7 +14,7 @@ from torch.nn import Module, Parameter
 from torch.optim import SGD, Optimizer
 
 from gearshift.engines.optimizer_step import gradients_of, scale
-from gearshift.engines.special_parameters import is_sharded
+from gearshift.engines.parameters import is_sharded
 from gearshift.engines.state import ADAM
 
 

@@ -19,9 +19,9 @@ from torch.utils.checkpoint import (
 )
 
 from gearshift.engines.base import Blocks, EngineError, OptimizerSpec, Options, World
+from gearshift.engines.parameters import is_sharded
 from gearshift.engines.precision import autocast_inside
-from gearshift.engines.special_parameters import is_deferred, is_sharded
-from gearshift.engines.state import broadcast
+from gearshift.engines.state import broadcast, is_deferred
 
 if TYPE_CHECKING:
     from gearshift.engines.activation_offload import ActivationOffload

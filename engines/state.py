@@ -34,6 +34,15 @@ IntervalOf = Callable[[Tensor], tuple[int, Tensor]]
 """Returns the interval of a tensor that this rank holds: its start, and a flat view."""
 
 
+DEFERRED = "_gearshift_deferred"
+"""The attribute of a parameter whose values come later, from `deferred_init.write`."""
+
+
+def is_deferred(tensor: Tensor) -> bool:
+    """Whether `tensor` is a parameter whose values `deferred_init.write` will write."""
+    return hasattr(tensor, DEFERRED)
+
+
 def full_interval(tensor: Tensor) -> tuple[int, Tensor]:
     """The interval of a tensor that this rank holds completely."""
     if tensor.requires_grad:

@@ -39,12 +39,9 @@ def reachable(
     is_loopback_name = host in addresses or host == "localhost"
     if addresses and ranks.node == 0 and not is_loopback_name:
         return ranks  # on its own node a name may resolve to a loopback address
-    reason = f"has no address on {socket.gethostname()}"
-    if addresses:
-        reason = f"is the loopback address {addresses[0]} on {socket.gethostname()}"
-    count = f"{ranks.local_size} of {ranks.world_size} ranks run on this node"
     raise InvalidEnvironment(
-        f"the host of rank 0, {host}, {reason}; {count}",
+        f"the host of rank 0, {host}, has no address that other nodes can reach "
+        f"on {socket.gethostname()}: {', '.join(addresses) or 'none'}",
         "MASTER_ADDR: an address of rank 0's node that all nodes can reach, such as NodeAddr of "
         " scontrol show node",
     )

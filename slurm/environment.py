@@ -83,10 +83,6 @@ class Generation:
     restart: int = 0
     """How often torchrun has restarted the ranks within this generation."""
 
-    def __str__(self) -> str:
-        text = f"{self.job}.{self.number}"
-        return f"{text}.{self.restart}" if self.restart else text
-
     @property
     def description(self) -> str:
         """`generation 1 of Slurm job 12`."""

@@ -111,11 +111,6 @@ def option_of(argument: str) -> str | None:
     return None
 
 
-def test_command(options: Sequence[str]) -> list[str]:
-    """The command that tests whether sbatch would accept the script on standard input."""
-    return ["sbatch", "--test-only", *options]
-
-
 def command(script: Path, options: Sequence[str]) -> list[str]:
     """The command that submits the script in a file."""
     return ["sbatch", "--parsable", *options, str(script)]
@@ -126,7 +121,7 @@ def test(script: str, options: Sequence[str], environ: Mapping[str, str]) -> Non
 
     Without this test, sbatch accepts jobs that can never start.
     """
-    run(test_command(options), environment(environ), script)
+    run(["sbatch", "--test-only", *options], environment(environ), script)
 
 
 def submit(script: Path, options: Sequence[str], environ: Mapping[str, str]) -> str:

@@ -11,8 +11,6 @@ SHIPPED = frozenset(path.stem for path in FOLDER.glob("*.sbatch"))
 """The names of the job files NAME.sbatch in this folder."""
 _OPTION = "#SBATCH --"
 _JOB_SH = '"${GEARSHIFT_SLURM:-$SLURM_SUBMIT_DIR/slurm}/job.sh"'
-_OPPOSITES = {"no-requeue": "requeue", "requeue": "no-requeue"}
-"""Options that cancel another one."""
 
 
 def render(name: str, header: Mapping[str, str | None], arguments: Sequence[str]) -> str:
@@ -39,12 +37,9 @@ def render(name: str, header: Mapping[str, str | None], arguments: Sequence[str]
         option = line.removeprefix(_OPTION)
         key, _, text = option.partition("=")
         options[key] = text or None
-    # An option that cancels a shipped one takes its place.
-    for key, value in header.items():
-        opposite = _OPPOSITES.get(key, "")
-        options.pop(opposite, None)
-        options[key] = value
-    for key, value in options.items():
+    if "no-requeue" in header:  # the shipped files requeue
+        options.pop("requeue", None)
+    for key, value in {**options, **header}.items():
         option = key
         if value is not None:
             # sbatch parses quotes as a shell does.

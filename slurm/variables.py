@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from gearshift.slurm.environment import (
     GENERATION_VARIABLE,
@@ -14,19 +14,7 @@ from gearshift.slurm.environment import (
     RankEnvironment,
 )
 
-_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# The count of the step: SLURM_NTASKS belongs to the job and is stale after a job shrinks.
-_SRUN = (
-    "SLURM_PROCID",
-    "SLURM_STEP_NUM_TASKS",
-    "SLURM_LOCALID",
-    "SLURM_NODEID",
-    "SLURM_STEP_TASKS_PER_NODE",
-    "SLURM_JOB_ID",
-)
 _RESTART_VARIABLE = "TORCHELASTIC_RESTART_COUNT"
-_JOB = r"([0-9]+(?:_[0-9]+)?)"
-"""The id of a Slurm job, or of an array element."""
 _FIRST_PORT = 20000
 _PORTS = 12000
 """Ends below 32768, where the ephemeral ports of most systems begin."""
@@ -55,7 +43,8 @@ def read_generation(environ: Mapping[str, str]) -> Generation | None:
     number = environ.get(GENERATION_VARIABLE)
     if not job and not number:
         return None
-    if not job or not number or not re.fullmatch(_JOB, job):
+    # The id of a Slurm job, or of an array element.
+    if not job or not number or not re.fullmatch("[0-9]+(_[0-9]+)?", job):
         raise InvalidEnvironment(
             f"{JOB_VARIABLE}={job}, {GENERATION_VARIABLE}={number}",
             f"both, as slurm/job.sh sets them, such as {JOB_VARIABLE}=123_4, or neither",
@@ -67,16 +56,7 @@ def read_generation(environ: Mapping[str, str]) -> Generation | None:
     )
 
 
-def parse_generation(text: str) -> Generation | None:
-    """The generation that `str()` gave as `text`; None: `text` is something else."""
-    match = re.fullmatch(_JOB + r"\.([0-9]+)(?:\.([0-9]+))?", text)
-    if match is None:
-        return None
-    return Generation(match[1], int(match[2]), int(match[3] or 0))
-
-
 def _from_torchrun(environ: Mapping[str, str]) -> RankEnvironment:
-    _check_present(environ, _TORCHRUN, "torchrun")
     return _checked(
         RankEnvironment(
             rank=_number(environ, "RANK"),
@@ -84,7 +64,7 @@ def _from_torchrun(environ: Mapping[str, str]) -> RankEnvironment:
             local_rank=_number(environ, "LOCAL_RANK"),
             local_size=_number(environ, "LOCAL_WORLD_SIZE"),
             node=_number(environ, "GROUP_RANK", "0"),
-            master_addr=environ["MASTER_ADDR"],
+            master_addr=environ.get("MASTER_ADDR", ""),
             master_port=_number(environ, "MASTER_PORT"),
             source="torchrun",
         )
@@ -92,35 +72,32 @@ def _from_torchrun(environ: Mapping[str, str]) -> RankEnvironment:
 
 
 def _from_srun(environ: Mapping[str, str]) -> RankEnvironment | None:
-    _check_present(environ, _SRUN, "srun")
-    if _number(environ, "SLURM_STEP_NUM_TASKS") == 1:
+    # The count of the step: SLURM_NTASKS belongs to the job and is stale after a job shrinks.
+    world_size = _number(environ, "SLURM_STEP_NUM_TASKS")
+    if world_size == 1:
         return None
     node = _number(environ, "SLURM_NODEID")
-    counts = _tasks_per_node(environ["SLURM_STEP_TASKS_PER_NODE"])
+    tasks = environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+    counts = _tasks_per_node(tasks)
     if node >= len(counts):
-        shown = _shown(environ, ("SLURM_NODEID", "SLURM_STEP_TASKS_PER_NODE"))
-        raise InvalidEnvironment(shown, "tasks of each node as srun sets them, such as 4(x2),3")
-
-    if environ.get("MASTER_PORT"):
-        port = _number(environ, "MASTER_PORT")
-    else:
-        # Every rank of a step computes it, and two steps on a node seldom share it.
-        step = 977 * _number(environ, "SLURM_STEP_ID")
-        port = _FIRST_PORT + (_number(environ, "SLURM_JOB_ID") + step) % _PORTS
-    host = environ.get("MASTER_ADDR") or first_host(environ.get("SLURM_STEP_NODELIST", ""))
-    if not host:
-        message = "neither MASTER_ADDR nor SLURM_STEP_NODELIST is set"
-        raise InvalidEnvironment(message, "MASTER_ADDR: the host of rank 0")
+        raise InvalidEnvironment(
+            f"SLURM_NODEID={node}, SLURM_STEP_TASKS_PER_NODE={tasks}",
+            "tasks of each node as srun sets them, such as 4(x2),3",
+        )
+    # Every rank of a step computes the port, and two steps on a node seldom share it.
+    step = 977 * _number(environ, "SLURM_STEP_ID")
+    port = _FIRST_PORT + (_number(environ, "SLURM_JOB_ID") + step) % _PORTS
     shared = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", TOKEN)
     return _checked(
         RankEnvironment(
             rank=_number(environ, "SLURM_PROCID"),
-            world_size=_number(environ, "SLURM_STEP_NUM_TASKS"),
+            world_size=world_size,
             local_rank=_number(environ, "SLURM_LOCALID"),
             local_size=counts[node],
             node=node,
-            master_addr=host,
-            master_port=port,
+            master_addr=environ.get("MASTER_ADDR")
+            or _first_host(environ.get("SLURM_STEP_NODELIST", "")),
+            master_port=_number(environ, "MASTER_PORT", str(port)),
             source="srun",
             cpus=_cpus(environ, counts[node]),
             rendezvous=".".join(environ.get(name, "0") for name in shared),
@@ -128,18 +105,11 @@ def _from_srun(environ: Mapping[str, str]) -> RankEnvironment | None:
     )
 
 
-def _check_present(environ: Mapping[str, str], names: Sequence[str], source: str) -> None:
-    present = [name for name in names if environ.get(name)]
-    missing = [name for name in names if name not in present]
-    if missing:
-        raise InvalidEnvironment(
-            f"{_shown(environ, present)} without {', '.join(missing)}",
-            f"all of {', '.join(names)}, as {source} sets them, or none",
-        )
-
-
 def _checked(ranks: RankEnvironment) -> RankEnvironment:
     """`ranks`, whose numbers agree. Raises InvalidEnvironment."""
+    if not ranks.master_addr:
+        message = "neither MASTER_ADDR nor SLURM_STEP_NODELIST is set"
+        raise InvalidEnvironment(message, "MASTER_ADDR: the host of rank 0")
     is_local = ranks.local_rank < ranks.local_size <= ranks.world_size
     if is_local and ranks.rank < ranks.world_size and 0 < ranks.master_port <= 65535:
         return ranks
@@ -162,12 +132,10 @@ def _cpus(environ: Mapping[str, str], local_size: int) -> int | None:
 def _number(environ: Mapping[str, str], name: str, default: str = "") -> int:
     text = environ.get(name) or default
     if not re.fullmatch(r"[0-9]+", text.strip()):
-        raise InvalidEnvironment(f"{name}={text}", f"{name}: a number")
+        raise InvalidEnvironment(
+            f"{name}={text}", f"{name}: a number, as torchrun, srun or job.sh sets it"
+        )
     return int(text)
-
-
-def _shown(environ: Mapping[str, str], names: Sequence[str]) -> str:
-    return ", ".join(f"{name}={environ[name]}" for name in names)
 
 
 def _tasks_per_node(text: str) -> list[int]:
@@ -183,9 +151,7 @@ def _tasks_per_node(text: str) -> list[int]:
     return counts
 
 
-def first_host(nodes: str) -> str | None:
-    """The first host of a Slurm node list: `node[01-04,7],big` gives node01."""
-    first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
-    if first is None:
-        return None
-    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0])
+def _first_host(nodes: str) -> str:
+    """The first host of a Slurm node list: `node[01-04,7],big` gives node01; empty: none."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0]) if first else ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gearshift.launcher.run import affinity
+from gearshift.launcher.base import environment
 
 if TYPE_CHECKING:
     from tests.engines.pool import Pool
@@ -33,7 +33,7 @@ sys.dont_write_bytecode = False
 
 # Before anything imports torch: tests share the cores with the processes they start. With a test
 # process on each core, two threads take longer than one.
-affinity.limit_spinning(os.environ)
+environment.limit_spinning()
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

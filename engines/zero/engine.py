@@ -28,10 +28,16 @@ from gearshift.engines.device import use_threads
 from gearshift.engines.frozen_weights import round_weights
 from gearshift.engines.loss_scale import LossScale
 from gearshift.engines.norms import norms_in_fp32
+from gearshift.engines.parameters import UnchangedWeights
 from gearshift.engines.precision import DTYPES, check_precision, set_matmul_precision
 from gearshift.engines.preparation import build_optimizer, change_forward, move_to_device
-from gearshift.engines.special_parameters import UnchangedWeights, is_deferred
-from gearshift.engines.state import broadcast_buffers, shapes_of, stored_buffers, with_names
+from gearshift.engines.state import (
+    broadcast_buffers,
+    is_deferred,
+    shapes_of,
+    stored_buffers,
+    with_names,
+)
 from gearshift.engines.state_cover import check_cover
 from gearshift.engines.used_parameters import UsedParameters
 from gearshift.engines.zero import library

@@ -22,8 +22,7 @@ from torch.optim import Optimizer
 from gearshift.engines import environment
 from gearshift.engines.base import EngineError, World
 from gearshift.engines.device import pinned
-from gearshift.engines.special_parameters import is_deferred
-from gearshift.engines.state import broadcast
+from gearshift.engines.state import broadcast, is_deferred
 
 OLDEST = "0.19.8"
 """Older ones accumulate gradients of 16-bit weights in 16 bits with offload."""

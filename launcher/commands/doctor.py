@@ -24,7 +24,6 @@ from gearshift.launcher.commands import list as catalogs
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.machine import Machine, amd_gpus, detect_machine, nvidia_gpus
 from gearshift.launcher.config.schema import AUTO
-from gearshift.launcher.run import affinity
 from gearshift.slurm import sbatch
 from gearshift.training.logging.encoding import printable, size
 from gearshift.training.resources import memory
@@ -60,7 +59,7 @@ def main(command_line: CommandLine) -> int:
     """
     is_json = command_line.as_json
     checks = []
-    affinity.limit_spinning(environment.variables())  # before torch is imported
+    environment.limit_spinning()  # before torch is imported
     for check in _checks():
         checks.append(check)
         if not is_json:  # at once: some take seconds

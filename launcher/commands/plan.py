@@ -18,7 +18,6 @@ from gearshift.launcher.config.schema import model_name
 from gearshift.launcher.plan import auto, ladder, target
 from gearshift.launcher.plan.ladder import Step, choose_step
 from gearshift.launcher.plan.target import MARGIN, MEASURED, UNCOMPILED, Described
-from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder.resume_rules import decide
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.stages import pipeline
@@ -55,7 +54,7 @@ def main(command_line: CommandLine) -> int:
         return plan
 
     parts = pipeline.runs_of(pipeline.prepare(command_line.args, None, diagnostics, prepare))
-    affinity.limit_spinning(environment.variables())  # before torch is imported
+    environment.limit_spinning()  # before torch is imported
     contents: Json = {}
     for args, (name, title, part) in zip(prepared, parts, strict=True):
         if contents:

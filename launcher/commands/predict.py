@@ -12,7 +12,6 @@ from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted
 from gearshift.launcher.config.command_line import INPUT, JSON, CommandLine
 from gearshift.launcher.config.errors import about_data
-from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.saved_runs import predict
 from gearshift.launcher.saved_runs.predict import Predictor, Result
@@ -30,7 +29,7 @@ def main(command_line: CommandLine) -> int:
     diagnostics = [*command_line.diagnostics, *diagnostics]
     if diagnostics:
         raise SettingsError(diagnostics)
-    affinity.limit_spinning(environment.variables())  # before torch is imported
+    environment.limit_spinning()  # before torch is imported
     run = Path(command_line.argument)
 
     def log(text: str) -> None:
@@ -63,7 +62,7 @@ def _predict_files(command_line: CommandLine, predictor: Predictor, sampling: Sa
     path = predict.files(command_line.values.get(INPUT), family, command_line.argument)
     out = command_line.out or predictor.default_folder
     if command_line.out:
-        run_folder.check_free(out, command_line.out)
+        run_folder.check_unused(out, f"--out {out}")
     results = []
     folder = predict.ResultFolder(out)
     for prediction in predict.of_prepared([path], predictor.task, predictor.load(), sampling):
@@ -101,7 +100,7 @@ def _generate(
     run = command_line.argument
     prompts = [_from_stdin(run)] if argument is None else predict.prompts(argument, task)
     if out:
-        run_folder.check_free(out, out)
+        run_folder.check_unused(out, f"--out {out}")
     elif argument is not None and predict.exists(argument):
         out = predictor.default_folder
     # What is wrong with the arguments was found before the model is loaded.

@@ -17,7 +17,7 @@ from gearshift.launcher.config.provenance import STAGED_MODE, CliArgs
 from gearshift.launcher.config.selection import choose
 from gearshift.launcher.run import execute, run_end
 from gearshift.launcher.run.execute import Show
-from gearshift.launcher.run.prepare import collected, first_line, prepare_run
+from gearshift.launcher.run.prepare import first_line, prepare_run
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder.run_plan import Pipeline
 from gearshift.slurm.environment import JOB_VARIABLE
@@ -54,7 +54,7 @@ def main(command_line: CommandLine) -> int:
 def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> Pipeline:
     """The run, or all runs of a pipeline of stages; starts nothing. Raises SettingsError."""
     if args.resume is None and args.weights is None and choose(args).mode != STAGED_MODE:
-        return Pipeline.of(collected(diagnostics, partial(prepare_run, args, out)))
+        return Pipeline.of(prepare_run(args, out, diagnostics))
     from gearshift.launcher.stages import pipeline
 
     return pipeline.prepare(args, out, diagnostics)

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from gearshift.launcher.base import exit_codes, signals
+from gearshift.launcher.base import disk, exit_codes, signals
 from gearshift.launcher.base.diagnostics import SettingsError, invalid
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.render import ORIGINS
@@ -28,7 +28,7 @@ def main(command_line: CommandLine) -> int:
         raise SettingsError([invalid("--to", to, TRACKER_FORMS)])
     if not run_folder.is_run_folder(folder):
         raise checkpoint_search.no_run(folder, where, "track")
-    checkpoint_search.check_existing(folder, where)
+    disk.check_writable(folder, where)
     reader = RunReader(folder, redacts=True)
     result = reader.check() or {}
     signals.leave("the same command uploads the rest")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import SettingsError, counted, plain
@@ -87,9 +86,8 @@ def _check_shares(values: Values, numbers: Batching) -> None:
 
 def halvings(numbers: Batching) -> Iterator[Batching]:
     """The same global batch with half the micro-batch at most, again and again down to 1."""
-    share = numbers.micro_batch * numbers.accumulation
-    while (micro := numbers.smaller) is not None:
-        numbers = replace(numbers, micro_batch=micro, accumulation=share // micro)
+    while numbers.smaller is not None:
+        numbers = numbers.divided(numbers.smaller)
         yield numbers
 
 

@@ -253,6 +253,11 @@ class Batching:
             (size for size in range(self.micro_batch // 2, 0, -1) if share % size == 0), None
         )
 
+    def divided(self, micro_batch: int) -> Batching:
+        """The same global batch in micro-batches of `micro_batch`."""
+        share = self.micro_batch * self.accumulation
+        return replace(self, micro_batch=micro_batch, accumulation=share // micro_batch)
+
     def __str__(self) -> str:
         processes = counted(self.world_size, "process")
         return f"{self.global_batch} = {self.micro_batch} × {self.accumulation} × {processes}"

@@ -17,7 +17,6 @@ from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.config.schema import model_name, task_with_data
 from gearshift.launcher.config.settings_file import nearest_file
 from gearshift.launcher.report import page
-from gearshift.launcher.run import affinity
 from gearshift.models.base import DataError, Picture, SamplePart
 from gearshift.models.catalog import FAMILIES, is_custom
 from gearshift.models.common.data_files import check_kind, unreadable_file
@@ -55,7 +54,7 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
 
     Files of the task go into a temporary folder. Raises SettingsError if the data cannot be used.
     """
-    affinity.limit_spinning(environment.variables())  # before torch is imported
+    environment.limit_spinning()  # before torch is imported
     from gearshift.models.base import HasPictures, HasSampleText
     from gearshift.models.common.split import overlapping_groups
     from gearshift.training.data.samples import Samples

@@ -1,63 +1,23 @@
-"""CPU affinity and number of threads of a rank."""
+"""The cores that a rank is pinned to, with engine.bind_cores."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from gearshift.engines.base import EngineError
-from gearshift.launcher.config.schema import Settings
 
-VARIABLE = "OMP_NUM_THREADS"
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-_SPINS = "GOMP_SPINCOUNT"
-_POLICY = "OMP_WAIT_POLICY"
-_OPENBLAS_SPINS = "OPENBLAS_THREAD_TIMEOUT"
-"""Of the OpenBLAS in numpy and in scipy: its threads spin for 2 to this power of clock cycles."""
 
 
-def threads(
-    engine: Any, cores: int, ranks: int, environ: Mapping[str, str], is_continual: bool
-) -> int | None:
-    """Threads of each of `ranks` ranks on `cores`.
-
-    They are engine.threads, OMP_NUM_THREADS, or an even share. OMP_NUM_THREADS=1 is ignored:
-    torchrun sets it by default, and an optimizer on the CPU is then about ten times slower. None:
-    the default of torch, for a run in the launcher's own process.
-    """
-    if engine.threads:
-        return int(engine.threads)
-    if ranks == 1 and not engine.max_restarts and not is_continual:
-        return None
-    count = environ.get(VARIABLE, "")
-    if count.isdigit() and int(count) > 1:
-        return int(count)
-    return max(1, cores // ranks)
-
-
-def limit_spinning(environ: MutableMapping[str, str]) -> None:
-    """Let waiting threads of OpenMP and OpenBLAS sleep soon, unless the user set how they wait.
-
-    GNU OpenMP spins for milliseconds by default. With one other busy program on two cores a
-    training step of language:small took 3.6 s instead of 0.24 s; on an idle machine it is no
-    faster. OpenBLAS spins on all cores when it is imported. Call it before numpy is imported.
-    """
-    environ.setdefault(_OPENBLAS_SPINS, "4")
-    if _SPINS not in environ and _POLICY not in environ:
-        environ[_SPINS] = "1000"
-
-
-def pin_to_cores(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Pin this process to its even share of the available cores, if engine.bind_cores is set.
+def pin_to_cores(environ: Mapping[str, str]) -> None:
+    """Pin this process to its even share of the available cores.
 
     `environ` holds LOCAL_RANK and LOCAL_WORLD_SIZE. Raises EngineError if the system cannot.
     """
-    if not settings.engine.bind_cores:
-        return
     if not hasattr(os, "sched_setaffinity"):
         raise EngineError("engine.bind_cores: this system cannot pin processes to cores")
     available = os.sched_getaffinity(0)

@@ -20,13 +20,10 @@ def render_plan(ready: RunPlan) -> str:
     """The text of --dry-run."""
     resolved = ready.resolved
     settings = resolved.settings
-    train = settings.train
     facts = plan_as_json(ready, ())
     model = model_name(settings.model)
     if facts["parameters"]:
         model += f", {facts['parameters']:,} parameters"
-    lengths = {"for {}": train.time, "{:g} steps": train.max_steps, "{:g} epochs": train.epochs}
-    length = [text.format(value) for text, value in lengths.items() if value]
     rows = [
         ("model", model),
         ("mode", settings.mode),
@@ -34,7 +31,6 @@ def render_plan(ready: RunPlan) -> str:
         ("data", getattr(settings.data, "path", None)),
         *[("fetch", f"{file['url']} as {file['path']}") for file in facts["fetch"]],
         ("step", f"{resolved.batching}: micro-batch × accumulation × processes"),
-        ("length", ", at most ".join(length)),
         ("folder", facts["folder"]),
         ("resume", ready.line),
         *[("changed", change) for change in (ready.resume.changes if ready.resume else ())],
@@ -52,20 +48,16 @@ def render_plan(ready: RunPlan) -> str:
 def plan_as_json(ready: RunPlan, warnings: Sequence[Diagnostic]) -> Json:
     """The JSON of --dry-run, with the warnings of the run, whose fixes are commands."""
     resolved = ready.resolved
-    process = {"started": ready.starts_processes, "threads": ready.threads}
-    count = 0 if ready.launched else resolved.nproc  # torchrun or srun has started theirs
-    resume = None
-    if ready.resume:
-        resume = {**asdict(ready.resume), "source": str(ready.resume.source)}
     later = expected(resolved)  # what may change once its data is read
     return {
         "settings": nested({key: setting.value for key, setting in resolved.values.items()}),
         "batching": asdict(resolved.batching),
         "device": resolved.device,
         "parameters": parameters(resolved),
-        "folder": str(ready.destination),
-        "resume": resume,
-        "processes": [{"rank": rank, **process} for rank in range(count)],
+        "folder": ready.destination,
+        "resume": asdict(ready.resume) if ready.resume else None,
+        "nproc": resolved.nproc,
+        "threads": ready.threads,
         "fetch": list(_fetched(resolved)),
         "notes": [*resolved.notes, *filter(None, [later])],
         "warnings": as_json(warnings),
@@ -83,6 +75,6 @@ def _fetched(resolved: Resolved) -> Iterator[Json]:
         for target in feature_checks.targets(download):
             yield {
                 "url": str(target.file.url),
-                "path": str(target.path),
+                "path": target.path,
                 "is_there": target.path.exists(),
             }

@@ -12,19 +12,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gearshift.launcher.base import environment, exit_codes, signals
+from gearshift.launcher.base import disk, environment, exit_codes, signals
 from gearshift.launcher.base.diagnostics import FetchError, SettingsError, from_here, program_line
 from gearshift.launcher.base.signals import ProcessPhase, Stopped, at_signal
-from gearshift.launcher.config import batching
 from gearshift.launcher.config.command_line import INPUT
 from gearshift.launcher.config.paths import EMBEDDED
-from gearshift.launcher.config.provenance import Batching, as_list
+from gearshift.launcher.config.provenance import as_list
 from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.settings_file import read_values
-from gearshift.launcher.run import affinity, run_end
+from gearshift.launcher.run import run_end
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder import run_folder
-from gearshift.launcher.run_folder.run_folder import EXPERIENCES, LOG, REPORT, SETTINGS, RunFolder
+from gearshift.launcher.run_folder.run_folder import (
+    CHECKPOINTS,
+    EXPERIENCES,
+    LOG,
+    REPORT,
+    SETTINGS,
+    RunFolder,
+)
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.models.catalog import FAMILIES
 from gearshift.training.logging.metrics import append_event
@@ -56,7 +62,7 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
     try:
         with signals.stoppable():
             _fetch(plan, shows_progress=console and plan.is_rank_0)
-            affinity.limit_spinning(environment.variables())
+            environment.limit_spinning()
             if not plan.is_rank_0:
                 return train(plan, show)
             with signals.deferred():
@@ -99,8 +105,9 @@ def _run_folder(plan: RunPlan) -> RunFolder:
     from gearshift.launcher.run_folder import checkpoint_search
 
     if source.resolve() == plan.destination.resolve():
-        checkpoint_search.check_existing(source, f"the run in {source}")
-        checkpoint_search.remove_exports_left(plan.destination)
+        allowed = "a run that this user may write to; or  --out DIR , which forks it"
+        for folder in (source, source / CHECKPOINTS):
+            disk.check_writable(folder, f"the run in {source}", allowed=allowed)
         return RunFolder(plan.destination, is_resumed=True)
     return run_folder.create(
         plan.resolved, plan.out, plan.name, partial(checkpoint_search.copy_run, source)
@@ -116,7 +123,7 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
 
         return repeat(plan, supervise, show)
     if plan.threads:
-        variables[affinity.VARIABLE] = str(plan.threads)
+        variables[environment.THREADS] = str(plan.threads)
     if not launched:
         end = repeat(plan, run_rank, show)
     else:
@@ -165,7 +172,10 @@ def run_rank(plan: RunPlan, rank: int = 0) -> RunEnd:
     try:
         with signals.stoppable(report), environment.logged(plan.log):
             signals.leave("nothing was saved")
-            affinity.pin_to_cores(plan.resolved.settings, environment.variables())
+            if plan.resolved.settings.engine.bind_cores:
+                from gearshift.launcher.run import affinity
+
+                affinity.pin_to_cores(environment.variables())
             return run_end.agreed(asdict(worker()(plan)), rank)
     # The outermost frame of a rank: every end, also Ctrl-C, is handed back.
     except BaseException as error:
@@ -216,22 +226,22 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
             again = replace(again, resume=resumed)
             step = first
 
-        smaller = None
-        if end.kind == "out of memory" and reductions < MAX_HALVINGS:
-            smaller = _halved(again, end)
-        if smaller:
+        numbers = again.resolved.batching
+        if end.micro_batch:  # of a run that had reduced it itself
+            numbers = numbers.divided(end.micro_batch)
+        if end.kind == "out of memory" and numbers.smaller and reductions < MAX_HALVINGS:
             # settings.yaml and origins.json then show the new numbers and their origin.
-            again = replace(
-                again, resolved=again.resolved.with_batching(smaller, "reduced after out of memory")
-            )
+            numbers = numbers.divided(numbers.smaller)
+            reason = "reduced after out of memory"
+            again = replace(again, resolved=again.resolved.with_batching(numbers, reason))
             reductions += 1
-            line = f"restart with micro-batches of {smaller.micro_batch}"
+            line = f"restart with micro-batches of {numbers.micro_batch}"
             facts = {
                 "rank": end.rank,
                 "text": end.text,
                 "from_step": step,
-                "micro_batch": smaller.micro_batch,
-                "accumulation": smaller.accumulation,
+                "micro_batch": numbers.micro_batch,
+                "accumulation": numbers.accumulation,
             }
             append_event(Storage(folder), "out_of_memory", step or 0, facts)
         elif end.kind == "set aside":
@@ -248,18 +258,6 @@ def repeat(plan: RunPlan, attempt: Callable[[RunPlan], RunEnd], show: Show) -> R
             print(line, file=sys.stderr, flush=True)
         del end  # its cause holds the model, if it was trained here
         gc.collect()
-
-
-def _halved(plan: RunPlan, end: RunEnd) -> Batching | None:
-    """Half the micro-batch that ran out of memory; None: it cannot be halved."""
-    numbers = plan.resolved.batching
-    micro_batch = end.micro_batch or numbers.micro_batch  # a run may have reduced it itself
-    failed = replace(
-        numbers,
-        micro_batch=micro_batch,
-        accumulation=numbers.micro_batch * numbers.accumulation // micro_batch,
-    )
-    return next(batching.halvings(failed), None)
 
 
 def _newest_step(folder: Path) -> int | None:
@@ -295,17 +293,13 @@ def last_line(end: RunEnd) -> str:
     parts = [f"run folder {folder}"]
     if (folder / REPORT).is_file():
         parts.append(f"report: {folder / REPORT}")
-    resume = program_line("resume", folder)
-    again = f"run again: {program_line('--config', folder / SETTINGS)}"
     if end.exit_code == exit_codes.FAILURE:
         parts.append(f"details: {folder / LOG}")
-    if end.exit_code == exit_codes.DONE:
-        following = next_command(folder) or again
-        if (folder / EXPERIENCES).exists():
-            following = f"continue: {resume}"
-        parts.append(following)
+    again = f"run again: {program_line('--config', folder / SETTINGS)}"
+    if end.exit_code == exit_codes.DONE and not (folder / EXPERIENCES).exists():
+        parts.append(next_command(folder) or again)
     elif run_folder.checkpoints(folder):
-        parts.append(f"resume: {resume}")
+        parts.append(f"resume: {program_line('resume', folder)}")
     elif end.exit_code != exit_codes.FAILURE:
         parts.append(again)
     return "; ".join(parts)
@@ -323,9 +317,8 @@ def next_command(folder: Path) -> str | None:
     family = FAMILIES.get(str(values.get("model.family")))
     if not family or not family.predicts or not run_folder.checkpoints(folder):
         return None
-    for stage in family.stages:
-        if stage.name == values.get("model.stage") and not stage.predicts:
-            return None
+    if values.get("model.stage") in [stage.name for stage in family.stages if not stage.predicts]:
+        return None
     path = str(as_list(values.get("data.path", ""))[0])
     sample = family.prompts.get(path)
     if path.startswith(EMBEDDED) and sample is None:

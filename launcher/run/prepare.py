@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import CliArgs, Resolved
 from gearshift.launcher.config.resolve import resolve
 from gearshift.launcher.config.schema import config_of, model_name
-from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.catalog import is_custom
@@ -28,40 +26,17 @@ from gearshift.training.logging.encoding import size
 
 _FREE = 0.03
 """The share of main memory that a run leaves free, or it is refused."""
-_FILES = 64
-_FILES_PER_WORKER = 8
-"""Files that a rank may have open, and more for each loader worker: pipes and shared batches."""
+_FILES = 4096
+"""Files that a rank may have open: pipes and shared batches, eight for each loader worker."""
 _ENGINE = "engine.name"
 
 
-@dataclass(frozen=True)
-class MemoryLack(Diagnostic):
-    """The state of training does not fit this machine."""
-
-
-def most_certain(errors: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """The errors without those of memory, which others may cause or hide; or all of memory."""
-    errors = list(errors)
-    return [error for error in errors if not isinstance(error, MemoryLack)] or errors
-
-
-def collected(invalid: Sequence[Diagnostic], prepare: Callable[[], RunPlan]) -> RunPlan:
-    """What `prepare` gives. Raises SettingsError with those `invalid` ones and its own."""
-    try:
-        plan = prepare()
-    except SettingsError as error:
-        raise SettingsError(most_certain([*invalid, *error.diagnostics])) from error
-    if invalid:
-        raise SettingsError(invalid)
-    return plan
-
-
-def prepare_run(args: CliArgs, out: Path | None) -> RunPlan:
+def prepare_run(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic] = ()) -> RunPlan:
     """Resolve and check everything; starts nothing. Reads settings files and JSON of runs.
 
-    Raises SettingsError with all errors.
+    Raises SettingsError with `diagnostics` and all other errors; about memory if there is no other.
     """
-    invalid: list[Diagnostic] = []
+    invalid = list(diagnostics)
     variables = environment.variables()
     launched = None
     generation = None
@@ -75,16 +50,22 @@ def prepare_run(args: CliArgs, out: Path | None) -> RunPlan:
             if launched:
                 launched = reachable(launched)
         except InvalidEnvironment as error:
-            invalid = [Diagnostic(error.message, where="the environment", allowed=error.allowed)]
+            where = "the environment"
+            invalid.append(Diagnostic(error.message, where=where, allowed=error.allowed))
     here = machine.detect_machine()
     if launched:
         here = here.for_ranks(launched.local_size, launched.cpus)
-    plan = collected(invalid, partial(prepare_run_at, args, out, here, launched, is_here=True))
+    try:
+        plan = prepare_run_at(args, out, here, launched, is_here=True)
+    except SettingsError as error:
+        raise SettingsError([*invalid, *error.diagnostics]) from error
+    if invalid:
+        raise SettingsError(invalid)
     if plan.nothing_left is None and not args.force:
         ranks = launched.local_size if launched else plan.resolved.nproc
-        lacking = list(check_memory(plan.resolved, here, parameters(plan.resolved), ranks))
-        if lacking:
-            raise SettingsError(lacking)
+        lack = memory_lack(plan.resolved, here, parameters(plan.resolved), ranks)
+        if lack:
+            raise SettingsError([lack])
     return replace(plan, generation=generation)
 
 
@@ -141,16 +122,14 @@ def prepare_run_at(
         from gearshift.launcher.run import experience
 
         is_continual = experience.is_left(decision.resume)
-    _allow_open_files(_FILES + _FILES_PER_WORKER * settings.loader.workers)
+    _allow_open_files()
     ranks = launched.local_size if launched else resolved.nproc
     plan = replace(
         decision,
         launched=launched,
         out=out,
         name=name_of(settings),
-        threads=affinity.threads(
-            settings.engine, here.cores, ranks, environment.variables(), is_continual
-        ),
+        threads=threads(settings, here.cores, ranks, is_continual),
         nothing_left=None if is_continual else decision.nothing_left,
         is_continual=is_continual,
     )
@@ -166,13 +145,30 @@ def prepare_run_at(
     return plan
 
 
-def _allow_open_files(needed: int) -> None:
-    """Raise the soft limit of this process to `needed` open files, or as far as it can be."""
+def _allow_open_files() -> None:
+    """Raise the soft limit of this process, often 256 or 1024, as far as it can be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        needed = min(needed, hard)
-    if resource.RLIM_INFINITY != soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    limit = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if resource.RLIM_INFINITY != soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def threads(settings: Any, cores: int, ranks: int, is_continual: bool) -> int | None:
+    """Threads of each of `ranks` ranks on `cores`.
+
+    They are engine.threads, OMP_NUM_THREADS, or an even share. OMP_NUM_THREADS=1 is ignored:
+    torchrun sets it by default, and an optimizer on the CPU is then about ten times slower. None:
+    the default of torch, for a run in the launcher's own process.
+    """
+    engine = settings.engine
+    if engine.threads:
+        return int(engine.threads)
+    if ranks == 1 and not engine.max_restarts and not is_continual:
+        return None
+    count = environment.variables().get(environment.THREADS, "")
+    if count.isdigit() and int(count) > 1:
+        return int(count)
+    return max(1, cores // ranks)
 
 
 def name_of(settings: Any) -> str:
@@ -218,16 +214,16 @@ def processes_of(ready: RunPlan) -> str:
     return f"{resolved.device}, {text}{threads}"
 
 
-def check_memory(
+def memory_lack(
     resolved: Resolved, here: Machine, parameters: int | None, ranks_per_node: int
-) -> Iterator[Diagnostic]:
+) -> Diagnostic | None:
     """An error if the state of training alone does not fit this machine, whatever the batch.
 
     Arithmetic from the number of `parameters` (None: unknown, and nothing is checked) and the
     placement of the engine. What activations need is found by `plan`, `--dry-run` and engine auto.
     """
     if parameters is None:
-        return
+        return None
     settings = resolved.settings
     world_size = resolved.world_size
     limit = None
@@ -255,10 +251,10 @@ def check_memory(
     name = settings.engine.name
     lacking = lacks(ENGINES[name])
     if not lacking:
-        return
+        return None
     others = (other for other in ENGINES.values() if not other.processes and not missing(other))
     fitting = next((other.name for other in others if not lacks(other)), None)
-    yield MemoryLack(
+    return Diagnostic(
         f"{model_name(settings.model)} does not fit under engine {name}: weights, gradients and "
         f"optimizer state take {'; '.join(lacking)}",
         key=_ENGINE,

@@ -27,6 +27,7 @@ from gearshift.launcher.run.faults import FAULTS, recognized
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.slurm.environment import RankEnvironment
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -72,45 +73,37 @@ class RankProcesses:
             SUPERVISOR: str(os.getpid()),
         }
         if plan.threads:
-            shared["OMP_NUM_THREADS"] = str(plan.threads)
+            shared[environment.THREADS] = str(plan.threads)
         if nproc > 1:
-            from gearshift.engines.rendezvous import LOOPBACK, TOKEN, tcp_store
+            from gearshift.engines.rendezvous import LOOPBACK, tcp_store
 
             self.store = tcp_store(LOOPBACK, 0, is_master=True, wait_for_workers=False)
-            shared |= {
-                "WORLD_SIZE": str(nproc),
-                "LOCAL_WORLD_SIZE": str(nproc),
-                "GROUP_RANK": "0",
-                "MASTER_ADDR": LOOPBACK,
-                "MASTER_PORT": str(self.store.port),
-                # The agent of torch sets this when it owns the store, as this process does.
-                "TORCHELASTIC_USE_AGENT_STORE": "True",
-                "TORCHELASTIC_RESTART_COUNT": "0",
-                TOKEN: secrets.token_hex(),
-            }
+            # The agent of torch sets this when it owns the store, as this process does.
+            shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+            token = secrets.token_hex()
         # A rank that is interrupted while it imports this program would print a traceback, and an
         # interrupted import may fail in other ways: it takes a Ctrl-C later.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for rank in range(nproc):
-                variables = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if nproc > 1 else {}
+                variables = {}
+                if self.store:
+                    port = self.store.port
+                    variables = RankEnvironment(
+                        rank, nproc, rank, nproc, 0, LOOPBACK, port, "torchrun", rendezvous=token
+                    ).variables()
                 is_shown = plan.console and rank == 0
-                self.processes.append(self._process(rank, shared | variables, is_shown))
+                with nullcontext() if is_shown else self._output_file(rank).open("wb") as output:
+                    process = subprocess.Popen(
+                        [sys.executable, "-m", MODULE, str(self.folder)],
+                        env=shared | variables,
+                        start_new_session=True,
+                        stdout=output,
+                        stderr=output,
+                    )
+                self.processes.append(process)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    def _process(
-        self, rank: int, variables: dict[str, str], is_shown: bool
-    ) -> subprocess.Popen[bytes]:
-        """Start one rank; its output is shown, or written to a file."""
-        with nullcontext() if is_shown else self._output_file(rank).open("wb") as output:
-            return subprocess.Popen(
-                [sys.executable, "-m", MODULE, str(self.folder)],
-                env=variables,
-                start_new_session=True,
-                stdout=output,
-                stderr=output,
-            )
 
     def forward_signals(self) -> None:
         """Forward the signals that have arrived since to the ranks, which save and end."""

@@ -33,9 +33,10 @@ from gearshift.launcher.run import callbacks
 from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.models.base import Context, DataError, HasBaseWeights, HasFrozenEncoder, Task
+from gearshift.models.common.split import earlier_sides
 from gearshift.training import seeds
 from gearshift.training.agreement import first_error
-from gearshift.training.callbacks.base import TEST, Json, Outcome
+from gearshift.training.callbacks.base import TEST, Outcome
 from gearshift.training.checkpoint import retention, tensor_file
 from gearshift.training.checkpoint.reader import CheckpointWeights
 from gearshift.training.checkpoint.retention import Keep
@@ -55,7 +56,7 @@ from gearshift.training.train_plan import TrainPlan, solve
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from gearshift.models.base import Split, SplitName
+    from gearshift.models.base import Split
     from gearshift.training.checkpoint.base_weights import BaseWeights
     from gearshift.training.checkpoint.resume_point import ResumePoint
     from gearshift.training.evaluation.evaluate_split import SplitResult
@@ -144,7 +145,19 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
         settings = cast(Settings, check.retracked(_tracked(settings), _settings(job)))
     samples = Samples(task, train_split, settings.train.seed)
     check_fills(job.resolved, len(samples))
-    facts = _facts(job, settings, task, samples, files, world)
+    seed = settings.train.seed
+    facts: dict[str, Any] = {
+        "settings": paths.kept_values(job.resolved.values),
+        "data": {
+            "samples": len(samples),
+            "fingerprint": fingerprint(samples, world),
+            "validation": fingerprint(Samples(task, task.data("val"), seed), world),
+            "files": files,
+            "global_batch": job.resolved.batching.global_batch,
+            "seed": seed,
+        },
+        "experience": job.number,
+    }
     if resumed:
         resumed.check_data(facts["data"])
         if not trains:
@@ -170,6 +183,10 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
         from gearshift.launcher.run_folder.checkpoint_search import restore_state
 
         restore_state(job.resume, resumed, storage, engine, trains=trains)
+    unused: list[torch.Tensor] = []
+    for piece in engine.state().pieces:
+        if piece.kind != WEIGHT:
+            unused += stored(piece.data)
 
     return Rank(
         job=job,
@@ -185,7 +202,7 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
         built=built,
         engine=engine,
         module=module,
-        unused=_slots(engine),
+        unused=unused,
     )
 
 
@@ -303,30 +320,6 @@ def _train_plan(
     return train_plan
 
 
-def _facts(
-    job: RunPlan,
-    settings: Settings,
-    task: Task,
-    samples: Samples,
-    files: dict[str, str] | None,
-    world: World,
-) -> Json:
-    """What each checkpoint tells of its settings and data. Collective."""
-    seed = settings.train.seed
-    return {
-        "settings": paths.kept_values(job.resolved.values),
-        "data": {
-            "samples": len(samples),
-            "fingerprint": fingerprint(samples, world),
-            "validation": fingerprint(Samples(task, task.data("val"), seed), world),
-            "files": files,
-            "global_batch": job.resolved.batching.global_batch,
-            "seed": seed,
-        },
-        "experience": job.number,
-    }
-
-
 def _check_labels(task: Task, resumed: ResumePoint) -> None:
     """Raise DataError if the data to evaluate lacks the labels of the run."""
     labels = resumed.fact("evaluator", {}).get("metrics", {})
@@ -347,6 +340,11 @@ def load_data(
     Collective.
     """
     is_reset = job.resume is not None and "data" in job.resume.reset
+    earlier = None
+    if world.rank == 0:
+        values = {key: setting.value for key, setting in job.resolved.values.items()}
+        before = resumed.fact("settings", {}) if resumed and is_reset else None
+        earlier = earlier_sides(folder, values, before)
     context = Context(
         seed=settings.train.seed,
         eval_share=settings.eval.share,
@@ -354,7 +352,7 @@ def load_data(
         device=world.device,
         attention=settings.memory.attention,
         reset_data=is_reset,
-        earlier_splits=_earlier_splits(job.resolved, folder, world, resumed if is_reset else None),
+        earlier_splits=_shared(earlier, world) or None,
         open_checkpoint=CheckpointWeights,
     )
     sections: Any = settings  # of the family
@@ -368,36 +366,6 @@ def load_data(
     from gearshift.launcher.run.experience import load_experience
 
     return load_experience(job.experience, task, context, job.resolved.settings, world)
-
-
-_OF_SPLIT = ("eval.share", "train.seed", "data.split_seed", "data.fold", "data.split")
-"""Settings by which groups are drawn; if one of them changes, all groups are drawn again."""
-
-
-def _earlier_splits(
-    resolved: Resolved, folder: Path, world: World, reset: ResumePoint | None
-) -> dict[str, SplitName] | None:
-    """The splits of groups that the data of an earlier start had, which they keep. Collective.
-
-    Of the run in `folder`, if its data is `reset` and its groups are drawn as before; or of the run
-    whose weights a new run starts with: none of its training groups may validate. Rank 0 reads.
-    """
-    from gearshift.models.common.split import SPLIT_FILE, load_sides
-
-    earlier: dict[str, SplitName] = {}
-    if world.rank == 0:
-        values = {key: setting.value for key, setting in resolved.values.items()}
-        earlier = load_sides(folder, only_earlier=True)
-        if reset:
-            settings = reset.fact("settings", {})
-            if all(settings.get(key) == values.get(key) for key in _OF_SPLIT):
-                earlier |= load_sides(folder)
-        start = values.get("model.start")
-        is_new = not (folder / SPLIT_FILE).exists()
-        if start and is_new and values.get("data.fold") is None:
-            path = Path(start).expanduser()  # a run, or a checkpoint or a file in it
-            earlier = next(filter(None, map(load_sides, (path, *path.parents[:3]))), {})
-    return _shared(earlier, world) or None
 
 
 def _held_out(rank: Rank) -> HeldOut:
@@ -488,32 +456,20 @@ def _build_model(
 def _check_room(job: RunPlan, storage: Storage, task: Task, model: Module, world: World) -> None:
     """Raise SettingsError on every rank if the disk has no room for a checkpoint. Collective."""
     settings = job.resolved.settings
-    save = settings.save
-    if not save.required or not (save.last or save.every or save.keep_best):
+    if not settings.save.required:
         return
     lack = None
     if world.rank == 0:
-        checkpoints = storage.path / retention.CHECKPOINTS
         needed = retention.checkpoint_bytes(model, settings, only_trained=_has_adapters(task))
-        lack = retention.lacking(checkpoints if checkpoints.is_dir() else storage.path, needed)
+        lack = retention.lacking(storage.path, needed)
     lack = first_error(world, lack)
     if lack:
-        raise SettingsError.of(
-            f"there is no room for a checkpoint: {lack}",
-            value=str(storage.path),
-            where=f"the run folder {storage.path}",
-            allowed="a disk with room for one checkpoint at least",
-            hint="free some space, or choose another folder with  --out DIR",
+        raise SettingError(
+            "save.required",
+            True,
+            f"needs room for a checkpoint: {lack}",
+            "a folder on a disk with room, see --out; or false, which only warns",
         )
-
-
-def _slots(engine: Engine) -> list[torch.Tensor]:
-    """The optimizer state that this rank holds."""
-    tensors: list[torch.Tensor] = []
-    for piece in engine.state().pieces:
-        if piece.kind != WEIGHT:
-            tensors += stored(piece.data)
-    return tensors
 
 
 def _tracked(settings: Settings) -> TrackedSettings:
@@ -583,7 +539,7 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
     assert job.folder or world.rank, "rank 0 created it before the ranks started"
     # Ranks started by torchrun or srun do not know its name, which contains the time.
     name = world.broadcast(os.fsencode(job.folder.absolute()) if job.folder else b"")
-    path = job.folder if job.folder and not world.rank else Path(os.fsdecode(name))
+    path = job.folder or Path(os.fsdecode(name))
     storage = Storage(path)
     generation = job.generation
     if world.rank == 0:

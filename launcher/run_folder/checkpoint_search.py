@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
@@ -30,10 +29,8 @@ from gearshift.launcher.run_folder.reader import InvalidRecord, RunReader
 from gearshift.launcher.run_folder.run_folder import (
     CHECKPOINTS,
     EVALUATIONS,
-    EVENTS,
     EXPORT,
     LINKS,
-    LOG,
     METRICS,
     ORIGINS,
     PARENT,
@@ -42,7 +39,6 @@ from gearshift.launcher.run_folder.run_folder import (
     RESULT,
     SETTINGS,
     SLURM_FOLDER,
-    UNFINISHED,
 )
 from gearshift.launcher.run_folder.run_plan import ResumeRequest
 from gearshift.models.catalog import FAMILIES
@@ -346,30 +342,6 @@ def restore_state(
         raise CheckpointSetAside(
             f"{error}; it was renamed, and the one before it is used"
         ) from error
-
-
-def check_existing(folder: Path, where: str) -> None:
-    """Check that the run in `folder` can be written to, with its checkpoints and logs.
-
-    Reads the disk. Raises SettingsError.
-    """
-    for name in ("", CHECKPOINTS, METRICS, EVENTS, LOG):
-        path = folder / name
-        mode = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
-        if path.exists() and not os.access(path, mode):
-            raise SettingsError.of(
-                f"{path} is not writable",
-                value=str(path),
-                where=where,
-                allowed="a run that this user may write to; or  --out DIR , which forks it",
-            )
-
-
-def remove_exports_left(folder: Path) -> None:
-    """Remove what killed exports left in `folder`; running ones hold a lock. Touches the disk."""
-    for export in folder.glob(f".*{UNFINISHED}*/{lock.NAME}"):
-        if not export.parent.is_symlink() and lock.is_held(export.parent) is False:
-            shutil.rmtree(export.parent, ignore_errors=True)
 
 
 _CREATED = (

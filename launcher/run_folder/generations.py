@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 from collections.abc import Iterator
@@ -120,12 +119,7 @@ class FencedOff(OSError):
 
     def __init__(self, run: Path, generation: Generation) -> None:
         later = owner(run, generation).description
-        super().__init__(
-            errno.EPERM, f"{generation.description} is fenced off: {later} has claimed {run}"
-        )
-
-    def __str__(self) -> str:
-        return str(self.strerror)
+        super().__init__(f"{generation.description} is fenced off: {later} has claimed {run}")
 
 
 def take_over(run: Path, generation: Generation) -> None:

@@ -9,15 +9,12 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.slurm.environment import Generation
 from gearshift.training.storage import open_regular, storage_errors
-
-if TYPE_CHECKING:
-    from gearshift.slurm.environment import Generation
 
 NAME = ".lock"
 WAIT_S = 65.0
@@ -79,14 +76,13 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
     is_reported = False
     with storage_errors(path):
         while True:
-            with ExitStack() as cleanup:
-                file = open_regular(path, os.O_RDWR | os.O_CREAT)
-                cleanup.callback(os.close, file)
-                if _is_locked(file) and _is_at(path, file):
-                    _write_holder(file, generation)
-                    cleanup.pop_all()
-                    return file
-                holder, is_lost = _holder(file, generation)
+            file = open_regular(path, os.O_RDWR | os.O_CREAT)
+            # Another process may have replaced it meanwhile.
+            if _is_locked(file) and path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+                _write_holder(file, generation)
+                return file
+            holder, is_lost = _holder(file, generation)
+            os.close(file)
             if is_lost:  # the lock of a new file is free
                 staged = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
                 os.close(open_regular(staged, os.O_RDWR | os.O_CREAT))
@@ -113,15 +109,10 @@ def _is_locked(file: int) -> bool:
     return True
 
 
-def _is_at(path: Path, file: int) -> bool:
-    """Whether the open file is that at `path`, which another process may have replaced."""
-    return path.exists() and os.path.samestat(os.fstat(file), path.stat())
-
-
 def _write_holder(file: int, generation: Generation | None) -> None:
     holder = f"{os.getpid()}@{socket.gethostname()}"
     if generation:
-        holder += f" {generation}"
+        holder += f" {generation.job} {generation.number} {generation.restart}"
     with suppress(OSError):  # a full disk: the content is only for a message
         os.ftruncate(file, 0)
         os.pwrite(file, f"{holder}\n".encode(), 0)
@@ -130,13 +121,10 @@ def _write_holder(file: int, generation: Generation | None) -> None:
 def _holder(file: int, generation: Generation | None) -> tuple[str, bool]:
     """The process that holds the lock, as text; whether its generation is before `generation`."""
     content = os.pread(file, 300, 0).decode(errors="replace").strip()
-    process, _, suffix = content.partition(" ")
-    if not suffix:
-        return content or "another process", False
-    from gearshift.slurm.variables import parse_generation  # only jobs have generations
-
-    earlier = parse_generation(suffix)
-    if earlier is None:
-        return content, False
-    is_lost = generation is not None and generation.follows(earlier)
-    return f"{earlier.description}, {process}", is_lost
+    process, *words = content.split(" ")
+    with suppress(ValueError):  # it is of no job
+        job, number, restart = words
+        earlier = Generation(job, int(number), int(restart))
+        is_lost = generation is not None and generation.follows(earlier)
+        return f"{earlier.description}, {process}", is_lost
+    return content or "another process", False

@@ -198,17 +198,15 @@ class RunReader:
         return None
 
     def metrics(self) -> Iterator[Json]:
-        """The lines of metrics.jsonl, without half a line at its end, which a kill left, and
-        without lines of other programs. Raises InvalidRecord at the first damaged line.
+        """The lines of metrics.jsonl, without half a line at its end, which a kill left.
+
+        Raises InvalidRecord at the first damaged line.
         """
         path = self._folder / METRICS
         with suppress(FileNotFoundError), _reading(path), open_to_read(path) as file:
             for number, content in enumerate(lines_of(file), start=1):
                 try:
-                    line = parse_json(content)
-                    if isinstance(line, dict) and line.keys().isdisjoint(("kind", "step")):
-                        continue
-                    METRICS_LINE.validate_python(line)
+                    line = parsed(content, METRICS_LINE)
                 except ValueError as error:
                     raise _damaged(path, error, number) from error
                 yield line

@@ -19,7 +19,7 @@ from gearshift.launcher.config import errors, paths, provenance, resumed_setting
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
 from gearshift.launcher.config.resolve import resolve
-from gearshift.launcher.config.schema import PRETRAINED, model_name, setting_infos
+from gearshift.launcher.config.schema import PRETRAINED, setting_infos
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
@@ -43,6 +43,7 @@ RULES: Mapping[Rule, Sequence[str]] = json.loads(
 """Settings and sections; the longest matching key applies."""
 _TIME = "train.time"
 LENGTH = ("train.epochs", "train.max_steps", _TIME)
+_ENDS = (*LENGTH, "stop.")
 _RATES = (*LENGTH, "schedule.name", "schedule.warmup", "schedule.warmup_cap", "schedule.decay")
 """Settings that may change without --reset if the earlier steps had the same learning rates."""
 
@@ -103,14 +104,10 @@ def decide(
         return _resumed(args, out, resolved, run, base.settings, diagnostics)
     if diagnostics:
         raise SettingsError(diagnostics)
-    option = f"{args.resume_option} {args.resume}"
-    if out:
-        # The same for all ranks: under torchrun some check before rank 0 created the folder.
-        line = f"{option}: {out} has no checkpoint yet; starting a new run there"
-        return RunPlan(resolved, ResumeRequest(out), line)
-    model = f"{model_name(resolved.settings.model)}, mode {resolved.settings.mode},"
-    line = f"{option}: no run of {model} to resume; starting a new run"
-    return RunPlan(resolved, line=line)
+    # The same for all ranks: under torchrun some check before rank 0 created the folder.
+    request = ResumeRequest(out) if out else None
+    line = f"{args.resume_option} {args.resume}: nothing to resume yet; starting a new run"
+    return RunPlan(resolved, request, line)
 
 
 def _settings_of(run: ResumableRun, args: CliArgs) -> resumed_settings.Base:
@@ -148,14 +145,18 @@ def _resumed(
         changes = [
             change for change in changes if change.key != _TIME or None in (change.old, change.new)
         ]
-    is_left = _is_left(args, run, resolved, changes)
-    if not is_left:  # the new length changes nothing: it needs no --reset
-        changes = [change for change in changes if change.key not in LENGTH]
+    # Of a completed run, steps after an earlier one can be taken again.
+    is_left = (
+        not run.is_completed
+        or "data" in args.reset
+        or run.requested_step not in (None, checkpoint_search.newest_step(folder))
+        or any(change.key.startswith(_ENDS) for change in changes)
+    )
     if checkpoint:
         diagnostics += errors_of(
             changes, args.reset, resolved, f"{folder} until step {checkpoint.step}"
         )
-    elif run.is_completed and (args.reset or is_left):
+    elif run.is_completed and is_left:
         diagnostics.append(
             Diagnostic(
                 f"{folder} was completed, and has no checkpoint left to train on from",
@@ -167,56 +168,27 @@ def _resumed(
     if diagnostics:
         raise SettingsError(diagnostics)
     reset = [part for part in PARTS if part in args.reset]
-    lines = [change.line for change in changes if checkpoint or run.is_completed]
+    lines = [change.line for change in changes]
     request = ResumeRequest(folder, run.requested_step, reset, lines)
     if not is_left:
         result = run.result or {}
         steps = result.get("steps") or 0
         line = f"nothing to do: {folder} was completed at step {steps}"
         if checkpoint:
-            line += f"; to train longer: {_longer(folder, steps, resolved)}"
-        return RunPlan(
-            resolved, request, line, {"folder": str(folder), **result, "reason": "nothing to do"}
-        )
-    if not checkpoint:
-        line = f"{folder} has no checkpoint yet; restarting from the beginning"
-        return RunPlan(resolved, request, line)
-    line = f"resuming {folder} from step {checkpoint.step}"
-    if out and out.resolve() != folder.resolve():
-        line = f"forking {folder} at step {checkpoint.step} into {out}"
-    line = "; ".join([line, *(RESET_EFFECTS[part] for part in reset)])
+            words = ["resume", folder, "--max-steps", 2 * steps, "--reset", "schedule"]
+            for key in ("stop.after", "stop.at"):
+                if resolved.values[key].value is not None:
+                    words += ["--set", f"{key}=null"]
+            line += f"; to train longer: {program_line(*words)}"
+        facts = {"folder": str(folder), **result, "reason": "nothing to do"}
+        return RunPlan(resolved, request, line, facts)
+    line = f"{folder} has no checkpoint yet; restarting from the beginning"
+    if checkpoint:
+        line = f"resuming {folder} from step {checkpoint.step}"
+        if out and out.resolve() != folder.resolve():
+            line = f"forking {folder} at step {checkpoint.step} into {out}"
+        line = "; ".join([line, *(RESET_EFFECTS[part] for part in reset)])
     return RunPlan(resolved, request, line)
-
-
-def _is_left(
-    args: CliArgs, run: ResumableRun, resolved: Resolved, changes: Sequence[SettingChange]
-) -> bool:
-    """Whether the run has steps to take: not completed, or to be longer. Reads the disk."""
-    if not run.is_completed or "data" in args.reset:
-        return True
-    # An earlier step has steps after it that can be taken again.
-    if run.requested_step not in (None, checkpoint_search.newest_step(run.folder)):
-        return True
-    if not any(change.key in LENGTH or change.key.startswith("stop.") for change in changes):
-        return False
-    # The length of a continual run is that of its first data: new data may still come.
-    if (run.folder / run_folder.EXPERIENCES).exists():
-        return True
-    settings = resolved.settings
-    result = run.result or {}
-    limits = [(settings.train.epochs, "epochs"), (settings.train.max_steps, "steps")]
-    if isinstance(settings.stop.after, int):
-        limits.append((settings.stop.after, "steps"))
-    return all(limit is None or limit > (result.get(unit) or 0) for limit, unit in limits)
-
-
-def _longer(folder: Path, steps: int, resolved: Resolved) -> str:
-    """The command that trains a completed run twice as long."""
-    words = ["resume", folder, "--max-steps", 2 * steps, "--reset", "schedule"]
-    for key in ("stop.after", "stop.at"):
-        if resolved.values[key].value is not None:
-            words += ["--set", f"{key}=null"]
-    return program_line(*words)
 
 
 def rule_of(key: str) -> Rule:

@@ -19,7 +19,7 @@ from gearshift.launcher.config.provenance import Resolved
 from gearshift.launcher.config.render import ORIGINS, SETTINGS
 from gearshift.launcher.run_folder import lock
 from gearshift.slurm.environment import SLURM_FOLDER
-from gearshift.training.checkpoint import manifest
+from gearshift.training.checkpoint import manifest, retention
 from gearshift.training.settings import TRACKERS
 from gearshift.training.storage import (
     Storage,
@@ -60,7 +60,7 @@ REPORT = "report.html"
 PARENT = Path("runs")
 JOB_SCRIPT = "job.sbatch"
 """In the subfolder slurm/: the script of the job, which calls functions of slurm/job.sh."""
-_ALLOWED = "a new or empty writable folder; without --out, a new folder in runs/"
+_ALLOWED = "a new or empty folder that you may write to"
 _LINK = re.compile(rf"({'|'.join(LINKS)})|\.({'|'.join(LINKS)})\.new")
 _TARGET = re.compile(rf"{CHECKPOINTS}/[\w-]+")
 """The links in a run folder, with the names that they have before they are complete."""
@@ -163,16 +163,11 @@ def has_only_jobs(folder: Path) -> bool:
     return all(map(_JOB_FILES.fullmatch, names))
 
 
-def check_free(folder: Path, out: Path | None) -> None:
-    """Check that `folder` is new or empty; `out`: the folder of --out. Raises SettingsError."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    raise SettingsError.of(
-        f"{folder} is not a new or empty folder",
-        value=str(folder),
-        where=f"command line: --out {out}" if out else "the default of --out",
-        allowed="a new or empty folder",
-    )
+def check_unused(out: Path, where: str) -> None:
+    """Raise SettingsError as `writing_errors` says."""
+    errors = writing_errors(out, where)
+    if errors:
+        raise SettingsError(errors)
 
 
 def clear(folder: Path) -> None:
@@ -222,9 +217,7 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     if not out:  # only the parent: another run may take the name now, and we use the next
         disk.check_writable(PARENT, where, allowed=_ALLOWED)
     else:
-        errors = writing_errors(out, where)
-        if errors:
-            raise SettingsError(errors)
+        check_unused(out, where)
     folder = RunFolder(path)
     try:
         if not out or not out.exists():
@@ -325,15 +318,10 @@ def has_trained(folder: Path) -> bool:
 def checkpoints(folder: Path) -> dict[int, Path]:
     """The checkpoint folders by step, the earliest first.
 
-    Incomplete and superseded ones have other names. Reads the disk. Raises PermissionError.
+    Superseded ones have other names. Reads the disk. Raises PermissionError.
     """
     home = folder / CHECKPOINTS
-    steps = {}
-    for path in home.iterdir() if home.is_dir() else ():
-        step = manifest.step_of(path.name)
-        if step is not None and path.is_dir():
-            steps[step] = path
-    return dict(sorted(steps.items()))
+    return {step: home / manifest.step_folder(step) for step in retention.steps(folder)}
 
 
 def task_files(folder: Path) -> list[Path]:

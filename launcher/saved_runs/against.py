@@ -14,7 +14,7 @@ from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, plain
 from gearshift.launcher.base.temporary import temporary_folder
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.config.render import ORIGINS
-from gearshift.launcher.run import affinity, experience
+from gearshift.launcher.run import experience
 from gearshift.launcher.run_folder import lock
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_folder import SURROUNDINGS
@@ -133,7 +133,7 @@ def compare_runs(words: Sequence[str], args: CliArgs, announce: Callable[[str], 
     run. `announce` gets a line before the replays. Raises SettingsError, CheckpointError,
     RerunFailed.
     """
-    affinity.limit_spinning(environment.variables())  # before torch is imported
+    environment.limit_spinning()  # before torch is imported
     from gearshift.training.checkpoint import compare
 
     a, b = sides = [Side(word, args) for word in words]

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from gearshift.launcher.base import environment, exit_codes, signals
+from gearshift.launcher.base import exit_codes, signals
 from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.base.temporary import temporary_folder
 from gearshift.launcher.config import machine
 from gearshift.launcher.config.provenance import RESUMED_LAYER, CliArgs, Origin, Resolved, Setting
 from gearshift.launcher.config.resolve import fetch_data, resolve
 from gearshift.launcher.config.resumed_settings import Base
-from gearshift.launcher.run import affinity, supervisor
+from gearshift.launcher.run import prepare, supervisor
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
@@ -97,13 +97,8 @@ def rerun(
         # As in the run: the order of sums depends on them.
         settings = resolved.settings
         if threads is None:
-            threads = affinity.threads(
-                settings.engine,
-                machine.detect_machine().cores,
-                resolved.nproc,
-                environment.variables(),
-                settings.continual.enabled,
-            )
+            cores = machine.detect_machine().cores
+            threads = prepare.threads(settings, cores, resolved.nproc, settings.continual.enabled)
         plan = replace(plan, resume=replace(resume, source=source), folder=folder, threads=threads)
         end = supervisor.supervise(plan)
         code = end.exit_code

@@ -13,7 +13,6 @@ from gearshift.launcher.base.diagnostics import SettingsError, unknown
 from gearshift.launcher.config import custom_task, hub
 from gearshift.launcher.config.presets import TASK_FOLDER
 from gearshift.launcher.config.schema import PRETRAINED, config_of, task_class
-from gearshift.launcher.run import affinity
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.models.base import Context, HasBaseWeights, Task, WorksWithoutData
@@ -277,7 +276,7 @@ def open_checkpoint(run: SavedRun, name: str | None) -> tuple[SavedModel, Checkp
     Checksums and numbers are verified. Imports torch. Reads the disk. Raises SettingsError,
     CheckpointError.
     """
-    affinity.limit_spinning(environment.variables())  # before torch is imported
+    environment.limit_spinning()  # before torch is imported
     from gearshift.training.checkpoint import reader
 
     # Verified here, so that loading need not read the checksums again.

@@ -15,7 +15,7 @@ from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted
 from gearshift.launcher.config.batching import MICRO
 from gearshift.launcher.config.provenance import CliArgs, ResetPart
-from gearshift.launcher.run import affinity, experience
+from gearshift.launcher.run import experience
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
@@ -80,7 +80,7 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Fac
     CheckpointError, SettingsError.
     """
     run = find_saved(argument, "verify", args.sets)
-    affinity.limit_spinning(environment.variables())  # before torch is imported
+    environment.limit_spinning()  # before torch is imported
     from gearshift.launcher.saved_runs.split_layers import split_layers
 
     last, interval, notes = choose(run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from gearshift.launcher.run_folder.run_folder import RunFolder
 from gearshift.launcher.run_folder.run_plan import Pipeline
 from gearshift.launcher.stages.pipeline import save_result, save_stages
 from gearshift.training.logging.console_text import render_best
-from gearshift.training.logging.encoding import duration
+from gearshift.training.logging.encoding import duration, encode
 
 
 def train_stages(
@@ -99,7 +98,7 @@ def dry_run(
         for entry, plan in pipeline.left:
             facts = plan_as_json(plan, complete(plan.resolved.warnings))
             stages.append({"name": entry.name, **facts})
-        return json.dumps({"folder": str(pipeline.folder), "stages": stages}, indent=2) + "\n"
+        return encode({"folder": pipeline.folder, "stages": stages}, indent=2) + "\n"
     parts = [f"{pipeline.line}\n"] if pipeline.line else []
     for stage, plan in pipeline.left:
         parts.append(f"{pipeline.title(stage)}\n\n{render_plan(plan)}")

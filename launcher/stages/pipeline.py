@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from gearshift.launcher.config.command_line import FROM, STAGE
 from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
 from gearshift.launcher.config.selection import STAGES, choose, declared_stages, select_stages
 from gearshift.launcher.config.settings_file import read_values
-from gearshift.launcher.run.prepare import collected, most_certain, prepare_run
+from gearshift.launcher.run.prepare import prepare_run
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.checkpoint_search import AUTO
 from gearshift.launcher.run_folder.reader import RunReader
@@ -61,7 +60,13 @@ def prepare(
         if stages:
             return preparation.new(stages)
     args, wrong = with_weights(args)
-    plan = collected([*diagnostics, *wrong], partial(prepare_one, args, out))
+    invalid = [*diagnostics, *wrong]
+    try:
+        plan = prepare_one(args, out)
+    except SettingsError as error:
+        raise SettingsError([*invalid, *error.diagnostics]) from error
+    if invalid:
+        raise SettingsError(invalid)
     return Pipeline.of(plan)
 
 
@@ -203,8 +208,8 @@ def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> dict[str, Settin
 
 
 def distinct(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """Each once: several runs share most settings. Of errors, see `most_certain`."""
-    return most_certain({(each.message, each.where): each for each in diagnostics}.values())
+    """Each once: several runs share most settings."""
+    return list({(each.message, each.where): each for each in diagnostics}.values())
 
 
 def _find(args: CliArgs, out: Path | None) -> Path | None:

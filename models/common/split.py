@@ -162,6 +162,29 @@ def load_sides(folder: Path, *, only_earlier: bool = False) -> dict[str, SplitNa
     return {group: name for name, groups in saved.groups.items() for group in groups}
 
 
+_OF_SPLIT = ("eval.share", "train.seed", "data.split_seed", "data.fold", "data.split")
+"""Settings by which groups are drawn; if one of them changes, all groups are drawn again."""
+
+
+def earlier_sides(
+    folder: Path, settings: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> dict[str, SplitName]:
+    """The splits of groups that the data of an earlier start had, which they keep. Reads the disk.
+
+    Of the run in `folder`, if its data is reset and its groups are drawn as `before`, by the
+    settings of its checkpoint; or of the run whose weights a new run starts with: none of its
+    training groups may validate.
+    """
+    start = settings.get("model.start")
+    if start and not (folder / SPLIT_FILE).exists() and settings.get("data.fold") is None:
+        path = Path(start).expanduser()  # a run, or a checkpoint or a file in it
+        return next(filter(None, map(load_sides, (path, *path.parents[:3]))), {})
+    earlier = load_sides(folder, only_earlier=True)
+    if before is not None and all(before.get(key) == settings.get(key) for key in _OF_SPLIT):
+        earlier |= load_sides(folder)
+    return earlier
+
+
 @dataclass
 class _SavedSplit:
     """What split.json keeps for a later start, beside facts for people."""

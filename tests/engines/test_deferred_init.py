@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gearshift.engines import deferred_init
-from gearshift.engines.special_parameters import is_deferred
+from gearshift.engines.state import is_deferred
 from tests.engines.parity import Case, Net, around, options, spec
 from tests.engines.test_parity import able
 

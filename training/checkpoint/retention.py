@@ -108,9 +108,13 @@ def settle(storage: Storage, newest: Path, keep: Keep) -> None:
 
 
 def steps(run: Path) -> list[int]:
-    """The steps of the checkpoints in `run`, complete or not. Reads the disk."""
+    """The steps of the checkpoints in `run`, complete or not. Reads the disk.
+
+    Raises PermissionError.
+    """
+    home = run / CHECKPOINTS
     numbers = []
-    for entry in (run / CHECKPOINTS).glob("step-*"):
+    for entry in home.iterdir() if home.is_dir() else ():
         step = manifest.step_of(entry.name)
         if step is not None and not entry.is_symlink():
             numbers.append(step)

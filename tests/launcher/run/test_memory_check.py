@@ -6,7 +6,7 @@ import pytest
 
 from gearshift.launcher.config import machine
 from gearshift.launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
-from gearshift.launcher.run.prepare import check_memory
+from gearshift.launcher.run.prepare import memory_lack
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
 GIB = 2**30
@@ -20,7 +20,7 @@ def lacks(engine, gpu_bytes=None, *sets, ram=512 * GIB, parameters=GIB, here=SER
     here = replace(here, gpu_bytes=gpu_bytes, ram_bytes=ram)
     sets = ("precision=fp32", *sets)
     run = resolved(*sets, machine=here, engine=engine, model="language:tiny")
-    return next(check_memory(run, here, parameters, run.nproc), None)
+    return memory_lack(run, here, parameters, run.nproc)
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,8 @@ def test_what_is_offloaded_counts_in_the_memory_of_the_host():
 
 def test_processes_on_a_cpu_share_its_memory():
     run = resolved(engine="ddp", nproc="2")
-    one = next(check_memory(run, replace(LAPTOP, ram_bytes=20 * GIB), GIB // 2, 2), None)
-    assert one is None
-    two = next(check_memory(run, replace(LAPTOP, ram_bytes=15 * GIB), GIB // 2, 2))
+    assert memory_lack(run, replace(LAPTOP, ram_bytes=20 * GIB), GIB // 2, 2) is None
+    two = memory_lack(run, replace(LAPTOP, ram_bytes=15 * GIB), GIB // 2, 2)
     assert "16.0 GiB of 15.0 GiB in main memory (2 processes)" in two.message
     assert two.fix == "--engine fsdp"
 

@@ -2,8 +2,8 @@
 
 import os
 import signal
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +11,7 @@ from gearshift.launcher.base.diagnostics import Diagnostic
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.run import execute
 from gearshift.launcher.run.execute import execute_run, last_line
-from gearshift.launcher.run.prepare import collected, prepare_run
+from gearshift.launcher.run.prepare import prepare_run, threads
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.checkpoint_search import copy_run
 from gearshift.models.base import DataError
@@ -103,6 +103,30 @@ def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
     assert list(here.iterdir()) == []
 
 
+def shared(cores, ranks, is_continual=False, **engine):
+    """The threads of each rank."""
+    settings = SimpleNamespace(
+        engine=SimpleNamespace(**{"threads": None, "max_restarts": 0, **engine})
+    )
+    return threads(settings, cores, ranks, is_continual)
+
+
+def test_threads_are_the_requested_number_or_an_even_share(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [shared(16, 4), shared(2, 4), shared(7, 2)] == [4, 1, 3]
+    # torchrun sets 1 unasked, which makes an optimizer on the CPU ten times slower.
+    for variable, expected in (("8", 8), ("1", 4), ("many", 4)):
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+        assert shared(16, 4) == expected
+        assert shared(16, 4, threads=5) == 5
+
+
+def test_a_run_in_the_process_of_the_launcher_keeps_the_default_of_torch(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert shared(16, 1) is None
+    assert shared(16, 1, is_continual=True) == 16
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folder(
     here, monkeypatch, train, number
@@ -133,8 +157,8 @@ def test_under_torchrun_restarts_are_refused_with_all_errors_and_nothing_is_crea
     cli_args = CliArgs(
         model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")}
     )
-    prepare = partial(prepare_run, cli_args, Path("old"))
-    first, second = errors_of(collected, [Diagnostic("an unknown argument")], prepare)
+    unknown = Diagnostic("an unknown argument")
+    first, second = errors_of(prepare_run, cli_args, Path("old"), [unknown])
     assert first.message == "an unknown argument"
     assert (second.key, second.where) == ("engine.max_restarts", "--max-restarts 2")
     assert list(here.iterdir()) == []

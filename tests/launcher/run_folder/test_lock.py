@@ -97,7 +97,9 @@ def lost_process(holder):
 
 def test_an_earlier_generation_of_the_job_is_not_waited_for(lost_process, tmp_path, capsys):
     with lock.hold(tmp_path, wait_s=0.2, generation=SECOND):
-        assert (tmp_path / lock.NAME).read_text() == f"{os.getpid()}@{socket.gethostname()} 12.1\n"
+        assert (
+            tmp_path / lock.NAME
+        ).read_text() == f"{os.getpid()}@{socket.gethostname()} 12 1 0\n"
         with pytest.raises(SettingsError), lock.hold(tmp_path, wait_s=0.2):
             pass  # it is held by this run now, not by the lost process
     assert capsys.readouterr().err.count("waiting") == 1

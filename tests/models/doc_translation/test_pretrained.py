@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gearshift.engines import deferred_init, special_parameters
+from gearshift.engines import deferred_init, state
 from gearshift.models.doc_translation import model as model_parts
 from gearshift.models.doc_translation.config import SIZES
 from gearshift.models.doc_translation.pretrained import PARTS
@@ -79,9 +79,7 @@ def test_the_weights_of_a_folder_may_be_deferred(ready_task, saved, rank_alone):
         for name in ("local", "decoder"):
             for key, value in parts[name].named_parameters():
                 own = model.get_parameter(f"{PARTS[name]}.{key}")
-                assert special_parameters.is_deferred(own) and (rank or torch.equal(own, value)), (
-                    key
-                )
+                assert state.is_deferred(own) and (rank or torch.equal(own, value)), key
 
 
 def test_names_that_transformers_must_convert_are_left_to_it(make_task, saved):

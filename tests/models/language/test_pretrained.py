@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gearshift.engines import deferred_init
-from gearshift.engines.special_parameters import is_deferred
+from gearshift.engines.state import is_deferred
 from gearshift.models.base import DataError
 from gearshift.models.language import pretrained
 from gearshift.models.language import subword_tokenizers as bpe
