@@ -378,7 +378,9 @@ class Optim(Section):
 class Schedule(Section):
     """The learning-rate schedule."""
 
-    name: Literal["constant", "linear", "cosine", "cosine-restarts", "wsd", "plateau"] = "cosine"
+    name: Literal[
+        "constant", "linear", "cosine", "cosine-restarts", "one-cycle", "wsd", "plateau"
+    ] = "cosine"
     """Learning-rate schedule after warm-up. wsd (warm-up, stable, decay) keeps the peak until a
     decay at the end, so a run can be trained on; plateau lowers it where `eval.metric` stalls."""
     warmup: Duration = 0

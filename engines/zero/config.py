@@ -63,6 +63,7 @@ SCHEDULES = {
     "constant": ("WarmupLR",),
     "linear": ("WarmupDecayLR",),
     "cosine": ("WarmupCosineLR",),
+    "one-cycle": ("OneCycle",),
 }
 """DeepSpeed's names of our schedules."""
 

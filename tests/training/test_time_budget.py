@@ -22,7 +22,7 @@ from tests.training.tiny import (
     ticking,
 )
 
-SCHEDULES = ("cosine", "linear", "wsd", "constant")
+SCHEDULES = ("cosine", "linear", "wsd", "one-cycle", "constant")
 EVALUATION_S, SAVE_S, BUDGET_S = 0.4, 0.2, 100.0
 
 

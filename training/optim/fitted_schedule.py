@@ -42,5 +42,7 @@ def _knots(schedule: LrSchedule) -> list[int]:
     """The places on the curve where its parts begin and end; each part stretches by itself."""
     warmup = schedule._warmup
     total = schedule._total
+    if schedule._name == "one-cycle":
+        return [0, warmup - 1, total - 1]
     decay = [schedule._decay_start] if schedule._name == "wsd" else []
     return [-1, warmup, *decay, total]

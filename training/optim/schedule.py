@@ -10,6 +10,10 @@ from gearshift.training.settings import Schedule as Settings
 from gearshift.training.settings import duration_epochs, duration_steps
 from gearshift.training.train_plan import TrainPlan, decay_start
 
+ONE_CYCLE_RISE = "30%"
+ONE_CYCLE_START = 1 / 25
+"""Share of the peak at the first step. Source: as torch.optim.lr_scheduler.OneCycleLR."""
+
 
 class LrSchedule:
     """The factor of the peak learning rate for each step of a run."""
@@ -27,16 +31,20 @@ class LrSchedule:
         self._total = max(1, train_plan.total_steps - self._start)
         per_epoch = train_plan.steps_per_epoch
 
-        self._warmup = duration_steps(settings.warmup, per_epoch, self._total)
+        warmup = settings.warmup
+        if self._name == "one-cycle" and not duration_steps(warmup, per_epoch, self._total):
+            self.warnings.append(
+                f"one-cycle requires a warm-up: schedule.warmup is 0 and set to {ONE_CYCLE_RISE}"
+            )
+            warmup = ONE_CYCLE_RISE
         cap = settings.warmup_cap
-        if cap is not None:
-            most = duration_steps(cap, per_epoch, self._total)
-            if most < self._warmup:
-                self.warnings.append(
-                    f"schedule.warmup: {self._warmup} steps cut to {most} by"
-                    f" schedule.warmup_cap={cap}"
-                )
-                self._warmup = most
+        length = duration_steps(warmup, per_epoch, self._total)
+        self._warmup = warmup_steps(warmup, cap, per_epoch, self._total)
+        if self._warmup < length:
+            self.warnings.append(
+                f"schedule.warmup: {length} steps cut to {self._warmup} by"
+                f" schedule.warmup_cap={cap}"
+            )
 
         steps = self._total - self._warmup
         self._cycles = [0, steps]
@@ -60,14 +68,21 @@ class LrSchedule:
         """The factor of the update after `step` updates; in [0, 1].
 
         cosine, and each cycle of cosine-restarts: half a cosine from 1 to the final factor. Source:
-        Loshchilov and Hutter, SGDR, 2017, equation 5. wsd: 1 until the decay, which falls with the
-        square root of its share. Source: Hägele et al., Scaling Laws and Compute-Optimal Training
-        Beyond Fixed Training Durations, 2024, equation 1. plateau: as torch's ReduceLROnPlateau
-        with threshold 0 and a patience of one less.
+        Loshchilov and Hutter, SGDR, 2017, equation 5. one-cycle: half a cosine up in the warm-up,
+        another down to the last step. Source: Smith and Topin, Super-Convergence, 2018; curves as
+        torch's OneCycleLR. wsd: 1 until the decay, which falls with the square root of its share.
+        Source: Hägele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed Training
+        Durations, 2024, equation 1. plateau: as torch's ReduceLROnPlateau with threshold 0 and a
+        patience of one less.
         """
         place = self.place_of(step - self._start)
         final = self._final
         steps = self._total - self._warmup
+        if self._name == "one-cycle":
+            top = self._warmup - 1
+            if place < top:
+                return _cosine(ONE_CYCLE_START, 1.0, place / top)
+            return _cosine(1.0, final, (place - top) / max(steps, 1))
         if place < self._warmup:
             return (place + 1) / (self._warmup + 1)
 
@@ -85,8 +100,7 @@ class LrSchedule:
         cycle = bisect_right(self._cycles, place) - 1
         begin = self._cycles[cycle]
         end = self._cycles[cycle + 1]
-        share = (place - begin) / (end - begin)
-        return final + (1 - final) * (1 + math.cos(math.pi * share)) / 2
+        return _cosine(1.0, final, (place - begin) / (end - begin))
 
     def add(self, value: float, sign: int) -> None:
         """Add the value of an evaluation: plateau drops the factor after `patience` bad ones.
@@ -111,6 +125,19 @@ class LrSchedule:
         self._plateau.update(facts)
 
 
+def warmup_steps(
+    warmup: int | str,
+    cap: int | str | None,
+    steps_per_epoch: int,
+    total_steps: int,
+) -> int:
+    """The steps of a warm-up, at most `cap`. Raises ValueError for a bad duration."""
+    steps = duration_steps(warmup, steps_per_epoch, total_steps)
+    if cap is None:
+        return steps
+    return min(steps, duration_steps(cap, steps_per_epoch, total_steps))
+
+
 def cycle_starts(
     steps: int,
     cycle: int | str,
@@ -133,3 +160,7 @@ def cycle_starts(
         length = round(first * t_mult ** (len(starts) - 1)) * unit
         starts.append(starts[-1] + max(1, length))
     return starts
+
+
+def _cosine(begin: float, end: float, share: float) -> float:
+    return end + (begin - end) * (1 + math.cos(math.pi * share)) / 2

@@ -27,7 +27,7 @@ def test_an_experience_reads_its_own_folder_and_the_first_data_changes_only_the_
 
 @pytest.mark.parametrize(
     ("schedule", "used"),
-    [("linear", "linear"), ("cosine-restarts", "cosine"), ("wsd", "cosine")],
+    [("linear", "linear"), ("cosine-restarts", "cosine"), ("one-cycle", "cosine")],
 )
 def test_an_experience_warms_up_to_a_share_of_the_peak_and_says_what_it_overrides(schedule, used):
     run = resolved(f"schedule.name={schedule}", "optim.lr=0.01", "train.max_steps=7")

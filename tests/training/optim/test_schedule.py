@@ -25,7 +25,7 @@ def by_torch(build):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = build(optimizer)
     found = [optimizer.param_groups[0]["lr"]]
-    for _ in range(STEPS - 1):
+    for _ in range(STEPS - 1):  # OneCycleLR takes no more
         optimizer.step()
         scheduler.step()
         found.append(optimizer.param_groups[0]["lr"])
@@ -91,6 +91,13 @@ def test_a_resumed_plateau_drops_where_an_unbroken_one_does(number):
     assert on_plateau(LOSSES, number) == on_plateau(LOSSES)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.1])
+def test_one_cycle_is_torch_one_cycle(share):
+    found = factors(name="one-cycle", warmup=f"{share:.0%}", final=1 / 25e4)
+    one_cycle = lr_scheduler.OneCycleLR
+    assert found == close(by_torch(lambda o: one_cycle(o, 1.0, STEPS, pct_start=share)))
+
+
 @pytest.mark.parametrize(
     ("name", "warmup"), [("constant", 20), ("linear", "20%"), ("cosine-restarts", "2 epochs")]
 )
@@ -102,7 +109,7 @@ def test_warm_up_rises_evenly_to_the_peak(name, warmup):
     assert found[20:] == [rest.factor(step) for step in range(STEPS - 20)]
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine", "wsd", "cosine-restarts"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "wsd", "one-cycle", "cosine-restarts"])
 def test_a_schedule_that_was_reset_covers_the_steps_that_are_left(name):
     start = 30
     given = settings.Schedule(name=name, warmup=5, final=0.1)
