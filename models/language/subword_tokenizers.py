@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import version
+from itertools import compress
 from os.path import commonprefix
 from pathlib import Path
 from string import Template
@@ -20,6 +22,7 @@ from gearshift.models.catalog import name_of
 from gearshift.models.common import initial_weights, subwords
 from gearshift.models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
 from gearshift.models.common.subwords import TOKENIZER_FILE
+from gearshift.models.language.byte_pairs import BytePairs, byte_pairs
 from gearshift.models.language.readers.records import Record
 from gearshift.models.language.tokenizer import (
     ANSWER,
@@ -46,39 +49,7 @@ _PARENTS = 3
 """A file of weights lies in RUN/checkpoints/STEP/."""
 
 
-class _LibraryTokenizer(Tokenizer):
-    """What the tokenizers library encodes."""
-
-    _library: tokenizers.Tokenizer
-    _where: str
-    """For errors."""
-
-    def _take(self, library: tokenizers.Tokenizer, where: str) -> None:
-        library.no_padding()
-        library.no_truncation()
-        self._library = library
-        self._where = where
-
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        with subwords.encode_errors(self._where):
-            # Without the place of each token in the text, which takes a third of the time.
-            encodings = self._library.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.array(encoding.ids, self.dtype) for encoding in encodings]
-
-    def encode_parts(self, texts: Sequence[str], cuts: Cuts) -> Parts:
-        with subwords.encode_errors(self._where):
-            encodings = self._library.encode_batch(list(texts), add_special_tokens=False)
-        parts: Parts = []
-        for encoding, edges in zip(encodings, cuts, strict=True):
-            begins, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
-            at = np.empty(len(edges), dtype=np.int64)
-            at[::2] = np.searchsorted(ends, edges[::2], side="right")
-            at[1::2] = np.searchsorted(begins, edges[1::2], side="left")
-            parts.append(np.split(np.array(encoding.ids, self.dtype), at))
-        return parts
-
-
-class BpeTokenizer(_LibraryTokenizer):
+class BpeTokenizer(Tokenizer):
     """A tokenizer of the tokenizers library; special tokens written in a text are plain text."""
 
     def __init__(self, inner: tokenizers.Tokenizer, name: str = "bpe") -> None:
@@ -87,7 +58,8 @@ class BpeTokenizer(_LibraryTokenizer):
         self.name = name
         # Otherwise "<|end|>" inside a text would end it.
         inner.encode_special_tokens = True
-        self._take(inner, f"model.tokenizer {name}")
+        inner.no_padding()
+        inner.no_truncation()
         known = inner.get_vocab()
         # The highest id, because a file may skip ids.
         self.size = max(known.values()) + 1
@@ -103,13 +75,30 @@ class BpeTokenizer(_LibraryTokenizer):
     def digest(self) -> str:  # type: ignore[override]
         return hashlib.sha256(self.inner.to_str().encode()).hexdigest()
 
+    @cached_property
+    def _byte_pairs(self) -> BytePairs | None:
+        return byte_pairs(self.inner)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        with subwords.encode_errors(f"model.tokenizer {self.name}"):
+            # For one text it is not worth the time that tiktoken takes to start.
+            if len(texts) > 1 and self._byte_pairs is not None:
+                return [np.array(self._byte_pairs.encode(text), self.dtype) for text in texts]
+            encodings = self.inner.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, self.dtype) for encoding in encodings]
+
+    def encode_parts(self, texts: Sequence[str], cuts: Cuts) -> Parts:
+        with subwords.encode_errors(f"model.tokenizer {self.name}"):
+            encodings = self.inner.encode_batch(list(texts), add_special_tokens=False)
+        return _parts(encodings, cuts, self.dtype)
+
     def decode(self, tokens: Sequence[int]) -> str:
         hidden = {self.pad, self.start, self.end}
         visible = [token for token in map(int, tokens) if token not in hidden]
         return self.inner.decode(visible, skip_special_tokens=False)
 
 
-class ExternalTokenizer(_LibraryTokenizer):
+class ExternalTokenizer(Tokenizer):
     """Tokenizer of a local Hugging Face folder; no download, no code of the folder is run.
 
     Special tokens written in a text count as such.
@@ -121,14 +110,13 @@ class ExternalTokenizer(_LibraryTokenizer):
         self._config = str(folder / TOKENIZER_CONFIG)
         if inner.eos_token_id is None:
             raise _no_end(str(folder), self._config, "an eos_token")
-        if not inner.is_fast:
-            raise DataError(
-                f"the tokenizer '{folder}' is a program in Python",
-                where=self._config,
-                allowed=f"a tokenizer with a {TOKENIZER_FILE}",
-            )
         self.inner = inner
-        self._take(inner.backend_tokenizer, str(folder))
+        self._backend: tokenizers.Tokenizer | None = None
+        """What tokenizes for `inner`; None: Python does."""
+        if inner.is_fast:
+            self._backend = inner.backend_tokenizer
+            self._backend.no_padding()
+            self._backend.no_truncation()
         self.name = name_of(folder)
         self.folder = folder
         self.size = len(inner)
@@ -145,6 +133,18 @@ class ExternalTokenizer(_LibraryTokenizer):
             if file.is_file() and file.stat().st_size < _LARGEST:
                 digest.update(f"{file.name}\0".encode() + file.read_bytes())
         return digest.hexdigest()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        if self._backend is None:
+            return [np.array(numbers, self.dtype) for numbers in self._encoded(texts)["input_ids"]]
+        with subwords.encode_errors(str(self.folder)):
+            # Without the place of each token in the text, which takes a third of the time.
+            encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, self.dtype) for encoding in encodings]
+
+    def _encoded(self, texts: Sequence[str]) -> Any:
+        with subwords.encode_errors(str(self.folder)):
+            return self.inner(list(texts), add_special_tokens=False, verbose=False)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.inner.decode(list(map(int, tokens)), skip_special_tokens=True)
@@ -168,6 +168,16 @@ class ExternalTokenizer(_LibraryTokenizer):
         if self._closing in (None, self.end):
             return (self.end,)
         return self.end, self._closing
+
+    def encode_parts(self, texts: Sequence[str], cuts: Cuts) -> Parts:
+        encodings = self._encoded(texts).encodings
+        if encodings is None:
+            raise DataError(
+                "the tokenizer does not tell which letters a token is of",
+                where=str(self.folder),
+                allowed=f"for conversations, a tokenizer with a {TOKENIZER_FILE}",
+            )
+        return _parts(encodings, cuts, self.dtype)
 
     def encode_chats(self, chats: Sequence[Sequence[Record]]) -> Iterator[Exchange]:
         """As Tokenizer.encode_chats, with the tokens of apply_chat_template.
@@ -219,19 +229,32 @@ class ExternalTokenizer(_LibraryTokenizer):
             begin = len(commonprefix([text, other]))  # noqa: RUF071
         # Line ends after the last turn belong to no answer.
         end = max(begin, len(text.rstrip()))
+        if _MARKS.search(self.inner.get_chat_template(self.form)):
+            tokens = self._render(
+                record.conversation,
+                tokenize=True,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+                tokenizer_kwargs={"return_offsets_mapping": True},
+            )
+            offsets = compress(tokens["offset_mapping"], tokens["assistant_masks"])
+            marked = [offset for offset in offsets if offset[1] > begin]
+            if marked:
+                begin = marked[0][0]
+                end = max(end, marked[-1][1])
         return [begin, end]
 
     def prompt(self, turns: Sequence[Message]) -> np.ndarray:
         return self.encode(self._render(turns, add_generation_prompt=True))
 
-    def _render(self, turns: Sequence[Message], **options: bool) -> str:
-        """The text of a conversation. Raises DataError."""
+    def _render(self, turns: Sequence[Message], tokenize: bool = False, **options: Any) -> Any:
+        """The text of a conversation, or what `options` ask for. Raises DataError."""
         messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         try:
             return self.inner.apply_chat_template(
                 messages,
                 chat_template=self.form,
-                tokenize=False,
+                tokenize=tokenize,
                 **options,
             )
         except Exception as error:  # TemplateError, TypeError and others: a template is a program
@@ -241,6 +264,22 @@ class ExternalTokenizer(_LibraryTokenizer):
                 where=f"{self._config}, for a conversation of {roles}",
                 allowed="a template that renders the conversations of data.path",
             ) from None
+
+
+_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+"""What a chat template writes around answers; see return_assistant_tokens_mask of transformers."""
+
+
+def _parts(encodings: Sequence[tokenizers.Encoding], cuts: Cuts, dtype: type) -> Parts:
+    """As Tokenizer.encode_parts, from the tokens of each text and the letters they are of."""
+    parts: Parts = []
+    for encoding, edges in zip(encodings, cuts, strict=True):
+        begins, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
+        at = np.empty(len(edges), dtype=np.int64)
+        at[::2] = np.searchsorted(ends, edges[::2], side="right")
+        at[1::2] = np.searchsorted(begins, edges[1::2], side="left")
+        parts.append(np.split(np.array(encoding.ids, dtype), at))
+    return parts
 
 
 def _no_end(name: str, where: str, allowed: str) -> DataError:

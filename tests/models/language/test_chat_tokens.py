@@ -111,6 +111,23 @@ def test_a_prompt_has_the_tokens_of_transformers(tmp_path, kind, name):
     )
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_marks_of_a_template_say_where_an_answer_begins_and_its_end_token_is_learned(
+    tmp_path, kind
+):
+    template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|assistant|>[draft] ' }}"
+        "«{{ m.content }}<|im_end|>»{% else %}{{ '<|user|>' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    )
+    without_end = marked(template.replace("<|im_end|>»", "»<|im_end|>"))
+    turns = turns_of(ANSWERS)
+    for number, written in enumerate((marked(template), without_end)):
+        tokenizer = chat_tokenizer(tmp_path / str(number), kind, written)
+        [row] = rows_of(tokenizer, turns)
+        assert_same(row, *expected(tokenizer, template, turns))
+
+
 def test_an_answer_ends_with_the_end_of_text_and_with_what_the_template_writes(tmp_path):
     ends = {}
     for number, (name, template) in enumerate(TEMPLATES.items()):
