@@ -89,7 +89,7 @@ def build(
             MetricsWriter(storage, lambda: monitor.newest),
             ConsoleReporter(info, outputs, usage=lambda: monitor.newest),
             ResultWriter(info, storage, job_summary, world.size),
-            _health(job, folder, info, emit),
+            _health(job, settings, folder, info, emit),
         ]
         if not job.resume or job.resume.until is None:  # not a replay of verify
             callbacks.append(SamplesWriter(storage, emit))
@@ -192,7 +192,7 @@ def surroundings(environment: Facts, task: Task) -> Facts:
     return {"package": packages, "machine": machine, "threads": threads, "source": sources}
 
 
-def _health(job: RunPlan, folder: Path, info: RunInfo, emit: Emit) -> Health:
+def _health(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: Emit) -> Health:
     """The health checks of rank 0."""
     control = job.resolved.values.get("data.control")
     learns = (control is None or control.value == "real") and not info.loss_changes
@@ -209,7 +209,7 @@ def _health(job: RunPlan, folder: Path, info: RunInfo, emit: Emit) -> Health:
 
         facts = [event["facts"] for event in RunReader(folder).events()]
         reported = {str(each["fault"]) for each in facts if "fault" in each}
-    return Health(state, reported, learns=learns)
+    return Health(state, reported, learns=learns, has_patience=settings.stop.patience is not None)
 
 
 class SamplesWriter(Callback):

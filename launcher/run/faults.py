@@ -75,6 +75,7 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     again = program_line("--config", from_here(folder / run_folder.SETTINGS))
     resume = program_line("resume", from_here(folder))
     lower = plain(float(f"{settings.optim.lr / 10:.3g}"))
+    higher = plain(float(f"{settings.optim.lr * 10:.3g}"))
     longer = ""
     if settings.train.max_steps:
         longer = f"--max-steps {2 * settings.train.max_steps}"
@@ -88,6 +89,7 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
         "retry": resume if checkpoint_search.newest_step(folder) is not None else again,
         "nonfinite": nonfinite,
         "lower_lr": lower,
+        "higher_lr": higher,
         "longer": longer,
         "workers": str(max(2 * settings.loader.workers, 2)),
         "timeout_s": plain(4 * settings.engine.timeout_s),

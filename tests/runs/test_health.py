@@ -14,6 +14,23 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 EACH = ("--set", "log.every=1", "--set", "schedule.name=constant", "--set", "save.last=false")
 NO_CHECKPOINT = ("--set", "save.keep_best=0")
+MEMORIZE = """\
+class Line(CustomTask):
+    defaults = {"train": {"micro_batch": 16}}
+
+    def samples(self, split):
+        drawn = torch.Generator().manual_seed(len(split))
+        inputs = torch.randn(16, 8, generator=drawn)
+        return list(zip(inputs, torch.randn(16, generator=drawn)))
+
+    def build(self):
+        return nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 1))
+
+    def measure(self, model, batch):
+        error = model(batch["input"]).squeeze(1) - batch["target"]
+        return {"loss": error.square().sum()}
+"""
+"""Labels without a rule, different ones for validation."""
 COMPARED = """
     def baselines(self, train, held_out):
         from gearshift.models.base import Baseline
@@ -65,7 +82,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(train, tmp_path, request, source
 @pytest.mark.parametrize(
     ("source", "args"),
     [
+        pytest.param(PLAIN, "--lr 1e-12 --epochs 60", id="not_falling"),
         pytest.param(PLAIN, "--lr 100 --epochs 20", id="lr_too_high"),
+        pytest.param(HEAD + MEMORIZE, "--lr 0.01 --epochs 80 --set eval.every=5", id="overfitting"),
         pytest.param(PLAIN + COMPARED, "--epochs 60", id="below_baseline"),
     ],
 )
