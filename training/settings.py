@@ -215,6 +215,8 @@ _TRACKED = _rule("unless", "track", [])
 class Tracking(Section):
     """What trackers get beside metrics; `track` lists the trackers."""
 
+    checkpoints: Literal["none", "best", "all"] = Field(default="none", json_schema_extra=_TRACKED)
+    """Checkpoints to upload as artifacts to W&B and MLflow."""
     samples: bool = Field(default=True, json_schema_extra=_TRACKED)
     """Log predictions for a few samples at each evaluation."""
     wait_s: float = Field(default=30.0, ge=0, le=DAY_S, json_schema_extra=_TRACKED)

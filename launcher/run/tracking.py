@@ -51,6 +51,7 @@ def build(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: E
         origins=clean(origins),
         facts={name: getattr(info, name) for name in names},
         went_back=went_back,
+        checkpoints=settings.tracking.checkpoints,
         command=program_line("track", folder),
     )
     return Trackers(run, settings.tracking.wait_s, emit, report)

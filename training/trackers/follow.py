@@ -23,7 +23,7 @@ from typing import Any
 from gearshift.training.callbacks.base import Facts, Numbers
 from gearshift.training.callbacks.preemption import ignore_ending
 from gearshift.training.logging.encoding import caught
-from gearshift.training.settings import TRACKERS, flat
+from gearshift.training.settings import TRACKERS
 from gearshift.training.storage import atomic_write, lines_of, open_to_read, read_json
 
 _CHARTS = (  # keys of a "train" line, and their chart
@@ -56,6 +56,8 @@ class Run:
     first_step: int = 0
     went_back: bool = False
     """The user let it go back in its own folder, to `first_step`."""
+    checkpoints: str = "none"
+    """Those to upload: none, best or all."""
     command: str | None = None
     """What sends the trackers what they lack; None: the run is finished, and this is it."""
 
@@ -80,6 +82,9 @@ class Tracker:
     def log_samples(self, step: int, samples: Facts) -> None:
         """Add a table (`columns`, `rows`) and `pictures` (`name`, `caption`, `path` of a PNG)."""
 
+    def upload(self, step: int, files: Sequence[Path], is_best: bool) -> None:
+        """Upload the files of a checkpoint."""
+
     def finish(self, summary: Facts, exit_code: int) -> None:
         """Add the results of the run, close it, and wait until all is sent."""
 
@@ -97,6 +102,7 @@ class Following:
     def __post_init__(self) -> None:
         self._name, _, self._project = self.track.partition(":")
         self._went_back = self.run.went_back
+        self._newest_saved = self.run.first_step
 
     def follow(self) -> None:
         """Send all until the run is over; after a failure try again later."""
@@ -125,7 +131,7 @@ class Following:
                 is_over = self.over.wait(_POLL_S)  # before the lines, which then are all
             lines = next(metrics)  # before the events: a line comes after its event
             for event in next(events):
-                self._take(event)
+                self._take(event, tracker)
             for line in lines:
                 if "step" in line:  # else of another program
                     newest = line["step"]
@@ -137,7 +143,7 @@ class Following:
         else:
             tracker.finish(_summary(read_json(folder / "result.json")), self._exit_code)
 
-    def _take(self, event: Facts) -> None:
+    def _take(self, event: Facts, tracker: Tracker) -> None:
         kind = event["kind"]
         step = event["step"]
         facts = event["facts"]
@@ -146,6 +152,13 @@ class Following:
         elif kind == "predicted":
             self._rows[step] = self._rows[step]
             self._samples[step] = facts["file"]
+        elif kind == "saved" and step > self._newest_saved:
+            self._newest_saved = step
+            self._upload(
+                tracker,
+                step,
+                self.run.folder / "checkpoints" / facts["folder"],
+            )
 
     def _log(self, newest: int, tracker: Tracker) -> None:
         """Log the steps up to `newest`, whose numbers are complete."""
@@ -175,8 +188,22 @@ class Following:
         atomic_write(path, json.dumps({"id": id_}).encode())
         return session(self.run, self._project, id_)
 
+    def _upload(self, tracker: Tracker, step: int, folder: Path) -> None:
+        is_best = (self.run.folder / "best").resolve() == folder.resolve()
+        with caught(self._warn):
+            if not folder.is_dir():
+                return
+            if self.run.checkpoints == "all":
+                files = sorted(folder.iterdir())
+            elif self.run.checkpoints == "best" and is_best:
+                names = ("manifest.json", "model.safetensors")
+                files = [folder / name for name in names if (folder / name).exists()]
+            else:
+                return
+            tracker.upload(step, files, is_best)
+
     def _warn(self, error: str) -> None:
-        """Tell the first error; a server that accepts metrics may still refuse samples."""
+        """Tell the first error; a server that accepts metrics may still refuse files."""
         if not self._has_warned:
             self.say("warning", error)
         self._has_warned = True
@@ -229,11 +256,13 @@ def _chart(key: str) -> str | None:
 
 
 def _summary(result: Facts) -> Facts:
-    """What a tracker shows of result.json: `result/status`, `best/value`."""
-    names = ("status", "reason", "steps", "epochs", "wall_s", "samples_per_s", "peak_memory_bytes")
-    shown = {"result": {name: result.get(name) for name in names}, "best": result.get("best")}
-    values = {key.replace(".", "/"): value for key, value in flat(shown).items()}
-    return {key: value for key, value in values.items() if value not in (None, {})}
+    names = ("status", "reason", "steps", "epochs", "wall_s", "samples_per_s")
+    values = {f"result/{name}": result.get(name) for name in names}
+    for side, count in (result.get("peak_memory_bytes") or {}).items():
+        values[f"result/peak_{side}_bytes"] = count
+    for name, value in (result.get("best") or {}).items():
+        values[f"best/{name}"] = value
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def main() -> None:
@@ -255,8 +284,17 @@ def main() -> None:
         label = TRACKERS[track.partition(":")[0]].label
         with suppress(BrokenPipeError):  # the run was killed
             # A pipe takes so much at once, or nothing.
-            line = json.dumps([kind, label, text[:500]])
-            os.write(output, line.encode() + b"\n")
+            os.write(
+                output,
+                json.dumps(
+                    [
+                        kind,
+                        label,
+                        text[:500],
+                    ]
+                ).encode()
+                + b"\n",
+            )
 
     pool = ThreadPoolExecutor(len(run.track))
     for track in run.track:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from gearshift.training.callbacks.base import RUN_AGAIN, Facts, Numbers
@@ -86,6 +88,13 @@ class Session(Tracker):
             key = _NOT_IN_NAMES.sub("_", f"samples/{picture['name']}")
             image = self._mlflow.Image(picture["path"])
             self._client.log_image(self._run, image, key=key, step=step)
+
+    def upload(self, step: int, files: Sequence[Path], is_best: bool) -> None:
+        folder = f"checkpoints/{files[0].parent.name}"
+        for path in files:
+            self._client.log_artifact(self._run, str(path), folder)
+        if is_best:
+            self._client.set_tag(self._run, "best", folder)
 
     def finish(self, summary: Facts, exit_code: int) -> None:
         """Add numbers as metrics and texts as tags; a run that will be resumed is scheduled."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
 from gearshift.training.callbacks.base import RUN_AGAIN, Facts, Json
@@ -39,6 +42,7 @@ class Session(Tracker):
         import wandb
 
         self._wandb = wandb
+        self._folder = run.folder
         kind = "notice"
         why = "W&B is set to offline"
         try:
@@ -78,6 +82,18 @@ class Session(Tracker):
                 caption=each["caption"],
             )
         self.log(step, values)
+
+    def upload(self, step: int, files: Sequence[Path], is_best: bool) -> None:
+        artifact = self._wandb.Artifact(f"checkpoint-{self._run.id}", type="model")
+        # Hard links to the files: the run may remove its own before they are sent.
+        staged = Path(tempfile.mkdtemp(prefix=f"step-{step:08}-", dir=self._folder / "wandb"))
+        for path in files:
+            os.link(path, staged / path.name)
+        artifact.add_dir(str(staged), policy="immutable", skip_cache=True)
+        aliases = ["latest", f"step-{step}"]
+        if is_best:
+            aliases.append("best")
+        self._run.log_artifact(artifact, aliases=aliases)
 
     def finish(self, summary: Facts, exit_code: int) -> None:
         """Close the run and wait until all is sent; one to be resumed is marked as preempted."""

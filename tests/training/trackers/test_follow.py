@@ -12,6 +12,7 @@ from gearshift.training.trackers.follow import Following, Run, Tracker
 
 LINES = 7
 sent: list[int] = []
+uploaded: list[int] = []
 known = [0]
 """The last one: the newest step that the tracker has."""
 
@@ -28,10 +29,14 @@ class Session(Tracker):
     def log(self, step, values):
         sent.append(step)
 
+    def upload(self, step, files, is_best):
+        uploaded.append(step)
+
 
 @pytest.fixture(autouse=True)
 def recorded(monkeypatch):
     monkeypatch.setitem(TRACKERS, "recorded", replace(TRACKERS["tensorboard"], module=__name__))
+    uploaded.clear()
 
 
 def following(folder, **changes):
@@ -64,3 +69,15 @@ def ended(folder):
     stopped = {"kind": "stopped", "step": LINES, "facts": {"exit_code": 0}}
     (folder / "events.jsonl").write_text(json.dumps(stopped) + "\n")
     (folder / "result.json").write_text("{}")
+
+
+def test_a_checkpoint_of_this_process_is_uploaded_once_also_where_sending_starts_again(tmp_path):
+    events = []
+    for step in (1, 2, 3):
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+        events.append({"kind": "saved", "step": step, "facts": {"folder": str(step)}})
+    (tmp_path / "events.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    follower, _ = following(tmp_path, first_step=1, checkpoints="all")
+    for _ in range(2):
+        follower.send()
+    assert uploaded == [2, 3]

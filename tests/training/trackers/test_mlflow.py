@@ -32,11 +32,11 @@ def losses(server):
 
 
 def test_a_run_has_settings_metrics_samples_an_end_and_nothing_of_the_machine(mlflow, tmp_path):
-    run = generation(tmp_path / "mine").begin().until_open()
+    run = generation(tmp_path / "mine", tracking={"checkpoints": "best"}).begin().until_open()
     run.log(1, parts={"ce": 2.0}, loss=math.nan).log(2).evaluate(2)
     shown = Predictions(("given", "gives"), [["a", 1.0]], [Picture("page", "one page", PNG)])
     run.callbacks.predicted(shown, 2)
-    run.end()
+    run.save(2).end()
     sent = only(mlflow)
     assert mlflow.experiments == {"try": sent.experiment}
     assert run.printed == [("tracked", f"{mlflow.url}/#/experiments/1/runs/{sent.id}")]
@@ -47,7 +47,8 @@ def test_a_run_has_settings_metrics_samples_an_end_and_nothing_of_the_machine(ml
     assert sent.points("best/value") == [(0, 2.25)] and sent.tags["result/status"] == "completed"
     assert sent.tags["engine"] == "ddp"
     names = {name.partition("/")[2].partition("+")[0] for name in mlflow.artifacts}
-    assert names == {"samples/step-2.json", "images/samples~page"}
+    weights = {f"checkpoints/step-00000002/{n}" for n in ("model.safetensors", "manifest.json")}
+    assert names == {"samples/step-2.json", "images/samples~page", *weights}
     for word in ("mlflow.user", "mlflow.source", "git", "hostname"):
         assert word.encode() not in bytes(mlflow.bytes)
 

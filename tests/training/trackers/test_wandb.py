@@ -57,11 +57,11 @@ def test_a_run_has_settings_rows_an_end_and_no_secret(server, tmp_path, monkeypa
 
 def test_an_offline_run_has_each_step_once_with_its_samples_in_its_newest_file(tmp_path):
     Generation(tmp_path).begin().log(1, loss=0.1 + 0.2).log(2, loss=math.nan).log(3).die()
-    generation = Generation(tmp_path).begin(first_step=1)
+    generation = Generation(tmp_path, tracking={"checkpoints": "best"}).begin(first_step=1)
     generation.log(2, loss=math.nan).log(3).log(4).evaluate(4)
     shown = Predictions(("given", "gives"), [["a", 1.0]], [Picture("page", "one page", PNG)])
     generation.callbacks.predicted(shown, 4)
-    generation.log(5).end()
+    generation.save(4).log(5).end()
 
     ((kind, text),) = generation.printed
     assert kind == "notice" and f"send {tmp_path}" in text
@@ -73,6 +73,8 @@ def test_an_offline_run_has_each_step_once_with_its_samples_in_its_newest_file(t
     assert picture.read_bytes() == PNG
     (table,) = tmp_path.glob("wandb/*run-*/files/media/table/samples/*.json")
     assert json.loads(table.read_text())["data"] == [["a", 1.0]]
+    staged = next(tmp_path.glob("wandb/step-00000004-*"))
+    assert sorted(path.name for path in staged.iterdir()) == ["manifest.json", "model.safetensors"]
 
 
 @pytest.mark.slow
@@ -111,12 +113,12 @@ def test_a_server_that_refuses_is_one_warning_and_the_run_is_recorded_offline(se
 def test_the_run_waits_only_so_long_for_a_server_that_is_gone_or_a_suspended_process(
     server, tmp_path
 ):
-    generation = Generation(tmp_path / "gone", wait_s=2).begin().log(1).until_open()
+    generation = Generation(tmp_path / "gone", tracking={"wait_s": 2}).begin().log(1).until_open()
     server.close()
     generation.log(2, 3).end()
     (warning,) = generation.warnings
     assert f"send {tmp_path}" in warning
-    generation = Generation(tmp_path / "suspended", wait_s=1).begin()
+    generation = Generation(tmp_path / "suspended", tracking={"wait_s": 1}).begin()
     psutil.Process(generation.process.pid).suspend()
     generation.log(*range(1, 3000)).end()
     (warning,) = generation.warnings

@@ -1,13 +1,15 @@
 """Generations of a run as trackers see them, without training: growing files and a process."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gearshift.launcher.run.callbacks import SamplesWriter
 from gearshift.training.callbacks.base import CallbackList
 from gearshift.training.logging import resumed_lines
 from gearshift.training.logging.metrics import EventsWriter, MetricsWriter, ResultWriter
+from gearshift.training.settings import Tracking
 from gearshift.training.storage import Storage
 from gearshift.training.trackers.follow import Run
 from gearshift.training.trackers.process import Trackers
@@ -21,7 +23,7 @@ class Generation:
 
     folder: Path
     names: Sequence[str] = ("wandb:try",)
-    wait_s: float = 120
+    tracking: Mapping[str, Any] = field(default_factory=dict)
     went_back: bool = False
     printed: list[tuple[str, str]] = field(default_factory=list)
 
@@ -31,6 +33,7 @@ class Generation:
         storage = Storage(self.folder)
         resumed_lines.truncate(storage, first_step, first_step)
         events, about = EventsWriter(storage), facts.about(self.folder)
+        tracking = Tracking(**{"wait_s": 120, **self.tracking})
         run = Run(
             folder=self.folder,
             track=self.names,
@@ -38,11 +41,12 @@ class Generation:
             origins={"optim.lr": "config: mine.yaml:3", "mode": "command line: --lite"},
             facts={"model": "language:tiny", "mode": "lite", "engine": "ddp"},
             went_back=self.went_back,
+            checkpoints=tracking.checkpoints,
             command=f"send {self.folder}",
         )
         self.trackers = Trackers(
             run,
-            self.wait_s,
+            tracking.wait_s,
             emit=lambda kind, facts: self.printed.append((kind, str(facts["text"]))),
             report=lambda kind, label, text: self.printed.append((kind, text)),
         )
@@ -67,6 +71,16 @@ class Generation:
     def evaluate(self, step):
         """Evaluate after `step`."""
         self.callbacks.evaluated(facts.evaluation(step))
+        return self
+
+    def save(self, step):
+        """A checkpoint of `step`, the best so far."""
+        folder = self.folder / "checkpoints" / f"step-{step:08}"
+        folder.mkdir(parents=True)
+        for name in ("model.safetensors", "manifest.json", "rank-00000.safetensors"):
+            (folder / name).write_text(name)
+        (self.folder / "best").symlink_to(folder)
+        self.callbacks.saved(folder, step, 0.5)
         return self
 
     def end(self, **changes):
