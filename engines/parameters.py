@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 from torch.nn import Embedding, EmbeddingBag, Module, Parameter
+from torch.nn.parameter import is_lazy
 
 from gearshift.engines.base import Blocks, EngineError
 from gearshift.engines.catalog import ENGINES, Entry
@@ -17,10 +18,15 @@ from gearshift.engines.state import read_buffers, stored_buffers
 def with_dense_tensors(build: Callable[[], Module]) -> Module:
     """The model of `build`, with dense gradients: the optimizers of no engine take sparse ones.
 
-    Raises EngineError for a sparse parameter or buffer.
+    Raises EngineError for a parameter or buffer without a shape, or a sparse one.
     """
     model = build()
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise EngineError(
+                f"'{name}' has no shape before the first batch; call the model with a sample in "
+                "build(), or give its module the number of inputs"
+            )
         if tensor.layout is not torch.strided:
             raise EngineError(
                 f"'{name}' is a sparse tensor, which no engine sends; keep it dense, and make the "
@@ -33,32 +39,38 @@ def with_dense_tensors(build: Callable[[], Module]) -> Module:
 
 
 def check_parameters(
-    model: Module, blocks: Blocks, engine: str, storable: Collection[torch.dtype]
+    model: Module, blocks: Blocks, engine: str, processes: int, storable: Collection[torch.dtype]
 ) -> None:
     """Raise EngineError for what `engine` does not train as it is; it names engines that do.
 
     Weights are float32 in most models; other types, and several of them, need some engines; so do
-    gradient hooks of parameters. `storable`: what a checkpoint can hold.
+    gradient hooks of parameters, and weights that change where they are read. `storable`: what a
+    checkpoint can hold.
     """
     tensors = {**dict(model.named_parameters()), **read_buffers(stored_buffers(model))}
     for name, tensor in tensors.items():
+        if tensor.is_complex():
+            raise EngineError(
+                f"'{name}' is {_kind(tensor)}, and checkpoints hold real numbers; keep what "
+                "torch.view_as_real makes of it, and call torch.view_as_complex in forward()"
+            )
         if tensor.dtype not in storable:
             raise EngineError(
                 f"'{name}' is {_kind(tensor)}, which checkpoints do not hold; keep it in another "
-                "type (of complex numbers, what torch.view_as_real gives), or as a buffer with "
-                "persistent=False, which build() computes again"
+                "type, or as a buffer with persistent=False, which build() computes again"
             )
-    reason = _reason(model, blocks, ENGINES[engine])
+    reason = _reason(model, blocks, ENGINES[engine], processes)
     if reason is None:
         return
     able = []
     for name, entry in ENGINES.items():
-        if _reason(model, blocks, entry) is None:
-            able.append(name)
+        if _reason(model, blocks, entry, entry.processes or processes) is None:
+            is_single = entry.processes is not None
+            able.append(f"{name} with one process" if is_single else name)
     raise EngineError(f"{reason}; engines that train it: {', '.join(able) or 'none'}")
 
 
-def _reason(model: Module, blocks: Blocks, entry: Entry) -> str | None:
+def _reason(model: Module, blocks: Blocks, entry: Entry, processes: int) -> str | None:
     """Why an engine cannot train `model`; None: it can."""
     named = {}
     for name, parameter in model.named_parameters():
@@ -76,7 +88,21 @@ def _reason(model: Module, blocks: Blocks, entry: Entry) -> str | None:
         for method in gradient_hooks(parameter):
             if method not in entry.gradient_hooks:
                 return f"{what} with the hook of its {method}, which it would lose"
+    if not _keeps_changes(entry, processes):
+        for name, module in model.named_modules():
+            if isinstance(module, Embedding | EmbeddingBag) and module.max_norm is not None:
+                weight = f"{name}.weight".lstrip(".")
+                return (
+                    f"engine {entry.name} does not train parameter '{weight}' with max_norm, "
+                    "which changes rows where they are read, on each process others"
+                )
     return _unequal_types(named, blocks, entry)
+
+
+def _keeps_changes(entry: Entry, processes: int) -> bool:
+    """Whether what a forward pass changes in a weight stays, for all processes."""
+    is_whole = entry.placement.weights == "replicated" and not entry.has_fp32_copies
+    return is_whole and processes == 1
 
 
 def _unequal_types(named: Mapping[str, Parameter], blocks: Blocks, entry: Entry) -> str | None:

@@ -226,7 +226,7 @@ def gather_state(
     for name, parameter in named.items():
         start, values = interval_of(parameter)
         pieces.append(Piece(WEIGHT, name, start, values, weight_replica))
-    steps = {}
+    counts: dict[str, Tensor | float] = {}
     fresh = _fresh(optimizer)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -237,14 +237,14 @@ def gather_state(
                 _, values = interval_of(state[slot])
                 pieces.append(Piece(slot, name, start, values, slot_replica))
             if "step" in state:
-                steps[name] = float(state["step"])
+                counts[name] = state["step"]
             elif _makes_own_state(optimizer):
-                steps[name] = float(parameter not in fresh)  # whether it has taken any
+                counts[name] = float(parameter not in fresh)  # whether it has taken any
     return State(
         shapes=shapes,
         pieces=pieces,
         buffers=read_buffers(stored_buffers(model)),
-        steps=steps,
+        steps=read_counts(counts),
         groups=[with_names(g, [names[p] for p in g["params"]]) for g in groups],
         loss_scale=loss_scale,
     )
@@ -255,6 +255,22 @@ def with_names(group: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]
     options = {**group, "names": names}
     del options["params"]
     return options
+
+
+def read_counts(counts: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """The `counts` as numbers; those on one device are read at once, as each read waits for it."""
+    numbers: dict[str, float] = {}
+    by_device: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
+    for name, count in counts.items():
+        if isinstance(count, Tensor):
+            numbers[name] = 0.0  # in the order of `counts`
+            by_device.setdefault((count.device, count.dtype), {})[name] = count.reshape(())
+        else:
+            numbers[name] = float(count)
+    for tensors in by_device.values():
+        values = torch.stack(list(tensors.values())).tolist()
+        numbers.update(zip(tensors, map(float, values), strict=True))
+    return numbers
 
 
 def shapes_of(model: Module) -> dict[str, tuple[int, ...]]:

@@ -14,7 +14,14 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
 from gearshift.engines.base import EngineError, Numbers, Piece, State, World
-from gearshift.engines.state import WEIGHT, fill_slots, read_buffers, slot_names, stored_buffers
+from gearshift.engines.state import (
+    WEIGHT,
+    fill_slots,
+    read_buffers,
+    read_counts,
+    slot_names,
+    stored_buffers,
+)
 
 _MAX_SHOWN = 5
 
@@ -81,19 +88,19 @@ class ZeroState:
                 start, part = self._working(parameter)
                 if part.numel():
                     pieces.append(Piece(WEIGHT, name, start, part, replica))
-        steps = {}
+        counts: dict[str, Tensor | float] = {}
         for name, interval in self._intervals():
             state = self.optimizer.state[interval.flat]
             pieces.append(Piece(WEIGHT, name, interval.start, interval.of(interval.flat)))
             for slot in slots[interval.flat]:
                 pieces.append(Piece(slot, name, interval.start, interval.of(state[slot])))
             if "step" in state:
-                steps[name] = float(state["step"])
+                counts[name] = state["step"]
         return State(
             shapes=shapes,
             pieces=pieces,
             buffers=read_buffers(stored_buffers(self._model)),
-            steps=steps,
+            steps=read_counts(counts),
             groups=groups,
             loss_scale=loss_scale,
         )

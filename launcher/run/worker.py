@@ -441,8 +441,9 @@ def _build_model(
         from gearshift.engines import deferred_init
 
         model, initial = deferred_init.build(make, world)
-    engine_name = job.resolved.settings.engine.name
-    check_parameters(model, task.blocks(model), engine_name, tensor_file.DTYPES)
+    check_parameters(
+        model, task.blocks(model), job.resolved.settings.engine.name, world.size, tensor_file.DTYPES
+    )
     base = None
     if isinstance(task, HasBaseWeights) and task.base_folder() is not None:
         from gearshift.training.checkpoint import base_weights

@@ -52,7 +52,7 @@ def train(world, engine_name):
     world.local_size = world.size
     torch.manual_seed(0)
     model = with_dense_tensors(Odd)
-    check_parameters(model, [model.first, model.second], engine_name, DTYPES)
+    check_parameters(model, [model.first, model.second], engine_name, world.size, DTYPES)
     with around(world, engine_name, model, SPEC, [model.first, model.second]) as (engine, module):
         return outcome(engine, [one_step(world, engine, module, step) for step in range(STEPS)])
 

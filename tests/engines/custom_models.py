@@ -284,7 +284,7 @@ def trained_or_refused(world, engine_name, case_name, last=4, folder=None, first
     try:
         model, initial = deferred_init.build(partial(with_dense_tensors, case.build), world)
         blocks = [model.lin]
-        check_parameters(model, blocks, engine_name, DTYPES)
+        check_parameters(model, blocks, engine_name, world.size, DTYPES)
         spec = OptimizerSpec(
             [{}], lambda *_: 0, lambda groups: case.optimizer(groups[0]["params"]), None
         )

@@ -127,4 +127,4 @@ def test_an_engine_under_another_name_refuses_float16_as_the_first(monkeypatch, 
     model = torch.nn.Linear(2, 2).half()
     for name in (engine, "copied"):
         with pytest.raises(EngineError, match="'weight'"):
-            check_parameters(model, [], name, DTYPES)
+            check_parameters(model, [], name, 1, DTYPES)

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gearshift.engines.base import EngineError, Piece, State
-from gearshift.engines.state import fill_slots
+from gearshift.engines.state import fill_slots, read_counts
 from gearshift.engines.state_cover import check_cover
 from gearshift.engines.world import open_world
 from gearshift.training.optim.muon import Muon
@@ -212,3 +213,40 @@ def outputs_before_and_after_clearing(world, case):
             names = [name for group in state.groups for name in group["names"]]
             engine.load(dict.fromkeys(names, 1.0), {})
             return before, module(TOKENS)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that are read from tensors one by one."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **kwargs or {})
+
+
+def reads(world, case):
+    with prepared(world, case) as (engine, module):
+        one_step(world, engine, module, case, 1)
+        with Reads() as mode:
+            state = engine.state()
+    return mode.count, set(state.steps.values())
+
+
+@able("local", "fsdp", "zero2", "zero3")
+def test_steps_are_not_read_one_by_one(worlds, engine):
+    for count, steps in worlds[1 if engine == "local" else 2].run(reads, Case(engine)):
+        assert (count, steps) == (0, {1.0})
+
+
+def test_counts_of_any_kind_are_read():
+    counts = {
+        "number": 3,
+        "float": torch.tensor(2.0),
+        "whole": torch.tensor(2**24 + 1),
+        "vector": torch.tensor([4.0]),
+        "other": torch.tensor(5.0),
+    }
+    expected = {"number": 3.0, "float": 2.0, "whole": 2.0**24 + 1, "vector": 4.0, "other": 5.0}
+    found = read_counts(counts)
+    assert found == expected and list(found) == list(counts)
