@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 
 OUTCOMES = {
     exit_codes.DONE: "done",
-    exit_codes.FAILURE: "failed",
     exit_codes.INVALID_INPUT: "invalid",
     exit_codes.RUN_AGAIN: "again",
     exit_codes.INTERRUPTED: "again",
 }
-"""First word of an outcome file, which slurm/job.sh reads, by exit code."""
+"""First word of an outcome file, which slurm/job.sh reads, by exit code; of others `failed`."""
 _OUT = "--out"
 
 

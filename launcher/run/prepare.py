@@ -204,14 +204,12 @@ def first_line(ready: RunPlan) -> str:
 def processes_of(ready: RunPlan) -> str:
     """`cuda, 2 processes, 4 threads each`."""
     resolved = ready.resolved
-    launched = ready.launched
-    if not launched and not ready.starts_processes:
-        return f"{resolved.device}, in this process"
-    text = counted(resolved.batching.world_size if launched else resolved.nproc, "process")
-    if launched:
-        text = f"one of {text} started by {launched.source}"
-    threads = f", {counted(ready.threads, 'thread')} each" if ready.threads else ""
-    return f"{resolved.device}, {text}{threads}"
+    parts = [resolved.device, counted(resolved.world_size, "process")]
+    if ready.launched:
+        parts[1] += f" of {ready.launched.source}"
+    if ready.threads:
+        parts.append(f"{counted(ready.threads, 'thread')} each")
+    return ", ".join(parts)
 
 
 def memory_lack(

@@ -1,12 +1,16 @@
 """What a rank sets in torch for the time of its run, and the settings that ranks compare before."""
 
+import shutil
 import sys
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import gearshift
+from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.config import custom_task
 from gearshift.launcher.run.worker import consistency_facts
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
@@ -40,3 +44,14 @@ def test_settings_are_compared_except_those_of_one_machine():
         resolved("loader.workers=2", world_size=2, lr="2e-3", machine=larger)
     )
     assert {name for name in first if first[name] != second[name]} == {"optim.lr"}
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    run = partial(gearshift.train, "language:tiny", engine="local", console=False)
+    with pytest.raises(SettingsError) as refused:
+        run(settings={"train.max_steps": 1})
+    [error] = refused.value.diagnostics
+    assert error.key == "save.required" and "has 1000 B free" in error.message
+    assert list(tmp_path.iterdir()) == []
