@@ -74,7 +74,7 @@ def resolve(
         paths.keep_recorded(values, base.settings)
     run = adapt.adapt(values, keys, machine, world_size, chosen)
     size = _default_size(choice, values, keys)
-    values[PROMISE], unpromised = _scoped(values[PROMISE], size, run.device)
+    promises, unpromised = _scoped(values[PROMISE], size, run.device)
 
     diagnostics += run.diagnostics
     diagnostics += check.check_settings(values, keys)
@@ -97,7 +97,7 @@ def resolve(
         keys=keys,
         world_size=run.size,
         nproc=run.nproc,
-        promises={key: bounds for key, bounds in values[PROMISE].value.items() if bounds},
+        promises=promises,
         notes=notes,
         device=run.device,
         warnings=diagnostics,
@@ -174,9 +174,11 @@ def _notes_of_model(choice: Choice, values: Values, device: str) -> Iterator[str
     family = choice.family
     # A pretrained model has its own size.
     size = values.get(_SIZE) if choice.size is not None else None
+    if size is None:
+        return
     if not choice.model_named:
-        yield f"no model named: {family}:{choice.size}, the default of a first run"
-    elif size is not None and size.origin.layer == FAMILY_LAYER and device == "cpu":
+        yield f"no model named: {family}:{size.value}, the default of a first run"
+    elif size.origin.layer == FAMILY_LAYER and device == "cpu":
         smallest = next(iter(config_of(family).SIZES))
         if size.value != smallest and not is_custom(family):
             quick = f"slow on a CPU; a quick size is  --model {family}:{smallest}"
@@ -195,21 +197,23 @@ def _default_size(choice: Choice, values: Values, keys: KeySets) -> str | None:
     return None if is_users else str(keys.defaults[_SIZE])
 
 
-def _scoped(setting: Setting, size: str | None, device: str) -> tuple[Setting, dict[str, str]]:
+def _scoped(
+    setting: Setting, size: str | None, device: str
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The promises that a run on `device` is given, and by measure why not the others.
 
     Of the layers that promise a measure the highest one counts whose scope has the run. A promise
-    of a GPU stays on a CPU, where a comparison plans it; one that is withdrawn stays null.
+    of a GPU stays on a CPU, where a comparison plans it.
     """
-    scoped: dict[str, Any] = {}
+    promises: dict[str, Any] = {}
     reasons: dict[str, str] = {}
-    for promises, origin in setting.all_values:
-        for measure, bounds in promises.items():
-            if measure in scoped:
-                continue
+    for layer, origin in setting.all_values:
+        for measure, bounds in layer.items():
             sizes = bounds and bounds.get("sizes")
+            if measure in promises:
+                continue
             if bounds is None:
-                scoped[measure] = None
+                promises[measure] = None
                 reasons.setdefault(measure, f"withdrawn by {origin.where}")
             elif sizes is not None and size not in sizes:
                 reason = f"at size {' or '.join(sizes)}, not {size or 'one of your own'}"
@@ -217,8 +221,5 @@ def _scoped(setting: Setting, size: str | None, device: str) -> tuple[Setting, d
             elif bounds.get("device") == "cpu" and device != "cpu":
                 reasons.setdefault(measure, "on a CPU")
             else:
-                scoped[measure] = bounds
-    scoped = {measure: scoped[measure] for measure in setting.value if measure in scoped}
-    if scoped != setting.value:
-        setting = setting.overridden(scoped, replace(setting.origin, how="those that apply"))
-    return setting, reasons
+                promises[measure] = bounds
+    return {measure: bounds for measure, bounds in promises.items() if bounds}, reasons

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,25 +85,17 @@ class Base:
         if "train.time" in new_keys and before.get("train.time") is None:
             left_out.update(("train.epochs", "train.max_steps"))
 
-        kept = {*self.chosen(before)}
-        if before.get(LEAST) is None:  # else it ended before it read its data
-            kept.update((GLOBAL, MICRO))
-        layer = {key: self.entries[key] for key in before if key in kept - left_out}
-        if MICRO in layer and self._layer(MICRO) == MACHINE_LAYER and not self._is_auto(MICRO):
-            # As it was set, before it was solved for the number of processes.
-            total = before.get(GLOBAL)
-            replaced = self.origins[MICRO].get("replaced") or []
-            below = (old.get("value") for old in replaced if old.get("layer") != MACHINE_LAYER)
-            micro = next(below, None)
-            if type(micro) is int and type(total) is int and micro > 0 and total % micro == 0:
-                layer[MICRO] = replace(layer[MICRO], value=micro)
+        kept = self.chosen(before)
+        if before.get(LEAST) is None and GLOBAL in before:  # else it ended before it read its data
+            kept[GLOBAL] = self.entries[GLOBAL]
         # Without what Gearshift itself chose, and still does.
-        changed = {}
-        for key, setting in layer.items():
+        layer = {}
+        for key, setting in kept.items():
             is_users = key == GLOBAL or self._layer(key) in (None, *USER_LAYERS)
-            if is_users or key not in shipped or shipped[key].value != setting.value:
-                changed[key] = setting
-        return changed
+            is_other = key not in shipped or shipped[key].value != setting.value
+            if key not in left_out and (is_users or is_other):
+                layer[key] = setting
+        return layer
 
     def _layer(self, key: str) -> str | None:
         layer = self.origins.get(key, {}).get("layer")

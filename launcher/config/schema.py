@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -374,20 +373,9 @@ class SettingInfo:
     bounds: Mapping[str, float] = field(default_factory=dict)
 
 
-def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
-    """What the types accept, and should be another value: one of a table, finite, of 64 bits."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        messages = (unseen_by_schema(info, item) for item in value)
-        return next(filter(None, messages), None)
-    if isinstance(value, str) and isinstance(info.allowed, tuple) and value not in info.allowed:
-        return "should be known"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "should be finite"
-    if isinstance(value, int) and abs(value) >= 2**63:  # no tensor holds it
-        return "should be less than 2**63"
-    return None
+def is_known(info: SettingInfo, value: Any) -> bool:
+    """Whether a value that the types accept is one of the table, if there is one."""
+    return not isinstance(info.allowed, tuple) or value is None or value in info.allowed
 
 
 def read_text(info: SettingInfo | None, text: str) -> Any:

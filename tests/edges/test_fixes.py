@@ -27,7 +27,7 @@ TEXTS = {"texts/a.jsonl": REQUESTS}
 STAGED = "--mode staged --set stages"
 CASES = [
     ("--nproc 100000", {}, "engine.nproc", "--nproc 100000"),
-    ("--set train.global_batch=10 --batch-size 4 --set train.accumulation=2", {}, "train.global_batch", "--set train.global_batch=10; --batch-size 4; --set train.accumulation=2"),
+    ("--set train.global_batch=10 --batch-size 4 --set train.accumulation=2", {}, "train.global_batch", "--set train.global_batch=10"),
     ("--set train.global_batch=7 --nproc 2", {}, "train.global_batch", "--set train.global_batch=7"),
     ("--mode fast --lite", {}, "mode", "command line: --mode fast, and --lite"),
     ("new-task", {}, None, "command line: new-task"),

@@ -63,7 +63,7 @@ def test_data_path_is_set_to_the_downloaded_files(here):
     found = resolved(FETCH, f"download.files=[{URL}]", model=model)
     assert "data.path" not in found.values
     (error,) = refused(ON, model=model)
-    assert (error.key, error.where) == ("data.path", f"--set {ON}")
+    assert (error.key, error.where) == ("continual.enabled", f"--set {ON}")
 
 
 def test_a_data_path_of_the_user_stays_and_need_not_exist_yet(here):
@@ -118,14 +118,13 @@ def test_only_the_command_line_allows_variables(here):
 
 def test_continual_learning_watches_the_folder_of_its_download(here):
     archive, text = f"download.files=[{URL}]", "download.files=[https://example.org/a.csv.gz]"
-    for sets, options, data, folder in (
-        ([archive], {}, "downloads/set", None),
-        ([text], {}, "downloads/a", "downloads/a"),
-        ([text, "download.folder=mine"], {}, "mine", "mine"),
-        ([archive], {"data": "downloads/set/part"}, "downloads/set/part", None),
+    for sets, options, data in (
+        ([archive], {}, "downloads/set"),
+        ([text], {}, "downloads"),
+        ([text, "download.folder=mine"], {}, "mine"),
+        ([archive], {"data": "downloads/set/part"}, "downloads/set/part"),
     ):
-        values = resolved(ON, FETCH, *sets, **options).values
-        assert (values["data.path"].value, values["download.folder"].value) == (data, folder)
+        assert resolved(ON, FETCH, *sets, **options).values["data.path"].value == data
 
 
 def test_files_that_are_not_downloaded_warn(here):
@@ -169,7 +168,7 @@ def test_each_wrong_file_is_reported_with_its_line(here):
 
 def test_files_without_a_path_of_their_own_are_refused(here):
     other = "https://example.org/other/set.zip"
-    assert [error.key for error in refused(FETCH)] == ["download.files"]  # none at all
+    assert [error.key for error in refused(FETCH)] == ["download.fetch"]  # none at all
     for files in (
         "https://example.org/",
         f"{URL}, {other}",
