@@ -154,7 +154,7 @@ def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | Non
     run.nproc = nproc
     run.size = world_size or nproc
     if chosen is not None:
-        run.replace("engine.name", chosen.engine, chosen.where)
+        run.replace("engine.name", chosen.engine, chosen.line)
     elif engine is None:
         run.replace("engine.name", by_processes(run.size), counted(run.size, "process"))
 

@@ -89,8 +89,8 @@ def _check_shares(values: Values, numbers: Batching) -> None:
 
 def halvings(numbers: Batching) -> Iterator[Batching]:
     """The same global batch with half the micro-batch at most, again and again down to 1."""
-    while numbers.micro_batch > 1:
-        numbers = split(numbers.global_batch, numbers.micro_batch // 2, numbers.world_size)
+    while numbers.smaller is not None:
+        numbers = split(numbers.global_batch, numbers.smaller, numbers.world_size)
         yield numbers
 
 

@@ -35,7 +35,6 @@ from gearshift.launcher.config.provenance import (
     with_another,
 )
 from gearshift.launcher.config.schema import (
-    ALLOWED_FILES,
     DATA_PATH,
     PRETRAINED,
     config_of,
@@ -85,7 +84,9 @@ _NAMES = (paths.EMBEDDED, HUB)
 """How data begins that is no path."""
 
 
-def _facts(values: Values, now: Mapping[str, Any], keys: KeySets) -> dict[str, Any]:
+def _facts(
+    values: Values, now: Mapping[str, Any], keys: KeySets, *, is_launched: bool
+) -> dict[str, Any]:
     """What checks name beside settings: in their conditions, and in braces in their texts."""
     family = now["model.family"]
     engine = ENGINES[now["engine.name"]]
@@ -97,16 +98,13 @@ def _facts(values: Values, now: Mapping[str, Any], keys: KeySets) -> dict[str, A
     deepspeed = [entry.name for entry in ENGINES.values() if entry.ds_config]
     is_split = len(weights) == len(sources) and sum(weights) > 0
     facts = {
+        "is_launched": is_launched,
         "has_stages": bool(declared_stages(family)),
-        "staged": ", ".join(name for name, entry in FAMILIES.items() if entry.stages),
         "has_own_optimizer": has_own_optimizer(family),
         "is_torch_alone": not engine.needs,
         "torch_alone": ", ".join(torch_alone),
-        "sharding": next(name for name in torch_alone if ENGINES[name].shards_parameters),
         "is_deepspeed": engine.ds_config is not None,
         "deepspeed": ", ".join(deepspeed),
-        "first_deepspeed": deepspeed[0],
-        "is_fold_of_groups": isinstance(now.get("data.fold"), str),
         "has_data_path": DATA_PATH in now,
         "sets_data_path": DATA_PATH in keys.user,
         # New files cannot arrive elsewhere; a path that does not exist is another error.
@@ -117,7 +115,6 @@ def _facts(values: Values, now: Mapping[str, Any], keys: KeySets) -> dict[str, A
         "is_of_hub": bool(hub_names(values, DATA_PATH)),
         # A file cannot allow itself to send variables.
         "types_variables": values["download.variables"].origin.layer == CLI_LAYER,
-        "files": ALLOWED_FILES,
     }
     for name in ("ram", "gpu", "swap", "disk"):
         facts[f"{name}_is_above"] = now[f"limits.{name}"] > now[f"limits.critical.{name}"]
@@ -129,11 +126,14 @@ def _about(values: Values, key: str, problem: str, **fields: Any) -> Diagnostic:
     return errors().about_value(values, key, problem, **fields)
 
 
-def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
-    """The errors and warnings that need no data."""
+def check_settings(values: Values, keys: KeySets, *, is_launched: bool = False) -> list[Diagnostic]:
+    """The errors and warnings that need no data.
+
+    `is_launched`: torchrun or srun started the processes.
+    """
     now = {key: setting.value for key, setting in values.items()}
     diagnostics: list[Diagnostic] = []
-    facts = {**now, **_facts(values, now, keys)}
+    facts = {**now, **_facts(values, now, keys, is_launched=is_launched)}
     for row in ROWS:
         is_checked = row.severity is None or row.key in keys.decided
         if row.key not in now or not is_checked or not adapt.holds(row.when or {}, facts):
@@ -331,30 +331,24 @@ def check_lengths(
 ) -> Iterator[Diagnostic]:
     """Intervals and a warm-up beyond the `total` steps; `per_epoch` is None before data is read."""
 
-    def steps(key: str) -> int:
+    steps = {}
+    for key in (*_INSIDE, "schedule.warmup"):
         length = values[key].value
-        if length is None or (per_epoch is None and not isinstance(length, int)):
-            return 0
-        return duration_steps(length, per_epoch or 1, total)
-
+        if isinstance(length, int) or (length is not None and per_epoch):
+            steps[key] = duration_steps(length, per_epoch or 1, total)
     for key, (what, before) in _INSIDE.items():
-        every = steps(key)
+        every = steps.get(key, 0)
         if key in keys.decided and every + before > total:
             problem = f"is {every} steps, and the run has {total}: no {what} falls inside it"
             yield _about(values, key, problem, new=max(1, total // 2), severity="warning")
     # A longer one is cut, with a note, unless the user has taken the limit away.
     key = "schedule.warmup"
-    warmup = steps(key)
+    warmup = steps.get(key, 0)
     if warmup >= total and values["schedule.warmup_cap"].value is None:
-        yield _about(
-            values,
-            key,
-            f"is {warmup} steps, and the run has {total}: "
-            "the learning rate would never reach its peak",
-            allowed=f"less than {total} steps",
-            new="10%",
-            severity="error" if key in keys.decided else "warning",
-        )
+        problem = f"is {warmup} steps, and the run has {total}: it would never reach its peak"
+        severity = "error" if key in keys.decided else "warning"
+        allowed = f"less than {total} steps"
+        yield _about(values, key, problem, allowed=allowed, new="10%", severity=severity)
 
 
 _MOST_LEFT_OUT = 0.1

@@ -17,12 +17,10 @@ from gearshift.launcher.config.provenance import (
     MACHINE_LAYER,
     KeySets,
     Origin,
-    Resolved,
     Setting,
     Values,
 )
 from gearshift.launcher.config.schema import Download, File, safe_name
-from gearshift.slurm.environment import RankEnvironment
 
 _ENABLED = "continual.enabled"
 _PATH = "data.path"
@@ -143,20 +141,6 @@ def targets(download: Download) -> list[DownloadTarget]:
             path = folder / match[1]
         declared.append(DownloadTarget(file, name, folder, kind, path))
     return declared
-
-
-def check_launched(resolved: Resolved, launched: RankEnvironment) -> Iterator[Diagnostic]:
-    """Errors of settings that a run under torchrun or srun cannot have."""
-    values = resolved.values
-    source = launched.source
-    yield from check_processes(values, launched.local_size, source)
-    key = "engine.max_restarts"
-    if values[key].value:
-        problem = f"is impossible: only {source} can restart the processes that it started"
-        yield errors.about_value(values, key, problem, allowed=f"0 under {source}")
-    if values[_ENABLED].value:  # nothing is left to watch the folder after the ranks
-        problem = f"cannot run under {source}: the processes that it started end with the data"
-        yield errors.about_value(values, _ENABLED, problem, allowed=f"--nproc N, without {source}")
 
 
 def check_processes(values: Values, ranks: int, source: str) -> Iterator[Diagnostic]:

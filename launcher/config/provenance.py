@@ -169,11 +169,6 @@ class Chosen:
         """The choice and its reason, for the user."""
         return f"{BY_AUTO}: {self.engine}: {self.reason}"
 
-    @property
-    def where(self) -> str:
-        """The origin of the engine."""
-        return f"{BY_AUTO}: {self.reason}"
-
 
 def keys_of(sets: Sequence[str]) -> set[str]:
     """The settings of KEY=VALUE texts; all batch numbers with one, since they are tied."""
@@ -223,9 +218,8 @@ class CliArgs:
         keys = keys_of(sets)
         return replace(
             self,
-            sets=[*(text for text in self.sets if not keys & keys_of([text])), *sets],
+            sets=[*(text for text in self.sets if keys.isdisjoint(keys_of([text]))), *sets],
             options={key: option for key, option in self.options.items() if key not in keys},
-            engine=None if "engine.name" in keys else self.engine,
         )
 
 
@@ -237,6 +231,13 @@ class Batching:
     micro_batch: int
     accumulation: int
     world_size: int
+
+    @property
+    def smaller(self) -> int | None:
+        """The next smaller micro-batch, at most half, for the same global batch; None: none."""
+        share = self.micro_batch * self.accumulation
+        sizes = (size for size in range(self.micro_batch // 2, 0, -1) if share % size == 0)
+        return next(sizes, None)
 
     @property
     def settings(self) -> dict[str, int]:

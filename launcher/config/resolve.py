@@ -37,7 +37,6 @@ from gearshift.launcher.config.selection import (
     shipped_layers,
     stack,
 )
-from gearshift.models.catalog import is_custom
 
 if TYPE_CHECKING:
     from gearshift.launcher.config.resumed_settings import Base
@@ -77,7 +76,7 @@ def resolve(
     promises, unpromised = _scoped(values[PROMISE], size, run.device)
 
     diagnostics += run.diagnostics
-    diagnostics += check.check_settings(values, keys)
+    diagnostics += check.check_settings(values, keys, is_launched=world_size is not None)
     solved = None
     wrong = {diagnostic.key for diagnostic in diagnostics if diagnostic.severity == "error"}
     if wrong.isdisjoint((*BATCH_SETTINGS, "engine.nproc", "engine.name")):
@@ -171,18 +170,16 @@ def fetch_data(values: Values, *, may_download: bool = True) -> None:
 
 def _notes_of_model(choice: Choice, values: Values, device: str) -> Iterator[str]:
     """What was chosen for a user who named no model or size."""
-    family = choice.family
-    # A pretrained model has its own size.
-    size = values.get(_SIZE) if choice.size is not None else None
-    if size is None:
+    size = values.get(_SIZE)
+    if size is None or choice.size is None:  # a pretrained model has its own
         return
+    family = choice.family
+    smallest = next(iter(config_of(family).SIZES))
     if not choice.model_named:
         yield f"no model named: {family}:{size.value}, the default of a first run"
-    elif size.origin.layer == FAMILY_LAYER and device == "cpu":
-        smallest = next(iter(config_of(family).SIZES))
-        if size.value != smallest and not is_custom(family):
-            quick = f"slow on a CPU; a quick size is  --model {family}:{smallest}"
-            yield f"no size named: {size.value}, {quick}"
+    elif size.origin.layer == FAMILY_LAYER and device == "cpu" and size.value != smallest:
+        quick = f"slow on a CPU; a quick size is  --model {family}:{smallest}"
+        yield f"no size named: {size.value}, {quick}"
 
 
 def _default_size(choice: Choice, values: Values, keys: KeySets) -> str | None:

@@ -280,11 +280,8 @@ def _stacked(choice: Choice, counting: Sequence[Values]) -> Choice:
     layers = []
     for layer in (*shipped_layers(choice), *counting):
         layers.append({key: layer[key] for key in CHOICES if key in layer and key in values})
-    invalid = {diagnostic.key for diagnostic in stack(family, values, layers)}
-    now: dict[str, Any] = {}
-    for key in CHOICES:
-        if key in values and key not in invalid:  # it is reported by `resolve`
-            now[key] = values[key].value
+    stack(family, values, layers)  # errors are reported by `resolve`
+    now = {key: values[key].value for key in CHOICES if key in values}
     given: dict[str, Any] = {}
     for key in _GIVEN:
         if now.get(key) is None:

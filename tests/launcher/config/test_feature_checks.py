@@ -1,7 +1,6 @@
 """Checks of the settings of downloads and continual learning."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -25,10 +24,9 @@ def test_settings_that_contradict_continual_learning_are_refused(here):
         (("data.path=texts", "data.control=noise"), "data.control"),
     ):
         assert [error.key for error in refused(ON, *sets)] == [expected], sets
-    run = resolved(ON, data="texts")
-    launched = SimpleNamespace(source="torchrun", local_size=1)
-    [error] = feature_checks.check_launched(run, launched)
+    [error] = refused(ON, data="texts", world_size=1)
     assert error.key == "continual.enabled"
+    run = resolved(ON, data="texts")
     feature_checks.check_run_folder(Path("runs/x"), run.values)
     (warning,) = resolved("continual.replay=0.25").warnings
     assert warning.key == "continual.replay"
