@@ -79,7 +79,6 @@ class Row(NamedTuple):
 
 
 ROWS = [Row(*row) for row in read_table("checks.yaml", Row._fields)]
-_QUANTIZE = "model.quantize"
 _NAMES = (paths.EMBEDDED, HUB)
 """How data begins that is no path."""
 
@@ -311,10 +310,7 @@ def _without_effect(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
         reason = why_ineffective(values, key) if key in keys.decided else None
         if reason is None:
             continue
-        # Without it a run may not fit. In a pipeline it is that of another stage.
-        is_quantized = key == _QUANTIZE and values[key].value and mode != STAGED_MODE
-        is_error = is_quantized or values["unread_settings"].value == "error"
-        severity = "error" if is_error else "warning"
+        severity = "error" if values["unread_settings"].value == "error" else "warning"
         yield _about(values, key, reason, is_removed=True, severity=severity)
 
 

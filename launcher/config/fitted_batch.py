@@ -40,9 +40,12 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
     old = resolved.batching.global_batch
     steps = values[_LENGTH].value
     is_limited = steps is not None and _LENGTH not in keys.user
-    used = min(samples, steps * old) if is_limited else samples
+    used = samples
+    if is_limited:
+        used = min(samples, steps * old)
     unit = math.lcm(samples_of(keys.defaults), resolved.world_size)
-    new = max(unit, used // least // unit * unit)
+    most = used // least
+    new = max(unit, most // unit * unit)
     notes = list(resolved.notes)
     changes: dict[str, float | None] = {LEAST: None}
     if _may_shrink(resolved) and new < old:
@@ -50,7 +53,8 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
         notes.append(f"{GLOBAL}: {new} instead of {old}: {few}")
         if _LR not in keys.user:
             lr = values[_LR].value
-            scaled = max(lr * math.sqrt(new / old), min(lr, keys.defaults[_LR]))
+            scaled = lr * math.sqrt(new / old)
+            scaled = max(scaled, min(lr, keys.defaults[_LR]))
             changes[_LR] = float(f"{scaled:.6g}")
         if is_limited:
             changes[_LENGTH] = max(1, round(steps * old / new))

@@ -92,11 +92,8 @@ class Machine:
     @property
     def sentence(self) -> str:
         """Cores, memory and GPUs in one line."""
-        parts = [counted(self.cores, "core")]
-        if self.ram_bytes:
-            parts.append(f"{self.ram_bytes / 2**30:.1f} GiB")
-        parts.append(counted(self.gpus, "GPU") if self.gpus else "no GPU")
-        return ", ".join(parts)
+        ram = f", {self.ram_bytes / 2**30:.1f} GiB" if self.ram_bytes else ""
+        return f"{counted(self.cores, 'core')}{ram}, {counted(self.gpus, 'GPU')}"
 
 
 def detect_machine(group: Path = CONTROL_GROUP) -> Machine:

@@ -73,7 +73,7 @@ def resolve(
         paths.keep_recorded(values, base.settings)
     run = adapt.adapt(values, keys, machine, world_size, chosen)
     size = _default_size(choice, values, keys)
-    promises, unpromised = _scoped(values[PROMISE], size, run.device)
+    promises, unpromised = _scoped(values[PROMISE], size)
 
     diagnostics += run.diagnostics
     diagnostics += check.check_settings(values, keys, is_launched=world_size is not None)
@@ -194,10 +194,8 @@ def _default_size(choice: Choice, values: Values, keys: KeySets) -> str | None:
     return None if is_users else str(keys.defaults[_SIZE])
 
 
-def _scoped(
-    setting: Setting, size: str | None, device: str
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The promises that a run on `device` is given, and by measure why not the others.
+def _scoped(setting: Setting, size: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The promises that a run is given, and by measure why not the others.
 
     Of the layers that promise a measure the highest one counts whose scope has the run. A promise
     of a GPU stays on a CPU, where a comparison plans it.
@@ -215,8 +213,6 @@ def _scoped(
             elif sizes is not None and size not in sizes:
                 reason = f"at size {' or '.join(sizes)}, not {size or 'one of your own'}"
                 reasons.setdefault(measure, reason)
-            elif bounds.get("device") == "cpu" and device != "cpu":
-                reasons.setdefault(measure, "on a CPU")
             else:
                 promises[measure] = bounds
     return {measure: bounds for measure, bounds in promises.items() if bounds}, reasons

@@ -26,6 +26,8 @@ from gearshift.training.storage import read_json
 
 _PLACED = ("engine.nproc", "engine.max_restarts")
 """Settings that torchrun and srun decide."""
+_DECIDED = {ACCUMULATION: (MICRO,), GLOBAL: (MICRO,), "train.epochs": ("train.max_steps",)}
+"""What a new setting decides."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,11 @@ class Base:
             left_out.update(ENGINES[engine].settings)
             if ENGINES[engine].processes:
                 left_out.add("engine.nproc")
-        # What a new setting decides.
-        if ACCUMULATION in new_keys or GLOBAL in new_keys:
-            left_out.add(MICRO)
+        for key, decided in _DECIDED.items():
+            if key in new_keys:
+                left_out.update(decided)
         if MICRO in new_keys and ACCUMULATION in new_keys:
             left_out.add(GLOBAL)
-        if "train.epochs" in new_keys:
-            left_out.add("train.max_steps")
         if "train.time" in new_keys and before.get("train.time") is None:
             left_out.update(("train.epochs", "train.max_steps"))
 

@@ -182,8 +182,8 @@ class Bounds(engines.EngineSection):
     sizes: list[str] | None = None
     """Only where mode default trains one of these sizes, and a mode for a smaller one chooses it;
     None: any."""
-    device: Literal["cpu", "gpu"] | None = None
-    """Only there; None: on both."""
+    device: Literal["gpu"] | None = None
+    """Only on a GPU; None: on a CPU, too."""
 
 
 Measure = Literal[
@@ -377,13 +377,11 @@ def is_known(info: SettingInfo, value: Any) -> bool:
     return not isinstance(info.allowed, tuple) or value is None or value in info.allowed
 
 
-def read_text(info: SettingInfo | None, text: str) -> Any:
+def read_text(info: SettingInfo, text: str) -> Any:
     """The value of a typed `text`: as typed if the setting is a text, else as in YAML.
 
     The brackets of a list of texts may be left out. Raises Unreadable.
     """
-    if info is None:
-        return text
     is_list = text.startswith("[")
     if info.type in ("text", "one of") or (info.type == TEXTS and not is_list):
         return None if info.nullable and text in ("null", "~") else text

@@ -63,8 +63,7 @@ _ENGINE = "engine.name"
 _PROFILE = "limits.profile"
 _GIVEN = (PRETRAINED, "model.lora.rank")
 """Settings with a block `given` in a family's file; one has no effect without those before it."""
-MODEL_CHOICES = (_FAMILY, _SIZE, TASK_FOLDER)
-CHOICES = (*MODEL_CHOICES, *_GIVEN, "mode", STAGES, _PROFILE, _ENGINE)
+CHOICES = (_FAMILY, _SIZE, TASK_FOLDER, *_GIVEN, "mode", STAGES, _PROFILE, _ENGINE)
 """Settings that decide which shipped files are read, and where a custom task is searched."""
 _NO_MODEL = Origin(FAMILY_LAYER, "no model named")
 
@@ -75,25 +74,14 @@ _NO_MODEL = Origin(FAMILY_LAYER, "no model named")
 def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
     """The layers of the user, lowest first, and the errors of files and arguments.
 
-    A mode file, the files of --config, and the arguments: their values are texts, since types
-    depend on the family. Reads each file once.
+    A mode file, the files of --config, and the arguments: their values are texts until they are
+    stacked, since types depend on the family. Reads each file once.
     """
     wrong: list[Diagnostic] = []
     # A mode of the user's own is above the one that it names.
     mode: dict[str, Setting] = {}
     if args.mode_file is not None:
         mode = _read_file(MODE_LAYER, args.mode_file, "--mode", COMMAND_LINE, wrong)
-    for key in MODEL_CHOICES:
-        if key in mode:
-            diagnostic = errors().about(
-                mode,
-                key,
-                f"a mode file cannot set {key}",
-                allowed="--model and --set on the command line",
-                is_removed=True,
-            )
-            wrong.append(diagnostic)
-            del mode[key]
     layers: list[Values] = [mode]
     for position, path in enumerate(args.configs):
         layers.append(_read_file(FILES_LAYER, path, "--config", position, wrong))
@@ -182,10 +170,10 @@ def input_errors() -> ModuleType:
 
 @dataclass(frozen=True)
 class Choice:
-    """What decides which layers there are; an invalid choice is None."""
+    """What decides which layers there are; a lower layer counts where a choice is invalid."""
 
     users: Sequence[Values]
-    """The layers of the user, with values of the family's types; the first is a mode file."""
+    """The layers of the user; the first is a mode file."""
     family: str
     file: Preset
     """The shipped file of the family, or what a custom task's class declares."""
@@ -218,11 +206,9 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     A resumed run keeps family, size and mode of its `base`; a different one of the user is reported
     later, with all other differences. A custom task is loaded here. Reads settings files.
     """
-    layers, unreadable = read_user(args)
-    invalid = list(unreadable)
-
-    # The family, which decides what settings there are.
-    typed = highest(_counting(layers, base))
+    layers, invalid = read_user(args)
+    counting = _counting(layers, base)
+    typed = highest(counting)
     family = FIRST_RUN[0]
     diagnostics: list[Diagnostic] = []
     if _FAMILY in typed:
@@ -231,30 +217,14 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
             diagnostics = _custom_task(name, typed)
         if name in FAMILIES or (is_custom(name) and not diagnostics):
             family = name
-    infos = setting_infos(family)
-
-    # The values of the arguments, by the types of the family.
-    *files, arguments = layers
-    readable = {}
-    for key, setting in arguments.items():
-        try:
-            if isinstance(setting.value, str):
-                setting = replace(setting, value=read_text(infos.get(key), setting.value))
-            readable[key] = setting
-        except Unreadable as error:
-            message = f"{setting.origin.where} cannot be read: {error.args[0]}"
-            invalid.append(errors().about(arguments, key, message, key=None, value=None))
-    users = [*files, readable]
-
     choice = Choice(
-        users=users,
+        users=layers,
         family=family,
         file=config_of(family).file if is_custom(family) else presets.family(family),
         model_named=_FAMILY in typed or _SIZE in typed,
         invalid=invalid,
         diagnostics=diagnostics,
     )
-    counting = _counting(users, base)
     # A layer may choose what brings further layers: a mode another size, the engine its settings.
     for _ in CHOICES:
         before = choice
@@ -277,10 +247,8 @@ def _stacked(choice: Choice, counting: Sequence[Values]) -> Choice:
     """The choice of the layers that `choice` brings, below those of the user."""
     family = choice.family
     values = built_in(family)
-    layers = []
-    for layer in (*shipped_layers(choice), *counting):
-        layers.append({key: layer[key] for key in CHOICES if key in layer and key in values})
-    stack(family, values, layers)  # errors are reported by `resolve`
+    # Errors are reported by `resolve`.
+    stack(family, values, [*shipped_layers(choice), *counting], CHOICES)
     now = {key: values[key].value for key in CHOICES if key in values}
     given: dict[str, Any] = {}
     for key in _GIVEN:
@@ -393,8 +361,13 @@ def _general(layer: str, folder: str, name: str | None, family: str) -> Values:
     return layer_of(layer, [line for line in presets.mode(name, folder).lines if line.key in infos])
 
 
-def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> list[Diagnostic]:
-    """Put `layers` on top of `values`, lowest first; the errors in them.
+def stack(
+    family: str,
+    values: dict[str, Setting],
+    layers: Iterable[Values],
+    keys: Collection[str] | None = None,
+) -> list[Diagnostic]:
+    """Put `layers` on top of `values`, lowest first; the errors in them. None: all `keys`.
 
     An invalid value is left out, so that all errors of one start are found together; one that is
     overridden is no error. What a mode
@@ -411,6 +384,8 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
             below_modes = dict(values)
         below = below_modes if name == MODE_LAYER else values
         for key, setting in layer.items():
+            if keys is not None and key not in keys:
+                continue
             if key not in infos:
                 # An empty section, or a setting of an earlier version that had no value.
                 is_gone = name == RESUMED_LAYER or key in sections(family)
@@ -442,6 +417,12 @@ def _read(
     `below` is what it overrides.
     """
     info = setting_infos(family)[key]
+    if setting.origin.layer == CLI_LAYER and isinstance(setting.value, str):
+        try:
+            setting = replace(setting, value=read_text(info, setting.value))
+        except Unreadable as error:
+            message = f"{setting.origin.where} cannot be read: {error.args[0]}"
+            return None, [errors().about({key: setting}, key, message, key=None, value=None)]
     text = str(setting.value)
     problem = problem_of(text) if key in PATHS else None
     if problem:
