@@ -17,7 +17,9 @@ _FSDP: dict[str, Any] = {"only_if": {"engine.name": ["fsdp", "fsdp-offload"]}}
 class EngineSection(BaseModel):
     """A section of settings; the text below a field is its description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class EngineSettings(EngineSection):

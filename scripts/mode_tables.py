@@ -14,6 +14,7 @@ from gearshift.launcher.config import presets
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.config.resolve import resolve
+from gearshift.launcher.config.scaled_change import is_change
 from gearshift.launcher.config.schema import config_of, setting_infos
 from gearshift.models.catalog import FAMILIES, stages_of
 from scripts.stated import STATED, Stated
@@ -132,7 +133,7 @@ _BOUNDS = {"at_least": "at least", "at_most": "at most"}
 def _change(column: Mapping[str, Any], key: str) -> str:
     """A change as a table shows it: `× 0.5`, `at least 1`; or a value, or nothing."""
     value = column.get(key, "")
-    if not presets.is_change(value):
+    if not is_change(value):
         return plain(value)
     texts = [f"× {value['scale']:.6g}"] if "scale" in value else []
     texts += [f"{_BOUNDS[end]} {plain(value[end])}" for end in _BOUNDS if end in value]

@@ -116,7 +116,9 @@ def adaptations() -> list[str]:
     rows = []
     for row in adapt.ROWS:
         conditions = []
-        for name, options in row.when.items():
+        if row.above:
+            conditions.append(f"above {row.above.replace('_', ' ')}")
+        for name, options in (row.when or {}).items():
             words = f"`{name}`" if "." in name else name.replace("_", " ")
             conditions.append(f"{words} {' or '.join(map(plain, as_list(options)))}")
         new = "…" if row.fact else f"`{plain(row.new)}`"

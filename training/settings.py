@@ -142,7 +142,9 @@ def _rule(kind: Literal["only_if", "unless"], key: str, *values: JsonValue) -> J
 class Section(BaseModel):
     """A section of settings; the text below a field is its description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Save(Section):

@@ -11,9 +11,16 @@ from gearshift.engines.base import Options
 from gearshift.engines.catalog import ENGINES, Entry, by_processes
 from gearshift.engines.settings import EngineSettings
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain, shown
-from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, SHARES, largest_divisor
+from gearshift.launcher.config.batching import (
+    ACCUMULATION,
+    MICRO,
+    SHARES,
+    largest_divisor,
+    samples_of,
+)
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import (
+    BATCH_SETTINGS,
     MACHINE_LAYER,
     MODE_LAYER,
     RESUMED_LAYER,
@@ -53,8 +60,6 @@ class Adaptation:
     machine: Machine
     device: str
     """cuda, xpu, mps or cpu."""
-    is_launched: bool
-    """Whether torchrun or srun started the processes."""
     nproc: int = 1
     """Processes on this machine."""
     size: int = 1
@@ -66,98 +71,16 @@ class Adaptation:
         """The current value."""
         return self.values[key].value
 
-    def facts(self) -> dict[str, Any]:
-        """What rules name, in their conditions and in braces in their reasons: also settings."""
-        engine = ENGINES[self.get("engine.name")]
-        offload = self.get("engine.offload")
-        lacks = None
-        if self.device in ("cuda", "cpu"):
-            lacks = self.machine.compiler_lacks(self.device)
-        share = max(1, self.machine.cores // self.nproc)
-        shares = self.values[SHARES]
-        is_list = isinstance(shares.value, list)
-        # Ranks of other nodes decide the same.
-        is_alone = self.device == "cuda" and not self.is_launched and self.nproc > 1
-        workers = self.get("loader.workers")
-        threads = self.get("engine.threads") or 0
-        # A small machine may try what a larger one runs.
-        limit = _PER_CORE * self.machine.cores // self.nproc
-        most_workers = max(16, limit)
-        most_threads = max(64, limit)
-        return {
-            **{key: setting.value for key, setting in self.values.items()},
-            "device": self.device,
-            "cpu_bf16": self.machine.cpu_bf16,
-            "gpu_bf16": self.machine.gpu_bf16,
-            "cores": self.machine.cores,
-            "processes": counted(self.nproc, "process"),
-            "share": share,
-            "most_workers": most_workers,
-            "most_threads": most_threads,
-            "more_workers_than_cores": workers > share,
-            "too_many_workers": workers > most_workers,
-            "too_many_threads": threads > most_threads,
-            "ranks": counted(self.size, "process"),
-            "unlike_gpus": is_alone and self.machine.are_unlike and SHARES not in self.keys.user,
-            "had_other_ranks": is_list
-            and len(shares.value) != self.size
-            and shares.origin.layer == RESUMED_LAYER,
-            "lacks": lacks,
-            "can_compile": not lacks,
-            "engine": engine.name,
-            "shards": engine.shards_parameters,
-            "is_deepspeed": engine.ds_config is not None,
-            "optimizer_on": engine.placement.optimizer,
-            "offloads": " or ".join(engine.offload) or "nothing",
-            "can_offload": offload in (None, *engine.offload),
-            "offload": next(iter(engine.offload), None),
-            "able": f"{offload} under {_under(lambda entry: offload in entry.offload)}",
-            "unsharded": _under(lambda entry: not entry.shards_parameters),
-            "without_deepspeed": _under(lambda entry: entry.ds_config is None),
-            "is_adamw": self.get("optim.name") == "adamw",
-            "values": self.values,
-            "sets_epochs": self._is_users("train.epochs"),
-            "sets_max_steps": self._is_users("train.max_steps"),
-            "sets_time": self._is_users("train.time") and not self.get("continual.enabled"),
-        }
-
-    def _is_users(self, key: str) -> bool:
-        return key in self.keys.user and self.get(key) is not None
-
-    def fill(self, key: str, new: Any, reason: str) -> None:
-        """Override a value."""
-        self.values[key] = self.values[key].overridden(new, Origin(MACHINE_LAYER, reason))
-
-    def replace(self, key: str, new: Any, reason: str) -> None:
-        """Override a default, and note why if the mode that the user named set it."""
+    def replace(self, key: str, new: Any, reason: str, *, is_noted: bool = False) -> None:
+        """Override a value, and note why if the mode that the user named set it."""
         old = self.values[key]
+        text = f"{key}: {plain(new)}"
         if old.origin.layer == MODE_LAYER:
-            before = f"{plain(old.value)} of {old.origin.where}"
-            self.notes.append(f"{key}: {plain(new)} instead of {before}: {reason}")
-        self.fill(key, new, reason)
-
-    def reject(self, key: str, new: Any, reason: str, allowed: str | None) -> None:
-        """Report a user's setting that is impossible here; replace a default."""
-        if key in self.keys.user:
-            allowed = allowed or errors().allowed(setting_infos(self.get("model.family"))[key])
-            self.report(key, new, f"is impossible here: {reason}", allowed)
-        else:
-            self.replace(key, new, reason)
-
-    def report(
-        self, key: str, new: Any, problem: str, allowed: str, severity: Any = "error"
-    ) -> None:
-        """Report a value that has a `problem`, unlike `new`."""
-        diagnostic = errors().about_value(
-            self.values,
-            key,
-            problem,
-            new=plain(new),
-            did_you_mean=plain(new),
-            allowed=allowed,
-            severity=severity,
-        )
-        self.diagnostics.append(diagnostic)
+            text += f" instead of {plain(old.value)} of {old.origin.where}"
+            is_noted = True
+        if is_noted:
+            self.notes.append(f"{text}: {reason}")
+        self.values[key] = old.overridden(new, Origin(MACHINE_LAYER, reason))
 
 
 class Row(NamedTuple):
@@ -167,15 +90,11 @@ class Row(NamedTuple):
     when: Mapping[str, Any]
     new: Any
     fact: str | None
+    above: str | None
     reason: str
     kind: Literal["fill", "prefer", "reject"]
     allowed: str | None
-    note: str | None
-
-
-def _under(is_able: Callable[[Entry], bool]) -> str:
-    """The names of the engines that are able to do something."""
-    return ", ".join(entry.name for entry in ENGINES.values() if is_able(entry))
+    is_noted: bool | None
 
 
 ROWS = [Row(*rule) for rule in read_table("adaptations.yaml", Row._fields)]
@@ -193,7 +112,7 @@ def adapt(
     `world_size` and `chosen` as in resolve.resolve.
     """
     device = values["device"].value
-    run = Adaptation(values, keys, machine, device, is_launched=world_size is not None)
+    run = Adaptation(values, keys, machine, device)
     if device == "auto":
         run.device = machine.device
         if machine.unused and run.device in ("cuda", "cpu"):
@@ -213,68 +132,31 @@ def adapt(
 
     _set_processes(run, world_size, chosen)
     _keep_micro_batch(run)
-    _apply(run)
-    _shorten_samples(run)
+    _apply(run, is_launched=world_size is not None)
     if chosen is not None:
         run.notes.append(chosen.line)
     return run
-
-
-def _apply(run: Adaptation) -> None:
-    """Adapt the settings by the rules that hold."""
-    for row in ROWS:
-        facts = run.facts()
-        new = facts[row.fact] if row.fact else row.new
-        if run.get(row.key) == new or not holds(row.when, facts):
-            continue
-        reason = row.reason.format(**facts)
-        if row.note:
-            run.notes.append(f"{row.key}: {row.note}: {reason}")
-        if row.kind == "fill":
-            run.fill(row.key, new, reason)
-        elif row.kind == "reject":
-            run.reject(row.key, new, reason, row.allowed and row.allowed.format(new=new, **facts))
-        elif row.key not in run.keys.user:
-            run.replace(row.key, new, reason)
-
-
-def holds(conditions: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
-    """Whether all `conditions` of a row are true."""
-    return all(facts.get(name) in as_list(options) for name, options in conditions.items())
 
 
 def _set_processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -> None:
     """Set processes and engine, as far as they are not set."""
     engine = ENGINES.get(chosen.engine if chosen else run.get("engine.name"))
     nproc = run.get("engine.nproc")
-    gpus = 0 if run.device == "cpu" else run.machine.gpus
     if nproc is None:
+        gpus = 0 if run.device == "cpu" else run.machine.gpus
         nproc = max(1, gpus)
         reason = f"one per GPU: {gpus}" if gpus else "no GPU: one process"
         if engine is not None and engine.processes is not None:
             nproc = engine.processes
             reason = f"engine {engine.name}"
         if world_size is None:
-            run.fill("engine.nproc", nproc, reason)
-    elif world_size is None:
-        _check_processes(run, nproc, gpus)
+            run.replace("engine.nproc", nproc, reason)
     run.nproc = nproc
     run.size = world_size or nproc
     if chosen is not None:
-        run.fill("engine.name", chosen.engine, chosen.where)
+        run.replace("engine.name", chosen.engine, chosen.line)
     elif engine is None:
-        run.fill("engine.name", by_processes(run.size), counted(run.size, "process"))
-
-
-def _check_processes(run: Adaptation, nproc: int, gpus: int) -> None:
-    """Report more processes than GPUs or cores; that they share the cores is a warning."""
-    limit = gpus or run.machine.cores
-    if nproc <= limit:
-        return
-    problem = f"is more than the {counted(limit, 'GPU' if gpus else 'core')} of this machine"
-    is_rehearsal = not gpus and nproc <= limit * _REHEARSED
-    severity = "warning" if is_rehearsal else "error"
-    run.report("engine.nproc", limit, problem, f"1 to {limit}", severity)
+        run.replace("engine.name", by_processes(run.size), counted(run.size, "process"))
 
 
 def _keep_micro_batch(run: Adaptation) -> None:
@@ -283,15 +165,13 @@ def _keep_micro_batch(run: Adaptation) -> None:
     A larger micro-batch occupies an idle GPU; to a CPU it only costs memory.
     """
     pair = {MICRO, ACCUMULATION}
-    if run.device != "cpu" or pair & run.keys.user or not pair & run.keys.mode:
+    if run.device != "cpu" or pair & run.keys.user or not pair & run.keys.changed:
         return
     defaults = run.keys.defaults
-    default = defaults[MICRO] or 1
-    micro = run.get(MICRO) or 1
-    whole = run.get(GLOBAL) or micro * (run.get(ACCUMULATION) or 1)
-    if whole <= default * (defaults[ACCUMULATION] or 1):
+    whole = samples_of({key: run.get(key) for key in BATCH_SETTINGS})
+    if whole <= samples_of(defaults):
         return
-    smaller = largest_divisor(whole, min(micro, default))
+    smaller = largest_divisor(whole, min(run.get(MICRO) or 1, defaults[MICRO] or 1))
     reason = "no GPU: larger micro-batches take memory, and a CPU gains little from them"
     run.replace(MICRO, smaller, reason)
     run.replace(ACCUMULATION, whole // smaller, f"{MICRO} is {smaller}: the same samples")
@@ -300,20 +180,96 @@ def _keep_micro_batch(run: Adaptation) -> None:
         run.replace(_CHECKPOINTING, defaults[_CHECKPOINTING], reason)
 
 
-def _shorten_samples(run: Adaptation) -> None:
-    """Cut samples to the context of a pretrained model; also those of the user."""
-    name = run.values[PRETRAINED].value if PRETRAINED in run.values else None
+def _apply(run: Adaptation, *, is_launched: bool) -> None:
+    """Adapt the settings by the rules that hold."""
+    facts = _facts(run, is_launched)
+    for row in ROWS:
+        setting = run.values.get(row.key)
+        new = facts[row.fact] if row.fact else row.new
+        if setting is None or setting.value == new:
+            continue
+        limit = facts[row.above] if row.above else None
+        if row.above and (limit is None or (setting.value or 0) <= limit):
+            continue
+        now = {key: setting.value for key, setting in run.values.items()}
+        if not holds(row.when or {}, {**now, **facts}):
+            continue
+        reason = row.reason.format(values=run.values, new=new, **facts)
+        is_users = row.key in run.keys.user
+        if row.kind == "reject" and is_users:
+            allowed = row.allowed and row.allowed.format(new=new, **facts)
+            info = setting_infos(run.get("model.family"))[row.key]
+            diagnostic = errors().about_value(
+                run.values,
+                row.key,
+                f"is impossible here: {reason}",
+                new=plain(new),
+                did_you_mean=plain(new),
+                allowed=allowed or errors().allowed(info),
+            )
+            run.diagnostics.append(diagnostic)
+        elif row.kind == "fill" or not is_users:
+            run.replace(row.key, new, reason, is_noted=bool(row.is_noted))
+
+
+def _facts(run: Adaptation, is_launched: bool) -> dict[str, Any]:
+    """What rules name beside settings: in their conditions, and in braces in their texts."""
+    machine = run.machine
+    engine = ENGINES[run.get("engine.name")]
+    offload = run.get("engine.offload")
+    gpus = 0 if run.device == "cpu" else machine.gpus
+    shares = run.values[SHARES]
+    had_other_ranks = isinstance(shares.value, list) and len(shares.value) != run.size
+    # A small machine may try what a larger one runs.
+    most = _PER_CORE * machine.cores // run.nproc
+    lacks = machine.compiler_lacks(run.device)
+    model = run.values[PRETRAINED].value if PRETRAINED in run.values else None
     context_of = getattr(config_of(run.get("model.family")), "context_of", None)
-    limit = context_of(folder_of(name)) if context_of and name else None
-    key = "data.seq_len"
-    if limit is None or (run.get(key) or 0) <= limit:
-        return
-    if key in run.keys.user:
-        problem = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
-        run.report(key, limit, problem, f"8 to {limit}, the context of the model", "warning")
-    else:
-        run.notes.append(f"{key}: {limit} instead of {run.get(key)}, the context of {name}")
-    run.fill(key, limit, f"the context of {name}")
+    facts = {
+        "is_launched": is_launched,
+        "device": run.device,
+        "cpu_bf16": machine.cpu_bf16,
+        "gpu_bf16": machine.gpu_bf16,
+        "cores": counted(machine.cores, "core"),
+        "devices": gpus or machine.cores,
+        "counted_devices": counted(gpus or machine.cores, "GPU" if gpus else "core"),
+        "most_processes": gpus or _REHEARSED * machine.cores,
+        "processes": counted(run.nproc, "process"),
+        "share": max(1, machine.cores // run.nproc),
+        "most_workers": max(16, most),
+        "most_threads": max(64, most),
+        "ranks": counted(run.size, "process"),
+        "unlike_gpus": run.device == "cuda" and machine.are_unlike and run.nproc > 1,
+        "had_other_ranks": had_other_ranks and shares.origin.layer == RESUMED_LAYER,
+        "lacks": lacks,
+        "can_compile": not lacks,
+        "engine": engine.name,
+        "shards": engine.shards_parameters,
+        "is_deepspeed": engine.ds_config is not None,
+        "optimizer_on": engine.placement.optimizer,
+        "offloads": " or ".join(engine.offload) or "nothing",
+        "can_offload": offload in (None, *engine.offload),
+        "offload": next(iter(engine.offload), None),
+        "able": f"{offload} under {_under(lambda entry: offload in entry.offload)}",
+        "unsharded": _under(lambda entry: not entry.shards_parameters),
+        "without_deepspeed": _under(lambda entry: entry.ds_config is None),
+        "model": model,
+        "context": context_of(folder_of(model)) if context_of and model else None,
+    }
+    for name in ("epochs", "max_steps", "time"):
+        key = f"train.{name}"
+        facts[f"sets_{name}"] = key in run.keys.user and run.get(key) is not None
+    return facts
+
+
+def _under(is_able: Callable[[Entry], bool]) -> str:
+    """The names of the engines that are able to do something."""
+    return ", ".join(entry.name for entry in ENGINES.values() if is_able(entry))
+
+
+def holds(conditions: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether all `conditions` of a row are true."""
+    return all(facts.get(name) in as_list(options) for name, options in conditions.items())
 
 
 _EVERY = {"none": "0", "full": "1", "selective": "1"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import SettingsError, counted, plain
@@ -20,46 +20,49 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
     The product of micro-batch and accumulation on one process is the global batch; more
     processes reduce accumulation first, then micro-batch. Raises SettingsError.
     """
-    users = [key for key in BATCH_SETTINGS if key in keys.user and values[key].value is not None]
-    total = values[GLOBAL].value
-    micro = values[MICRO].value or 1
-    accumulation = values[ACCUMULATION].value or 1
-    product = micro * accumulation
-    if total is None or (users and GLOBAL not in users):
-        total = product
-    elif MICRO in users and ACCUMULATION in users:
-        if product != total:
-            problem = f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {accumulation}"
-            allowed = f"{product}, or two of the three"
-            raise _error(values, problem, BATCH_SETTINGS, allowed, new=product)
-    else:
-        for key, part in ((MICRO, micro), (ACCUMULATION, accumulation)):
-            if key in users and total % part:
-                raise _error(
-                    values,
-                    f"{GLOBAL} {total} is not a multiple of {key} {part}",
-                    (GLOBAL, key),
-                    f"what divides {total}",
-                    key=key,
-                    new=largest_divisor(total, part),
-                )
-        micro = largest_divisor(total, micro)
+    numbers = {key: values[key].value for key in BATCH_SETTINGS}
+    users = [key for key in BATCH_SETTINGS if key in keys.user and numbers[key] is not None]
+    factors = [key for key in (MICRO, ACCUMULATION) if key in users]
+    if factors and GLOBAL not in users:
+        numbers[GLOBAL] = None  # that of a mode
+    total = samples_of(numbers)
+    micro = numbers[MICRO] or 1
+    if GLOBAL in users:
+        part = math.prod(numbers[key] for key in factors)
+        if total % part or (len(factors) == 2 and part != total):
+            key = GLOBAL
+            new = part
+            if len(factors) == 1:  # then the global batch stays
+                key = factors[0]
+                new = largest_divisor(total, part)
+            raise _error(
+                values,
+                key,
+                f"{GLOBAL} {total} does not fit "
+                + " × ".join(f"{factor} {numbers[factor]}" for factor in factors),
+                f"the product {MICRO} × {ACCUMULATION}, or two of the three",
+                new=new,
+            )
         if ACCUMULATION in users:
-            micro = total // accumulation
+            micro = total // numbers[ACCUMULATION]
     if total % world_size:
-        nearest = max(world_size, round(total / world_size) * world_size)
         raise _error(
             values,
+            users[0] if users else MICRO,
             f"a global batch of {total} cannot be split among {world_size} processes",
-            users or (MICRO, ACCUMULATION),
             f"a multiple of {world_size}; or {largest_divisor(total, world_size)} processes",
-            fix=batch_line(values, keys, micro, nearest),
+            fix=batch_line(keys, micro, max(world_size, round(total / world_size) * world_size)),
         )
+    solved = split(total, micro, world_size)
+    _check_shares(values, solved)
+    return solved
+
+
+def split(total: int, micro: int, world_size: int) -> Batching:
+    """The numbers of a global batch of `total` samples, with `micro` at most in a micro-batch."""
     share = total // world_size
     micro = largest_divisor(share, micro)
-    numbers = Batching(total, micro, share // micro, world_size)
-    _check_shares(values, numbers)
-    return numbers
+    return Batching(total, micro, share // micro, world_size)
 
 
 def _check_shares(values: Values, numbers: Batching) -> None:
@@ -77,8 +80,8 @@ def _check_shares(values: Values, numbers: Batching) -> None:
         return
     raise _error(
         values,
+        SHARES,
         f"{SHARES} {plain(shares)} cannot split {numbers} into whole samples of each process",
-        (SHARES,),
         f"{counted(ranks, 'whole number')} above 0, such that no micro-batch is empty",
         new=[samples // math.gcd(*nearest) for samples in nearest],
     )
@@ -91,30 +94,23 @@ def halvings(numbers: Batching) -> Iterator[Batching]:
         yield numbers
 
 
+def samples_of(numbers: Mapping[str, Any]) -> int:
+    """The global batch of settings: as it is set, or what one process takes."""
+    return numbers.get(GLOBAL) or (numbers[MICRO] or 1) * (numbers[ACCUMULATION] or 1)
+
+
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` that is at most `limit`."""
     return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)
 
 
-def batch_line(values: Values, keys: KeySets, micro: int, total: int) -> str:
-    """The options that set the global batch, with micro-batch and accumulation where they are set.
-
-    What the user set is kept as far as it divides the batch; else there is a micro-batch `micro`.
-    """
-    users = {}
-    for key in (MICRO, ACCUMULATION):
-        if key in keys.user and values[key].value is not None:
-            users[key] = values[key].value
+def batch_line(keys: KeySets, micro: int, total: int) -> str:
+    """The options that set the global batch, with its factors where the user set one of them."""
     line = f"--set {GLOBAL}={total}"
-    if MICRO in users:
-        micro = largest_divisor(total, users[MICRO])
-        line += f" --set {MICRO}={micro}"
-    if ACCUMULATION in users:
-        accumulation = total // micro
-        if MICRO not in users:
-            accumulation = largest_divisor(total, users[ACCUMULATION])
-        line += f" --set {ACCUMULATION}={accumulation}"
-    return line
+    if keys.user.isdisjoint((MICRO, ACCUMULATION)):
+        return line
+    micro = largest_divisor(total, micro)
+    return f"{line} --set {MICRO}={micro} --set {ACCUMULATION}={total // micro}"
 
 
 def check_fills(resolved: Resolved, samples: int) -> None:
@@ -124,32 +120,18 @@ def check_fills(resolved: Resolved, samples: int) -> None:
     if samples >= batch:
         return
     total = samples - samples % numbers.world_size
-    fix = None
-    if total > 0:
-        fix = batch_line(resolved.values, resolved.keys, numbers.micro_batch, total)
     raise _error(
         resolved.values,
+        GLOBAL,
         f"{GLOBAL} {batch} exceeds the {samples} training samples",
-        (GLOBAL,),
         f"1 to {samples}, or more data",
         value=batch,
-        fix=fix,
+        fix=batch_line(resolved.keys, numbers.micro_batch, total) if total else None,
     )
 
 
-def _error(
-    values: Values,
-    message: str,
-    keys: Sequence[str],
-    allowed: str,
-    key: str | None = None,
-    **fields: Any,
-) -> SettingsError:
-    """The error of numbers of `keys` that do not fit together, at `key` or the first of them."""
+def _error(values: Values, key: str, message: str, allowed: str, **fields: Any) -> SettingsError:
+    """The error of numbers that do not fit together, at the setting `key`."""
     from gearshift.launcher.config import errors
 
-    where = "; ".join(errors.where(each, values[each].origin) for each in keys)
-    diagnostic = errors.about(
-        values, key or keys[0], message, where=where, allowed=allowed, **fields
-    )
-    return SettingsError([diagnostic])
+    return SettingsError([errors.about(values, key, message, allowed=allowed, **fields)])

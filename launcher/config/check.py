@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -22,16 +21,17 @@ from gearshift.launcher.base.diagnostics import (
 )
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.config import adapt, paths
-from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO
+from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO, samples_of
 from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
-    RESUMED_LAYER,
+    CLI_LAYER,
     STAGED_MODE,
     USER_LAYERS,
     KeySets,
     Resolved,
     Values,
     as_list,
+    hub_names,
     with_another,
 )
 from gearshift.launcher.config.schema import (
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from gearshift.models.base import Task
     from gearshift.training.train_plan import TrainPlan
 
-_CONTINUAL = "continual.enabled"
 _OF_OPTIMIZER = (
     "optim.name",
     "optim.state",
@@ -80,12 +79,13 @@ class Row(NamedTuple):
 
 
 ROWS = [Row(*row) for row in read_table("checks.yaml", Row._fields)]
-_QUANTIZE = "model.quantize"
 _NAMES = (paths.EMBEDDED, HUB)
 """How data begins that is no path."""
 
 
-def _facts(now: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(
+    values: Values, now: Mapping[str, Any], keys: KeySets, *, is_launched: bool
+) -> dict[str, Any]:
     """What checks name beside settings: in their conditions, and in braces in their texts."""
     family = now["model.family"]
     engine = ENGINES[now["engine.name"]]
@@ -95,31 +95,29 @@ def _facts(now: Mapping[str, Any]) -> dict[str, Any]:
     is_file = isinstance(path, str) and Path(path).expanduser().is_file()
     torch_alone = [entry.name for entry in ENGINES.values() if not entry.needs]
     deepspeed = [entry.name for entry in ENGINES.values() if entry.ds_config]
+    is_split = len(weights) == len(sources) and sum(weights) > 0
     facts = {
+        "is_launched": is_launched,
         "has_stages": bool(declared_stages(family)),
-        "staged": ", ".join(name for name, entry in FAMILIES.items() if entry.stages),
         "has_own_optimizer": has_own_optimizer(family),
         "is_torch_alone": not engine.needs,
         "torch_alone": ", ".join(torch_alone),
-        "sharding": next(name for name in torch_alone if ENGINES[name].shards_parameters),
         "is_deepspeed": engine.ds_config is not None,
         "deepspeed": ", ".join(deepspeed),
-        "first_deepspeed": deepspeed[0],
-        "is_fold_of_groups": isinstance(now.get("data.fold"), str),
+        "has_data_path": DATA_PATH in now,
+        "sets_data_path": DATA_PATH in keys.user,
         # New files cannot arrive elsewhere; a path that does not exist is another error.
         "is_folder": isinstance(path, str) and not is_file and not path.startswith(_NAMES),
         "has_sources": bool(sources),
         "repeats_source": len({*map(os.path.realpath, sources)}) < len(sources),
-        "fits_weights": is_custom(family) or _are_weights(weights, sources),
+        "fits_weights": is_custom(family) or is_split,
+        "is_of_hub": bool(hub_names(values, DATA_PATH)),
+        # A file cannot allow itself to send variables.
+        "types_variables": values["download.variables"].origin.layer == CLI_LAYER,
     }
     for name in ("ram", "gpu", "swap"):
         facts[f"{name}_is_above"] = now[f"limits.{name}"] > now[f"limits.critical.{name}"]
     return facts
-
-
-def _are_weights(weights: list[float], sources: list[str]) -> bool:
-    """Whether each source gets a share."""
-    return len(weights) == len(sources) and 0 < sum(weights) < math.inf
 
 
 def _about(values: Values, key: str, problem: str, **fields: Any) -> Diagnostic:
@@ -127,11 +125,14 @@ def _about(values: Values, key: str, problem: str, **fields: Any) -> Diagnostic:
     return errors().about_value(values, key, problem, **fields)
 
 
-def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
-    """The errors and warnings that need no data."""
+def check_settings(values: Values, keys: KeySets, *, is_launched: bool = False) -> list[Diagnostic]:
+    """The errors and warnings that need no data.
+
+    `is_launched`: torchrun or srun started the processes.
+    """
     now = {key: setting.value for key, setting in values.items()}
     diagnostics: list[Diagnostic] = []
-    facts = {**now, **_facts(now)}
+    facts = {**now, **_facts(values, now, keys, is_launched=is_launched)}
     for row in ROWS:
         is_checked = row.severity is None or row.key in keys.decided
         if row.key not in now or not is_checked or not adapt.holds(row.when or {}, facts):
@@ -172,12 +173,10 @@ def check_settings(values: Values, keys: KeySets) -> list[Diagnostic]:
     diagnostics += _global_batch(values, keys)
     diagnostics += _promised_sizes(values)
     diagnostics += _without_effect(values, keys)
-    if now[_CONTINUAL]:
-        diagnostics += _watched_folder(values)
-    if any(now[f"download.{name}"] for name in ("fetch", "files", "variables")):
+    if now["download.files"]:
         from gearshift.launcher.config import feature_checks  # for the runs that download
 
-        diagnostics += feature_checks.check_download(values, keys)
+        diagnostics += feature_checks.check_download(values)
     return diagnostics
 
 
@@ -187,14 +186,13 @@ def why_ineffective(values: Values, key: str) -> str | None:
     if key in _OF_OPTIMIZER and has_own_optimizer(family):
         return f"has no effect: {family} has its own optimizer"
     info = setting_infos(family)[key]
-    for other, wanted in info.only_if.items():
-        value = values[other].value
-        if value not in wanted:
-            needed = " or ".join(map(plain, wanted))
-            return f"has no effect: {other} is {plain(value)}, not {needed}"
-    for other, unwanted in info.unless.items():
-        if other in values and values[other].value in unwanted:  # a custom task may lack it
-            return f"has no effect: {other} is {plain(values[other].value)}"
+    for conditions, is_needed in ((info.only_if, True), (info.unless, False)):
+        for other, options in conditions.items():
+            if other not in values:  # a custom task may lack it
+                continue
+            value = values[other].value
+            if (value in options) is not is_needed:
+                return f"has no effect: {other} is {plain(value)}"
     return None
 
 
@@ -206,16 +204,15 @@ def has_own_optimizer(family: str) -> bool:
 def _stages(values: Values) -> Iterator[Diagnostic]:
     """Errors of the order and the first weights of stages."""
     names = values[STAGES].value
-    stages = declared_stages(values["model.family"].value)
+    family = values["model.family"].value
+    stages = declared_stages(family)
     if values["mode"].value != STAGED_MODE or not names or not stages:
         return
     chosen = select_stages(names, stages)
-    known = [stage.name for stage in stages]
-    if [stage.name for stage in chosen] != list(names):
-        meant = {nearest_match(name, known) for name in names}
-        new = [name for name in known if name in meant]
-        problem = f"is not a list of stages of {values['model.family'].value} in their order"
-        yield _about(values, STAGES, problem, allowed=", ".join(known), new=new or None)
+    if [stage.name for stage in chosen] != names:
+        problem = f"is not a list of stages of {family} in their order"
+        allowed = ", ".join(stage.name for stage in stages)
+        yield _about(values, STAGES, problem, allowed=allowed)
         return
     first = chosen[0]
     if len(chosen) == 1 and first.loads is not None and values[first.loads].value is None:
@@ -246,7 +243,6 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
     if key not in (DATA_PATH, PRETRAINED, "engine.ds_config"):
         return
     fix = None
-    hint = None
     like = nearest_file(text)
     if key == DATA_PATH:
         from gearshift.launcher.config import feature_checks, named_model, other_tools
@@ -258,67 +254,52 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
                 fix = "--download-data"
         like = like or named_model.nearest_name_of_hub(text)
         like = like or other_tools.repository(text, "dataset")
-    if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
-        hint = f"--set {PRETRAINED}=DIR  if it has moved"
-    problem = f"does not exist ({path.absolute()})"
-    new = like and with_another(values[key].value, text, like)
-    allowed = "a file or folder that exists"
     yield _about(
         values,
         key,
-        problem,
-        allowed=allowed,
-        new=new,
+        f"does not exist ({path.absolute()})",
+        allowed="a file or folder that exists",
+        new=like and with_another(values[key].value, text, like),
         did_you_mean=like,
         fix=fix,
-        hint=hint,
     )
-
-
-def _watched_folder(values: Values) -> Iterator[Diagnostic]:
-    """The error of continual learning of a task without a folder for data."""
-    if DATA_PATH not in values:
-        message = f"{_CONTINUAL} trains on new files in {DATA_PATH}, which the task does not have"
-        yield errors().about(values, _CONTINUAL, message, key=DATA_PATH)
 
 
 def _global_batch(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
     """Micro-batch or accumulation that change the global batch."""
-    factors = (MICRO, ACCUMULATION)
-    users = [key for key in factors if key in keys.user]
-    new = math.prod(values[key].value or 1 for key in factors)
-    shipped = math.prod(keys.shipped[key] or 1 for key in factors)
-    if GLOBAL in keys.user or not users or new == shipped:
+    users = [key for key in (MICRO, ACCUMULATION) if key in keys.user]
+    if GLOBAL in keys.user or not users:
         return
-    yield errors().about(
-        values,
-        GLOBAL,
-        f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
-        value=new,
-        where="; ".join(errors().where(key, values[key].origin) for key in users),
-        fix=f"--set {GLOBAL}={shipped}",
-        hint=f"--set {GLOBAL}={new}  confirms it",
-        severity="warning",
-    )
+    new = samples_of({key: values[key].value for key in (MICRO, ACCUMULATION)})
+    shipped = samples_of(keys.shipped)
+    if new != shipped:
+        yield errors().about(
+            values,
+            users[0],
+            f"the global batch is {new} instead of {shipped}, by {' and '.join(users)}",
+            key=GLOBAL,
+            value=new,
+            fix=f"--set {GLOBAL}={shipped}",
+            hint=f"--set {GLOBAL}={new}  confirms it",
+            severity="warning",
+        )
 
 
 def _promised_sizes(values: Values) -> Iterator[Diagnostic]:
     """Sizes of no family in promises of the user, which would never be checked."""
-    for promises, origin in values["promise"].all_values:
-        if origin.layer not in USER_LAYERS:
-            continue
-        sizes: set[str] = set()
-        for family in (*FAMILIES, values["model.family"].value):
-            sizes.update(config_of(family).SIZES)
-        for bounds in filter(None, promises.values()):
-            for name in sorted({*(bounds.get("sizes") or ())} - sizes):
-                yield errors().about(
-                    values,
-                    "promise",
-                    f"unknown size {name!r} in promise",
-                    allowed=", ".join(sorted(sizes)),
-                    did_you_mean=nearest_match(name, sizes),
-                )
+    promise = values["promise"]
+    if promise.origin.layer not in USER_LAYERS:
+        return
+    sizes: set[str] = set()
+    for family in (*FAMILIES, values["model.family"].value):
+        sizes.update(config_of(family).SIZES)
+    for bounds in promise.value.values():
+        for name in (bounds or {}).get("sizes") or ():
+            if name not in sizes:
+                message = f"unknown size {name!r} in promise"
+                like = nearest_match(name, sizes)
+                allowed = ", ".join(sorted(sizes))
+                yield errors().about(values, "promise", message, allowed=allowed, did_you_mean=like)
 
 
 def _without_effect(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
@@ -330,10 +311,7 @@ def _without_effect(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
         reason = why_ineffective(values, key) if key in keys.decided else None
         if reason is None:
             continue
-        # Without it a run may not fit. In a pipeline it is that of another stage.
-        is_quantized = key == _QUANTIZE and values[key].value and mode != STAGED_MODE
-        is_error = is_quantized or values["unread_settings"].value == "error"
-        severity = "error" if is_error else "warning"
+        severity = "error" if values["unread_settings"].value == "error" else "warning"
         yield _about(values, key, reason, is_removed=True, severity=severity)
 
 
@@ -350,30 +328,24 @@ def check_lengths(
 ) -> Iterator[Diagnostic]:
     """Intervals and a warm-up beyond the `total` steps; `per_epoch` is None before data is read."""
 
-    def steps(key: str) -> int:
+    steps = {}
+    for key in (*_INSIDE, "schedule.warmup"):
         length = values[key].value
-        if length is None or (per_epoch is None and not isinstance(length, int)):
-            return 0
-        return duration_steps(length, per_epoch or 1, total)
-
+        if isinstance(length, int) or (length is not None and per_epoch):
+            steps[key] = duration_steps(length, per_epoch or 1, total)
     for key, (what, before) in _INSIDE.items():
-        every = steps(key)
+        every = steps.get(key, 0)
         if key in keys.decided and every + before > total:
             problem = f"is {every} steps, and the run has {total}: no {what} falls inside it"
             yield _about(values, key, problem, new=max(1, total // 2), severity="warning")
     # A longer one is cut, with a note, unless the user has taken the limit away.
     key = "schedule.warmup"
-    warmup = steps(key)
+    warmup = steps.get(key, 0)
     if warmup >= total and values["schedule.warmup_cap"].value is None:
-        yield _about(
-            values,
-            key,
-            f"is {warmup} steps, and the run has {total}: "
-            "the learning rate would never reach its peak",
-            allowed=f"less than {total} steps",
-            new="10%",
-            severity="error" if key in keys.decided else "warning",
-        )
+        problem = f"is {warmup} steps, and the run has {total}: it would never reach its peak"
+        severity = "error" if key in keys.decided else "warning"
+        allowed = f"less than {total} steps"
+        yield _about(values, key, problem, allowed=allowed, new="10%", severity=severity)
 
 
 _MOST_LEFT_OUT = 0.1
@@ -490,31 +462,24 @@ def settings_read(view: TrackedSettings) -> frozenset[str]:
     return frozenset(view._record)
 
 
-def unused_keys(values: Values, read: Collection[str]) -> list[str]:
-    """The settings above the built-in layer that have an effect, and that nothing read."""
-    infos = setting_infos(values["model.family"].value)
-    unused = []
-    for key, setting in values.items():
-        if key in read or key in BY_THE_LAUNCHER or key.startswith(_OF_LAUNCHER):
-            continue
-        if setting.value != infos[key].default and why_ineffective(values, key) is None:
-            unused.append(key)
-    return unused
-
-
 def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> Iterator[Diagnostic]:
     """Diagnostics for the user's settings that nothing read.
 
     One of a split is an error: the result would pass for that of a fold.
     """
+    values = resolved.values
+    infos = setting_infos(values["model.family"].value)
     is_strict = resolved.settings.unread_settings == "error"
-    for key in unused_keys(resolved.values, read):
-        if key in resolved.keys.decided:
-            yield _about(
-                resolved.values,
-                key,
-                "is unused: nothing in this run reads it",
-                is_removed=True,
-                hint=SPLIT_HINT if key in SPLIT else None,
-                severity="error" if is_strict or key in SPLIT else "warning",
-            )
+    for key in values:
+        is_decided = key in resolved.keys.decided and values[key].value != infos[key].default
+        is_read = key in read or key in BY_THE_LAUNCHER or key.startswith(_OF_LAUNCHER)
+        if not is_decided or is_read or why_ineffective(values, key) is not None:
+            continue
+        yield _about(
+            values,
+            key,
+            "is unused: nothing in this run reads it",
+            is_removed=True,
+            hint=SPLIT_HINT if key in SPLIT else None,
+            severity="error" if is_strict or key in SPLIT else "warning",
+        )

@@ -17,13 +17,10 @@ from gearshift.launcher.config.provenance import (
     MACHINE_LAYER,
     KeySets,
     Origin,
-    Resolved,
     Setting,
     Values,
-    hub_names,
 )
-from gearshift.launcher.config.schema import ALLOWED_FILES, Download, File, safe_name
-from gearshift.slurm.environment import RankEnvironment
+from gearshift.launcher.config.schema import Download, File, safe_name
 
 _ENABLED = "continual.enabled"
 _PATH = "data.path"
@@ -50,24 +47,17 @@ def is_requested(values: Values) -> bool:
 def point_data_path(values: dict[str, Setting], keys: KeySets) -> list[str]:
     """Set `data.path` to the files to download, unless the user set it; gives lines to announce.
 
-    Continual learning watches a folder: a single file is downloaded into one of its own.
+    Continual learning watches the folder of a single file.
     """
     downloads = declared_targets(values)
     if _PATH not in values or _PATH in keys.user or not downloads:
         return []
     first = downloads[0]
+    is_watched = values[_ENABLED].value and not first.is_archive
+    path = first.folder if is_watched or len(downloads) > 1 else first.path
     # The option, or the line of a file, that requests the download.
     where = errors.where("download.fetch", values["download.fetch"].origin)
-    origin = Origin(MACHINE_LAYER, where)
-    folder = values[_FOLDER]
-    is_folder = len(downloads) > 1 or first.is_archive
-    path = first.folder if len(downloads) > 1 else first.path
-    if values[_ENABLED].value and not is_folder:
-        path = first.folder
-        if folder.value is None:
-            path = Path(FOLDER, first.path.stem)
-            values[_FOLDER] = folder.overridden(str(path), origin)
-    values[_PATH] = values[_PATH].overridden(str(path), origin)
+    values[_PATH] = values[_PATH].overridden(str(path), Origin(MACHINE_LAYER, where))
     return [f"{_PATH}: {path}, from {where}"]
 
 
@@ -77,33 +67,19 @@ def will_download(values: Values, path: str) -> bool:
     return is_requested(values) and any(map(Path(path).is_relative_to, folders))
 
 
-def check_download(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
-    """Variables that a file allows, and files that are not declared, are not downloaded, have no
-    name, or one local path."""
-    if values[VARIABLES].value and values[VARIABLES].origin.layer != CLI_LAYER:
-        problem = "is not on the command line: a file cannot allow itself to send variables"
-        yield errors.about_value(values, VARIABLES, problem, is_removed=True)
-    is_fetched = values["download.fetch"].value
+def check_download(values: Values) -> Iterator[Diagnostic]:
+    """A folder that a file chose elsewhere, and files without a local path of their own."""
     targets = declared_targets(values)
-    if targets and is_requested(values) and values[_FOLDER].origin.layer != CLI_LAYER:
-        folder = targets[0].folder
-        if not folder.resolve().is_relative_to(Path.cwd().resolve() / FOLDER):
-            yield errors.about(
-                values,
-                _FOLDER,
-                f"only the command line can name a download folder outside of {FOLDER}/, or a link",
-                value=str(folder),
-                fix=f"--set {_FOLDER}={shlex.quote(str(folder))}",
-            )
-    if is_fetched and not targets and not hub_names(values, _PATH):
-        message = f"{_FILES} declares no URL"
+    folder = targets[0].folder
+    is_inside = folder.resolve().is_relative_to(Path.cwd().resolve() / FOLDER)
+    if is_requested(values) and values[_FOLDER].origin.layer != CLI_LAYER and not is_inside:
         yield errors.about(
-            values, "download.fetch", message, key=_FILES, value=None, allowed=ALLOWED_FILES
+            values,
+            _FOLDER,
+            f"only the command line can name a download folder outside of {FOLDER}/, or a link",
+            value=str(folder),
+            fix=f"--set {_FOLDER}={shlex.quote(str(folder))}",
         )
-    if not is_fetched and _FILES in keys.decided and _PATH in values and _PATH not in keys.user:
-        data = values[_PATH].value
-        message = f"{_FILES} is declared but not downloaded: the run would train on {data}"
-        yield errors.about(values, _FILES, message, fix="--download-data", severity="warning")
     names: set[str] = set()
     for index, target in enumerate(targets):
         name = target.path.name.casefold()
@@ -154,9 +130,7 @@ def targets(download: Download) -> list[DownloadTarget]:
     if download.folder:
         folder = Path(download.folder).expanduser()
     elif len(names) > 1:
-        match = _ARCHIVE.fullmatch(names[0])
-        stem = Path(match[1] if match else names[0]).stem
-        folder /= f"{stem}-and-{len(names) - 1}-more"
+        folder /= f"{Path(names[0]).stem}-and-{len(names) - 1}-more"
     declared = []
     for file, name in zip(download.files, names, strict=True):
         match = _ARCHIVE.fullmatch(name)
@@ -165,20 +139,6 @@ def targets(download: Download) -> list[DownloadTarget]:
             path = folder / match[1]
         declared.append(DownloadTarget(file, name, folder, path))
     return declared
-
-
-def check_launched(resolved: Resolved, launched: RankEnvironment) -> Iterator[Diagnostic]:
-    """Errors of settings that a run under torchrun or srun cannot have."""
-    values = resolved.values
-    source = launched.source
-    yield from check_processes(values, launched.local_size, source)
-    key = "engine.max_restarts"
-    if values[key].value:
-        problem = f"is impossible: only {source} can restart the processes that it started"
-        yield errors.about_value(values, key, problem, allowed=f"0 under {source}")
-    if values[_ENABLED].value:  # nothing is left to watch the folder after the ranks
-        problem = f"cannot run under {source}: the processes that it started end with the data"
-        yield errors.about_value(values, _ENABLED, problem, allowed=f"--nproc N, without {source}")
 
 
 def check_processes(values: Values, ranks: int, source: str) -> Iterator[Diagnostic]:

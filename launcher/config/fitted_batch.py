@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import math
 
-from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO, largest_divisor
-from gearshift.launcher.config.provenance import (
-    BATCH_SETTINGS,
-    MODE_LAYER,
-    KeySets,
-    Origin,
-    Resolved,
-)
+from gearshift.launcher.config.batching import GLOBAL, LEAST, samples_of, split
+from gearshift.launcher.config.provenance import BATCH_SETTINGS, MODE_LAYER, Origin, Resolved
 
 _LR = "optim.lr"
 _LENGTH = "train.max_steps"
@@ -21,7 +15,7 @@ def expected(resolved: Resolved) -> str | None:
     """What `fitted` may change once the samples are counted; None: nothing."""
     if not _may_shrink(resolved):
         return None
-    smallest = _default_batch(resolved.keys)
+    smallest = samples_of(resolved.keys.defaults)
     least = resolved.values[LEAST].value
     return (
         f"{GLOBAL}: less than {resolved.batching.global_batch} on little data, down to {smallest}, "
@@ -49,28 +43,23 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
     used = samples
     if is_limited:
         used = min(samples, steps * old)
-    unit = math.lcm(_default_batch(keys), resolved.world_size)
-    new = max(unit, used // least // unit * unit)
+    unit = math.lcm(samples_of(keys.defaults), resolved.world_size)
+    most = used // least
+    new = max(unit, most // unit * unit)
     notes = list(resolved.notes)
     changes: dict[str, float | None] = {LEAST: None}
     if _may_shrink(resolved) and new < old:
+        few = f"{used:,} samples are {used // old} steps of {old}, and {LEAST} is {least}"
+        notes.append(f"{GLOBAL}: {new} instead of {old}: {few}")
         if _LR not in keys.user:
             lr = values[_LR].value
-            scaled = max(lr * math.sqrt(new / old), min(lr, keys.defaults[_LR]))
+            scaled = lr * math.sqrt(new / old)
+            scaled = max(scaled, min(lr, keys.defaults[_LR]))
             changes[_LR] = float(f"{scaled:.6g}")
         if is_limited:
             changes[_LENGTH] = max(1, round(steps * old / new))
-        few = f"{used:,} samples are {used // old} steps of {old}, and {LEAST} is {least}"
-        note = f"{GLOBAL}: {new} instead of {old}: {few}"
-        for key, value in changes.items():
-            if value is not None:
-                note += f"; {key} {value:g}"
-        notes.append(note)
-        share = new // resolved.world_size
-        micro = largest_divisor(share, resolved.batching.micro_batch)
-        changes[GLOBAL] = new
-        changes[MICRO] = micro
-        changes[ACCUMULATION] = share // micro
+        numbers = split(new, resolved.batching.micro_batch, resolved.world_size)
+        changes.update(numbers.settings)
     origin = Origin(MODE_LAYER, f"fitted to {samples:,} training samples")
     return resolved.changed(changes, origin, notes=notes)
 
@@ -78,11 +67,5 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
 def _may_shrink(resolved: Resolved) -> bool:
     """Whether the batch is larger than the default's, and not of the user."""
     is_set = not resolved.keys.user.isdisjoint(BATCH_SETTINGS)
-    is_larger = resolved.batching.global_batch > _default_batch(resolved.keys)
+    is_larger = resolved.batching.global_batch > samples_of(resolved.keys.defaults)
     return resolved.values[LEAST].value is not None and not is_set and is_larger
-
-
-def _default_batch(keys: KeySets) -> int:
-    """The global batch of mode default."""
-    total, micro, accumulation = (keys.defaults[key] for key in BATCH_SETTINGS)
-    return int(total or (micro or 1) * (accumulation or 1))

@@ -44,11 +44,11 @@ from gearshift.launcher.config.schema import (
     AUTO,
     SettingInfo,
     config_of,
+    is_known,
     read_text,
     sections,
     setting_infos,
     settings_class,
-    unseen_by_schema,
 )
 from gearshift.launcher.config.settings_file import Unreadable
 from gearshift.models.catalog import FAMILIES, stages_of
@@ -190,7 +190,7 @@ def _with_meaning(diagnostic: Diagnostic, meaning: Meaning | None, typed: str) -
         try:
             value = read_text(info, text)
             settings_class(family).model_validate(nested({key: value}), strict=True)
-            is_valid = not unseen_by_schema(info, value)
+            is_valid = is_known(info, value)
         except (Unreadable, ValidationError):
             is_valid = False
         if not is_valid:

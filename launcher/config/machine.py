@@ -26,9 +26,6 @@ CONTROL_GROUP = Path("/sys/fs/cgroup")
 CONTEXT_BYTES = NCCL_BYTES = 2**29
 """Of a GPU's memory, for the CUDA context of a process with its libraries, and for NCCL's buffers;
 estimates until they are measured."""
-_SMALLEST = 1 / 4
-"""GPUs with a smaller share of the memory of the largest one are not used: each has to hold what
-a rank holds."""
 _COMPILER = "a C++ compiler"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _BF16 = re.compile(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE)
@@ -62,7 +59,7 @@ class Machine:
     are_unlike: bool = False
     """Whether its GPUs are of several kinds, as far as it is known."""
     unused: str = ""
-    """Which GPUs of this machine are not used, and why; empty: none is left."""
+    """Why the GPUs of this machine are not used; empty: they are, or there are none."""
 
     def for_ranks(self, ranks: int, cpus: int | None) -> Machine:
         """What `ranks` on this machine may count on together, of which each was given `cpus`.
@@ -95,25 +92,22 @@ class Machine:
     @property
     def sentence(self) -> str:
         """Cores, memory and GPUs in one line."""
-        parts = [counted(self.cores, "core")]
-        if self.ram_bytes:
-            parts.append(f"{self.ram_bytes / 2**30:.1f} GiB")
-        parts.append(counted(self.gpus, "GPU") if self.gpus else "no GPU")
-        return ", ".join(parts)
+        ram = f", {self.ram_bytes / 2**30:.1f} GiB" if self.ram_bytes else ""
+        return f"{counted(self.cores, 'core')}{ram}, {counted(self.gpus, 'GPU')}"
 
 
 def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     """Detect cores, memory and GPUs. Reads /proc, /sys and /dev, and calls NVIDIA's library.
 
-    `group` is the folder of the process's control group, with the limits of a container. This
-    process and its children do not see GPUs with far less memory than the largest, unless
-    CUDA_VISIBLE_DEVICES is set.
+    `group` is the folder of the process's control group, with the limits of a container.
     """
     build = _torch_build()
     device, gpus, unused = _accelerator(build)
     states: list[GpuState | None] = []
     if device == "cuda":
-        gpus, unused, states = _large_gpus(gpus, unused)
+        from gearshift.training.resources import nvml
+
+        states = nvml.gpu_states(environment.variables().get(_VISIBLE))
     known = [state for state in states if state is not None]
     gpu_bytes = None
     if known and len(known) == len(states):
@@ -138,28 +132,6 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
         are_unlike=len({(state.total >> 30, state.capability) for state in known}) > 1,
         unused=unused,
     )
-
-
-def _large_gpus(gpus: int, unused: str) -> tuple[int, str, list[GpuState | None]]:
-    """How many GPUs are used, why others are not, and the state of each."""
-    from gearshift.training.resources import nvml
-
-    variables = environment.variables()
-    states = nvml.gpu_states(variables.get(_VISIBLE))
-    sizes = [state.total for state in states if state is not None]
-    are_known = bool(sizes) and len(sizes) == len(states)
-    are_chosen = _VISIBLE in variables or variables.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID"
-    if are_chosen or not are_known:
-        return gpus, unused, states
-    limit = _SMALLEST * max(sizes)
-    numbers = [number for number, size in enumerate(sizes) if size >= limit]
-    if len(numbers) < len(states):
-        variables[_VISIBLE] = ",".join(map(str, numbers))
-        unused = (
-            f"GPUs {variables[_VISIBLE]} of {len(states)}, others have far less memory; "
-            f"{_VISIBLE} chooses others"
-        )
-    return len(numbers), unused, [states[number] for number in numbers]
 
 
 def _triton_lacks(capability: tuple[int, int] | None) -> str | None:
@@ -200,7 +172,7 @@ def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
     amd = amd_gpus()
     names = [_VISIBLE]
     gpus = 0
-    problem = ""
+    problem = f"torch {build.get('__version__')} cannot use the GPUs, or they are hidden from it"
     if build.get("hip"):
         gpus = amd
         names += ["HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
@@ -213,10 +185,8 @@ def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
             problem = f"the driver runs CUDA {version} at most, and torch was built for CUDA {cuda}"
         elif newest is not None:
             gpus = len(nvml.gpu_states(None))  # without those that CUDA does not see
-            problem = "" if gpus else "the GPUs are hidden by a control group of devices"
-    if not gpus and not problem and (nvidia or amd):
-        release = build.get("__version__")
-        problem = f"{counted(nvidia + amd, 'GPU')} that torch {release} cannot use"
+    if gpus or not nvidia + amd:
+        problem = ""
     gpus = min(visible(gpus, variables.get(name)) for name in names)
     if gpus:
         return "cuda", gpus, ""
@@ -251,7 +221,7 @@ def nvidia_gpus() -> int:
         from gearshift.training.resources.nvml import gpu_states
 
         return len(gpu_states(None))
-    return len([p for p in Path("/dev").glob("nvidia*") if p.name[6:].isdigit()])
+    return 0
 
 
 def _render_nodes() -> int:

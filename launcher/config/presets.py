@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,7 +10,7 @@ from typing import Any
 
 import gearshift
 from gearshift.launcher.base.diagnostics import SettingsError, unknown
-from gearshift.launcher.config.settings_file import CHANGES, Line, read_lines
+from gearshift.launcher.config.settings_file import Line, read_lines
 
 FOLDER = Path(gearshift.__file__).parent / "ds_configs"
 TASK_FOLDER = "model.folder"
@@ -103,11 +102,3 @@ def file(name: str) -> Preset:
         else:
             settings.append(line)
     return Preset(settings, sentence)
-
-
-LENGTH = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?(%|epochs?)$")
-
-
-def is_change(value: Any) -> bool:
-    """Whether a mode's value is a change to the default."""
-    return isinstance(value, dict) and bool(value) and set(value) <= CHANGES

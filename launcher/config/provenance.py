@@ -119,8 +119,6 @@ class KeySets:
     """Keys that the user set, or set when the resumed run began."""
     decided: frozenset[str] = frozenset()
     """Of these, those whose value is another one than without the user."""
-    mode: frozenset[str] = frozenset()
-    """Keys that the mode sets."""
     auto: frozenset[str] = frozenset()
     """Keys whose value is auto before it is adapted to the machine."""
     shipped: Mapping[str, Any] = field(default_factory=dict)
@@ -131,29 +129,24 @@ class KeySets:
     @property
     def changed(self) -> frozenset[str]:
         """Keys whose default the mode changed."""
-        return frozenset(key for key in self.mode if self.shipped[key] != self.defaults[key])
+        return frozenset(key for key in self.shipped if self.shipped[key] != self.defaults[key])
 
     @classmethod
     def of(cls, values: Values) -> KeySets:
         """The sets of values that are not adapted to a machine yet."""
 
         def without(*layers: str) -> dict[str, Any]:
-            return {
-                key: next(
-                    value for value, origin in setting.all_values if origin.layer not in layers
-                )
-                for key, setting in values.items()
-            }
+            below = {}
+            for key, setting in values.items():
+                kept = (value for value, origin in setting.all_values if origin.layer not in layers)
+                below[key] = next(kept)
+            return below
 
         unset = without(*USER_LAYERS)
         user = frozenset(key for key in values if values[key].origin.layer in USER_LAYERS)
-        mode = (
-            key for key, s in values.items() if MODE_LAYER in {o.layer for _, o in s.all_values}
-        )
         return cls(
             user=user,
             decided=frozenset(key for key in user if values[key].value != unset[key]),
-            mode=frozenset(mode),
             auto=frozenset(key for key in values if values[key].value == AUTO),
             shipped=without(*USER_LAYERS, ENGINE_LAYER),
             defaults=without(*USER_LAYERS, ENGINE_LAYER, MODE_LAYER),
@@ -175,11 +168,6 @@ class Chosen:
     def line(self) -> str:
         """The choice and its reason, for the user."""
         return f"{BY_AUTO}: {self.engine}: {self.reason}"
-
-    @property
-    def where(self) -> str:
-        """The origin of the engine."""
-        return f"{BY_AUTO}: {self.reason}"
 
 
 def keys_of(sets: Sequence[str]) -> set[str]:
@@ -230,9 +218,8 @@ class CliArgs:
         keys = keys_of(sets)
         return replace(
             self,
-            sets=[*(text for text in self.sets if not keys & keys_of([text])), *sets],
+            sets=[*(text for text in self.sets if keys.isdisjoint(keys_of([text]))), *sets],
             options={key: option for key, option in self.options.items() if key not in keys},
-            engine=None if "engine.name" in keys else self.engine,
         )
 
 
@@ -249,9 +236,13 @@ class Batching:
     def smaller(self) -> int | None:
         """The next smaller micro-batch, at most half, for the same global batch; None: none."""
         share = self.micro_batch * self.accumulation
-        return next(
-            (size for size in range(self.micro_batch // 2, 0, -1) if share % size == 0), None
-        )
+        sizes = (size for size in range(self.micro_batch // 2, 0, -1) if share % size == 0)
+        return next(sizes, None)
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """The settings with these numbers."""
+        return {f"train.{name}": getattr(self, name) for name in BATCH_KEYS}
 
     def divided(self, micro_batch: int) -> Batching:
         """The same global batch in micro-batches of `micro_batch`."""
@@ -306,5 +297,5 @@ class Resolved:
 
     def with_batching(self, batching: Batching, reason: str) -> Resolved:
         """The same run with other batch numbers; `reason` is the origin of those that differ."""
-        changes = {f"train.{name}": getattr(batching, name) for name in BATCH_KEYS}
-        return self.changed(changes, Origin(MACHINE_LAYER, reason), world_size=batching.world_size)
+        origin = Origin(MACHINE_LAYER, reason)
+        return self.changed(batching.settings, origin, world_size=batching.world_size)

@@ -37,7 +37,6 @@ from gearshift.launcher.config.selection import (
     shipped_layers,
     stack,
 )
-from gearshift.models.catalog import is_custom
 
 if TYPE_CHECKING:
     from gearshift.launcher.config.resumed_settings import Base
@@ -74,10 +73,10 @@ def resolve(
         paths.keep_recorded(values, base.settings)
     run = adapt.adapt(values, keys, machine, world_size, chosen)
     size = _default_size(choice, values, keys)
-    values[PROMISE], unpromised = _scoped(values[PROMISE], size, run.device)
+    promises, unpromised = _scoped(values[PROMISE], size)
 
     diagnostics += run.diagnostics
-    diagnostics += check.check_settings(values, keys)
+    diagnostics += check.check_settings(values, keys, is_launched=world_size is not None)
     solved = None
     wrong = {diagnostic.key for diagnostic in diagnostics if diagnostic.severity == "error"}
     if wrong.isdisjoint((*BATCH_SETTINGS, "engine.nproc", "engine.name")):
@@ -97,7 +96,7 @@ def resolve(
         keys=keys,
         world_size=run.size,
         nproc=run.nproc,
-        promises={key: bounds for key, bounds in values[PROMISE].value.items() if bounds},
+        promises=promises,
         notes=notes,
         device=run.device,
         warnings=diagnostics,
@@ -171,16 +170,16 @@ def fetch_data(values: Values, *, may_download: bool = True) -> None:
 
 def _notes_of_model(choice: Choice, values: Values, device: str) -> Iterator[str]:
     """What was chosen for a user who named no model or size."""
+    size = values.get(_SIZE)
+    if size is None or choice.size is None:  # a pretrained model has its own
+        return
     family = choice.family
-    # A pretrained model has its own size.
-    size = values.get(_SIZE) if choice.size is not None else None
+    smallest = next(iter(config_of(family).SIZES))
     if not choice.model_named:
-        yield f"no model named: {family}:{choice.size}, the default of a first run"
-    elif size is not None and size.origin.layer == FAMILY_LAYER and device == "cpu":
-        smallest = next(iter(config_of(family).SIZES))
-        if size.value != smallest and not is_custom(family):
-            quick = f"slow on a CPU; a quick size is  --model {family}:{smallest}"
-            yield f"no size named: {size.value}, {quick}"
+        yield f"no model named: {family}:{size.value}, the default of a first run"
+    elif size.origin.layer == FAMILY_LAYER and device == "cpu" and size.value != smallest:
+        quick = f"slow on a CPU; a quick size is  --model {family}:{smallest}"
+        yield f"no size named: {size.value}, {quick}"
 
 
 def _default_size(choice: Choice, values: Values, keys: KeySets) -> str | None:
@@ -195,30 +194,25 @@ def _default_size(choice: Choice, values: Values, keys: KeySets) -> str | None:
     return None if is_users else str(keys.defaults[_SIZE])
 
 
-def _scoped(setting: Setting, size: str | None, device: str) -> tuple[Setting, dict[str, str]]:
-    """The promises that a run on `device` is given, and by measure why not the others.
+def _scoped(setting: Setting, size: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The promises that a run is given, and by measure why not the others.
 
     Of the layers that promise a measure the highest one counts whose scope has the run. A promise
-    of a GPU stays on a CPU, where a comparison plans it; one that is withdrawn stays null.
+    of a GPU stays on a CPU, where a comparison plans it.
     """
-    scoped: dict[str, Any] = {}
+    promises: dict[str, Any] = {}
     reasons: dict[str, str] = {}
-    for promises, origin in setting.all_values:
-        for measure, bounds in promises.items():
-            if measure in scoped:
-                continue
+    for layer, origin in setting.all_values:
+        for measure, bounds in layer.items():
             sizes = bounds and bounds.get("sizes")
+            if measure in promises:
+                continue
             if bounds is None:
-                scoped[measure] = None
+                promises[measure] = None
                 reasons.setdefault(measure, f"withdrawn by {origin.where}")
             elif sizes is not None and size not in sizes:
                 reason = f"at size {' or '.join(sizes)}, not {size or 'one of your own'}"
                 reasons.setdefault(measure, reason)
-            elif bounds.get("device") == "cpu" and device != "cpu":
-                reasons.setdefault(measure, "on a CPU")
             else:
-                scoped[measure] = bounds
-    scoped = {measure: scoped[measure] for measure in setting.value if measure in scoped}
-    if scoped != setting.value:
-        setting = setting.overridden(scoped, replace(setting.origin, how="those that apply"))
-    return setting, reasons
+                promises[measure] = bounds
+    return {measure: bounds for measure, bounds in promises.items() if bounds}, reasons

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import plain
-from gearshift.launcher.config.presets import LENGTH, is_change
+from gearshift.launcher.config.settings_file import CHANGES
+
+_LENGTH = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?(%|epochs?)$")
 
 
 def apply_change(change: Any, default: Any, sizes: Sequence[str]) -> tuple[Any, str]:
@@ -34,10 +37,15 @@ def apply_change(change: Any, default: Any, sizes: Sequence[str]) -> tuple[Any, 
     return value, f"{plain(change)} of {plain(default)}"
 
 
+def is_change(value: Any) -> bool:
+    """Whether a mode's value is a change to the default."""
+    return isinstance(value, dict) and bool(value) and CHANGES.issuperset(value)
+
+
 def _scaled(default: Any, factor: float) -> Any:
     """A number, or a length such as `2 epochs`, times `factor`."""
     if isinstance(default, str):
-        match = LENGTH.match(default)
+        match = _LENGTH.match(default)
         assert match is not None
         number = f"{float(match[1]) * factor:g}"
         if match[2] == "%":

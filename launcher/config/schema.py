@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import product
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -184,8 +182,8 @@ class Bounds(engines.EngineSection):
     sizes: list[str] | None = None
     """Only where mode default trains one of these sizes, and a mode for a smaller one chooses it;
     None: any."""
-    device: Literal["cpu", "gpu"] | None = None
-    """Only there; None: on both."""
+    device: Literal["gpu"] | None = None
+    """Only on a GPU; None: on a CPU, too."""
 
 
 Measure = Literal[
@@ -374,29 +372,16 @@ class SettingInfo:
     bounds: Mapping[str, float] = field(default_factory=dict)
 
 
-def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
-    """What the types accept, and should be another value: one of a table, finite, of 64 bits."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        messages = (unseen_by_schema(info, item) for item in value)
-        return next(filter(None, messages), None)
-    if isinstance(value, str) and isinstance(info.allowed, tuple) and value not in info.allowed:
-        return "should be known"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "should be finite"
-    if isinstance(value, int) and abs(value) >= 2**63:  # no tensor holds it
-        return "should be less than 2**63"
-    return None
+def is_known(info: SettingInfo, value: Any) -> bool:
+    """Whether a value that the types accept is one of the table, if there is one."""
+    return not isinstance(info.allowed, tuple) or value is None or value in info.allowed
 
 
-def read_text(info: SettingInfo | None, text: str) -> Any:
+def read_text(info: SettingInfo, text: str) -> Any:
     """The value of a typed `text`: as typed if the setting is a text, else as in YAML.
 
     The brackets of a list of texts may be left out. Raises Unreadable.
     """
-    if info is None:
-        return text
     is_list = text.startswith("[")
     if info.type in ("text", "one of") or (info.type == TEXTS and not is_list):
         return None if info.nullable and text in ("null", "~") else text
@@ -449,47 +434,45 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 def _info(key: str, info: FieldInfo) -> SettingInfo:
     """What a field of the schema says of a setting."""
-    kinds: list[Any] = []
+    types: list[Any] = []
     extra: dict[str, Any] = {}
     bounds: dict[str, float] = {}
     for part in (*_parts(info.annotation), info):
         if not isinstance(part, FieldInfo):
-            kinds.append(part)
+            types.append(part)
             continue
         if isinstance(part.json_schema_extra, dict):
             extra |= part.json_schema_extra
-        for mark, bound in product(part.metadata, _BOUNDS):
-            if getattr(mark, bound, None) is not None:
-                bounds[bound] = getattr(mark, bound)
-    types = [kind for kind in kinds if kind is not NoneType]
-    word = _TYPES.get(types[0], "mapping")
+        for mark in part.metadata:
+            bounds |= {name: getattr(mark, name) for name in _BOUNDS if hasattr(mark, name)}
+    nullable = NoneType in types
+    types = [kind for kind in types if kind is not NoneType]
+    first = types[0]
     allowed = extra.get("allowed")
-    origin = get_origin(types[0])
+    word = _TYPES.get(first, "mapping")
     if set(types) == {int, str}:
         word = "length"
         allowed = DURATION_FORMS
     elif types == [str, list[str]]:
         word = TEXTS
-    elif origin is Literal and len(types) == 1:
-        word = "one of"
-        allowed = get_args(types[0])
-    elif origin is Literal:
+    elif get_origin(first) is Literal:
         word = "word or list of whole numbers"
-    elif origin is list:
-        item = next(_parts(get_args(types[0])[0]))
+        if len(types) == 1:
+            word = "one of"
+            allowed = get_args(first)
+    elif get_origin(first) is list:
+        item = next(_parts(get_args(first)[0]))
         word = f"list of {_TYPES.get(item, 'mapping')}s"
+    limits = [f"{_BOUNDS[name]} {plain(bounds[name])}" for name in _BOUNDS if name in bounds]
     return SettingInfo(
         key=key,
         type=word,
         default=None if info.is_required() else info.get_default(call_default_factory=True),
         allowed=allowed,
-        range=", ".join(
-            f"{_BOUNDS[name]} {plain(bounds[name])}" for name in _BOUNDS if name in bounds
-        )
-        or None,
+        range=", ".join(limits) or None,
         unit=extra.get("unit") or ("seconds" if key.endswith("_s") else None),
         description=(info.description or "").replace("\n", " "),
-        nullable=NoneType in kinds,
+        nullable=nullable,
         only_if=extra.get("only_if", {}),
         unless=extra.get("unless", {}),
         bounds=bounds,

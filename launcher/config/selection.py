@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -39,15 +39,14 @@ from gearshift.launcher.config.provenance import (
 from gearshift.launcher.config.schema import (
     FIRST_RUN,
     PRETRAINED,
-    SettingInfo,
     config_of,
+    is_known,
     model_part,
     read_text,
     replaces_size,
     sections,
     setting_infos,
     settings_class,
-    unseen_by_schema,
 )
 from gearshift.launcher.config.settings_file import Unreadable
 from gearshift.models.catalog import FAMILIES, Stage, is_custom, split_model_name, stages_of
@@ -64,8 +63,7 @@ _ENGINE = "engine.name"
 _PROFILE = "limits.profile"
 _GIVEN = (PRETRAINED, "model.lora.rank")
 """Settings with a block `given` in a family's file; one has no effect without those before it."""
-MODEL_CHOICES = (_FAMILY, _SIZE, TASK_FOLDER)
-CHOICES = (*MODEL_CHOICES, "mode", STAGES, _PROFILE, _ENGINE)
+CHOICES = (_FAMILY, _SIZE, TASK_FOLDER, *_GIVEN, "mode", STAGES, _PROFILE, _ENGINE)
 """Settings that decide which shipped files are read, and where a custom task is searched."""
 _NO_MODEL = Origin(FAMILY_LAYER, "no model named")
 _CHANGED_NOTHING = frozenset(
@@ -87,25 +85,14 @@ _CHANGED_NOTHING = frozenset(
 def read_user(args: CliArgs) -> tuple[list[Values], list[Diagnostic]]:
     """The layers of the user, lowest first, and the errors of files and arguments.
 
-    A mode file, the files of --config, and the arguments: their values are texts, since types
-    depend on the family. Reads each file once.
+    A mode file, the files of --config, and the arguments: their values are texts until they are
+    stacked, since types depend on the family. Reads each file once.
     """
     wrong: list[Diagnostic] = []
     # A mode of the user's own is above the one that it names.
     mode: dict[str, Setting] = {}
     if args.mode_file is not None:
         mode = _read_file(MODE_LAYER, args.mode_file, "--mode", COMMAND_LINE, wrong)
-    for key in MODEL_CHOICES:
-        if key in mode:
-            diagnostic = errors().about(
-                mode,
-                key,
-                f"a mode file cannot set {key}",
-                allowed="--model and --set on the command line",
-                is_removed=True,
-            )
-            wrong.append(diagnostic)
-            del mode[key]
     layers: list[Values] = [mode]
     for position, path in enumerate(args.configs):
         layers.append(_read_file(FILES_LAYER, path, "--config", position, wrong))
@@ -194,10 +181,10 @@ def input_errors() -> ModuleType:
 
 @dataclass(frozen=True)
 class Choice:
-    """What decides which layers there are; an invalid choice is None."""
+    """What decides which layers there are; a lower layer counts where a choice is invalid."""
 
     users: Sequence[Values]
-    """The layers of the user, with values of the family's types; the first is a mode file."""
+    """The layers of the user; the first is a mode file."""
     family: str
     file: Preset
     """The shipped file of the family, or what a custom task's class declares."""
@@ -206,7 +193,7 @@ class Choice:
     """Errors of files and arguments."""
     diagnostics: Sequence[Diagnostic]
     """Errors of a custom task that cannot be used; `family` is then another one."""
-    given: Mapping[str, Any]
+    given: Mapping[str, Any] = field(default_factory=dict)
     """The settings with a block of their own in the family's file that have a value."""
     size: str | None = None
     mode: str | None = None
@@ -230,48 +217,24 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
     A resumed run keeps family, size and mode of its `base`; a different one of the user is reported
     later, with all other differences. A custom task is loaded here. Reads settings files.
     """
-    layers, unreadable = read_user(args)
-    invalid = list(unreadable)
-
-    # The family, which decides what settings there are.
-    highest_settings = highest(_counting(layers, base))
+    layers, invalid = read_user(args)
+    counting = _counting(layers, base)
+    typed = highest(counting)
     family = FIRST_RUN[0]
     diagnostics: list[Diagnostic] = []
-    if _FAMILY in highest_settings:
-        name = str(highest_settings[_FAMILY].value)
+    if _FAMILY in typed:
+        name = str(typed[_FAMILY].value)
         if is_custom(name):
-            diagnostics = _custom_task(name, highest_settings)
+            diagnostics = _custom_task(name, typed)
         if name in FAMILIES or (is_custom(name) and not diagnostics):
             family = name
-    infos = setting_infos(family)
-
-    # The values of the arguments, by the types of the family.
-    *files, arguments = layers
-    readable = {}
-    for key, setting in arguments.items():
-        try:
-            if isinstance(setting.value, str):
-                setting = replace(setting, value=read_text(infos.get(key), setting.value))
-            readable[key] = setting
-        except Unreadable as error:
-            message = f"{setting.origin.where} cannot be read: {error.args[0]}"
-            invalid.append(errors().about(arguments, key, message, key=None, value=None))
-    users = [*files, readable]
-
-    file = config_of(family).file if is_custom(family) else presets.family(family)
-    given = _given(infos, users, base)
-    counting = _counting(users, base)
-    highest_settings = highest(counting)
     choice = Choice(
-        users=users,
+        users=layers,
         family=family,
-        file=file,
-        model_named=_FAMILY in highest_settings
-        or _SIZE in highest_settings
-        or replaces_size(family, given.get(PRETRAINED)),
+        file=config_of(family).file if is_custom(family) else presets.family(family),
+        model_named=_FAMILY in typed or _SIZE in typed,
         invalid=invalid,
         diagnostics=diagnostics,
-        given=given,
     )
     # A layer may choose what brings further layers: a mode another size, the engine its settings.
     for _ in CHOICES:
@@ -295,40 +258,28 @@ def _stacked(choice: Choice, counting: Sequence[Values]) -> Choice:
     """The choice of the layers that `choice` brings, below those of the user."""
     family = choice.family
     values = built_in(family)
-    layers = []
-    for layer in (*shipped_layers(choice), *counting):
-        layers.append({key: layer[key] for key in CHOICES if key in layer and key in values})
-    invalid = {diagnostic.key for diagnostic in stack(family, values, layers)}
-    now: dict[str, Any] = {}
-    for key in CHOICES:
-        if key in values and key not in invalid:  # it is reported by `resolve`
-            now[key] = values[key].value
+    # Errors are reported by `resolve`.
+    stack(family, values, [*shipped_layers(choice), *counting], CHOICES)
+    now = {key: values[key].value for key in CHOICES if key in values}
+    given: dict[str, Any] = {}
+    for key in _GIVEN:
+        if now.get(key) is None:
+            break
+        given[key] = now[key]
     stages = now.get(STAGES) or []
     is_one = now.get("mode") == STAGED_MODE and len(stages) == 1
     engine = now.get(_ENGINE)
     profile = now.get(_PROFILE)
     return replace(
         choice,
-        size=None if replaces_size(family, choice.given.get(PRETRAINED)) else now.get(_SIZE),
+        given=given,
+        size=None if replaces_size(family, given.get(PRETRAINED)) else now.get(_SIZE),
         mode=now.get("mode"),
         engine=engine if engine in ENGINES else None,
         stages=stages,
         stage=stages[0] if is_one else None,
         profile=None if profile == "default" else profile,
     )
-
-
-def _given(
-    infos: Mapping[str, SettingInfo], users: Sequence[Values], base: Base | None
-) -> dict[str, Any]:
-    """The settings with a value that have a block in a family's file, and an effect."""
-    settings = highest([base.chosen(_GIVEN) if base else {}, *users])
-    given: dict[str, Any] = {}
-    for key in _GIVEN:
-        if key not in infos or key not in settings or settings[key].value is None:
-            break
-        given[key] = settings[key].value
-    return given
 
 
 def _custom_task(name: str, settings: dict[str, Setting]) -> list[Diagnostic]:
@@ -395,7 +346,7 @@ def shipped_layers(choice: Choice) -> Iterator[Values]:
         # The limit of steps of a custom task overrides the epochs of all such tasks.
         declared.setdefault("train.epochs", replace(max_steps, value=None))
     yield declared
-    if not choice.model_named:
+    if not choice.model_named and PRETRAINED not in choice.given:
         yield {_SIZE: Setting(FIRST_RUN[1], _NO_MODEL)}
     yield layer_of(FAMILY_LAYER, file.block("sizes", size))
     for key in choice.given:
@@ -418,15 +369,16 @@ def _general(layer: str, folder: str, name: str | None, family: str) -> Values:
     if name is None:
         return {}
     infos = setting_infos(family)
-    lines = []
-    for line in presets.mode(name, folder).lines:
-        if line.key in infos or not line.key.startswith(("model.", "data.")):
-            lines.append(line)
-    return layer_of(layer, lines)
+    return layer_of(layer, [line for line in presets.mode(name, folder).lines if line.key in infos])
 
 
-def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> list[Diagnostic]:
-    """Put `layers` on top of `values`, lowest first; the errors in them.
+def stack(
+    family: str,
+    values: dict[str, Setting],
+    layers: Iterable[Values],
+    keys: Collection[str] | None = None,
+) -> list[Diagnostic]:
+    """Put `layers` on top of `values`, lowest first; the errors in them. None: all `keys`.
 
     An invalid value is left out, so that all errors of one start are found together; one that is
     overridden is no error. What a mode
@@ -443,6 +395,8 @@ def stack(family: str, values: dict[str, Setting], layers: Iterable[Values]) -> 
             below_modes = dict(values)
         below = below_modes if name == MODE_LAYER else values
         for key, setting in layer.items():
+            if keys is not None and key not in keys:
+                continue
             if key not in infos:
                 # An empty section, or a setting of an earlier version that had no value.
                 is_gone = name == RESUMED_LAYER or key in sections(family)
@@ -475,27 +429,33 @@ def _read(
     `below` is what it overrides.
     """
     info = setting_infos(family)[key]
-    message = unseen_by_schema(info, setting.value)
-    if message:
-        unseen = {"type": "unseen", "loc": (), "msg": message}
-        return None, [input_errors().rejected(info, setting, unseen, below)]
+    if setting.origin.layer == CLI_LAYER and isinstance(setting.value, str):
+        try:
+            setting = replace(setting, value=read_text(info, setting.value))
+        except Unreadable as error:
+            message = f"{setting.origin.where} cannot be read: {error.args[0]}"
+            return None, [errors().about({key: setting}, key, message, key=None, value=None)]
     text = str(setting.value)
-    problem = None
-    if key in PATHS:
-        problem = problem_of(text)
+    problem = problem_of(text) if key in PATHS else None
     if problem:
         message = f"{errors().display_name(key)} {shown(text[:SHOWN])} {problem}"
         return None, [errors().about({key: setting}, key, message)]
+    failures: list[Mapping[str, Any]] = []
     try:
         tree = settings_class(family).model_validate(nested({key: setting.value}), strict=True)
     except ValidationError as error:
+        # Without any of this setting, a custom task rejects several together: see `resolve`.
+        failures = [{**each} for each in error.errors() if len(each["loc"]) > key.count(".")]
+        if not failures:
+            return setting.value, ()
+    if not failures and not is_known(info, setting.value):
+        failures = [{"type": "unknown", "loc": (), "msg": "should be known"}]
+    if failures:
         first: dict[str | None, Diagnostic] = {}
-        for failure in error.errors(include_url=False):
-            # Without any of this setting, a custom task rejects several together: see `resolve`.
-            if len(failure["loc"]) > key.count("."):
-                rejected = input_errors().rejected(info, setting, {**failure}, below)
-                first.setdefault(rejected.key, rejected)
-        return setting.value, first.values()
+        for failure in failures:
+            diagnostic = input_errors().rejected(info, setting, failure, below)
+            first.setdefault(diagnostic.key, diagnostic)
+        return None, first.values()
     value: Any = tree.model_dump(exclude_unset=True, by_alias=True)
     for part in key.split("."):
         value = value[part]

@@ -111,7 +111,8 @@ def prepare_run_at(
     if launched and decision:
         from gearshift.launcher.config import feature_checks  # of ranks of torchrun and srun
 
-        diagnostics += feature_checks.check_launched(decision.resolved, launched)
+        values = decision.resolved.values
+        diagnostics += feature_checks.check_processes(values, launched.local_size, launched.source)
     if diagnostics or not decision:
         raise SettingsError(diagnostics)
 

@@ -160,7 +160,7 @@ def _unsplit(resolved: Resolved, requested: Allocation) -> list[Diagnostic]:
     if common <= _MOST_COMMON * sizes[-1]:
         allowed += f", or a multiple of {common}"
         total = max(1, round(batching.global_batch / common)) * common
-        fix = batch_line(resolved.values, resolved.keys, batching.micro_batch, total)
+        fix = batch_line(resolved.keys, batching.micro_batch, total)
     return [
         about(
             resolved.values,

@@ -54,7 +54,9 @@ Fold = Annotated[
 class FamilySection(BaseModel):
     """A section of settings; the text below a field is its description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class DataSection(FamilySection):

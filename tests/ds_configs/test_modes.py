@@ -4,6 +4,7 @@ import pytest
 
 from gearshift.launcher.config import presets
 from gearshift.launcher.config.fitted_batch import fitted
+from gearshift.launcher.config.scaled_change import is_change
 from gearshift.launcher.config.schema import config_of, setting_infos
 from gearshift.models.catalog import stages_of
 from tests.ds_configs.tables import SHIPPED
@@ -33,7 +34,7 @@ def test_a_mode_has_a_sentence_known_keys_known_operations_and_promises(mode):
     assert 20 < len(preset.sentence) < 90 and not preset.sentence.endswith(".")
     assert set(keys_of(mode)) <= set().union(*(setting_infos(family) for family in SHIPPED))
     for key, value in keys_of(mode).items():
-        assert key == "promise" or not isinstance(value, dict) or presets.is_change(value), key
+        assert key == "promise" or not isinstance(value, dict) or is_change(value), key
     assert bool(preset.promise) == (mode != "default")
 
 

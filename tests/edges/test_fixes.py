@@ -27,7 +27,7 @@ TEXTS = {"texts/a.jsonl": REQUESTS}
 STAGED = "--mode staged --set stages"
 CASES = [
     ("--nproc 100000", {}, "engine.nproc", "--nproc 100000"),
-    ("--set train.global_batch=10 --batch-size 4 --set train.accumulation=2", {}, "train.global_batch", "--set train.global_batch=10; --batch-size 4; --set train.accumulation=2"),
+    ("--set train.global_batch=10 --batch-size 4 --set train.accumulation=2", {}, "train.global_batch", "--set train.global_batch=10"),
     ("--set train.global_batch=7 --nproc 2", {}, "train.global_batch", "--set train.global_batch=7"),
     ("--mode fast --lite", {}, "mode", "command line: --mode fast, and --lite"),
     ("new-task", {}, None, "command line: new-task"),
@@ -37,7 +37,6 @@ CASES = [
     ("--continuous-learning --data mine.jsonl", DATA, "data.path", "--data mine.jsonl"),
     ("--continuous-learning --data texts --set save.last=false", TEXTS, "save.last", "--set save.last=false"),
     ("--continuous-learning --data texts --out texts/run", TEXTS, "data.path", "--data texts"),
-    ("--mode gentle.yaml", {"gentle.yaml": "mode: fast\nmodel:\n  size: small\n"}, "model.size", "gentle.yaml:3 model.size"),
     ("--model abr --set stages=[encoder]", {}, "stages", "--set stages=[encoder]"),
     ("--model whole_task:Line --mode staged", {"whole_task.py": TASK}, "mode", "--mode staged"),
     (f"{STAGED}=[upper,lower]", {}, "stages", "--set stages=[upper,lower]"),

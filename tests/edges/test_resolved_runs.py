@@ -46,6 +46,8 @@ def test_a_mode_file_changes_the_defaults_of_the_model():
     assert (found.settings.mode, found.promises) == ("default", PROMISE)
     assert found.values["log.every"].origin.where == "gentle.yaml:5"
     assert of_mode("gentle.yaml", "log.every=3").settings.log.every == 3
+    Path("small.yaml").write_text("model: {size: small}\n")
+    assert of_mode("small.yaml", "model.size=tiny").settings.model.size == "tiny"
 
 
 SIZES = '    sizes = {"tiny": {"model.width": 2}, "full": {"model.width": 9}}\n'

@@ -68,7 +68,7 @@ error: unknown setting 'optm.lr'
 error: optim.lr 'fast' should be a valid number
   where         mine.yaml:6 optim.lr (overrides 0.008 from ds_configs/models/language.yaml:N)
   allowed       a number, above 0
-error: optim.eps inf should be finite
+error: optim.eps inf should be a finite number
   where         mine.yaml:7 optim.eps
   allowed       a number, above 0
 error: optim.betas [0.9] should have at least 2 items after validation, not 1
@@ -160,16 +160,15 @@ error: limits.swap 85 is above limits.critical.swap
   where         mine.yaml:1 limits.swap
 """,
     "train: {global_batch: 40, micro_batch: 16}": """\
-error: train.global_batch 40 is not a multiple of train.micro_batch 16
-  where         mine.yaml:1 train.global_batch; mine.yaml:1 train.micro_batch
-  allowed       what divides 40
+error: train.global_batch 40 does not fit train.micro_batch 16
+  where         mine.yaml:1 train.micro_batch
+  allowed       the product train.micro_batch × train.accumulation, or two of the three
   fix           --set train.micro_batch=10
 """,
     "train: {global_batch: 40, micro_batch: 16, accumulation: 2}": """\
-error: train.global_batch 40 is not train.micro_batch 16 × train.accumulation 2
-  where         mine.yaml:1 train.global_batch; mine.yaml:1 train.micro_batch; \
-mine.yaml:1 train.accumulation
-  allowed       32, or two of the three
+error: train.global_batch 40 does not fit train.micro_batch 16 × train.accumulation 2
+  where         mine.yaml:1 train.global_batch
+  allowed       the product train.micro_batch × train.accumulation, or two of the three
   fix           --set train.global_batch=32
 """,
 }

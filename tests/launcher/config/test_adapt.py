@@ -130,10 +130,11 @@ def test_defaults_follow_engine_device_and_other_settings(sets, options, expecte
     assert {key: run.values[key].value for key in expected} == expected
 
 
-def test_more_processes_than_cores_are_a_warning_and_workers_are_capped_at_them():
-    assert not resolved(nproc="2").warnings
-    (warning,) = resolved(nproc="4", model="language").warnings
-    assert (warning.key, warning.severity) == ("engine.nproc", "warning")
+def test_more_processes_than_gpus_are_refused_and_workers_are_capped_at_the_cores():
+    assert resolved(nproc="8").nproc == 8  # a rehearsal of a larger machine, on two cores
+    for machine, nproc, most in ((LAPTOP, "33", 2), (ONE_GPU, "2", 1)):
+        (error,) = refused(nproc=nproc, machine=machine)
+        assert (error.key, error.fix) == ("engine.nproc", f"--nproc {most}")
     for nproc, workers in (("1", 4), ("2", 4), ("4", 2), ("8", 1)):
         run = resolved(model="language", machine=NEW_CPU, nproc=nproc)
         assert run.settings.loader.workers == workers, nproc

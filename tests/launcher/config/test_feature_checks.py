@@ -1,7 +1,6 @@
 """Checks of the settings of downloads and continual learning."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -25,10 +24,9 @@ def test_settings_that_contradict_continual_learning_are_refused(here):
         (("data.path=texts", "data.control=noise"), "data.control"),
     ):
         assert [error.key for error in refused(ON, *sets)] == [expected], sets
-    run = resolved(ON, data="texts")
-    launched = SimpleNamespace(source="torchrun", local_size=1)
-    [error] = feature_checks.check_launched(run, launched)
+    [error] = refused(ON, data="texts", world_size=1)
     assert error.key == "continual.enabled"
+    run = resolved(ON, data="texts")
     feature_checks.check_run_folder(Path("runs/x"), run.values)
     (warning,) = resolved("continual.replay=0.25").warnings
     assert warning.key == "continual.replay"
@@ -63,7 +61,7 @@ def test_data_path_is_set_to_the_downloaded_files(here):
     found = resolved(FETCH, f"download.files=[{URL}]", model=model)
     assert "data.path" not in found.values
     (error,) = refused(ON, model=model)
-    assert (error.key, error.where) == ("data.path", f"--set {ON}")
+    assert (error.key, error.where) == ("continual.enabled", f"--set {ON}")
 
 
 def test_a_data_path_of_the_user_stays_and_need_not_exist_yet(here):
@@ -118,14 +116,13 @@ def test_only_the_command_line_allows_variables(here):
 
 def test_continual_learning_watches_the_folder_of_its_download(here):
     archive, text = f"download.files=[{URL}]", "download.files=[https://example.org/a.csv]"
-    for sets, options, data, folder in (
-        ([archive], {}, "downloads/set", None),
-        ([text], {}, "downloads/a", "downloads/a"),
-        ([text, "download.folder=mine"], {}, "mine", "mine"),
-        ([archive], {"data": "downloads/set/part"}, "downloads/set/part", None),
+    for sets, options, data in (
+        ([archive], {}, "downloads/set"),
+        ([text], {}, "downloads"),
+        ([text, "download.folder=mine"], {}, "mine"),
+        ([archive], {"data": "downloads/set/part"}, "downloads/set/part"),
     ):
-        values = resolved(ON, FETCH, *sets, **options).values
-        assert (values["data.path"].value, values["download.folder"].value) == (data, folder)
+        assert resolved(ON, FETCH, *sets, **options).values["data.path"].value == data
 
 
 def test_files_that_are_not_downloaded_warn(here):
@@ -169,7 +166,7 @@ def test_each_wrong_file_is_reported_with_its_line(here):
 
 def test_files_without_a_path_of_their_own_are_refused(here):
     other = "https://example.org/other/set.zip"
-    assert [error.key for error in refused(FETCH)] == ["download.files"]  # none at all
+    assert [error.key for error in refused(FETCH)] == ["download.fetch"]  # none at all
     for files in (
         "https://example.org/",
         f"{URL}, {other}",

@@ -10,7 +10,7 @@ from gearshift.launcher.config.schema import model_name
 from gearshift.launcher.config.selection import choose
 from gearshift.launcher.config.settings_file import read_values
 from gearshift.launcher.run_folder.checkpoint_search import model_of
-from tests.launcher.given import SERVER, resolved
+from tests.launcher.given import SERVER, refused, resolved
 
 
 @pytest.fixture
@@ -88,16 +88,16 @@ def test_auto_resumes_a_run_of_the_same_folder_only(base, tmp_path):
     assert choose(CliArgs(model="language:full")).model == "full"
 
 
-def test_a_length_is_cut_to_the_context_with_a_note_or_a_warning(fine_tuned, base):
+def test_a_length_is_cut_to_the_context_with_a_note_and_one_of_the_user_is_refused(
+    fine_tuned, base
+):
     run = fine_tuned()
     value = run.values["data.seq_len"]
     assert (value.value, value.origin.where) == (64, f"the context of {base}")
     assert value.replaced[0][0] > 64 and run.warnings == []
-    assert any(note.startswith("data.seq_len: 64 instead of ") for note in run.notes)
-    run = fine_tuned(seq_len="200")
-    assert run.settings.data.seq_len == 64
-    (warning,) = run.warnings
-    assert (warning.where, warning.fix) == ("--seq-len 200", "--seq-len 64")
+    assert f"data.seq_len: 64: the context of {base}" in run.notes
+    [error] = refused(f"model.pretrained={base}", model=None, seq_len="200")
+    assert (error.where, error.fix) == ("--seq-len 200", "--seq-len 64")
     run = fine_tuned(seq_len="32")
     assert (run.settings.data.seq_len, run.warnings) == (32, [])
     (base / "config.json").write_text("{")  # without a limit

@@ -6,7 +6,7 @@ import pytest
 
 from gearshift.launcher.config import presets
 from gearshift.launcher.config.render import render_settings
-from tests.launcher.given import LAPTOP, ONE_GPU, refused, resolved
+from tests.launcher.given import LAPTOP, refused, resolved
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,6 @@ from tests.launcher.given import LAPTOP, ONE_GPU, refused, resolved
         # It trains size lite instead of full.
         ("sizes: [full]", {"model": "event_seg", "mode": "lite"}, None),
         ("sizes: [lite]", {"model": "event_seg", "mode": "lite"}, "at size lite, not full"),
-        ("device: cpu", {"machine": ONE_GPU}, "on a CPU"),
-        ("device: cpu", {"machine": LAPTOP}, None),
         ("device: gpu", {"machine": LAPTOP}, None),  # it stays open
     ],
 )

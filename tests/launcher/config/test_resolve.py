@@ -158,7 +158,7 @@ def test_only_a_changed_value_is_a_decision_of_the_user():
     }
     keys = KeySets.of(values)
     assert (keys.user, keys.decided) == ({"repeated", "typed", "back"}, {"typed", "back"})
-    assert (keys.mode, keys.auto) == ({"back", "of the mode"}, {"open"})
+    assert (keys.changed, keys.auto) == ({"back", "of the mode"}, {"open"})
     assert [keys.shipped[key] for key in values] == [2, 2, 2, 2, 1]
     assert [keys.defaults[key] for key in values] == [2, 2, 1, 1, 1]
 

@@ -40,7 +40,7 @@ def test_each_stage_has_the_budget_of_time(prepared):
 def test_errors_of_a_later_stage_come_first_and_settings_of_one_stage_give_no_warning(prepared):
     assert prepared(sets=["optim.rate=1"]) == ["unknown setting 'optim.rate'"]
     wrong = prepared(sets=["model.mask_share=0.2", "unread_settings=error"])
-    assert wrong == ["model.mask_share 0.2 has no effect: model.stage is text, not encoder"]
+    assert wrong == ["model.mask_share 0.2 has no effect: model.stage is text"]
     assert prepared(sets=["model.word_dropout=0.2"]).warnings == []
     content = [diagnostic.message for diagnostic in prepared(sets=["save.every=100000"]).warnings]
     assert len(content) == len(set(content)) >= 1
