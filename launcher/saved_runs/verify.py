@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from gearshift.launcher.base import environment, exit_codes
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted
+from gearshift.launcher.base.diagnostics import SettingsError, counted
 from gearshift.launcher.config.batching import MICRO
 from gearshift.launcher.config.provenance import CliArgs, ResetPart
 from gearshift.launcher.run import affinity, experience
@@ -27,7 +26,7 @@ from gearshift.training.checkpoint import manifest, retention
 from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
 
 if TYPE_CHECKING:
-    from gearshift.training.checkpoint.compare import MetricsComparison, TensorComparison, Tolerance
+    from gearshift.training.checkpoint.compare import Tolerance
     from gearshift.training.checkpoint.reader import Checkpoint
 
 _FP32 = (1e-4, 1e-2)
@@ -81,18 +80,11 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Fac
     """
     run = find_saved(argument, "verify", args.sets)
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    from gearshift.launcher.saved_runs.split_layers import split_layers
-
     last, interval, notes = choose(run)
     model = saved_model.model_of(run, last)
     resolved = resolved_as(model, last.manifest, args)
     settings = resolved.settings
     world_size = resolved.batching.world_size
-    processes = last.manifest.world_size
-    micro_batch = model.settings[MICRO]
-    if (world_size, resolved.batching.micro_batch) != (processes, micro_batch):
-        split = f"{counted(processes, 'process')} with micro-batches of {micro_batch}"
-        check_layers(split_layers(resolved, interval.start), split, argument, args)
     steps = _describe(interval.start, interval.end, settings.engine.name, world_size)
     announce(f"replaying {steps}; the run folder is not changed")
 
@@ -109,36 +101,6 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Fac
                 f"train.deterministic is off: {resolved.device} may add numbers in any order"
             )
         return compare_replay(interval, run.folder, last, end.folder, notes)
-
-
-def check_layers(
-    layers: Mapping[str, Sequence[str]], split: str, argument: str, args: CliArgs
-) -> None:
-    """Raise SettingsError if there are `layers`, see split_layers: no tolerance holds for them.
-
-    `split`: that of the run, in words; `argument` and `args`: as in verify.
-    """
-    if not layers:
-        return
-    kinds = []
-    for kind, (first, *others) in layers.items():
-        names = f"{first} and {len(others)} more" if others else first
-        kinds.append(f"{kind} ({names})")
-    words = ["verify", argument]
-    if args.engine:
-        words += ["--engine", args.engine]
-    for option in args.options.values():
-        words += option
-    # Without the options that divide the batch otherwise, the split is that of the run.
-    same_split = ["verify", argument, *args.options.get("data.path", ())]
-    raise SettingsError.of(
-        f"another split of the batch gives other numbers in {', '.join(kinds)}",
-        key="engine.nproc",
-        value=layers,
-        where=f"the command line: {shlex.join(words)}",
-        allowed=f"the split of the run, under any engine: {split}",
-        fix=f"{PROGRAM} {shlex.join(same_split)}",
-    )
 
 
 def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
@@ -252,14 +214,16 @@ def compare_replay(
             allowed=DATA,
         )
 
-    def compared(within: Tolerance | None) -> tuple[TensorComparison, MetricsComparison]:
-        before = RunReader(run).metrics()
-        now = RunReader(folder).metrics()
-        state = compare.compare(last, replayed, within)
-        return state, compare.compare_metrics(before, now, start, end, within)
-
-    # Bit by bit first: the tolerance is for what differs.
-    state, lines = compared(None)
+    original = last.manifest
+    writer = replayed.manifest
+    tolerance = None
+    if (writer.engine, writer.world_size) != (original.engine, original.world_size):
+        # Another engine or world size adds the same numbers in another order.
+        tolerance = tolerance_of(replayed.facts["settings"]["precision"])
+    state = compare.compare(last, replayed, tolerance)
+    lines = compare.compare_metrics(
+        RunReader(run).metrics(), RunReader(folder).metrics(), start, end, tolerance
+    )
     if state.tensors == 0:
         raise CheckpointError(f"nothing was compared: {last.folder} has no tensor")
     if lines.is_missing:
@@ -267,16 +231,6 @@ def compare_replay(
             f"nothing was compared: {run / run_folder.METRICS} has no line of the steps "
             f"{start + 1} to {end}"
         )
-    is_identical = state.first is None and lines.first is None
-    tolerance = None
-    original = last.manifest
-    writer = replayed.manifest
-    if (writer.engine, writer.world_size) != (original.engine, original.world_size):
-        # Another engine or world size adds the same numbers in another order.
-        tolerance = tolerance_of(replayed.facts["settings"]["precision"])
-        if not is_identical:
-            state, lines = compared(tolerance)
-
     first = state.first or lines.first
     if interval.changes and first is not None:
         changes = "; ".join(interval.changes)
@@ -284,12 +238,20 @@ def compare_replay(
             f"steps {start} to {end} cannot be replayed: {changes}",
             exit_codes.INVALID_INPUT,
         )
+    notes = list(notes)
+    micro_batches = [point.facts["settings"][MICRO] for point in (last, replayed)]
+    is_same_split = writer.world_size == original.world_size and len({*micro_batches}) == 1
+    if first is not None and not is_same_split:
+        notes.append(
+            "layers that draw random numbers or use a whole micro-batch, such as dropout, give "
+            "other numbers under another split of the batch; that of the run: "
+            f"{counted(original.world_size, 'process')} with micro-batches of {micro_batches[0]}"
+        )
     if state.noise:
-        notes = [
-            *notes,
+        notes.append(
             f"{counted(len(state.noise), 'tensor')} left out, such as {state.noise[0]}: "
-            "the gradients of these parameters are rounding only",
-        ]
+            "the gradients of these parameters are rounding only"
+        )
     largest = None
     if state.differing:
         largest = {"of": state.largest_in, "relative": state.largest}
@@ -300,7 +262,7 @@ def compare_replay(
         difference["replay"] = difference.pop("second")
         difference["place"] = first.place
     return {
-        "identical": is_identical,
+        "identical": first is None and not state.differing,
         "agrees": first is None,
         "tolerance": tolerance and asdict(tolerance),
         "steps": end - start,
