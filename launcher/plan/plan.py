@@ -11,16 +11,12 @@ from operator import truediv
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 import torch.distributed as dist
-from torch.nn import Module
 
 from gearshift.engines.base import EngineError, Options
 from gearshift.engines.catalog import ENGINES, Entry, build_engine, by_processes
 from gearshift.engines.environment import RankInfo
-from gearshift.engines.frozen_weights import round_weights
-from gearshift.engines.norms import norms_in_fp32
 from gearshift.engines.precision import DTYPES
 from gearshift.engines.world import ProcessWorld
 from gearshift.launcher.base.diagnostics import SettingsError
@@ -38,31 +34,22 @@ from gearshift.launcher.plan.step_trace import (
     StepTrace,
     Subject,
     build,
+    cause_of,
     cleared_caches,
     copied,
     hidden_gpus,
     trace_step,
-    untraced,
 )
 from gearshift.launcher.plan.storages import Kind, Storages, tensor_bytes
-from gearshift.launcher.plan.target import (
-    MARGIN,
-    MEASURED,
-    TRACED,
-    UNCOMPILED,
-    Described,
-    PlanTarget,
-)
+from gearshift.launcher.plan.target import MARGIN, TRACED, UNCOMPILED, Described, PlanTarget
 from gearshift.launcher.plan.time import UNKNOWN, Seconds
 from gearshift.models.base import Batch, DataError, HasFrozenEncoder, Task
 from gearshift.training.callbacks.base import Json
-from gearshift.training.checkpoint import base_weights, retention
 from gearshift.training.data.loader import order_of
 from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
 from gearshift.training.logging.encoding import size
 from gearshift.training.settings import FeatureCache, SettingError, TrainingSettings, time_s
 from gearshift.training.shares import with_shares
-from gearshift.training.throughput import Gpu
 from gearshift.training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
@@ -78,10 +65,10 @@ _CPU = torch.device("cpu")
 _TRIED = 8
 _TRIED_S = 1.0
 """Micro-batches of which the largest is traced, and the time for them."""
-_GPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10, 2e5)
-_CPU_SPEEDS = (3e10, 5e9, 5e8, 5e9, 1e6)
-"""What a rank does in a second, roughly: operations, bytes in memory, bytes sent, to the host and
-back, and starts of kernels. Only ratios between engines count."""
+_GPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10)
+_CPU_SPEEDS = (3e10, 5e9, 5e8, 5e9)
+"""What a rank does in a second, roughly: operations, bytes in memory, bytes sent, and to the host
+and back. Only ratios between engines count."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +87,6 @@ class Plan:
     checkpoint_bytes: int
     steps: int
     seconds: Seconds = UNKNOWN
-    untraced: str | None = None
-    """Why the step was measured instead of traced; None: it was traced."""
     is_compiled: bool = False
     """Whether the run is compiled, and so the plan an upper bound of its memory."""
 
@@ -124,6 +109,19 @@ class Plan:
     def copied_bytes(self) -> int:
         """To the host and back in a step."""
         return 2 * (self.placed.offloaded_bytes + self.batching.accumulation * self.trace.offloaded)
+
+    @property
+    def moved_bytes(self) -> int:
+        """From and to the memory of a rank in a step, at least.
+
+        Each micro-batch reads the weights forward and backward, and writes and reads its
+        activations, those that are offloaded to the host and back twice. The update reads fp32
+        gradients, and reads and writes weights and optimizer state.
+        """
+        weights = self.device[Kind.WEIGHTS]
+        each = 2 * weights + 2 * self.device[Kind.ACTIVATIONS] + 4 * self.trace.offloaded
+        update = 4 * self.trace.trainable + 2 * (weights + self.device[Kind.OPTIMIZER])
+        return self.batching.accumulation * each + update
 
     @property
     def parameters(self) -> int:
@@ -151,14 +149,9 @@ class Plan:
 
     @property
     def cost(self) -> float:
-        """Estimated seconds of a step, for comparing plans only.
-
-        Operations, the update, traffic, offload and the start of kernels, one after the other.
-        """
+        """Estimated seconds of a step, for comparing plans only: one part after the other."""
         speeds = _CPU_SPEEDS if self.target.device == "cpu" else _GPU_SPEEDS
-        update = 2 * (self.device[Kind.OPTIMIZER] + self.device[Kind.WEIGHTS])
-        trace = self.trace
-        work = (trace.flops, update, self.placed.sent_bytes, self.copied_bytes, trace.launches)
+        work = (self.trace.flops, self.moved_bytes, self.placed.sent_bytes, self.copied_bytes)
         return sum(map(truediv, work, speeds))
 
     @property
@@ -193,8 +186,7 @@ class Plan:
             "steps": self.steps,
             "seconds": asdict(self.seconds),
             "fits": self.fits,
-            "basis": TRACED if self.untraced is None else MEASURED,
-            "untraced": self.untraced,
+            "basis": TRACED,
             "uncompiled": UNCOMPILED if self.is_compiled else None,
         }
 
@@ -257,11 +249,10 @@ class Planner:
         self._encoded = _use_features(task, settings.feature_cache)
         self._samples = Samples(task, task.data("train"), settings.train.seed)
         self._described = described
-        self._traces: dict[str, tuple[StepTrace, int, str | None]] = {}
-        """With the bytes of a checkpoint, and why a step was measured."""
+        self._traces: dict[str, StepTrace] = {}
         self._process_bytes = process_bytes
         """Host memory of a process before the training: programs, data, libraries of the model.
-        None: measured once the first model is built without values: traces make it grow."""
+        None: that of the first trace."""
 
     def plan(self, resolved: Resolved) -> Plan:
         """The plan of a run with the same data; reads it again for other settings of the model.
@@ -339,7 +330,7 @@ class Planner:
         # A precision that the CPU has, with tensors of the same size.
         precision: Any = {"tf32": "fp32", "fp8": "bf16"}.get(options.precision, options.precision)
         options = replace(options, precision=precision, compile=False)
-        trace, checkpoint_bytes, obstacle = self._traced(resolved, subject, target, options)
+        trace = self._traced(resolved, subject, target, options)
 
         is_cpu = target.device == "cpu"
         accumulation = resolved.batching.accumulation
@@ -372,63 +363,41 @@ class Planner:
             placed,
             host_bytes=target.ranks_per_node * (rank_bytes + loader_bytes),
             rank_host_bytes=rank_bytes,
-            checkpoint_bytes=checkpoint_bytes,
+            checkpoint_bytes=trace.checkpoint_bytes,
             steps=subject.train_plan.end_step,
-            untraced=obstacle,
             is_compiled=settings.compile != "off",
         )
-        return replace(plan, seconds=_seconds(plan, subject, target.gpu)) if target.gpu else plan
+        if target.gpu is None:
+            return plan
+        seconds = time.by_data_sheet(plan, target.gpu, settings.precision, subject.train_plan)
+        return replace(plan, seconds=seconds)
 
     def _traced(
         self, resolved: Resolved, subject: Subject, target: PlanTarget, options: Options
-    ) -> tuple[StepTrace, int, str | None]:
-        """The trace, of an equal run where there is one, or else a step that is measured."""
+    ) -> StepTrace:
+        """The trace, of an equal run where there is one. Raises SettingsError."""
         engine = ENGINES[resolved.settings.engine.name]
         key = _trace_key(resolved, target, options)
         if key not in self._traces:
-            obstacle = None
             try:
-                traced = self._trace(engine, subject, target, options)
+                trace = self._trace(engine, subject, target, options)
             except SettingError:
                 raise
-            except UNTRACED_ERRORS as error:  # a step that depends on values is measured
-                obstacle = untraced(error)
-                self._check_memory(obstacle)
-                traced = self._trace(engine, replace(subject, is_fake=False), target, options)
-            self._traces[key] = (*traced, obstacle)
+            except UNTRACED_ERRORS as error:
+                raise SettingsError.of(
+                    f"the step cannot be planned: {cause_of(error)}",
+                    key="model",
+                    allowed="a step that also runs on tensors without values",
+                ) from error
+            self._traces[key] = trace
+            # Of the first one: traces make it grow.
+            self._process_bytes = self._process_bytes or trace.process_bytes
         return self._traces[key]
-
-    def _check_memory(self, obstacle: str) -> None:
-        """Raise SettingsError if a step with values does not fit the free memory."""
-        with cleared_caches():
-            count = sum(p.numel() for p in build(self._task, Storages()).parameters())
-        if 3 * FP32_BYTES * count > psutil.virtual_memory().available:
-            raise SettingsError.of(
-                "a step that depends on values is measured, and this machine has too little free "
-                f"memory for its weights, gradients and optimizer: {obstacle}",
-                key="model",
-            )
 
     def _trace(
         self, engine: Entry, subject: Subject, target: PlanTarget, options: Options
-    ) -> tuple[StepTrace, int]:
-        """The trace of the engine itself, or of the model alone; the bytes of a checkpoint."""
-        checkpoints = []
-        rounds = _rounds(engine, options)
-
-        def change(model: Module) -> None:
-            self._process_bytes = self._process_bytes or psutil.Process().memory_info().rss
-            checkpoints.append(
-                retention.checkpoint_bytes(
-                    model, subject.settings, only_trained=base_weights.has_adapters(subject.task)
-                )
-            )
-            if rounds:
-                norms_in_fp32(model)
-                round_weights(
-                    dict(model.named_parameters()), DTYPES[options.precision], keeps=False
-                )
-
+    ) -> StepTrace:
+        """The trace of the engine itself, or of the model alone."""
         info = RankInfo()
         name = by_processes(1)
         if engine.is_traced:
@@ -443,15 +412,16 @@ class Planner:
                 dist.init_process_group("fake", rank=0, world_size=target.ranks, store=store)
                 stack.callback(dist.destroy_process_group)
             built = build_engine(name, ProcessWorld(info, _CPU, 0.0), options)
+            rounding = DTYPES[options.precision] if _rounds(engine, options) else None
             repeats = not engine.is_traced
-            step = trace_step(
+            return trace_step(
                 subject,
                 built,
-                change,
+                rounding=rounding,
                 repeats=repeats,
+                # Offloaded activations of a block return while the one after it computes.
                 repeats_blocks=repeats and not options.activation_offload,
             )
-            return step, checkpoints[0]
 
 
 def _heap_bytes(placed: Placed, trace: StepTrace, engine: Entry, ranks: int) -> int:
@@ -461,27 +431,6 @@ def _heap_bytes(placed: Placed, trace: StepTrace, engine: Entry, ranks: int) -> 
     if engine.is_traced and ranks > 1:
         heap_bytes += GATHERED * FP32_BYTES * trace.parameters
     return round(heap_bytes)
-
-
-def _seconds(plan: Plan, subject: Subject, gpu: Gpu) -> Seconds:
-    """The times of `plan` by the data sheet of its GPU."""
-    trace = plan.trace
-    accumulation = plan.batching.accumulation
-    work = time.StepWork(
-        flops=trace.flops,
-        moved=time.moved_bytes(plan.device, trace.trainable, accumulation, trace.offloaded),
-        sent=plan.placed.sent_bytes,
-        copied=2 * accumulation * trace.offloaded,
-    )
-    return time.by_data_sheet(
-        work,
-        gpu,
-        subject.settings.precision,
-        plan.target,
-        ENGINES[plan.engine].placement,
-        plan.parameters,
-        subject.train_plan,
-    )
 
 
 def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
-from gearshift.engines.catalog import Placement
-from gearshift.launcher.plan.storages import Kind
-from gearshift.launcher.plan.target import PlanTarget
+from gearshift.engines.catalog import ENGINES
 from gearshift.training.throughput import Gpu
 from gearshift.training.train_plan import TrainPlan
+
+if TYPE_CHECKING:
+    from gearshift.launcher.plan.plan import Plan
 
 _LARGE = 400e6
 """Parameters from which on the shares of the large model count: the geometric mean of the two."""
@@ -44,42 +45,7 @@ class Seconds:
 UNKNOWN = Seconds(None, None, None, "none: --gpu NAME uses data sheets")
 
 
-def moved_bytes(
-    held: Mapping[Kind, int], trainable: int, accumulation: int, offloaded: int = 0
-) -> float:
-    """Bytes that a step moves at least, of a rank that holds `held`.
-
-    Each micro-batch reads the weights forward and backward, and writes and reads its activations,
-    those `offloaded` to the host and back twice.
-    The update reads fp32 gradients, and reads and writes weights and optimizer state.
-    """
-    weights = held[Kind.WEIGHTS]
-    each = 2 * weights + 2 * held[Kind.ACTIVATIONS] + 4 * offloaded
-    return accumulation * each + 4 * trainable + 2 * (weights + held[Kind.OPTIMIZER])
-
-
-@dataclass(frozen=True)
-class StepWork:
-    """What a rank does in a step."""
-
-    flops: float
-    moved: float
-    """Bytes from and to its memory, at least."""
-    sent: float
-    """Bytes."""
-    copied: float
-    """Bytes to the host and back."""
-
-
-def by_data_sheet(
-    work: StepWork,
-    gpu: Gpu,
-    precision: str,
-    target: PlanTarget,
-    placement: Placement,
-    parameters: int,
-    plan: TrainPlan,
-) -> Seconds:
+def by_data_sheet(plan: Plan, gpu: Gpu, precision: str, train_plan: TrainPlan) -> Seconds:
     """Roofline: the longest of computation, memory and links, which overlap.
 
     Starting, reading data, evaluating and saving are not part of it, nor are links between nodes.
@@ -87,14 +53,16 @@ def by_data_sheet(
     peak = gpu.peaks.get(precision)
     if peak is None:
         return replace(UNKNOWN, basis=f"none: the data sheet of {gpu.name} has no {precision}")
-    model = "1.3B" if parameters > _LARGE else "124M"
+    model = "1.3B" if plan.parameters > _LARGE else "124M"
+    placement = ENGINES[plan.engine].placement
     share = SHARES[model, "host" if placement.offloads else placement.weights]
-    parts = {f"{share:.0%} of {peak / 1e12:g} TFLOP/s in {precision}": work.flops / peak / share}
-    of_links = gpu.link_bytes_per_s if target.nodes == 1 else None
+    flops = f"{share:.0%} of {peak / 1e12:g} TFLOP/s in {precision}"
+    parts = {flops: plan.trace.flops / peak / share}
+    of_links = gpu.link_bytes_per_s if plan.target.nodes == 1 else None
     for name, size, speed in (
-        ("memory", work.moved, gpu.memory_bytes_per_s),
-        ("host link", work.copied, _HOST_LINK),
-        ("links", work.sent, of_links),
+        ("memory", plan.moved_bytes, gpu.memory_bytes_per_s),
+        ("host link", 2 * plan.batching.accumulation * plan.trace.offloaded, _HOST_LINK),
+        ("links", plan.placed.sent_bytes, of_links),
     ):
         if speed is not None:
             parts[f"{name} at {speed / 1e9:g} GB/s"] = size / speed
@@ -103,7 +71,7 @@ def by_data_sheet(
         f"data sheet of {gpu.name}, {limit}; the share of the peak is that of PyTorch "
         f"with {model} parameters on an H200, of a matrix product"
     )
-    run = plan.end_step * step
-    if plan.time_s is not None:
-        run = min(run, plan.time_s)
-    return Seconds(step, plan.steps_per_epoch * step, run, basis, is_least=True)
+    run = train_plan.end_step * step
+    if train_plan.time_s is not None:
+        run = min(run, train_plan.time_s)
+    return Seconds(step, train_plan.steps_per_epoch * step, run, basis, is_least=True)
