@@ -218,7 +218,7 @@ def open_planner(
     fetch_data(resolved.values, may_download=False)
     with hidden_gpus(), temporary_folder("gearshift-plan-") as folder:
         with _settings_errors(resolved):
-            task = task_with_data(resolved.settings, folder)
+            task = task_with_data(resolved.settings, folder, estimates=True)
             planner = Planner(task, resolved.settings, described, process_bytes)
         yield planner
 

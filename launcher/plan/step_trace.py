@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -19,6 +19,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import Module
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import DefaultDeviceType
 
@@ -148,7 +149,9 @@ def trace_step(
         quantized = quantized_elements(model)
         with storages:
             module = _prepared(subject, engine, model)
-            slot_bytes = _label_state(engine, module, storages)
+            # A view of a fake tensor takes half a millisecond, and there are thousands.
+            with no_dispatch() if repeats else nullcontext():
+                slot_bytes = _label_state(engine, module, storages)
             updater = Updater(subject.settings, plan)
             updater.start(engine)
         batches = _micro_batches(subject, storages)
