@@ -26,8 +26,7 @@ from gearshift.training.callbacks.base import Json
 from gearshift.training.logging.encoding import amount, duration, size
 
 if TYPE_CHECKING:
-    from gearshift.launcher.plan.plan import Plan
-    from gearshift.launcher.plan.time import Seconds
+    from gearshift.launcher.plan.plan import Plan, Seconds
 
 _LADDER = "  ladder                         rank       host   time"
 _NEXT_LINE = f"\n{'':13}"

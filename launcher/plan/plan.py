@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from operator import truediv
+from operator import itemgetter, truediv
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ from gearshift.launcher.config.errors import about_data, about_setting
 from gearshift.launcher.config.provenance import Batching, Resolved
 from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.schema import config_of, task_with_data
-from gearshift.launcher.plan import time
 from gearshift.launcher.plan.placement import FP32_BYTES, Placed, as_traced, replicated, zero
 from gearshift.launcher.plan.step_trace import (
     UNTRACED_ERRORS,
@@ -42,7 +41,6 @@ from gearshift.launcher.plan.step_trace import (
 )
 from gearshift.launcher.plan.storages import Kind, Storages, tensor_bytes
 from gearshift.launcher.plan.target import MARGIN, TRACED, UNCOMPILED, Described, PlanTarget
-from gearshift.launcher.plan.time import UNKNOWN, Seconds
 from gearshift.models.base import Batch, DataError, HasFrozenEncoder, Task
 from gearshift.training.callbacks.base import Json
 from gearshift.training.data.loader import order_of
@@ -50,6 +48,7 @@ from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
 from gearshift.training.logging.encoding import size
 from gearshift.training.settings import FeatureCache, SettingError, TrainingSettings, time_s
 from gearshift.training.shares import with_shares
+from gearshift.training.throughput import Gpu
 from gearshift.training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
@@ -69,6 +68,38 @@ _GPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10)
 _CPU_SPEEDS = (3e10, 5e9, 5e8, 5e9)
 """What a rank does in a second, roughly: operations, bytes in memory, bytes sent, and to the host
 and back. Only ratios between engines count."""
+
+
+_LARGE = 400e6
+"""Parameters from which on the shares of the large model count: the geometric mean of the two."""
+_HOST_LINK = 63e9
+"""Bytes per second in one direction of PCI Express 5.0 with 16 lanes: 32 GT/s, 128b/130b."""
+SHARES = {
+    ("124M", "replicated"): 0.579,
+    ("1.3B", "replicated"): 0.722,
+    ("124M", "sharded"): 0.469,
+    ("1.3B", "sharded"): 0.682,
+    ("124M", "host"): 0.224,
+    ("1.3B", "host"): 0.227,
+}
+"""FLOP/s of plain PyTorch, fully_shard and DeepSpeed with offload over those of a matrix product
+on one H200, in bf16 and compiled, by parameters and by where weights, or with offload any part,
+are: the measured anchors of benchmarks/gpu.py."""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Predicted times in seconds; None: unknown."""
+
+    step: float | None
+    epoch: float | None
+    run: float | None
+    basis: str
+    is_least: bool = False
+    """They are lower bounds."""
+
+
+UNKNOWN = Seconds(None, None, None, "none: --gpu NAME uses data sheets")
 
 
 @dataclass(frozen=True)
@@ -151,7 +182,10 @@ class Plan:
     def cost(self) -> float:
         """Estimated seconds of a step, for comparing plans only: one part after the other."""
         speeds = _CPU_SPEEDS if self.target.device == "cpu" else _GPU_SPEEDS
-        work = (self.trace.flops, self.moved_bytes, self.placed.sent_bytes, self.copied_bytes)
+        # Each micro-batch reads the weights, however small it is.
+        weights = (self.batching.accumulation + 1) * self.device[Kind.WEIGHTS]
+        moved = 2 * (weights + self.device[Kind.OPTIMIZER])
+        work = (self.trace.flops, moved, self.placed.sent_bytes, self.copied_bytes)
         return sum(map(truediv, work, speeds))
 
     @property
@@ -195,6 +229,38 @@ def _of_memory(needed: int, limit: int | None, kind: str) -> str:
     if limit is None:
         return f"{size(needed)}, {kind} memory unknown"
     return f"{size(needed)} of {size(limit)}"
+
+
+def by_data_sheet(plan: Plan, gpu: Gpu, precision: str, train_plan: TrainPlan) -> Seconds:
+    """Roofline: the longest of computation, memory and links, which overlap.
+
+    Starting, reading data, evaluating and saving are not part of it, nor are links between nodes.
+    """
+    peak = gpu.peaks.get(precision)
+    if peak is None:
+        return replace(UNKNOWN, basis=f"none: the data sheet of {gpu.name} has no {precision}")
+    model = "1.3B" if plan.parameters > _LARGE else "124M"
+    placement = ENGINES[plan.engine].placement
+    share = SHARES[model, "host" if placement.offloads else placement.weights]
+    flops = f"{share:.0%} of {peak / 1e12:g} TFLOP/s in {precision}"
+    parts = {flops: plan.trace.flops / peak / share}
+    of_links = gpu.link_bytes_per_s if plan.target.nodes == 1 else None
+    for name, part_bytes, speed in (
+        ("memory", plan.moved_bytes, gpu.memory_bytes_per_s),
+        ("host link", 2 * plan.batching.accumulation * plan.trace.offloaded, _HOST_LINK),
+        ("links", plan.placed.sent_bytes, of_links),
+    ):
+        if speed is not None:
+            parts[f"{name} at {speed / 1e9:g} GB/s"] = part_bytes / speed
+    limit, step = max(parts.items(), key=itemgetter(1))
+    basis = (
+        f"data sheet of {gpu.name}, {limit}; the share of the peak is that of PyTorch "
+        f"with {model} parameters on an H200, of a matrix product"
+    )
+    run = train_plan.end_step * step
+    if train_plan.time_s is not None:
+        run = min(run, train_plan.time_s)
+    return Seconds(step, train_plan.steps_per_epoch * step, run, basis, is_least=True)
 
 
 def plan_run(resolved: Resolved, described: Described) -> Plan:
@@ -369,7 +435,7 @@ class Planner:
         )
         if target.gpu is None:
             return plan
-        seconds = time.by_data_sheet(plan, target.gpu, settings.precision, subject.train_plan)
+        seconds = by_data_sheet(plan, target.gpu, settings.precision, subject.train_plan)
         return replace(plan, seconds=seconds)
 
     def _traced(

@@ -8,10 +8,9 @@ import pytest
 from benchmarks.gpu import GOALS
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.plan.placement import Placed
-from gearshift.launcher.plan.plan import Plan, plan_run
+from gearshift.launcher.plan.plan import SHARES, Plan, by_data_sheet, plan_run
 from gearshift.launcher.plan.storages import Kind
 from gearshift.launcher.plan.target import Described, PlanTarget
-from gearshift.launcher.plan.time import SHARES, by_data_sheet
 from gearshift.training.throughput import gpus
 from gearshift.training.train_plan import TrainPlan
 from tests.launcher.given import ONE_GPU, SERVER, resolved
