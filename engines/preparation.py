@@ -136,7 +136,8 @@ def move_to_device(model: Module, world: World) -> None:
         if is_deferred(tensor):
             tensor.data = torch.empty(tensor.shape, dtype=tensor.dtype, device=world.device)
             continue
-        tensor.data = tensor.detach().to(world.device).contiguous()
+        if tensor.device != world.device or not tensor.is_contiguous():
+            tensor.data = tensor.detach().to(world.device).contiguous()
         if world.size > 1:
             broadcast(tensor.detach())
 

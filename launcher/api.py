@@ -199,7 +199,7 @@ class Run:
     ) -> Path:
         """Write the model for other programs; the folder, by default export-FORMAT in the run's.
 
-        `format` is "hf", "safetensors", "adapter", "onnx" or "dcp"; `checkpoint`: see `model`.
+        `format` is "hf", "safetensors", "adapter" or "onnx"; `checkpoint`: see `model`.
         Raises SettingsError, and RunError if a checkpoint is damaged, the disk is full, or an ONNX
         graph gives other outputs than the model.
         """

@@ -109,6 +109,8 @@ class Context:
     that has grown, of the run that `model.start` names. None: the first data of a run."""
     open_checkpoint: OpenCheckpoint | None = None
     """None: weights are read from files of safetensors only."""
+    estimates: bool = False
+    """Sizes of the data may be estimated from a part of it: for a plan, which trains nothing."""
 
 
 class Split(Protocol):

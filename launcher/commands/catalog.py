@@ -236,7 +236,7 @@ _ALL = (
                 "--format NAME",
                 "hf: a folder that transformers loads; safetensors: the weights by parameter "
                 "name, and a JSON file that describes them; adapter: LoRA adapters for peft; onnx: "
-                "a graph for ONNX, of abr and event_seg; dcp: a checkpoint of torch.distributed.",
+                "a graph for ONNX, of abr and event_seg.",
             ),
             _CHECKPOINT,
             _MOVED,

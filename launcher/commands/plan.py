@@ -17,7 +17,7 @@ from gearshift.launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Res
 from gearshift.launcher.config.schema import model_name
 from gearshift.launcher.plan import auto, ladder, target
 from gearshift.launcher.plan.ladder import Step, choose_step
-from gearshift.launcher.plan.target import MARGIN, MEASURED, UNCOMPILED, Described
+from gearshift.launcher.plan.target import MARGIN, UNCOMPILED, Described
 from gearshift.launcher.run_folder.resume_rules import decide
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.stages import pipeline
@@ -25,8 +25,7 @@ from gearshift.training.callbacks.base import Json
 from gearshift.training.logging.encoding import amount, duration, size
 
 if TYPE_CHECKING:
-    from gearshift.launcher.plan.plan import Plan
-    from gearshift.launcher.plan.time import Seconds
+    from gearshift.launcher.plan.plan import Plan, Seconds
 
 _LADDER = "  ladder                         rank       host   time"
 _NEXT_LINE = f"\n{'':13}"
@@ -75,7 +74,9 @@ def resolve_with(described: Described, args: CliArgs, sets: Sequence[str]) -> Re
             return decide(with_sets, None, described.machine, world_size).resolved
         return auto.decide_engine(with_sets, None, described, world_size).resolved
 
-    resolved = described.resolve(decided)
+    resolved = decided(None)
+    if described.nodes > 1:  # every node starts as many ranks
+        resolved = decided(described.nodes * resolved.nproc)
     settings = resolved.settings
     values = dict(resolved.values)
     # A plan reads no weights: the first ones of a stage need not exist.
@@ -178,8 +179,6 @@ def _head(resolved: Resolved, plan: Plan) -> str:
         "time": _time(plan.seconds),
     }
     lines = [f"{name:<13}{fact!s}" for name, fact in facts.items()]
-    if plan.untraced:
-        lines.append(f"basis        {MEASURED}: {plan.untraced}")
     if plan.is_compiled:
         lines.append(f"basis        {UNCOMPILED}")
     return "\n".join(lines)

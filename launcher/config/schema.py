@@ -283,10 +283,10 @@ def task_class(family: str) -> Callable[[Any, Any, Context], Task]:
     return built
 
 
-def task_with_data(settings: Any, folder: Path) -> Task:
+def task_with_data(settings: Any, folder: Path, *, estimates: bool = False) -> Task:
     """The task of `settings` on the CPU, with its data; it saves files in `folder`.
 
-    Imports torch, and reads the data. Raises SettingsError and DataError.
+    `estimates`: see Context. Imports torch, and reads the data. Raises SettingsError and DataError.
     """
     import torch
 
@@ -298,6 +298,7 @@ def task_with_data(settings: Any, folder: Path) -> Task:
         folder,
         torch.device("cpu"),
         open_checkpoint=CheckpointWeights,
+        estimates=estimates,
     )
     task = task_class(settings.model.family)(settings.model, settings.data, context)
     task.setup()

@@ -7,20 +7,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from operator import truediv
+from operator import itemgetter, truediv
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 import torch.distributed as dist
-from torch.nn import Module
 
 from gearshift.engines.base import EngineError, Options
 from gearshift.engines.catalog import ENGINES, Entry, build_engine, by_processes
 from gearshift.engines.environment import RankInfo
-from gearshift.engines.frozen_weights import round_weights
-from gearshift.engines.norms import norms_in_fp32
 from gearshift.engines.precision import DTYPES
 from gearshift.engines.world import ProcessWorld
 from gearshift.launcher.base.diagnostics import SettingsError
@@ -31,32 +27,22 @@ from gearshift.launcher.config.errors import about_data, about_setting
 from gearshift.launcher.config.provenance import Batching, Resolved
 from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.schema import config_of, task_with_data
-from gearshift.launcher.plan import time
 from gearshift.launcher.plan.placement import FP32_BYTES, Placed, as_traced, replicated, zero
 from gearshift.launcher.plan.step_trace import (
     UNTRACED_ERRORS,
     StepTrace,
     Subject,
     build,
+    cause_of,
     cleared_caches,
     copied,
     hidden_gpus,
     trace_step,
-    untraced,
 )
 from gearshift.launcher.plan.storages import Kind, Storages, tensor_bytes
-from gearshift.launcher.plan.target import (
-    MARGIN,
-    MEASURED,
-    TRACED,
-    UNCOMPILED,
-    Described,
-    PlanTarget,
-)
-from gearshift.launcher.plan.time import UNKNOWN, Seconds
+from gearshift.launcher.plan.target import MARGIN, TRACED, UNCOMPILED, Described, PlanTarget
 from gearshift.models.base import Batch, DataError, HasFrozenEncoder, Task
 from gearshift.training.callbacks.base import Json
-from gearshift.training.checkpoint import base_weights, retention
 from gearshift.training.data.loader import order_of
 from gearshift.training.data.samples import DataOrder, MicroBatch, Samples
 from gearshift.training.logging.encoding import size
@@ -78,10 +64,42 @@ _CPU = torch.device("cpu")
 _TRIED = 8
 _TRIED_S = 1.0
 """Micro-batches of which the largest is traced, and the time for them."""
-_GPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10, 2e5)
-_CPU_SPEEDS = (3e10, 5e9, 5e8, 5e9, 1e6)
-"""What a rank does in a second, roughly: operations, bytes in memory, bytes sent, to the host and
-back, and starts of kernels. Only ratios between engines count."""
+_GPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10)
+_CPU_SPEEDS = (3e10, 5e9, 5e8, 5e9)
+"""What a rank does in a second, roughly: operations, bytes in memory, bytes sent, and to the host
+and back. Only ratios between engines count."""
+
+
+_LARGE = 400e6
+"""Parameters from which on the shares of the large model count: the geometric mean of the two."""
+_HOST_LINK = 63e9
+"""Bytes per second in one direction of PCI Express 5.0 with 16 lanes: 32 GT/s, 128b/130b."""
+SHARES = {
+    ("124M", "replicated"): 0.579,
+    ("1.3B", "replicated"): 0.722,
+    ("124M", "sharded"): 0.469,
+    ("1.3B", "sharded"): 0.682,
+    ("124M", "host"): 0.224,
+    ("1.3B", "host"): 0.227,
+}
+"""FLOP/s of plain PyTorch, fully_shard and DeepSpeed with offload over those of a matrix product
+on one H200, in bf16 and compiled, by parameters and by where weights, or with offload any part,
+are: the measured anchors of benchmarks/gpu.py."""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Predicted times in seconds; None: unknown."""
+
+    step: float | None
+    epoch: float | None
+    run: float | None
+    basis: str
+    is_least: bool = False
+    """They are lower bounds."""
+
+
+UNKNOWN = Seconds(None, None, None, "none: --gpu NAME uses data sheets")
 
 
 @dataclass(frozen=True)
@@ -100,8 +118,6 @@ class Plan:
     checkpoint_bytes: int
     steps: int
     seconds: Seconds = UNKNOWN
-    untraced: str | None = None
-    """Why the step was measured instead of traced; None: it was traced."""
     is_compiled: bool = False
     """Whether the run is compiled, and so the plan an upper bound of its memory."""
 
@@ -124,6 +140,19 @@ class Plan:
     def copied_bytes(self) -> int:
         """To the host and back in a step."""
         return 2 * (self.placed.offloaded_bytes + self.batching.accumulation * self.trace.offloaded)
+
+    @property
+    def moved_bytes(self) -> int:
+        """From and to the memory of a rank in a step, at least.
+
+        Each micro-batch reads the weights forward and backward, and writes and reads its
+        activations, those that are offloaded to the host and back twice. The update reads fp32
+        gradients, and reads and writes weights and optimizer state.
+        """
+        weights = self.device[Kind.WEIGHTS]
+        each = 2 * weights + 2 * self.device[Kind.ACTIVATIONS] + 4 * self.trace.offloaded
+        update = 4 * self.trace.trainable + 2 * (weights + self.device[Kind.OPTIMIZER])
+        return self.batching.accumulation * each + update
 
     @property
     def parameters(self) -> int:
@@ -151,14 +180,12 @@ class Plan:
 
     @property
     def cost(self) -> float:
-        """Estimated seconds of a step, for comparing plans only.
-
-        Operations, the update, traffic, offload and the start of kernels, one after the other.
-        """
+        """Estimated seconds of a step, for comparing plans only: one part after the other."""
         speeds = _CPU_SPEEDS if self.target.device == "cpu" else _GPU_SPEEDS
-        update = 2 * (self.device[Kind.OPTIMIZER] + self.device[Kind.WEIGHTS])
-        trace = self.trace
-        work = (trace.flops, update, self.placed.sent_bytes, self.copied_bytes, trace.launches)
+        # Each micro-batch reads the weights, however small it is.
+        weights = (self.batching.accumulation + 1) * self.device[Kind.WEIGHTS]
+        moved = 2 * (weights + self.device[Kind.OPTIMIZER])
+        work = (self.trace.flops, moved, self.placed.sent_bytes, self.copied_bytes)
         return sum(map(truediv, work, speeds))
 
     @property
@@ -193,8 +220,7 @@ class Plan:
             "steps": self.steps,
             "seconds": asdict(self.seconds),
             "fits": self.fits,
-            "basis": TRACED if self.untraced is None else MEASURED,
-            "untraced": self.untraced,
+            "basis": TRACED,
             "uncompiled": UNCOMPILED if self.is_compiled else None,
         }
 
@@ -203,6 +229,38 @@ def _of_memory(needed: int, limit: int | None, kind: str) -> str:
     if limit is None:
         return f"{size(needed)}, {kind} memory unknown"
     return f"{size(needed)} of {size(limit)}"
+
+
+def by_data_sheet(plan: Plan, gpu: Gpu, precision: str, train_plan: TrainPlan) -> Seconds:
+    """Roofline: the longest of computation, memory and links, which overlap.
+
+    Starting, reading data, evaluating and saving are not part of it, nor are links between nodes.
+    """
+    peak = gpu.peaks.get(precision)
+    if peak is None:
+        return replace(UNKNOWN, basis=f"none: the data sheet of {gpu.name} has no {precision}")
+    model = "1.3B" if plan.parameters > _LARGE else "124M"
+    placement = ENGINES[plan.engine].placement
+    share = SHARES[model, "host" if placement.offloads else placement.weights]
+    flops = f"{share:.0%} of {peak / 1e12:g} TFLOP/s in {precision}"
+    parts = {flops: plan.trace.flops / peak / share}
+    of_links = gpu.link_bytes_per_s if plan.target.nodes == 1 else None
+    for name, part_bytes, speed in (
+        ("memory", plan.moved_bytes, gpu.memory_bytes_per_s),
+        ("host link", 2 * plan.batching.accumulation * plan.trace.offloaded, _HOST_LINK),
+        ("links", plan.placed.sent_bytes, of_links),
+    ):
+        if speed is not None:
+            parts[f"{name} at {speed / 1e9:g} GB/s"] = part_bytes / speed
+    limit, step = max(parts.items(), key=itemgetter(1))
+    basis = (
+        f"data sheet of {gpu.name}, {limit}; the share of the peak is that of PyTorch "
+        f"with {model} parameters on an H200, of a matrix product"
+    )
+    run = train_plan.end_step * step
+    if train_plan.time_s is not None:
+        run = min(run, train_plan.time_s)
+    return Seconds(step, train_plan.steps_per_epoch * step, run, basis, is_least=True)
 
 
 def plan_run(resolved: Resolved, described: Described) -> Plan:
@@ -226,7 +284,7 @@ def open_planner(
     fetch_data(resolved.values, may_download=False)
     with hidden_gpus(), temporary_folder("gearshift-plan-") as folder:
         with _settings_errors(resolved):
-            task = task_with_data(resolved.settings, folder)
+            task = task_with_data(resolved.settings, folder, estimates=True)
             planner = Planner(task, resolved.settings, described, process_bytes)
         yield planner
 
@@ -257,11 +315,10 @@ class Planner:
         self._encoded = _use_features(task, settings.feature_cache)
         self._samples = Samples(task, task.data("train"), settings.train.seed)
         self._described = described
-        self._traces: dict[str, tuple[StepTrace, int, str | None]] = {}
-        """With the bytes of a checkpoint, and why a step was measured."""
+        self._traces: dict[str, StepTrace] = {}
         self._process_bytes = process_bytes
         """Host memory of a process before the training: programs, data, libraries of the model.
-        None: measured once the first model is built without values: traces make it grow."""
+        None: that of the first trace."""
 
     def plan(self, resolved: Resolved) -> Plan:
         """The plan of a run with the same data; reads it again for other settings of the model.
@@ -339,7 +396,7 @@ class Planner:
         # A precision that the CPU has, with tensors of the same size.
         precision: Any = {"tf32": "fp32", "fp8": "bf16"}.get(options.precision, options.precision)
         options = replace(options, precision=precision, compile=False)
-        trace, checkpoint_bytes, obstacle = self._traced(resolved, subject, target, options)
+        trace = self._traced(resolved, subject, target, options)
 
         is_cpu = target.device == "cpu"
         accumulation = resolved.batching.accumulation
@@ -372,63 +429,41 @@ class Planner:
             placed,
             host_bytes=target.ranks_per_node * (rank_bytes + loader_bytes),
             rank_host_bytes=rank_bytes,
-            checkpoint_bytes=checkpoint_bytes,
+            checkpoint_bytes=trace.checkpoint_bytes,
             steps=subject.train_plan.end_step,
-            untraced=obstacle,
             is_compiled=settings.compile != "off",
         )
-        return replace(plan, seconds=_seconds(plan, subject, target.gpu)) if target.gpu else plan
+        if target.gpu is None:
+            return plan
+        seconds = by_data_sheet(plan, target.gpu, settings.precision, subject.train_plan)
+        return replace(plan, seconds=seconds)
 
     def _traced(
         self, resolved: Resolved, subject: Subject, target: PlanTarget, options: Options
-    ) -> tuple[StepTrace, int, str | None]:
-        """The trace, of an equal run where there is one, or else a step that is measured."""
+    ) -> StepTrace:
+        """The trace, of an equal run where there is one. Raises SettingsError."""
         engine = ENGINES[resolved.settings.engine.name]
         key = _trace_key(resolved, target, options)
         if key not in self._traces:
-            obstacle = None
             try:
-                traced = self._trace(engine, subject, target, options)
+                trace = self._trace(engine, subject, target, options)
             except SettingError:
                 raise
-            except UNTRACED_ERRORS as error:  # a step that depends on values is measured
-                obstacle = untraced(error)
-                self._check_memory(obstacle)
-                traced = self._trace(engine, replace(subject, is_fake=False), target, options)
-            self._traces[key] = (*traced, obstacle)
+            except UNTRACED_ERRORS as error:
+                raise SettingsError.of(
+                    f"the step cannot be planned: {cause_of(error)}",
+                    key="model",
+                    allowed="a step that also runs on tensors without values",
+                ) from error
+            self._traces[key] = trace
+            # Of the first one: traces make it grow.
+            self._process_bytes = self._process_bytes or trace.process_bytes
         return self._traces[key]
-
-    def _check_memory(self, obstacle: str) -> None:
-        """Raise SettingsError if a step with values does not fit the free memory."""
-        with cleared_caches():
-            count = sum(p.numel() for p in build(self._task, Storages()).parameters())
-        if 3 * FP32_BYTES * count > psutil.virtual_memory().available:
-            raise SettingsError.of(
-                "a step that depends on values is measured, and this machine has too little free "
-                f"memory for its weights, gradients and optimizer: {obstacle}",
-                key="model",
-            )
 
     def _trace(
         self, engine: Entry, subject: Subject, target: PlanTarget, options: Options
-    ) -> tuple[StepTrace, int]:
-        """The trace of the engine itself, or of the model alone; the bytes of a checkpoint."""
-        checkpoints = []
-        rounds = _rounds(engine, options)
-
-        def change(model: Module) -> None:
-            self._process_bytes = self._process_bytes or psutil.Process().memory_info().rss
-            checkpoints.append(
-                retention.checkpoint_bytes(
-                    model, subject.settings, only_trained=base_weights.has_adapters(subject.task)
-                )
-            )
-            if rounds:
-                norms_in_fp32(model)
-                round_weights(
-                    dict(model.named_parameters()), DTYPES[options.precision], keeps=False
-                )
-
+    ) -> StepTrace:
+        """The trace of the engine itself, or of the model alone."""
         info = RankInfo()
         name = by_processes(1)
         if engine.is_traced:
@@ -443,15 +478,16 @@ class Planner:
                 dist.init_process_group("fake", rank=0, world_size=target.ranks, store=store)
                 stack.callback(dist.destroy_process_group)
             built = build_engine(name, ProcessWorld(info, _CPU, 0.0), options)
+            rounding = DTYPES[options.precision] if _rounds(engine, options) else None
             repeats = not engine.is_traced
-            step = trace_step(
+            return trace_step(
                 subject,
                 built,
-                change,
+                rounding=rounding,
                 repeats=repeats,
+                # Offloaded activations of a block return while the one after it computes.
                 repeats_blocks=repeats and not options.activation_offload,
             )
-            return step, checkpoints[0]
 
 
 def _heap_bytes(placed: Placed, trace: StepTrace, engine: Entry, ranks: int) -> int:
@@ -461,27 +497,6 @@ def _heap_bytes(placed: Placed, trace: StepTrace, engine: Entry, ranks: int) -> 
     if engine.is_traced and ranks > 1:
         heap_bytes += GATHERED * FP32_BYTES * trace.parameters
     return round(heap_bytes)
-
-
-def _seconds(plan: Plan, subject: Subject, gpu: Gpu) -> Seconds:
-    """The times of `plan` by the data sheet of its GPU."""
-    trace = plan.trace
-    accumulation = plan.batching.accumulation
-    work = time.StepWork(
-        flops=trace.flops,
-        moved=time.moved_bytes(plan.device, trace.trainable, accumulation, trace.offloaded),
-        sent=plan.placed.sent_bytes,
-        copied=2 * accumulation * trace.offloaded,
-    )
-    return time.by_data_sheet(
-        work,
-        gpu,
-        subject.settings.precision,
-        plan.target,
-        ENGINES[plan.engine].placement,
-        plan.parameters,
-        subject.train_plan,
-    )
 
 
 def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:

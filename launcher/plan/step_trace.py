@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -15,19 +15,24 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import Module
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import DefaultDeviceType
 
 from gearshift.engines.activation_offload import Moved
 from gearshift.engines.base import Engine
+from gearshift.engines.frozen_weights import round_weights
+from gearshift.engines.norms import norms_in_fp32
 from gearshift.engines.state import WEIGHT, stored
 from gearshift.launcher.plan.equal_blocks import EqualBlocks
 from gearshift.launcher.plan.storages import Kind, Moments, Phase, Storages
 from gearshift.models.base import Batch, HasFrozenEncoder, Task
 from gearshift.training.accumulate import accumulate, total_units
+from gearshift.training.checkpoint import base_weights, retention
 from gearshift.training.data.samples import MicroBatch
 from gearshift.training.inspection import quantized_elements
 from gearshift.training.optim import low_bit, optimizer
@@ -86,8 +91,6 @@ class StepTrace:
     """Of the optimizer state of this rank."""
     flops: float
     """Of all micro-batches of the step."""
-    launches: float
-    """Kernels that a GPU would start in the step, not compiled."""
     sent: float = 0.0
     """Bytes that a rank sends in the step."""
     quantized: int = 0
@@ -96,6 +99,9 @@ class StepTrace:
     """Of the buffers of the model, with those of weights in 4 bits: each rank has all."""
     offloaded: int = 0
     """Bytes of activations of a micro-batch in host memory."""
+    checkpoint_bytes: int = 0
+    process_bytes: int = 0
+    """Host memory of the process once the model was built without values."""
 
     @property
     def parameters(self) -> int:
@@ -111,16 +117,16 @@ class StepTrace:
 def trace_step(
     subject: Subject,
     engine: Engine,
-    change: Callable[[Module], None] = lambda _: None,
     *,
+    rounding: torch.dtype | None = None,
     repeats: bool = False,
     repeats_blocks: bool = False,
 ) -> StepTrace:
     """Trace a late step, whose optimizer has its state, under `engine`, on the CPU.
 
-    `change` is called with the model before the engine gets it. `repeats`: all micro-batches of a
-    step do the same under this engine, so one is traced; `repeats_blocks`: and equal blocks of the
-    model. Raises what the step raises; torch's DynamicOutputShapeException and
+    `rounding`: of the weights, as DeepSpeed keeps them beside those in fp32. `repeats`: all
+    micro-batches of a step do the same under this engine, so one is traced; `repeats_blocks`: and
+    equal blocks of the model. Raises what the step raises; torch's DynamicOutputShapeException and
     DataDependentOutputException if it depends on values.
     """
     task = subject.task
@@ -129,7 +135,13 @@ def trace_step(
     storages = Storages(subject.is_fake)
     with cleared_caches(), storages.resizes():
         model = build(task, storages)
-        change(model)
+        process_bytes = psutil.Process().memory_info().rss
+        checkpoint_bytes = retention.checkpoint_bytes(
+            model, subject.settings, only_trained=base_weights.has_adapters(task)
+        )
+        if rounding is not None:
+            norms_in_fp32(model)
+            round_weights(dict(model.named_parameters()), rounding, keeps=False)
         # Without references to them: an engine may replace and free parameters.
         sizes = [p.numel() for p in model.parameters()]
         weight_bytes = sum(p.nbytes for p in model.parameters())
@@ -137,7 +149,9 @@ def trace_step(
         quantized = quantized_elements(model)
         with storages:
             module = _prepared(subject, engine, model)
-            slot_bytes = _label_state(engine, module, storages)
+            # A view of a fake tensor takes half a millisecond, and there are thousands.
+            with no_dispatch() if repeats else nullcontext():
+                slot_bytes = _label_state(engine, module, storages)
             updater = Updater(subject.settings, plan)
             updater.start(engine)
         batches = _micro_batches(subject, storages)
@@ -147,7 +161,7 @@ def trace_step(
             _encode(subject.task, module, copied(subject.encoded, storages), storages)
         encoding = len(storages.changes) - start
         storages.restart_counts()
-        if repeats_blocks and subject.is_fake:
+        if repeats_blocks:
             EqualBlocks(task.blocks(model), storages)
         _take_step(subject, engine, module, updater, batches[:traced], storages)
 
@@ -157,7 +171,6 @@ def trace_step(
     moments = storages.moments(start)
     if repeats and plan.accumulation > 1:
         moments = _with_second_micro_batch(moments, encoding)
-    update_launches = storages.launches.pop(Phase.UPDATE, 0)
     return StepTrace(
         moments,
         sizes,
@@ -165,11 +178,12 @@ def trace_step(
         weight_bytes=weight_bytes,
         slot_bytes=slot_bytes,
         flops=storages.flops * plan.accumulation / traced,
-        launches=storages.launches.total() * plan.accumulation / traced + update_launches,
         sent=storages.sent + (plan.accumulation - traced) * storages.sent_before_last,
         quantized=quantized,
         buffer_bytes=buffer_bytes,
         offloaded=storages.host_bytes,
+        checkpoint_bytes=checkpoint_bytes,
+        process_bytes=process_bytes,
     )
 
 
@@ -233,23 +247,19 @@ def equal_updates_once(storages: Storages) -> Iterator[None]:
     """Inside, a low-bit update is traced once for all parameters of the same shapes.
 
     That of 8B parameters has 2,000 parts of 200 operators. For the later parameters what the first
-    one held at most is allocated at once, and its kernels are counted: peak and time stay the same.
+    one held at most is allocated at once: the peak stays.
     """
     update = low_bit.update_parts
-    known: dict[Any, tuple[int, int]] = {}
+    most_bytes: dict[Any, int] = {}
 
     def update_parts(weights: Tensor, gradient: Tensor, *others: Any) -> None:
         key = (len(weights), weights.dtype, gradient.dtype)
-        phase = storages.phase
-        if key in known:
-            most_bytes, launches = known[key]
-            weights.new_empty(most_bytes, dtype=torch.uint8)
-            storages.launches[phase] += launches
+        if key in most_bytes:
+            weights.new_empty(most_bytes[key], dtype=torch.uint8)
             return
         start = len(storages.changes)
-        launches = storages.launches[phase]
         update(weights, gradient, *others)
-        known[key] = storages.most_bytes(start), storages.launches[phase] - launches
+        most_bytes[key] = storages.most_bytes(start)
 
     with patch.object(low_bit, "update_parts", update_parts):
         yield
@@ -359,7 +369,7 @@ def _offload_recorded(storages: Storages) -> Iterator[None]:
         yield
 
 
-def untraced(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """The operation that raised `error`, and the innermost line of the task that called it."""
     function = getattr(error, "func", None) or next(iter(error.args), type(error).__name__)
     operation = str(function).strip().split("\n")[0]

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
 
-from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.base.diagnostics import (
-    Diagnostic,
-    SettingsError,
-    counted,
-    fold,
-    invalid,
-    unknown,
-)
+from gearshift.launcher.base.diagnostics import Diagnostic, fold, invalid, unknown
 from gearshift.launcher.config.command_line import GPU, GPU_MEMORY, GPUS, NODES, RAM, Option
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import Resolved
@@ -27,7 +19,6 @@ from gearshift.training.throughput import Gpu
 MARGIN = 0.06
 """Of a node's main memory that stays free: fragmentation, other programs."""
 TRACED = "traced on tensors without values"
-MEASURED = "measured on this CPU"
 UNCOMPILED = "planned as if not compiled: an upper bound"
 
 
@@ -39,29 +30,6 @@ class Described:
     nodes: int = 1
     gpu: Gpu | None = None
     """The kind of GPU; None: unknown."""
-
-    def resolve(self, resolve: Callable[[int | None], Resolved]) -> Resolved:
-        """The settings of a run there: every node starts engine.nproc ranks, or one per GPU.
-
-        `resolve` gives them for a world size; None: one node. Raises SettingsError.
-        """
-        resolved = resolve(None)
-        if self.nodes == 1:
-            return resolved
-        resolved = resolve(self.nodes * resolved.nproc)
-        engine = resolved.settings.engine.name
-        most = ENGINES[engine].processes
-        where = f"{NODES.flag} {self.nodes}"
-        if most is not None and self.nodes > most:
-            raise SettingsError.of(
-                f"{where} is more than the {counted(most, 'rank')} of engine {engine}",
-                key="engine.name",
-                value=engine,
-                where=where,
-                allowed=f"{most}, or another engine",
-                fix=f"{NODES.flag} {most}",
-            )
-        return resolved
 
     def target(self, resolved: Resolved) -> PlanTarget:
         """What the ranks of a run have there."""
@@ -96,65 +64,49 @@ class PlanTarget:
 
 def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnostic]) -> Described:
     """The machine of the options in `values`; errors are added to `diagnostics`."""
-
-    def number(option: Option, adapter: TypeAdapter[Any], allowed: str) -> Any:
-        """The count or size that an option has; None: it has none, or an invalid one."""
+    numbers: dict[Option, Any] = {}
+    for option, adapter in _NUMBERS.items():
         text = values.get(option.flag)
         if text is None:
-            return None
+            continue
         try:
-            return adapter.validate_python(text.strip())
+            numbers[option] = adapter.validate_python(text.strip())
         except ValueError:
+            allowed = _UNITS if adapter is _SIZE else "1 or more"
             fix = None
-            if adapter is _SIZE and text.isdigit():
+            if text.isdigit() and adapter is _SIZE:
                 fix = f"{option.flag} {text}GiB"
             diagnostics.append(replace(invalid(option.flag, text, allowed), fix=fix))
-            return None
 
-    gpus = number(GPUS, _COUNT, "1 or more")
-    nodes = number(NODES, _COUNT, "1 or more")
-    memory = number(GPU_MEMORY, _SIZE, _UNITS)
-    ram = number(RAM, _SIZE, _UNITS)
-    gpu = _gpu(values, diagnostics) if GPU.flag in values else None
+    gpus = numbers.get(GPUS)
+    nodes = numbers.get(NODES, 1)
+    memory = numbers.get(GPU_MEMORY)
+    gpu = _gpu(values[GPU.flag], diagnostics) if GPU.flag in values else None
     if gpu and not memory:
         memory = gpu.memory_bytes
     # A memory or a name means GPUs: as many as here, or one.
     if not gpus and (memory or gpu):
         gpus = here.gpus or 1
 
-    machine = here
-    if ram:
-        machine = replace(machine, ram_bytes=ram)
-    if gpus or (nodes or 1) > 1:
+    machine = replace(here, ram_bytes=numbers.get(RAM, here.ram_bytes))
+    if gpus or nodes > 1:
         machine = replace(machine, gpu_bytes=memory, gpu_others_bytes=())
     if gpus:
         has_bf16 = not gpu or "bf16" in gpu.peaks
         machine = replace(machine, gpus=gpus, device="cuda", gpu_bf16=has_bf16)
-    return Described(machine, nodes or 1, gpu)
+    return Described(machine, nodes, gpu)
 
 
-def _gpu(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Gpu | None:
-    """The named GPU, if there is one of the name."""
-    flag = GPU.flag
-    text = values[flag]
-    name = _joined(text)
-    gpus = {_joined(known): gpu for known, gpu in throughput.gpus().items()}
-    names = [gpu.name for key, gpu in gpus.items() if name in key]
-    gpu = gpus.get(name)
+def _gpu(text: str, diagnostics: list[Diagnostic]) -> Gpu | None:
+    """The GPU of this name, if there is one; its memory may be unknown."""
+    gpus = {_joined(gpu.name): gpu for gpu in throughput.gpus().values()}
+    gpu = gpus.get(_joined(text))
     if not gpu:
-        similar = next(iter(names), None)
-        diagnostics.append(
-            replace(
-                unknown(flag, text, names or throughput.gpus(), key=flag),
-                did_you_mean=similar,
-                fix=similar and f"{flag} {shlex.quote(similar)}",
-            )
-        )
-    elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
-        variants = f"{', '.join(names)}; or {GPU_MEMORY.flag} SIZE beside it"
-        diagnostics.append(
-            replace(invalid(flag, text, variants), message=f"{gpu.name} differs in memory")
-        )
+        names = [other.name for key, other in gpus.items() if _joined(text) in key]
+        error = unknown(GPU.flag, text, names or throughput.gpus(), key=GPU.flag)
+        if names:
+            error = replace(error, did_you_mean=names[0], fix=f"{GPU.flag} {shlex.quote(names[0])}")
+        diagnostics.append(error)
     return gpu
 
 
@@ -167,6 +119,7 @@ def _with_unit(text: str) -> str:
 
 _COUNT: TypeAdapter[Any] = TypeAdapter(Annotated[int, Field(ge=1)])
 _SIZE: TypeAdapter[Any] = TypeAdapter(Annotated[ByteSize, Field(ge=1), BeforeValidator(_with_unit)])
+_NUMBERS = {GPUS: _COUNT, NODES: _COUNT, GPU_MEMORY: _SIZE, RAM: _SIZE}
 _UNITS = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gearshift.launcher.base import environment
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, plain
+from gearshift.launcher.base.diagnostics import SettingsError, plain, program_line
 from gearshift.launcher.base.temporary import temporary_folder
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.config.render import ORIGINS
@@ -137,23 +137,22 @@ def compare_runs(words: Sequence[str], args: CliArgs, announce: Callable[[str], 
     from gearshift.training.checkpoint import compare
 
     a, b = sides = [Side(word, args) for word in words]
-    problems = {}
-    for side in sides:
-        if lock.is_held(side.folder):
-            problems[f"watch {side.folder}"] = f"{side.folder} is still going"
+    problem = None
     families = [side.at(_END).facts["settings"]["model.family"] for side in sides]
     lines = compare.compare_metrics(a.reader.metrics(), b.reader.metrics(), 0, _END)
     common = sorted(a.steps.keys() & b.steps.keys())
     if families[0] != families[1]:
-        problems["list runs"] = f"they are of {' and '.join(families)}"
+        problem = f"they are of {' and '.join(families)}"
     elif not lines.lines and not common:
-        problems["list runs"] = "no step of both was logged or saved"
-    for command, problem in problems.items():
+        problem = "no step of both was logged or saved"
+    for side in sides:
+        if lock.is_held(side.folder):
+            problem = f"{side.folder} is still going, see  {program_line('watch', side.folder)}"
+    if problem is not None:
         raise SettingsError.of(
             f"{' and '.join(words)} cannot be compared: {problem}",
             where=f"the command line: verify {' --against '.join(words)}",
             allowed="two runs of one family, which have ended",
-            fix=f"{PROGRAM} {command}",
         )
 
     visible = lines.first

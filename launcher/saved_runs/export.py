@@ -154,22 +154,11 @@ ONNX_TOLERANCE = 1e-4
 """Largest difference of an output, as a share of its largest value: fp32 in another order."""
 
 
-def dcp(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: Path) -> None:
-    """Write the state of the model as torch.distributed.checkpoint reads it. Disk access."""
-    from torch.distributed import checkpoint as format_of_torch
-
-    assert task
-    state = model.load(task).state_dict()
-    with storage_errors(folder):
-        format_of_torch.save(state, checkpoint_id=folder)
-
-
 FORMATS: dict[str, Callable[[SavedModel, Checkpoint, Task | None, Path], Notes | None]] = {
     "hf": hugging_face,
     "safetensors": plain,
     "adapter": adapter,
     "onnx": onnx,
-    "dcp": dcp,
 }
 """What writes each format into an empty folder, and may give notes for the user.
 
@@ -256,7 +245,6 @@ def _task(model: SavedModel, format_name: str) -> Task:
         "hf": isinstance(task, HasHuggingFaceFormat),
         "safetensors": True,
         "onnx": isinstance(task, HasOnnxFormat),
-        "dcp": not is_adapted,
     }
     where = f"command line: --format {format_name}"
     if not supports[format_name]:

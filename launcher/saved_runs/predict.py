@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 _NAME = re.compile(r"\w[\w.-]*")
-_SUFFIX = re.compile(r"\.[\w.-]*\w")
 
 
 SAMPLING: Mapping[str, tuple[type[int] | type[float], float, float, str]] = {
@@ -299,17 +298,14 @@ class ResultFolder:
         Raises StorageError, and DataError for a name that is invalid or was given before.
         """
         names = [f"{prediction.name}{suffix}" for suffix in prediction.files]
-        # Names come from the task, which may be a custom one: none may leave the folder.
-        is_valid = all(map(_SUFFIX.fullmatch, prediction.files))
-        if not _NAME.fullmatch(prediction.name):
-            is_valid = False
-        if not is_valid or not self.names.isdisjoint(names):
-            name = ", ".join(names) or repr(prediction.name)
-            raise DataError(
-                f"the file name {name} of a prediction is not valid, or is written twice",
-                where="predict() of the task",
-                allowed="a name of its own of letters, digits, '-', '_' and '.' for each",
-            )
+        for name in names:
+            # Names come from the task, which may be a custom one: none may leave the folder.
+            if name in self.names or not _NAME.fullmatch(name):
+                raise DataError(
+                    f"the file name {name!r} of a prediction is not valid, or is written twice",
+                    where="predict() of the task",
+                    allowed="a name of its own of letters, digits, '-', '_' and '.' for each",
+                )
         for name, content in zip(names, prediction.files.values(), strict=True):
             self._put(name, content)
         return tuple(names)

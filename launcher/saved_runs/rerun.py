@@ -111,13 +111,9 @@ def rerun(
             )
         if code == exit_codes.INVALID_INPUT:
             first = end.diagnostics[0]
-            message = first.message.replace(str(folder), str(resume.source))
-            where = first.where and first.where.replace(str(folder), str(resume.source))
-            allowed = DATA if "has changed" in message else first.allowed
+            allowed = DATA if "has changed" in first.message else first.allowed
             # Its fix is one for a run that trains.
-            raise SettingsError(
-                [replace(first, message=message, where=where, allowed=allowed, fix=None, hint=None)]
-            )
+            raise SettingsError([replace(first, allowed=allowed, fix=None, hint=None)])
         if code != exit_codes.DONE:
             text = "\n".join(filter(None, [end.text, end.trace]))
             raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")

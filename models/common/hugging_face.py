@@ -247,7 +247,7 @@ class StoredWeights:
 
 def weights_of(inner: Module) -> dict[str, Tensor]:
     """The parameters and persistent buffers of a model by name; tied ones once."""
-    stored = inner.state_dict()
+    stored = inner.state_dict(keep_vars=True)  # only the names: a plan has thousands of weights
     buffers = {name: buffer for name, buffer in inner.named_buffers() if name in stored}
     return dict(inner.named_parameters()) | buffers
 

@@ -20,6 +20,7 @@ from gearshift.models.language.readers.records import Record
 from gearshift.models.language.tokenizer import Tokenizer
 
 _BATCH = 256
+_SAMPLED = 8
 _BATCH_LETTERS = 2**19
 """At most so many texts or conversations are encoded at once, and not many more letters of them."""
 
@@ -85,8 +86,8 @@ class Encoded:
         return tokens
 
 
-def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
-    """Encode all of `corpus`.
+def encode(corpus: Corpus, tokenizer: Tokenizer, *, estimates: bool = False) -> Encoded:
+    """Encode all of `corpus`; `estimates`: of a small text only the sizes, see _estimated.
 
     Reads the files once, or their cached tokens; writes the cache. Raises DataError if the files
     changed since they were indexed, or if the cache is not writable.
@@ -94,11 +95,24 @@ def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
     write = partial(_write, corpus, tokenizer)
     source = corpus.source
     if source.size <= SMALL:
+        if estimates and corpus.is_text:
+            return _estimated(corpus, tokenizer)
         return Encoded(**array_file.in_memory(write))
     from gearshift.models.common import cache  # for large data
 
     made_from = {"version": VERSION, "files": source.stamp, "tokenizer": tokenizer.digest}
     return Encoded(**cache.streamed("language-tokens", made_from, write, source.size))
+
+
+def _estimated(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
+    """Tokens without values: as many for a byte as in every eighth document."""
+    texts = [record.text for record in corpus.records()]
+    text_bytes = np.array([len(text.encode()) for text in texts])
+    tokens = sum(map(len, tokenizer.encode_batch(texts[::_SAMPLED])))
+    share = tokens / max(text_bytes[::_SAMPLED].sum(), 1)
+    sizes = np.rint(share * text_bytes).astype(np.int64) + 2  # between start and end token
+    no_values = np.zeros(sizes.sum(), tokenizer.dtype)
+    return Encoded(no_values, sizes.cumsum(), text_bytes, np.zeros(len(texts), np.bool_))
 
 
 def _write(corpus: Corpus, tokenizer: Tokenizer, new: array_file.Open) -> None:

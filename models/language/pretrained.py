@@ -217,7 +217,10 @@ def open_inner(folder: Path) -> Opened:
             where=str(folder / "config.json"),
             allowed="files with all tensors of the model",
         )
-    return inner.float(), coverage, unread
+    tensors = [*inner.parameters(), *inner.buffers()]
+    if {tensor.dtype for tensor in tensors if tensor.is_floating_point()} != {torch.float32}:
+        inner.float()  # of thousands of weights, which takes time in a plan
+    return inner, coverage, unread
 
 
 def _by_name(folder: Path, config: Any) -> Opened | None:

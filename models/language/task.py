@@ -179,7 +179,7 @@ class LanguageTask(FamilyTask):
         sums: Counter[str] = Counter()
         records = "exchanges" if self.is_chat else "documents"
         for corpus in corpora:
-            encoded = encode(corpus, self.tokenizer)
+            encoded = encode(corpus, self.tokenizer, estimates=self.context.estimates)
             for side, (name, numbers) in enumerate(corpus.members(self.groups).items()):
                 samples = kind(encoded, corpus, numbers, rules, side)
                 parts[name].append(samples)

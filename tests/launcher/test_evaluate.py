@@ -120,7 +120,7 @@ def test_a_weight_that_is_nan_is_named_with_its_file(run, said, command):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("command", [*COMMANDS, "dcp"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_weight_of_the_file_for_other_programs_that_is_not_finite_is_named(
     trained, tmp_path, said, command, value
 ):
@@ -130,12 +130,7 @@ def test_a_weight_of_the_file_for_other_programs_that_is_not_finite_is_named(
     tensors[WEIGHT][-1] = value
     replace_file(best / "model.safetensors", save(tensors))
     before = contents(run)
-    words = (
-        ("export", run, "--format", "dcp")
-        if command == "dcp"
-        else (command, run, *COMMANDS[command])
-    )
-    error = said(*words, code=1)
+    error = said(command, run, *COMMANDS[command], code=1)
     assert str(best / "model.safetensors") in error and f"'{WEIGHT}'" in error
     assert contents(run) == before
 

@@ -7,8 +7,6 @@ from importlib.metadata import version
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.distributed import checkpoint as checkpoint_format
-from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from gearshift.launcher.run_folder import lock
 from gearshift.launcher.saved_runs.saved_model import open_model
@@ -92,24 +90,9 @@ def test_a_missing_tokenizer_or_a_damaged_checkpoint_is_an_error_and_leaves_no_f
     assert not list(run.glob("*export*")) and not list(run.glob(".export*"))
 
 
-def test_dcp_loads_the_model_and_converts_to_torch(run, tmp_path, said):
-    out = tmp_path / "out"
-    assert said("export", run, "--format", "dcp", "--out", out).startswith("exported step 6 to ")
-    model = Transformer(SIZES["tiny"])
-    model.load_state_dict(average(run, 6), strict=False)
-    expected = model.state_dict()
-    assert set(average(run, 6)) <= set(expected)
-    state = {name: torch.zeros_like(value) for name, value in expected.items()}
-    checkpoint_format.load(state, checkpoint_id=out)
-    dcp_to_torch_save(out, tmp_path / "whole.pt")
-    for found in (state, torch.load(tmp_path / "whole.pt")):
-        assert found.keys() == expected.keys()
-        assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
 def test_onnx_needs_a_family_with_a_graph_and_the_extra(run, tmp_path, said, monkeypatch):
     err = said("export", run, "--format", "onnx", code=2)
-    assert "  allowed       hf, safetensors, dcp\n" in err
+    assert "  allowed       hf, safetensors\n" in err
     monkeypatch.setattr("gearshift.launcher.saved_runs.export.find_spec", lambda name: None)
     monkeypatch.setattr(Family, "task", f"{__name__}:Drawn")
     err = said("export", run, "--format", "onnx", code=2)

@@ -19,7 +19,7 @@ def test_a_run_verifies_exports_and_refuses_another_base(program, inside, adapte
     assert "identical" in inside("verify", "run").stdout
     for name in ("hf", "adapter"):
         assert inside("export", "run", "--format", name).returncode == 0
-    assert "allowed       adapter, hf" in inside("export", "run", "--format", "dcp").stderr
+    assert "allowed       adapter, hf" in inside("export", "run", "--format", "onnx").stderr
     assert inside("export", "run", "--format", "safetensors").returncode == 0
     answers = [
         inside("predict", run, "--input", "ask 3", "--temperature", "1", "--max-tokens", "9")

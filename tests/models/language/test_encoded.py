@@ -6,9 +6,11 @@ import pytest
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_files import CACHE_VARIABLE, cache_folder, identity
+from gearshift.models.language.embedded import read_documents
 from gearshift.models.language.encoded import encode
-from gearshift.models.language.readers.corpus import SMALL
+from gearshift.models.language.readers.corpus import SMALL, from_records
 from gearshift.models.language.readers.file_corpus import read_corpus
+from gearshift.models.language.subword_tokenizers import train
 from tests.models.errors import error_of
 from tests.models.language.in_memory import TOKENIZER
 
@@ -68,3 +70,16 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path):
     write_blocks(path, "other", 6000)
     assert error_of(encode, corpus, TOKENIZER).where == "data.path"
     assert not list(cache_folder().glob("language-tokens*"))
+
+
+def test_sizes_are_estimated_from_every_eighth_document_and_exact_for_bytes():
+    corpus = from_records("embedded:python", read_documents())
+    assert np.array_equal(
+        encode(corpus, TOKENIZER, estimates=True).sizes, encode(corpus, TOKENIZER).sizes
+    )
+    tokenizer = train([record.text for record in read_documents()[::60]], 1024)
+    exact = encode(corpus, tokenizer)
+    estimated = encode(corpus, tokenizer, estimates=True)
+    assert len(estimated.sizes) == len(exact.sizes)
+    assert estimated.sizes.sum() == pytest.approx(exact.sizes.sum(), rel=0.03)
+    assert not estimated.read(0, 1000).any()

@@ -1,15 +1,16 @@
 """Times by data sheet: the roofline and its basis; and the shares of the peak."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.gpu import GOALS
 from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.plan.plan import plan_run
+from gearshift.launcher.plan.placement import Placed
+from gearshift.launcher.plan.plan import SHARES, Plan, by_data_sheet, plan_run
 from gearshift.launcher.plan.storages import Kind
 from gearshift.launcher.plan.target import Described, PlanTarget
-from gearshift.launcher.plan.time import SHARES, StepWork, by_data_sheet, moved_bytes
 from gearshift.training.throughput import gpus
 from gearshift.training.train_plan import TrainPlan
 from tests.launcher.given import ONE_GPU, SERVER, resolved
@@ -19,10 +20,18 @@ PLAN = TrainPlan(100, 20, 8, 8, 1, 1, "samples", eval_every=20)
 ONE, EIGHT, NODES = (PlanTarget(n, m, "cuda", None, None) for n, m in ((1, 1), (1, 8), (2, 8)))
 
 
-def times(flops=1e15, target=ONE, gpu=H200, engine="local", size=10**8, plan=PLAN, **bytes_):
-    work = StepWork(flops, **{"moved": 0, "sent": 0, "copied": 0, **bytes_})
-    placement = ENGINES[engine].placement
-    return by_data_sheet(work, gpu, "bf16", target, placement, size, plan)
+def times(flops=1e15, target=ONE, gpu=H200, plan=PLAN, moved=0, sent=0):
+    trace = SimpleNamespace(flops=flops, offloaded=0)
+    planned = SimpleNamespace(
+        engine="local",
+        target=target,
+        batching=SimpleNamespace(accumulation=1),
+        trace=trace,
+        parameters=10**8,
+        moved_bytes=moved,
+        placed=SimpleNamespace(sent_bytes=sent),
+    )
+    return by_data_sheet(planned, gpu, "bf16", plan)
 
 
 def test_the_longest_of_computation_memory_and_links_limits():
@@ -53,8 +62,11 @@ def test_the_shares_are_the_anchors_of_the_benchmark():
 
 def test_bytes_moved_are_those_of_passes_and_update():
     held = {Kind.WEIGHTS: 100, Kind.ACTIVATIONS: 1000, Kind.OPTIMIZER: 200}
-    assert moved_bytes(held, 25, 1) == 2 * 100 + 2 * 1000 + 4 * 25 + 2 * 300
-    assert moved_bytes(held, 25, 3) == 3 * 2200 + 700
+    trace = SimpleNamespace(trainable=25, offloaded=0)
+    for accumulation, expected in ((1, 2 * 100 + 2 * 1000 + 4 * 25 + 2 * 300), (3, 3 * 2200 + 700)):
+        batching = SimpleNamespace(accumulation=accumulation)
+        plan = Plan("local", ONE, batching, trace, Placed(held, 0, 0.0), 0, 0, 0, 0)
+        assert plan.moved_bytes == expected
 
 
 def test_a_plan_has_times_with_a_named_gpu_that_has_the_precision_only():
