@@ -59,8 +59,7 @@ def _usage(command: Command) -> str:
     elif command.argument:
         name = command.argument + "..." * command.repeats_argument
         words.append(name if command.requires_argument else f"[{name}]")
-    if command.operand is not None:
-        words.append(f"[{command.operand}]")
+    words += [f"[{name.strip('[]')}]" for name in dict.fromkeys(command.operands.values())]
     words.append("[OPTIONS]")
     if command.passthrough:
         words.append(f"[-- OPTIONS OF {command.passthrough}]")

@@ -26,6 +26,9 @@ from gearshift.models.base import Sampling
 from gearshift.training.settings import TRACKER_FORMS
 
 RUNS = "runs"
+SHELLS = ("bash", "zsh", "fish")
+WORDS = "words"
+"""What a script of these asks for: the words that complete the line in $COMP_LINE."""
 BY = Option(
     "--by METRIC",
     "Sort runs by the best value of a metric, such as val_loss. Default: by their start.",
@@ -169,8 +172,7 @@ _ALL = (
         argument="WHAT",
         requires_argument=False,
         choices=("models", "modes", "engines", "recipes", RUNS),
-        operand="DIR",
-        optional_operand={"models": "", "modes": "", "engines": "", "recipes": "", RUNS: "DIR"},
+        operands={RUNS: "[DIR]"},
     ),
     _command(
         "plan",
@@ -244,13 +246,11 @@ _ALL = (
             out_option("Folder to write. Default: export-NAME in the run folder."),
             JSON,
         ),
-        adds_errors=True,
     ),
     _command(
         "predict",
         "use the model of a run: text after a prompt, or predictions for files",
         _PREDICT,
-        adds_errors=True,
     ),
     _command(
         "report",
@@ -298,8 +298,7 @@ _ALL = (
         ),
         argument="WHAT",
         choices=("check", "fetch"),
-        operand="PATH",
-        optional_operand={"fetch": "hf:ID"},
+        operands={"check": "PATH", "fetch": "[hf:ID]"},
     ),
     _command("doctor", "check what this machine can run, with a fix for each problem", (JSON,)),
     Command(
@@ -308,7 +307,7 @@ _ALL = (
         "gearshift.launcher.cli.completion",
         (),
         argument="SHELL",
-        choices=("bash", "zsh", "fish"),
+        choices=(*SHELLS, WORDS),
     ),
 )
 COMMANDS = {command.name: command for command in _ALL}

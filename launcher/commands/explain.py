@@ -37,7 +37,7 @@ def main(command_line: CommandLine) -> int:
 
     ready = pipeline.prepare(args, out, command_line.diagnostics, prepare)
     runs = pipeline.runs_of(ready) or [("", "", prepare(args, out))]
-    if SCHEMA.flag in command_line.flags:
+    if SCHEMA.flag in command_line.values:
         _, _, plan = runs[0]
         schema = settings_class(plan.resolved.settings.model.family).model_json_schema()
         schema["patternProperties"] = {r"\.": {}}  # files may have dotted keys beside sections

@@ -9,14 +9,13 @@ from itertools import zip_longest
 from textwrap import indent
 
 from gearshift.launcher.base import disk
-from gearshift.launcher.base.diagnostics import Diagnostic, counted, program_line
+from gearshift.launcher.base.diagnostics import Diagnostic, counted
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.resolve import fetch_data, fetch_weights
 from gearshift.launcher.config.schema import AUTO, model_name
 from gearshift.launcher.run.prepare import least_room_bytes
-from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.submit import allocation, jobs
 from gearshift.launcher.submit.allocation import Allocation
 from gearshift.launcher.submit.jobs import SlurmJob, Submission
@@ -29,7 +28,7 @@ def main(command_line: CommandLine) -> int:
 
     Raises SettingsError; no file and no job is left behind then.
     """
-    is_dry = "--dry-run" in command_line.flags
+    is_dry = "--dry-run" in command_line.values
     diagnostics = list(command_line.diagnostics)
     if not is_dry and shutil.which("sbatch") is None:
         diagnostics.append(
@@ -55,52 +54,42 @@ def main(command_line: CommandLine) -> int:
     output.show_warnings(command_line, submission.warnings)
 
     plans = [run.plan for run in submission.runs]
+    ids: Sequence[str] = ()
     if all(plan.nothing_left for plan in plans):
         lines = [plan.line or "" for plan in plans] or [submission.line or ""]
-        content = {"folder": submission.folder, "jobs": []}
-        return output.show(command_line, content, "\n".join(lines))
-    if is_dry:
-        content = _as_json(submission, requested)
-        return output.show(command_line, content, _dry_run(submission, requested))
-    for run in submission.runs:
-        needed = least_room_bytes(run.plan.resolved)
-        disk.check_writable(run.folder, f"--out {run.folder}", needed_bytes=needed)
-    for plan in plans:
-        fetch_weights(plan.resolved.values)
-        fetch_data(plan.resolved.values)
-    ids = jobs.submit_all(submission, requested)
+        nothing = {"folder": submission.folder, "jobs": []}
+        return output.show(command_line, nothing, "\n".join(lines))
+    if not is_dry:
+        for run in submission.runs:
+            needed = least_room_bytes(run.plan.resolved)
+            disk.check_writable(run.folder, f"--out {run.folder}", needed_bytes=needed)
+        for plan in plans:
+            fetch_weights(plan.resolved.values)
+            fetch_data(plan.resolved.values)
+        ids = jobs.submit_all(submission, requested)
     content = _as_json(submission, requested, ids)
-    return output.show(command_line, content, _submitted(submission, requested, ids))
-
-
-def _dry_run(submission: Submission, requested: Allocation) -> str:
-    parts = [submission.line] if submission.line else []
-    commands = ["commands"]
-    for number, job in enumerate(submission.jobs):
-        parts.append(f"{_title(job, requested)}\n\n{job.script}\n{indent(job.text, '  ')}")
-        if job.lines is not None:
-            lines = job.script.with_name(run_folder.LINES)
-            parts.append(f"{lines}\n{indent(job.lines, '  ')}")
-        commands.append(f"  {shlex.join(_command(job, requested, number))}")
-    return "\n\n".join([*map(str.rstrip, parts), "\n".join(commands)])
-
-
-def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]) -> str:
-    """The jobs, their folders and logs, and the commands that follow, cancel and resume them."""
     lines = [submission.line] if submission.line else []
-    for job_id, job in zip(ids, submission.jobs, strict=True):
-        lines += [
-            f"job      {job_id}  {_title(job, requested)}",
+    for job, facts in zip(submission.jobs, content["jobs"], strict=True):
+        lines += _lines(job, facts, requested)
+    return output.show(command_line, content, "\n".join(lines))
+
+
+def _lines(job: SlurmJob, facts: Json, requested: Allocation) -> list[str]:
+    """A job with its script before it is submitted, or else with its log."""
+    title = _title(job, requested)
+    if facts["id"]:
+        return [
+            f"job      {facts['id']}  {title}",
             f"folder   {job.folder}",
-            f"log      {job.log(job_id, job.runs[0])}",
+            f"log      {facts['runs'][0]['log']}",
         ]
-    first = submission.jobs[0]
-    run = first.runs[0]
-    resumed = submission.folder if first.lines is None else run.folder
-    lines.append(f"follow   tail -F {shlex.quote(str(first.log(ids[0], run)))}")
-    lines.append(f"cancel   scancel {' '.join(reversed(ids))}")
-    lines.append(f"resume   {program_line('submit', '--resume', resumed)}")
-    return "\n".join(lines)
+    return [
+        f"job      {title}",
+        f"folder   {job.folder}",
+        f"command  {shlex.join(facts['command'])}",
+        indent(job.text, "  "),
+        indent(job.lines or "", "  "),
+    ]
 
 
 def _as_json(submission: Submission, requested: Allocation, ids: Sequence[str] = ()) -> Json:

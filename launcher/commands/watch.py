@@ -35,7 +35,7 @@ def main(command_line: CommandLine) -> int:
     folders = dict.fromkeys(chain.from_iterable(map(folders_of, arguments)))
     runs = list(map(WatchedRun, folders))
     is_live = can_redraw(sys.stdout, environment.variables().get("TERM"))
-    if is_live and not {ONCE.flag, "--json"} & set(command_line.flags):
+    if is_live and not {ONCE.flag, "--json"} & {*command_line.values}:
         _follow(runs)
     else:
         _print(runs, as_json=command_line.as_json)

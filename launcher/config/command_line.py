@@ -18,8 +18,8 @@ Values = Literal[
     "models", "modes", "engines", "stages", "keys", "parts", "trackers", "files", "folders", "paths"
 ]
 
-PATH_VALUES = ("models", "files", "folders", "paths", None)
-"""The kinds that may be paths; None: no kind is declared."""
+PATH_VALUES = ("models", "files", "folders", "paths")
+"""The kinds that may be paths."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ RUN_ARGUMENTS = {
 """What RUN may be, by command."""
 DEFAULT = "run"
 """The command of a command line that names none."""
+END = "--"
+"""After it come options of another program."""
 _NUMBER = re.compile(r"-[0-9.]")
 _ORDER = 999
 """Sorts these errors after those of files and before those of single settings."""
@@ -129,10 +131,8 @@ class Command:
     requires_argument: bool = True
     repeats_argument: bool = False
     """Whether there may be several."""
-    operand: str | None = None
-    """The second positional argument, as help shows it; required."""
-    optional_operand: Mapping[str, str] = field(default_factory=dict)
-    """The `choices` that need no operand, and the one they take, as help shows it; empty: none."""
+    operands: Mapping[str, str] = field(default_factory=dict)
+    """The second positional argument after some of the `choices`, as help shows it: `[DIR]`."""
     adds_errors: bool = False
     """Whether `main` finds further errors, and raises those of the command line with them."""
     instead: Mapping[str, str] = field(default_factory=dict)
@@ -147,12 +147,11 @@ class Command:
         """The command as a user types it."""
         return PROGRAM if self.name == DEFAULT else f"{PROGRAM} {self.name}"
 
-    @property
-    def most_positionals(self) -> int:
-        """How many positional arguments it takes."""
+    def most_positionals(self, argument: str) -> int:
+        """How many positional arguments it takes, of which `argument` is the first."""
         if self.repeats_argument:
             return sys.maxsize
-        return bool(self.argument) + bool(self.operand)
+        return bool(self.argument) + (argument in self.operands)
 
 
 def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[list[str], bool]]:
@@ -194,12 +193,11 @@ class CommandLine:
     argument: str = ""
     """The RUN of resume, the KEY of explain, the WHAT of list; empty: none was typed."""
     args: CliArgs = field(default_factory=CliArgs)
-    flags: frozenset[str] = frozenset()
-    """The options that were given."""
-    out: Path | None = None
-    diagnostics: Sequence[Diagnostic] = ()
     values: Mapping[str, str] = field(default_factory=dict)
-    """Values of options that only this command has, such as "--format": "hf"."""
+    """The value that counts of each option that was given; `true` for one without a value."""
+    diagnostics: Sequence[Diagnostic] = ()
+    is_misread: bool = False
+    """Whether further checks would make no sense: the errors come alone."""
     more: Sequence[str] = ()
     """The other RUNs of report and watch; the operand of data and list."""
     passthrough: Sequence[str] = ()
@@ -210,7 +208,13 @@ class CommandLine:
     @property
     def as_json(self) -> bool:
         """Whether the output is for programs."""
-        return JSON.flag in self.flags
+        return JSON.flag in self.values
+
+    @property
+    def out(self) -> Path | None:
+        """The value of --out."""
+        text = self.values.get("--out")
+        return Path(text) if text else None
 
     @property
     def operand(self) -> str:

@@ -158,14 +158,13 @@ def folder_for(name: object, recorded: object, file: Path, where: str) -> str | 
     return None
 
 
-def check_importable(family: str, call: str) -> None:
-    """Raise SettingsError if other processes cannot import the task, which `call` needs."""
+def check_importable(family: str) -> None:
+    """Raise SettingsError if other processes cannot import the task, which they need."""
     module, _, name = family.partition(":")
     if module == MAIN:
         raise _error(
             f"class '{name}' is of a notebook or was typed, which other processes cannot import",
             family,
-            where=call,
             allowed="one process; or a class in a module",
         )
 

@@ -7,10 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from gearshift.launcher.base.diagnostics import Diagnostic
-from gearshift.launcher.config.command_line import Command, CommandLine, split_options
-
-_END = "--"
-"""After it come options of another program."""
+from gearshift.launcher.config.command_line import END, Command, CommandLine, split_options
 
 
 def as_commands(command_line: CommandLine, diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
@@ -44,7 +41,7 @@ def as_commands(command_line: CommandLine, diagnostics: Iterable[Diagnostic]) ->
 
 def _is_known(command: Command, words: Sequence[str]) -> bool:
     """Whether the command takes the options `words`."""
-    if words[:1] == [_END]:
+    if words[:1] == [END]:
         return command.passthrough is not None
     return all(known for _, known in split_options(command, words))
 
@@ -67,11 +64,11 @@ def _corrected(command: Command, argv: Sequence[str], diagnostic: Diagnostic) ->
     for words, _ in split_options(command, new):
         names.add(_name(command, words))
     end = len(argv)
-    if command.passthrough is not None and _END in argv:
-        end = argv.index(_END)
+    if command.passthrough is not None and END in argv:
+        end = argv.index(END)
     others = [*argv[end:]]
-    if new[:1] == [_END]:
-        others = [_END, *others[1:], *new[1:]]
+    if new[:1] == [END]:
+        others = [END, *others[1:], *new[1:]]
         new = []
     for words, _ in split_options(command, argv[:end]):
         if names.isdisjoint((_name(command, words), words[0], " ".join(words))):

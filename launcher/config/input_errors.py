@@ -54,8 +54,6 @@ from gearshift.launcher.config.settings_file import Unreadable
 from gearshift.models.catalog import FAMILIES, stages_of
 from gearshift.training.settings import TIME_FORMS, TRACKERS, nested
 
-# The command line.
-
 
 def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[Diagnostic]:
     """The errors of arguments that are no options: too many, unknown or missing ones."""
@@ -71,10 +69,7 @@ def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[
         )
         return
     argument = next(iter(positionals), "")
-    most = command.most_positionals
-    if command.optional_operand.get(argument) == "":
-        most = 1
-    for surplus in positionals[most:]:
+    for surplus in positionals[command.most_positionals(argument) :]:
         option = _option_for(surplus)
         yield command_line_error(
             f"unexpected argument '{surplus}'",
@@ -85,29 +80,29 @@ def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[
             replaces=(surplus,),
         )
     choices = ", ".join(command.choices)
-    call = command.name
-    missing = None
+    operand = command.operands.get(argument, "[]")
     if argument and command.choices and argument not in command.choices:
         nearest = nearest_match(argument, command.choices)
         yield command_line_error(
             f"unknown {command.argument} {argument!r}",
-            f"{call} {argument}",
+            f"{command.name} {argument}",
             value=argument,
             allowed=choices,
             did_you_mean=nearest,
             fix=nearest,
             replaces=(argument,),
         )
-    elif not positionals:
-        if command.requires_argument:
-            missing = command.argument
-    elif len(positionals) == 1 and argument and argument not in command.optional_operand:
-        call = f"{call} {argument}"
-        missing = command.operand
-        choices = ""
-    if missing:
-        form = choices or command.allowed or f"{PROGRAM} {call} {missing}"
-        yield command_line_error(f"{call} requires {missing}", call, allowed=form)
+    elif command.requires_argument and not positionals:
+        yield command_line_error(
+            f"{command.name} requires {command.argument}",
+            command.name,
+            allowed=choices or command.allowed,
+        )
+    elif len(positionals) == 1 and not operand.startswith("["):
+        call = f"{command.name} {argument}"
+        yield command_line_error(
+            f"{call} requires {operand}", call, allowed=f"{PROGRAM} {call} {operand}"
+        )
 
 
 def _option_for(argument: str) -> str | None:
@@ -136,14 +131,14 @@ def unknown_option(command: Command, words: Sequence[str]) -> Diagnostic:
     value = words[-1] if len(words) > 1 else value
     known = (*command.options, HELP)
     # What each name stands for, up to its value: `--set optim.lr=`, `--epochs `, `--fast`.
-    forms = {}
+    forms = {name: f"{other} " for name, other in command.instead.items()}
     for option in known:
         forms[option.flag] = f"{option.flag} " if option.metavar else option.flag
     if command.passthrough is not None:
         from gearshift.slurm.sbatch import option_of
 
         name = option_of(argument)
-        if name is not None and f"--{name}" not in (*forms, *command.instead):
+        if name is not None and f"--{name}" not in forms:
             return command_line_error(
                 f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
                 argument,
@@ -152,21 +147,19 @@ def unknown_option(command: Command, words: Sequence[str]) -> Diagnostic:
                 replaces=(flag,),
             )
     keys = names("keys")
-    form = command.instead.get(flag)
-    form = form and f"{form} "
     meaning = None
-    if form is None and ("." not in flag or flag.lstrip("-") not in keys):
+    if flag not in command.instead and ("." not in flag or flag.lstrip("-") not in keys):
         meaning = other_tools.meaning(flag, value)
-    if meaning is None and form is None:
+    if meaning is None:
         form = forms.get(nearest_match(flag, forms) or "")
         if form is None and "--set" in forms:
             key = nearest_key(flag.lstrip("-"), keys)
             form = key and f"--set {key}="
-    if form is not None:
-        fix: str | None = form
-        if form.endswith((" ", "=")):
-            fix = form + shlex.quote(value) if value else None
-        meaning = Meaning(fix, shown=form.rstrip(" ="))
+        if form is not None:
+            fix: str | None = form
+            if form.endswith((" ", "=")):
+                fix = form + shlex.quote(value) if value else None
+            meaning = Meaning(fix, shown=form.rstrip(" ="))
     error = command_line_error(
         f"unknown option '{flag}'",
         argument,
@@ -345,44 +338,6 @@ def _nearest_time(text: str) -> str | None:
     """The budget of time that was probably meant by `text`: 2h by `2 hors`; None: unknown."""
     match = re.search(r"([0-9]+)\s*([smhd])?", text.lower())
     return match and f"{max(1, int(match[1]))}{match[2] or 's'}"
-
-
-# Calls of Python.
-
-_OF_KEYS = {
-    "model.family": "model",
-    "model.size": "model",
-    "mode": "mode",
-    "engine.name": "engine",
-    "engine.nproc": "nproc",
-    "--input": "inputs",
-}
-"""The arguments that have another name than the setting or the option."""
-EVALUATE = "Run.evaluate"
-"""The call with an argument for the data."""
-
-
-def as_arguments(diagnostics: Iterable[Diagnostic], call: str) -> list[Diagnostic]:
-    """The diagnostics of a Python call, such as `train`: what was typed is one of its arguments."""
-    arguments = []
-    for diagnostic in diagnostics:
-        where = diagnostic.where or ""
-        key = diagnostic.key or ""
-        if where.startswith(("--", "command line", "the command line")):
-            name = _OF_KEYS.get(key, "settings")
-            if where.startswith("--model "):
-                name = "model"
-            if key.startswith("--") and key not in _OF_KEYS:
-                name = key[2:].replace("-", "_")
-            if key == "data.path" and call == EVALUATE:
-                name = "data"
-            value = diagnostic.value
-            if name == "settings":
-                value = {key: value}
-            where = f"{call}({name}={value!r})" if key else f"{call}()"
-            diagnostic = replace(diagnostic, where=where)
-        arguments.append(diagnostic)
-    return arguments
 
 
 def text_of(value: Any) -> str:

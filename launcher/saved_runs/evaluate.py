@@ -54,7 +54,7 @@ def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None
     """The facts of the finished evaluation.
 
     "error": which metrics that decide are not finite, or None. Starts new processes; the run folder
-    is only read. `data`: that of --data; None: that of the run. Raises RerunFailed, and
+    is only read. `data`: that of --data; None: that of the run. Raises CommandFailed, and
     SettingsError for data that cannot be evaluated.
     """
     reset: tuple[ResetPart, ...] = () if data is None else ("data",)

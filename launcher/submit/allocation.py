@@ -103,7 +103,7 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     exported = []
     if "--ranks-per-node" in values:
         exported.append(f"{RANKS}={values['--ranks-per-node']}")
-    is_torchrun = "--torchrun" in command_line.flags or environ.get(_LAUNCH) == "torchrun"
+    is_torchrun = "--torchrun" in command_line.values or environ.get(_LAUNCH) == "torchrun"
     if is_torchrun:
         exported.append(f"{_LAUNCH}=torchrun")
     # Unless the site selects one, the job uses this Python.

@@ -72,7 +72,7 @@ THEIRS = {
         *("mlflow", "PIL", "pynvml"),
     },
     "launcher": {
-        *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab"),
+        *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests"),
         "urllib3",
         *("backports", "huggingface_hub", "jinja2", "onnxruntime", "packaging", "scipy"),
     },

@@ -29,7 +29,6 @@ CASES = [
     ("--nproc 100000", {}, "engine.nproc", "--nproc 100000"),
     ("--set train.global_batch=10 --batch-size 4 --set train.accumulation=2", {}, "train.global_batch", "--set train.global_batch=10; --batch-size 4; --set train.accumulation=2"),
     ("--set train.global_batch=7 --nproc 2", {}, "train.global_batch", "--set train.global_batch=7"),
-    ("--mode fast --lite", {}, "mode", "command line: --mode fast, and --lite"),
     ("new-task", {}, None, "command line: new-task"),
     ("--config mine.yaml", {"mine.yaml": "optim:\n  lrr: 1e-3\n"}, "optim.lrr", "mine.yaml:2 optim.lrr"),
     ("--config mine.yaml", {"mine.yaml": "precision: bf61\n"}, "precision", "mine.yaml:1 precision"),

@@ -92,7 +92,6 @@ IMPOSSIBLE = ["x" * 256, "~nosuchuser/a"]
         ("data check {}", None, "data"),
         ("submit --sweep {}", None, "--sweep"),
         ("predict . --input a --out {}", None, "--out"),
-        ("evaluate . --set model.pretrained={}", "model.pretrained", "--set"),
     ],
 )
 def test_a_path_that_no_file_can_have_is_an_error_at_its_place(here, said, line, key, where, path):
