@@ -56,7 +56,7 @@ def read(argv: Sequence[str]) -> CommandLine:
     if not argv or argv[0].startswith("-"):
         return parse(RUN, argv)
     # With the options of all other commands.
-    from gearshift.launcher.commands.catalog import ALIASES, COMMANDS
+    from gearshift.launcher.config.commands import ALIASES, COMMANDS
 
     name, *words = argv
     command = COMMANDS.get(ALIASES.get(name, name))

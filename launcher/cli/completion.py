@@ -6,15 +6,15 @@ import re
 from pathlib import Path
 
 from gearshift.launcher.base import environment, exit_codes
-from gearshift.launcher.commands.catalog import ALIASES, COMMANDS, WORDS
 from gearshift.launcher.config.command_line import DEFAULT, HELP, CommandLine, Option
+from gearshift.launcher.config.commands import ALIASES, COMMANDS
 from gearshift.launcher.config.input_errors import names
 
 
 def main(command_line: CommandLine) -> int:
     """Print the script of one shell, or the words for the line that it has; the exit code."""
     shell = command_line.argument
-    if shell == WORDS:
+    if shell == "words":
         print("\n".join(words(environment.variables().get("COMP_LINE", " "))))
     else:
         print(Path(__file__).with_suffix(f".{shell}").read_text("utf-8"), end="")
@@ -37,7 +37,7 @@ def words(line: str) -> list[str]:
     elif not before:
         candidates = [*COMMANDS]
     else:
-        candidates = names("keys") if command.argument == "KEY" else [*command.choices]
+        candidates = names("keys") if command.name == "explain" else [*command.choices]
     return [word for word in candidates if word.startswith(typed)]
 
 

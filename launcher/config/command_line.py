@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic
 from gearshift.launcher.config.provenance import CliArgs
-from gearshift.launcher.config.settings_file import read_table
-from gearshift.models.base import SplitName
+from gearshift.launcher.config.settings_file import read_rows
 
 Values = Literal[
     "models", "modes", "engines", "stages", "keys", "parts", "trackers", "files", "folders", "paths"
@@ -50,60 +49,15 @@ class Option:
         return self.form.partition(" ")[2] or None
 
 
-def in_group(name: str, *options: Option) -> Iterator[Option]:
-    """The options under a heading of help."""
-    return (replace(option, group=name) for option in options)
-
-
-# Headings of help.
-MODEL = "model, data and mode"
 TRAINING = "training"
-OUTPUT = "output"
-
-
-def out_option(sentence: str) -> Option:
-    """The option --out of a command, with its own help."""
-    return Option("--out DIR", sentence, values="folders")
-
-
+"""A heading of help."""
 HELP = Option("--help", "Print this help and exit.")
 VERSION = Option("--version", "Print the versions of the libraries and exit.")
-_COLUMNS = ("form", "sentence", "key", "repeats", "values", "group", "mode")
-OPTIONS = tuple(
-    Option(form, sentence or "", key, bool(repeats), values, group or OUTPUT, mode)
-    for form, sentence, key, repeats, values, group, mode in read_table("options.yaml", _COLUMNS)
-)
+OPTIONS = tuple(Option(**row) for row in read_rows("options.yaml"))
 """The options of a run."""
 BY_FLAG = {option.flag: option for option in OPTIONS}
-JSON = BY_FLAG["--json"]
-FORCE = BY_FLAG["--force"]
-RESUME = BY_FLAG["--resume"]
-STAGE = BY_FLAG["--stage"]
-FROM = BY_FLAG["--from"]
-GPUS = Option("--gpus N", "GPUs of each node.")
-GPU = Option("--gpu NAME", "Kind of GPU, such as H200: its memory and speed.")
-GPU_MEMORY = Option("--gpu-memory SIZE", "Memory of a GPU, such as 24GiB.")
-RAM = Option("--ram SIZE", "Main memory of each node, such as 64GiB.")
-NODES = Option("--nodes M", "Nodes. Default: 1.")
-PLANNED_MACHINE = (GPUS, GPU, GPU_MEMORY, RAM, NODES)
-"""The options of `plan` for another machine."""
 INPUT = "--input"
 """What `predict` reads."""
-SPLITS: tuple[str, ...] = get_args(SplitName)
-DEFAULT_SPLIT = "test"
-
-
-RUN_ARGUMENTS = {
-    "resume": "a run folder, a checkpoint, the number of a step, or auto",
-    "verify": "a run folder or a checkpoint",
-    "evaluate": "a run folder or a checkpoint",
-    "export": "a run folder or a checkpoint",
-    "watch": "run folders, or a folder of runs",
-    "predict": "a run folder, a checkpoint, or an export as safetensors",
-    "report": "run folders",
-    "track": "a run folder",
-}
-"""What RUN may be, by command."""
 DEFAULT = "run"
 """The command of a command line that names none."""
 END = "--"
@@ -122,15 +76,12 @@ class Command:
     module: str
     """Has `main(command_line) -> int`, the exit code."""
     options: tuple[Option, ...]
-    argument: str | None = None
-    """The positional argument, as help shows it."""
-    choices: tuple[str, ...] = ()
+    argument: str = ""
+    """The positional argument as help shows it: `RUN`, `[KEY]`, `RUN...`; empty: none."""
+    choices: Sequence[str] = ()
     """The valid values of the argument; empty: any value."""
     allowed: str = ""
     """Describes the valid values if `choices` is empty."""
-    requires_argument: bool = True
-    repeats_argument: bool = False
-    """Whether there may be several."""
     operands: Mapping[str, str] = field(default_factory=dict)
     """The second positional argument after some of the `choices`, as help shows it: `[DIR]`."""
     adds_errors: bool = False
@@ -149,7 +100,7 @@ class Command:
 
     def most_positionals(self, argument: str) -> int:
         """How many positional arguments it takes, of which `argument` is the first."""
-        if self.repeats_argument:
+        if "..." in self.argument:
             return sys.maxsize
         return bool(self.argument) + (argument in self.operands)
 
@@ -208,7 +159,7 @@ class CommandLine:
     @property
     def as_json(self) -> bool:
         """Whether the output is for programs."""
-        return JSON.flag in self.values
+        return "--json" in self.values
 
     @property
     def out(self) -> Path | None:

@@ -84,7 +84,7 @@ def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[
     if argument and command.choices and argument not in command.choices:
         nearest = nearest_match(argument, command.choices)
         yield command_line_error(
-            f"unknown {command.argument} {argument!r}",
+            f"unknown {command.argument.strip('[]')} {argument!r}",
             f"{command.name} {argument}",
             value=argument,
             allowed=choices,
@@ -92,9 +92,9 @@ def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[
             fix=nearest,
             replaces=(argument,),
         )
-    elif command.requires_argument and not positionals:
+    elif not positionals and not command.argument.startswith("["):
         yield command_line_error(
-            f"{command.name} requires {command.argument}",
+            f"{command.name} requires {command.argument.removesuffix('...')}",
             command.name,
             allowed=choices or command.allowed,
         )
@@ -261,48 +261,41 @@ def rejected(
     kind = failure["type"]
     path = info.key
     value = setting.value
-    # Where in the value: an item of a list, a name of a mapping, or a name within one.
-    parts: list[Any] = []
+    # Where in the value: an item of a list, or a name of a mapping.
+    parts: Sequence[Any] = ()
     if "mapping" in info.type:
-        parts = list(failure["loc"][path.count(".") + 1 :])
-    name = ""
-    has_name = bool(parts) and (parts[-1] == "[key]" or kind in ("extra_forbidden", "missing"))
-    if has_name:
-        name = parts.pop()
-        if name == "[key]":
-            name = parts[-1]
-    if any(isinstance(part, int) for part in parts):
-        for part in parts:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        parts = [part for part in failure["loc"][path.count(".") + 1 :] if part != "[key]"]
     if parts:
-        value = failure.get("input")
+        value = failure["input"]
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    key = path if "[" in path else info.key
 
     suggestion = None
     overrides = None
+    reason = failure.get("ctx", {}).get("error") or re.sub("^.*(?=should)", "", failure["msg"])
+    if kind == "string_pattern_mismatch" or (kind == "value_error" and not parts):
+        reason = "is not understood"
+    message = f"{display_name(path)} {shown(value)} {reason}"
     if kind == "missing":
-        message = f"{path} has no {name}"
-    elif has_name:
-        message = f"unknown name '{name}' in {path}"
-        suggestion = nearest_match(str(name), re.findall(r"\w+", str(info.allowed)))
-    else:
-        reason = failure.get("ctx", {}).get("error") or re.sub("^.*(?=should)", "", failure["msg"])
-        if kind == "string_pattern_mismatch" or (kind == "value_error" and not parts):
-            reason = "is not understood"
-        message = f"{display_name(path)} {shown(value)} {reason}"
-        if not parts:
-            if isinstance(value, str) and isinstance(info.allowed, tuple):
-                message = f"unknown {display_name(path)} {shown(value)}"
-            suggestion = _nearest_value(info, value, kind)
-            if below.origin.layer != BUILT_IN_LAYER:
-                overrides = (below.value, below.origin.where)
+        message = f"{path} is missing"
+    elif kind == "extra_forbidden" or "[key]" in failure["loc"]:
+        message = f"unknown name '{path}'"
+        suggestion = nearest_match(str(parts[-1]), re.findall(r"\w+", str(info.allowed)))
+    elif not parts:
+        if isinstance(value, str) and isinstance(info.allowed, tuple):
+            message = f"unknown {display_name(path)} {shown(value)}"
+        suggestion = _nearest_value(info, value, kind)
+        if below.origin.layer != BUILT_IN_LAYER:
+            overrides = (below.value, below.origin.where)
     return about(
-        {path: setting},
-        path,
+        {key: setting},
+        key,
         message,
         value=value,
         allowed=allowed(info) or info.type,
         did_you_mean=suggestion,
-        new=None if has_name else suggestion,
+        new=None if parts else suggestion,
         overrides=overrides,
     )
 

@@ -12,13 +12,9 @@ from gearshift.launcher.base.diagnostics import Diagnostic, shown
 from gearshift.launcher.base.disk import SHOWN, problem_of
 from gearshift.launcher.config.command_line import (
     END,
-    FORCE,
-    FROM,
     HELP,
     INPUT,
     PATH_VALUES,
-    RESUME,
-    STAGE,
     Command,
     CommandLine,
     command_line_error,
@@ -140,9 +136,9 @@ def _run_arguments(command: Command, arguments: _Arguments, argument: str) -> Cl
     mode = arguments.mode
     mode_option = arguments.mode_option
     filled: dict[str, Setting] = {}
-    stage = arguments.last(STAGE.flag)
+    stage = arguments.last("--stage")
     if stage is not None:
-        typed = f"{STAGE.flag} {stage}"
+        typed = f"--stage {stage}"
         filled["stages"] = Setting([stage], Origin(CLI_LAYER, typed))
         if mode is None:
             mode = STAGED_MODE
@@ -161,10 +157,10 @@ def _run_arguments(command: Command, arguments: _Arguments, argument: str) -> Cl
         configs=[Path(path) for path in arguments.values.get("--config", ())],
         sets=arguments.values.get("--set", []),
         options=options,
-        resume=argument or None if is_resume else arguments.last(RESUME.flag),
-        resume_option=command.name if is_resume else RESUME.flag,
+        resume=argument or None if is_resume else arguments.last("--resume"),
+        resume_option=command.name if is_resume else "--resume",
         reset=arguments.values.get("--reset", []),
         filled=filled,
-        weights=arguments.last(FROM.flag),
-        force=FORCE.flag in arguments.values,
+        weights=arguments.last("--from"),
+        force="--force" in arguments.values,
     )

@@ -179,13 +179,15 @@ def parse_yaml_value(text: str) -> Any:
     return None if root is None else _Reader().value(root)
 
 
-def read_table(name: str, columns: Sequence[str]) -> Iterator[list[Any]]:
-    """The rows of a table beside this file, which is a list of mappings; None: a column left out.
+def read_rows(name: str) -> list[dict[str, Any]]:
+    """The rows of a table beside this file, which is a list of mappings. Reads the disk."""
+    rows: list[dict[str, Any]] = parse_yaml_value(Path(__file__).with_name(name).read_text("utf-8"))
+    return rows
 
-    Reads the disk.
-    """
-    text = Path(__file__).with_name(name).read_text("utf-8")
-    return ([row.get(column) for column in columns] for row in parse_yaml_value(text))
+
+def read_table(name: str, columns: Sequence[str]) -> Iterator[list[Any]]:
+    """As `read_rows`, each with its values in the order of `columns`; None: one left out."""
+    return ([row.get(column) for column in columns] for row in read_rows(name))
 
 
 def _compose(text: str) -> Any:

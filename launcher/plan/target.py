@@ -11,7 +11,6 @@ from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
 
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold, unknown
-from gearshift.launcher.config.command_line import GPU, GPU_MEMORY, GPUS, NODES, RAM, Option
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.training import throughput
@@ -19,6 +18,9 @@ from gearshift.training.throughput import Gpu
 
 MARGIN = 0.06
 """Of a node's main memory that stays free: fragmentation, other programs."""
+_GPU = "--gpu"
+_MEMORY = "--gpu-memory"
+_NODES = "--nodes"
 TRACED = "traced on tensors without values"
 MEASURED = "measured on this CPU"
 UNCOMPILED = "planned as if not compiled: an upper bound"
@@ -44,7 +46,7 @@ class Described:
         resolved = resolve(self.nodes * resolved.nproc)
         engine = resolved.settings.engine.name
         most = ENGINES[engine].processes
-        where = f"{NODES.flag} {self.nodes}"
+        where = f"{_NODES} {self.nodes}"
         if most is not None and self.nodes > most:
             raise SettingsError.of(
                 f"{where} is more than the {counted(most, 'rank')} of engine {engine}",
@@ -52,7 +54,7 @@ class Described:
                 value=engine,
                 where=where,
                 allowed=f"{most}, or another engine",
-                fix=f"{NODES.flag} {most}",
+                fix=f"{_NODES} {most}",
             )
         return resolved
 
@@ -90,15 +92,15 @@ class PlanTarget:
 def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnostic]) -> Described:
     """The machine of the options in `values`; errors are added to `diagnostics`."""
 
-    def number(option: Option, adapter: TypeAdapter[Any], allowed: str) -> Any:
+    def number(flag: str, adapter: TypeAdapter[Any], allowed: str) -> Any:
         """The count or size that an option has; None: it has none, or an invalid one."""
-        text = values.get(option.flag)
+        text = values.get(flag)
         if text is None:
             return None
         try:
             return adapter.validate_python(text.strip())
         except ValueError:
-            where = f"{option.flag} {text}"
+            where = f"{flag} {text}"
             fix = None
             if adapter is _SIZE and text.isdigit():
                 fix = f"{where}GiB"
@@ -107,11 +109,11 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
             )
             return None
 
-    gpus = number(GPUS, _COUNT, "1 or more")
-    nodes = number(NODES, _COUNT, "1 or more")
-    memory = number(GPU_MEMORY, _SIZE, _UNITS)
-    ram = number(RAM, _SIZE, _UNITS)
-    gpu = _gpu(values, diagnostics) if GPU.flag in values else None
+    gpus = number("--gpus", _COUNT, "1 or more")
+    nodes = number(_NODES, _COUNT, "1 or more")
+    memory = number(_MEMORY, _SIZE, _UNITS)
+    ram = number("--ram", _SIZE, _UNITS)
+    gpu = _gpu(values, diagnostics) if _GPU in values else None
     if gpu and not memory:
         memory = gpu.memory_bytes
     # A memory or a name means GPUs: as many as here, or one.
@@ -131,9 +133,8 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
 
 def _gpu(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Gpu | None:
     """The named GPU, if there is one of the name."""
-    flag = GPU.flag
-    text = values[flag]
-    where = f"{flag} {text}"
+    text = values[_GPU]
+    where = f"{_GPU} {text}"
     name = _joined(text)
     gpus = {_joined(known): gpu for known, gpu in throughput.gpus().items()}
     names = [gpu.name for key, gpu in gpus.items() if name in key]
@@ -142,13 +143,13 @@ def _gpu(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Gpu | None
         similar = next(iter(names), None)
         diagnostics.append(
             replace(
-                unknown(flag, text, names or throughput.gpus(), where=where),
+                unknown(_GPU, text, names or throughput.gpus(), where=where),
                 did_you_mean=similar,
-                fix=similar and f"{flag} {shlex.quote(similar)}",
+                fix=similar and f"{_GPU} {shlex.quote(similar)}",
             )
         )
-    elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
-        variants = f"{', '.join(names)}; or {GPU_MEMORY.flag} SIZE beside it"
+    elif gpu.memory_bytes is None and _MEMORY not in values:
+        variants = f"{', '.join(names)}; or {_MEMORY} SIZE beside it"
         diagnostics.append(
             Diagnostic(f"{gpu.name} differs in memory", where=where, allowed=variants)
         )

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from gearshift.launcher.base.diagnostics import SettingsError, counted, unknown
-from gearshift.launcher.config.command_line import DEFAULT_SPLIT, SPLITS
+from gearshift.launcher.config.commands import DEFAULT_SPLIT, SPLITS
 from gearshift.launcher.config.provenance import CliArgs, ResetPart, Resolved
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan

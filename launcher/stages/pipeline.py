@@ -13,7 +13,6 @@ from typing import Any
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
-from gearshift.launcher.config.command_line import FROM, STAGE
 from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
 from gearshift.launcher.config.selection import STAGES, choose, declared_stages, select_stages
 from gearshift.launcher.config.settings_file import read_values
@@ -144,7 +143,7 @@ class _Preparation:
         """Errors of arguments that do nothing on the resumed stages in `folders`."""
         useless = [setting.origin.where for setting in self.args.filled.values()]
         if self.args.weights:
-            useless.append(f"{FROM.flag} {self.args.weights}")
+            useless.append(f"--from {self.args.weights}")
         if self.out and self.out.resolve() != pipeline.resolve():
             useless.append(f"--out {self.out}")
         stages = ", ".join(map(str, folders.values()))
@@ -189,8 +188,7 @@ class _Preparation:
                     f"each stage runs in its own processes, but {source} started this one",
                     where=where,
                     allowed=f"one stage at a time under {source}",
-                    hint=f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  "
-                    "or resume one stage",
+                    hint="--stage NAME  and for later stages  --from RUN  or resume one stage",
                 )
             )
         return plan
@@ -267,7 +265,7 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
         for declared in declared_stages(choice.family):
             if declared.name == choice.stage:
                 stage = declared
-    option = f"{FROM.flag} {args.weights}"
+    option = f"--from {args.weights}"
     fix = ""
     if args.resume not in (None, AUTO):
         problem = "a resumed run loads weights from its own checkpoint"
@@ -291,11 +289,11 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
         ), diagnostics
     refusal = Diagnostic(
         f"{option}: {problem}",
-        FROM.flag,
+        "--from",
         where=option,
-        allowed=f"with a later stage of a new run:  {STAGE.flag} NAME",
+        allowed="with a later stage of a new run:  --stage NAME",
         fix=fix,
-        replaces=(FROM.flag,),
+        replaces=("--from",),
     )
     return replace(args, weights=None), [refusal]
 
@@ -321,7 +319,7 @@ def weights_in(word: str, stage: Stage) -> Path:
                 return path if folder.name == retention.BEST else folder
     raise SettingsError.of(
         problem,
-        key=FROM.flag,
+        key="--from",
         value=word,
         where=f"--from {word}",
         allowed="a run folder, one of its checkpoints, an export or a safetensors file",

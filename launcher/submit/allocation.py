@@ -65,7 +65,7 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
         if flag in values and not pattern.fullmatch(values[flag]):
             diagnostics.append(invalid(flag, values.pop(flag), allowed))
     passthrough = command_line.passthrough
-    options = {option.flag[2:]: values.get(option.flag) for option in SBATCH}
+    options = {name: values.get(f"--{name}") for name in SBATCH}
     # What ranks and checks follow from must be known here, before sbatch reads it.
     for argument in passthrough:
         name = sbatch.option_of(argument)
@@ -82,8 +82,8 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     header = {"nodes": "1", **sbatch.header(environ)}
     header |= {name: text for name, text in options.items() if text is not None}
     array = header.pop("array", None)
-    if array and SWEEP.flag not in command_line.values:
-        diagnostics.append(invalid(ARRAY.flag, array, f"with  {SWEEP.flag} FILE"))
+    if array and SWEEP not in command_line.values:
+        diagnostics.append(invalid(ARRAY, array, f"with  {SWEEP} FILE"))
 
     gpus = _gpus(header, passthrough)
     ranks = gpus or 1

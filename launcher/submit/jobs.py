@@ -105,7 +105,7 @@ def decide(
 
     Raises SettingsError with `diagnostics` and all further errors.
     """
-    if SWEEP.flag in command_line.values:
+    if SWEEP in command_line.values:
         return _sweep(command_line, requested, diagnostics)
 
     def prepare_one(args: CliArgs, out: Path | None) -> RunPlan:
@@ -172,7 +172,7 @@ def _sweep(
 ) -> Submission:
     """A job array: one run and one folder per line of --sweep, or per line that --array chooses."""
     errors = list(diagnostics)
-    path = Path(command_line.values[SWEEP.flag])
+    path = Path(command_line.values[SWEEP])
     try:
         lines = _lines(path)
         if requested.array is not None:
@@ -229,7 +229,7 @@ def _sweep(
 
 def _lines(path: Path) -> dict[int, str]:
     """The lines of options by number from 1, without comments (`#`) and empty lines."""
-    where = f"{SWEEP.flag} {path}"
+    where = f"{SWEEP} {path}"
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -259,7 +259,7 @@ def _of_array(lines: Mapping[int, str], path: Path, array: str) -> dict[int, str
             indices = range(int(match[1]), int(match[2] or match[1]) + 1)
         if not indices or not lines.keys() >= set(indices):
             allowed = f"lines {_ranges(lines)} of {path}, such as 1-8%2"
-            raise SettingsError([invalid(ARRAY.flag, array, allowed)])
+            raise SettingsError([invalid(ARRAY, array, allowed)])
         for number in indices:
             elements[number] = lines[number]
     return dict(sorted(elements.items()))

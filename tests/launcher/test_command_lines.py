@@ -7,8 +7,8 @@ from pathlib import Path
 from gearshift.launcher.__main__ import read
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import render
-from gearshift.launcher.commands.catalog import COMMANDS
 from gearshift.launcher.config.command_line import OPTIONS
+from gearshift.launcher.config.commands import COMMANDS
 from gearshift.launcher.config.input_errors import names
 from gearshift.launcher.config.schema import setting_infos
 from gearshift.launcher.run_folder import run_folder

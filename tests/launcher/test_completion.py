@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from gearshift.launcher.cli import completion
-from gearshift.launcher.commands.catalog import COMMANDS, SHELLS
+from gearshift.launcher.config.commands import COMMANDS
 from gearshift.launcher.config.input_errors import names
 from tests.launcher.given import ROOT
 
@@ -62,5 +62,5 @@ def test_bash_gets_what_follows_the_part_that_readline_keeps():
 
 
 def test_each_shell_has_a_script(said):
-    for shell in SHELLS:
+    for shell in ("bash", "zsh", "fish"):
         assert "gearshift completion words" in said("completion", shell)
