@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.base.diagnostics import CommandFailed, Diagnostic, SettingsError, render
+from gearshift.launcher.base.diagnostics import (
+    CommandFailed,
+    Diagnostic,
+    SettingsError,
+    render,
+    say,
+)
 from gearshift.launcher.commands import evaluate as evaluate_command
 from gearshift.launcher.commands import run as run_command
 from gearshift.launcher.config import custom_task
@@ -52,9 +58,9 @@ class Run:
     steps: int
     """Optimizer steps taken."""
     epochs: float | None
-    """Passes over the training data, as a fraction; None: no step is logged yet."""
+    """Passes over the training data, as a fraction; None: no result yet."""
     wall_s: float | None
-    """Wall-clock seconds; None: not started."""
+    """Wall-clock seconds; None: no result yet."""
     best: Mapping[str, float | str | int] | None
     """The best evaluation: metric, value and step; None: no evaluation."""
     samples_per_s: float | None
@@ -243,10 +249,8 @@ def train(arguments: Facts, call: str = "train") -> Run:
         if result is not None:
             return _run_of(result, Path(result["folder"]) if ready.is_rank_0 else None, stages)
 
-        if ready.plan.starts_processes:
-            custom_task.check_importable(ready.plan.resolved.settings.model.family)
         if console and ready.is_rank_0 and ready.warnings:
-            print(render(_of_call(ready.warnings, call)), file=sys.stderr, flush=True)
+            say(render(_of_call(ready.warnings, call)), sys.stderr)
         end = run_command.train(ready, console, show=lambda end: None)
         reason = _outcome(end)["reason"]  # that of stages is the last one's
         return _run_of({**end.result, "reason": reason}, end.folder, stages)
@@ -271,15 +275,8 @@ def open_run(folder: str | PathLike[str]) -> Run:
         result = summarize(stages) if stages else dict(RunReader(path).result() or {})
 
     if not last.has_ended or last.state == "killed":  # it has no result
-        progress = last.progress
-        step = progress.last if progress else None
-        result |= {
-            "status": last.state,
-            "steps": progress.step if progress else 0,
-            "wall_s": progress and progress.elapsed_s,
-            "epochs": step and step.epoch,
-            "samples_per_s": step and step.samples_per_s,
-        }
+        steps = last.progress.step if last.progress else 0
+        result |= {"status": last.state, "steps": steps}
     peaks = result.get("peak_memory_bytes") or {"device": None, "host": None}
     return _run_of({**result, "peak_memory_bytes": peaks, "reason": last.reason}, path, stages)
 

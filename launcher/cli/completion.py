@@ -24,20 +24,28 @@ def main(command_line: CommandLine) -> int:
 def words(line: str) -> list[str]:
     """What may stand in the place of the last word of a command line; empty: a file, or any."""
     _, *before, typed = re.split(r"\s+", line)
-    name = before[0] if before else ""
-    command = COMMANDS.get(ALIASES.get(name, name), COMMANDS[DEFAULT])
+    name = ""
+    option = None
+    if before:
+        name = ALIASES.get(before[0], before[0])
+    command = COMMANDS.get(name, COMMANDS[DEFAULT])
     options = {option.flag: option for option in (*command.options, HELP)}
+    if before:
+        option = options.get(before[-1])
+
     flag, equals, _ = typed.partition("=")
     if equals and flag in options:
         candidates = [f"{flag}={value}" for value in _values(options[flag])]
-    elif before and before[-1] in options and options[before[-1]].metavar:
-        candidates = _values(options[before[-1]])
+    elif option is not None and option.metavar is not None:
+        candidates = _values(option)
     elif typed.startswith("-"):
         candidates = [*options]
     elif not before:
         candidates = [*COMMANDS]
+    elif command.name == "explain":
+        candidates = names("keys")
     else:
-        candidates = names("keys") if command.name == "explain" else [*command.choices]
+        candidates = [*command.choices]
     return [word for word in candidates if word.startswith(typed)]
 
 

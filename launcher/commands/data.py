@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from gearshift.launcher.base import exit_codes, signals
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, program_line
+from gearshift.launcher.base.diagnostics import SettingsError, program_line
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config import errors, hub, machine
@@ -17,7 +17,7 @@ from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.paths import EMBEDDED
 from gearshift.launcher.config.provenance import CliArgs, Resolved, hub_names
 from gearshift.launcher.config.resolve import fetch_data, resolve
-from gearshift.launcher.config.schema import DATA_PATH, PRETRAINED
+from gearshift.launcher.config.schema import DATA_PATH
 from gearshift.launcher.report import data_check, earlier_page, page
 from gearshift.launcher.report.data_check import Findings, find_families
 from gearshift.models.catalog import HUB, folder_of, local_path, split_model_name
@@ -150,19 +150,7 @@ def _fetch(command_line: CommandLine) -> int:
 
 def _fetch_model(command_line: CommandLine) -> int:
     """Download a model of the hub into its cache; gives the exit code. Raises SettingsError."""
-    model = command_line.operand
-    if not model.startswith(HUB):
-        raise SettingsError.of(
-            f"data fetch '{model}' names no model of the hub",
-            value=model,
-            where=f"command line: data fetch {model}",
-            allowed=hub.FORM,
-        )
     signals.leave(_REST)
-    name = hub.fetch(model, weights=True)
+    name = hub.fetch(command_line.operand, weights=True)
     path = folder_of(name)
-    return output.show(
-        command_line,
-        {"model": name, "path": path},
-        f"{name} is in {path}\ntrain it:  {PROGRAM} --set {PRETRAINED}={name}",
-    )
+    return output.show(command_line, {"model": name, "path": path}, f"{name} is in {path}")

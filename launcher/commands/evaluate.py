@@ -8,7 +8,6 @@ from functools import partial
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.commands import output
-from gearshift.launcher.config import custom_task
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.saved_runs import evaluate
@@ -45,7 +44,6 @@ def measure(
     """
     split = evaluate.parse_split(split)
     model, resolved = evaluate.prepare(run, checkpoint, args)
-    custom_task.check_importable(model.family)  # by its name, in new processes
     title = evaluate.describe(model, resolved)
     announce(f"evaluating {title}")
     _, *sources = args.options.get("data.path", ("",))

@@ -22,8 +22,6 @@ def main(command_line: CommandLine) -> int:
     where = "the default of --out" if out is None else f"command line: --out {out}"
     facts = export.write(run, name, format_name, out, where)
     lines = [f"exported step {facts['step']} to {facts['folder']}"]
-    if facts["weights"] == "ema":
-        lines.append("  weights  EMA (train.ema), as in evaluation")
     lines.append(f"  files    {', '.join(facts['files'])}")
     for title, text in facts["notes"].items():
         lines.append(f"  {title:<7}  {text}")

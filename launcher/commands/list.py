@@ -54,8 +54,7 @@ def _show_runs(command_line: CommandLine, metric: str | None) -> int:
         runs = run_list.runs_in(folder)
     if metric:
         runs = run_list.by_metric(runs, metric)
-    lines = run_list.aligned(run_list.table(runs)) if runs else [f"no runs in {folder}/"]
-    text = "\n".join(lines)
+    text = "\n".join(run_list.aligned(run_list.table(runs)))
     return output.show(command_line, list(map(asdict, runs)), text)
 
 
@@ -66,13 +65,11 @@ def _lines(rows: Sequence[Facts]) -> Iterator[str]:
         if row.get("runs_here") is False:
             yield f"{'':<20} cannot run here: {row['why_not']}"
         for size in row.get("sizes", []):
-            context = f", context {size['context']}" if "context" in size else ""
             name = f"{row['name']}:{size['name']}"
-            yield f"  {name:<23} {size['parameters']:>13,} parameters{context}"
+            yield f"  {name:<23} {size['parameters']:>13,} parameters"
         for stage in row.get("stages", []):
             name = f"stage {stage['name']}"
-            optional = " (optional)" if stage["optional"] else ""
-            yield f"  {name:<23} {stage['sentence']}{optional}"
+            yield f"  {name:<23} {stage['sentence']}"
 
 
 def models() -> list[Json]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.base.diagnostics import Diagnostic, render
+from gearshift.launcher.base.diagnostics import Diagnostic, render, say
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.training.logging.encoding import encode, printable
 
@@ -23,7 +23,7 @@ def show_warnings(command_line: CommandLine, warnings: Sequence[Diagnostic]) -> 
     if warnings:
         from gearshift.launcher.config.fixes import as_commands
 
-        print(render(as_commands(command_line, warnings)), file=sys.stderr)
+        say(render(as_commands(command_line, warnings)), sys.stderr)
 
 
 def announce(command_line: CommandLine, line: str) -> None:

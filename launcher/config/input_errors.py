@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -52,7 +53,7 @@ from gearshift.launcher.config.schema import (
 )
 from gearshift.launcher.config.settings_file import Unreadable
 from gearshift.models.catalog import FAMILIES, stages_of
-from gearshift.training.settings import TIME_FORMS, TRACKERS, nested
+from gearshift.training.settings import TRACKERS, nested
 
 
 def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[Diagnostic]:
@@ -240,15 +241,18 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     match = nearest_match(name, keys)
     if match is not None or "." in name:
         return match
-    named: dict[str, list[str | None]] = {}
+    count = Counter(key.rpartition(".")[2] for key in keys)
+    # Of several settings, nobody knows which.
+    named: dict[str, str | None] = {}
     for key in keys:
-        named.setdefault(key.rpartition(".")[2], []).append(key)
+        last = key.rpartition(".")[2]
+        if count[last] == 1:
+            named[last] = key
     for flag, option in BY_FLAG.items():
         if option.key in keys:
-            named[flag[2:]] = [option.key]
-    # Of several settings, nobody knows which.
-    match = nearest_match(name, [last for last, keys in named.items() if len(keys) == 1])
-    return match and named[match][0]
+            named[flag[2:]] = option.key
+    match = nearest_match(name, named)
+    return match and named[match]
 
 
 def rejected(
@@ -321,16 +325,8 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
         return nearest_match(word, options)
     if isinstance(value, list):
         return None
-    if info.allowed == TIME_FORMS:
-        return _nearest_time(word)
     bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
     return None if bound is None else plain(bound)
-
-
-def _nearest_time(text: str) -> str | None:
-    """The budget of time that was probably meant by `text`: 2h by `2 hors`; None: unknown."""
-    match = re.search(r"([0-9]+)\s*([smhd])?", text.lower())
-    return match and f"{max(1, int(match[1]))}{match[2] or 's'}"
 
 
 def text_of(value: Any) -> str:
