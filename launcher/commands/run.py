@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from gearshift.launcher.base import environment, exit_codes, signals
 from gearshift.launcher.base.diagnostics import Diagnostic, render, say
 from gearshift.launcher.base.diagnostics import as_json as diagnostics_as_json
-from gearshift.launcher.commands import output
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.provenance import STAGED_MODE, CliArgs
 from gearshift.launcher.config.selection import choose
@@ -153,7 +152,9 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
 def _prepared(command_line: CommandLine, args: CliArgs) -> Pipeline:
     """What `prepare` gives, after its warnings."""
     ready = prepare(args, command_line.out, command_line.diagnostics)
-    if ready.is_rank_0:
+    if ready.warnings and ready.is_rank_0:
+        from gearshift.launcher.commands import output
+
         output.show_warnings(command_line, ready.warnings)
     return ready
 
