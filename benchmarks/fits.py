@@ -30,7 +30,6 @@ from benchmarks.figures import command, listed, load_rows, machine, markdown, sa
 from benchmarks.lora import save_tokenizer
 from gearshift.launcher.base.diagnostics import PROGRAM, plain
 from gearshift.launcher.commands.plan import resolve_with
-from gearshift.launcher.config.command_line import GPU_MEMORY, GPUS, RAM
 from gearshift.launcher.config.machine import CONTEXT_BYTES, detect_machine
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.plan import target
@@ -176,7 +175,7 @@ def plan_layout(name: str, layout: Mapping[str, Any], rungs: Sequence[Rung]) -> 
     rows: list[Row] = []
 
     def add(step: Step, method: str) -> None:
-        words = [*PROGRAM.split(), "plan", "--model", name, GPUS.flag, "1"]
+        words = [*PROGRAM.split(), "plan", "--model", name, "--gpus", "1"]
         line = shlex.join([*words, *_set_options(step.sets)])
         needs = (step.plan.device_bytes, step.plan.host_bytes)
         parameters = step.plan.parameters
@@ -189,7 +188,7 @@ def plan_layout(name: str, layout: Mapping[str, Any], rungs: Sequence[Rung]) -> 
         )
 
     # Nothing fits, so that every rung is planned.
-    options = {GPUS.flag: "1", GPU_MEMORY.flag: "1MiB", RAM.flag: "1MiB"}
+    options = {"--gpus": "1", "--gpu-memory": "1MiB", "--ram": "1MiB"}
     described = target.describe(options, detect_machine(), [])
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / _short(name)

@@ -25,8 +25,8 @@ from typing import Any
 
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.__main__ import main as launch
-from gearshift.launcher.commands.catalog import COMMANDS
 from gearshift.launcher.config import presets
+from gearshift.launcher.config.commands import COMMANDS
 from gearshift.models.catalog import FAMILIES
 
 WRONG = ("odd", "-1", "1e18", "[1]", "{a: 1}")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
 from gearshift.launcher.base import environment, exit_codes, signals
 from gearshift.launcher.base.signals import ProcessPhase, Stopped
@@ -38,8 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
     except (Exception, KeyboardInterrupt, Stopped) as error:
         if handler.caused(error):
+            from gearshift.launcher.base.diagnostics import say
+
             handler.clean_up()
-            _print(handler.text, sys.stderr)
+            say(handler.text, sys.stderr)
             return handler.code
         return _report(error, command_line)
 
@@ -54,7 +56,7 @@ def read(argv: Sequence[str]) -> CommandLine:
     if not argv or argv[0].startswith("-"):
         return parse(RUN, argv)
     # With the options of all other commands.
-    from gearshift.launcher.commands.catalog import ALIASES, COMMANDS
+    from gearshift.launcher.config.commands import ALIASES, COMMANDS
 
     name, *words = argv
     command = COMMANDS.get(ALIASES.get(name, name))
@@ -66,14 +68,13 @@ def read(argv: Sequence[str]) -> CommandLine:
 
     # It is printed alone: what else is wrong depends on what is meant, and its fix mends it.
     parsed = parse(RUN, words)
-    alone = replace(parsed.command, adds_errors=False)
     error = unknown_command(name, words, list(COMMANDS), [*COMMANDS, *ALIASES, _HELP])
     if error.fix is not None:
         meant = read(shlex.split(error.fix.removeprefix(PROGRAM)))
         fixes = [wrong.fix for wrong in as_commands(meant, meant.diagnostics)]
         if fixes:
             error = replace(error, fix=None if None in fixes else fixes[-1])
-    return replace(parsed, command=alone, diagnostics=[error])
+    return replace(parsed, diagnostics=[error], is_misread=True)
 
 
 def _run(command_line: CommandLine) -> int:
@@ -81,7 +82,7 @@ def _run(command_line: CommandLine) -> int:
     from gearshift.launcher.base.diagnostics import SettingsError
     from gearshift.launcher.config.command_line import HELP, VERSION
 
-    flags = command_line.flags
+    flags = command_line.values
     diagnostics = command_line.diagnostics
     if HELP.flag in flags and not diagnostics:
         from gearshift.launcher.cli.help import render_help
@@ -91,7 +92,7 @@ def _run(command_line: CommandLine) -> int:
     if VERSION.flag in flags and not diagnostics:
         print(", ".join(map(" ".join, environment.versions().items())))
         return exit_codes.DONE
-    if diagnostics and not command_line.command.adds_errors:
+    if diagnostics and (command_line.is_misread or not command_line.command.adds_errors):
         raise SettingsError(diagnostics)
     with environment.importing(), signals.phase(ProcessPhase.IMPORTS):
         command = importlib.import_module(command_line.command.module)
@@ -104,7 +105,7 @@ def _run(command_line: CommandLine) -> int:
 def _report(error: BaseException, command_line: CommandLine) -> int:
     """Print an error of a user, of data, storage or network; the exit code. Raises any other."""
     from gearshift.launcher.base import diagnostics
-    from gearshift.launcher.base.diagnostics import FetchError, SettingsError
+    from gearshift.launcher.base.diagnostics import CommandFailed, FetchError, SettingsError
     from gearshift.launcher.config.errors import about_data
     from gearshift.launcher.config.fixes import as_commands
     from gearshift.models.base import DataError
@@ -119,20 +120,20 @@ def _report(error: BaseException, command_line: CommandLine) -> int:
         # The reader of our output, such as `head`, has ended: not an error.
         if error.errno == errno.EPIPE:
             return exit_codes.DONE
-        _print(f"error: the output cannot be written: {error.strerror}", sys.stderr)
+        diagnostics.say(f"error: the output cannot be written: {error.strerror}", sys.stderr)
         return exit_codes.FAILURE
     if isinstance(error, DataError):
         error = about_data(error)
-    if not isinstance(error, SettingsError | FetchError | StorageError | CheckpointError):
-        raise error
-    code = exit_codes.FAILURE
+    code: int = getattr(error, "code", exit_codes.FAILURE)
     if isinstance(error, SettingsError):
         code = exit_codes.INVALID_INPUT
         entries = error.diagnostics
     elif isinstance(error, FetchError):
         entries = [error.diagnostic]
-    else:
+    elif isinstance(error, CommandFailed | StorageError | CheckpointError):
         entries = [diagnostics.Diagnostic(str(error))]
+    else:
+        raise error
     from gearshift.slurm.variables import read_rank_environment
 
     with suppress(InvalidEnvironment):
@@ -141,18 +142,10 @@ def _report(error: BaseException, command_line: CommandLine) -> int:
             return code  # local rank 0 prints the same error
     entries = as_commands(command_line, entries)
     if command_line.as_json:
-        _print(json.dumps({"diagnostics": diagnostics.as_json(entries)}, indent=2), sys.stdout)
+        diagnostics.say(json.dumps({"diagnostics": diagnostics.as_json(entries)}, indent=2))
     else:
-        _print(diagnostics.render(entries), sys.stderr)
+        diagnostics.say(diagnostics.render(entries), sys.stderr)
     return code
-
-
-def _print(text: str, stream: TextIO) -> None:
-    """Print a line; a `stream` that is full or closed changes no exit code."""
-    from gearshift.training.logging.console_reporter import discarding
-
-    with discarding(stream):
-        print(text, file=stream, flush=True)
 
 
 def _open_streams() -> None:

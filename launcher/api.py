@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.base.diagnostics import SettingsError, render
+from gearshift.launcher.base.diagnostics import (
+    CommandFailed,
+    Diagnostic,
+    SettingsError,
+    render,
+    say,
+)
+from gearshift.launcher.commands import evaluate as evaluate_command
 from gearshift.launcher.commands import run as run_command
 from gearshift.launcher.config import custom_task
 from gearshift.launcher.config.errors import about_data
-from gearshift.launcher.config.input_errors import EVALUATE, as_arguments, text_of
+from gearshift.launcher.config.input_errors import text_of
 from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.config.settings_file import flat
-from gearshift.launcher.report.earlier_page import refresh
 from gearshift.launcher.report.watched_run import WatchedRun
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder import checkpoint_search, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
-from gearshift.launcher.saved_runs import evaluate, export, predict, saved_model
-from gearshift.launcher.saved_runs.rerun import RerunFailed
+from gearshift.launcher.saved_runs import export, predict, saved_model
 from gearshift.launcher.saved_runs.saved_model import find_saved
 from gearshift.launcher.stages.pipeline import summarize
 from gearshift.models.base import DataError, Prediction
@@ -53,9 +58,9 @@ class Run:
     steps: int
     """Optimizer steps taken."""
     epochs: float | None
-    """Passes over the training data, as a fraction; None: no step is logged yet."""
+    """Passes over the training data, as a fraction; None: no result yet."""
     wall_s: float | None
-    """Wall-clock seconds; None: not started."""
+    """Wall-clock seconds; None: no result yet."""
     best: Mapping[str, float | str | int] | None
     """The best evaluation: metric, value and step; None: no evaluation."""
     samples_per_s: float | None
@@ -106,9 +111,7 @@ class Run:
         and RunError if it is damaged.
         """
         with _errors("Run.model"):
-            saved = saved_model.open_model(
-                self._require_folder("model"), _name(checkpoint), "model"
-            )
+            saved = saved_model.open_model(self._require_folder(), _name(checkpoint), "model")
             return saved.load(saved.task("cpu"))
 
     def resume(
@@ -127,7 +130,7 @@ class Run:
         With `out` in a new folder, without it in this one. Raises as `gearshift.train` does.
         """
         # The arguments of this method have the names of those of `train`.
-        return train({**locals(), "resume": self._require_folder("resume")}, "Run.resume")
+        return train({**locals(), "resume": self._require_folder()}, "Run.resume")
 
     def evaluate(
         self,
@@ -147,16 +150,10 @@ class Run:
         path = _name(data)
         options = {"data.path": ("--data", path)} if path else {}
         args = CliArgs(engine=engine, options=options | _processes(nproc))
-        with _errors(EVALUATE):
-            folder = self._last_stage("evaluate")
-            split = evaluate.parse_split(split)
-            saved, resolved = evaluate.prepare(str(folder), _name(checkpoint), args)
-            # Its processes import the class by its name.
-            custom_task.check_importable(saved.family, "Run.evaluate()")
-            facts = evaluate.evaluate(saved, resolved, split, path)
-        if evaluate.record(folder, facts) is not None:
-            refresh(folder)
-        return {**facts, "checkpoint": str(saved.path)}
+        with _errors("Run.evaluate"):
+            run = str(self._last_stage())
+            facts, _ = evaluate_command.measure(run, split, _name(checkpoint), args)
+        return facts
 
     def predict(
         self,
@@ -183,7 +180,7 @@ class Run:
             sampling, invalid = predict.sampling(values)
             if invalid:
                 raise SettingsError(invalid)
-            folder = self._require_folder("predict")
+            folder = self._require_folder()
             predictor = predict.open_predictor(folder, _name(checkpoint))
             task = predictor.task
             prepared = predict.prepare(
@@ -208,7 +205,7 @@ class Run:
             if invalid:
                 raise SettingsError(invalid)
             facts = export.write(
-                find_saved(str(self._last_stage("export")), "export"),
+                find_saved(str(self._last_stage()), "export"),
                 _name(checkpoint),
                 format,
                 _path(out),
@@ -216,19 +213,18 @@ class Run:
             )
             return Path(facts["folder"])
 
-    def _require_folder(self, method: str) -> str:
+    def _require_folder(self) -> str:
         """The run folder. Raises SettingsError on ranks that have none."""
         if self.folder is None:
             raise SettingsError.of(
                 "this process has no run folder, from which the model is loaded",
-                where=f"Run.{method}()",
                 allowed="rank 0 of torchrun or srun",
             )
         return str(self.folder)
 
-    def _last_stage(self, method: str) -> Path:
+    def _last_stage(self) -> Path:
         """The run folder; of a staged run, that of its last stage."""
-        return [Path(self._require_folder(method)), *self.stages.values()][-1]
+        return [Path(self._require_folder()), *self.stages.values()][-1]
 
 
 def train(arguments: Facts, call: str = "train") -> Run:
@@ -253,10 +249,8 @@ def train(arguments: Facts, call: str = "train") -> Run:
         if result is not None:
             return _run_of(result, Path(result["folder"]) if ready.is_rank_0 else None, stages)
 
-        if ready.plan.starts_processes:
-            custom_task.check_importable(ready.plan.resolved.settings.model.family, f"{call}()")
         if console and ready.is_rank_0 and ready.warnings:
-            print(render(as_arguments(ready.warnings, "train")), file=sys.stderr, flush=True)
+            say(render(_of_call(ready.warnings, call)), sys.stderr)
         end = run_command.train(ready, console, show=lambda end: None)
         reason = _outcome(end)["reason"]  # that of stages is the last one's
         return _run_of({**end.result, "reason": reason}, end.folder, stages)
@@ -273,7 +267,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
     stages = RunReader(path).stages()
     with _errors("open_run"):
         if not stages and not run_folder.is_run_folder(path):
-            raise checkpoint_search.no_run(path, "open_run()", "track")
+            raise checkpoint_search.no_run(path, str(path), "track")
         snapshots = [WatchedRun(stage).snapshot() for stage in stages.values() or (path,)]
         # Of several stages, the newest one that has started tells how far they are.
         started = [snapshot for snapshot in snapshots if snapshot.state != "not started"]
@@ -281,15 +275,8 @@ def open_run(folder: str | PathLike[str]) -> Run:
         result = summarize(stages) if stages else dict(RunReader(path).result() or {})
 
     if not last.has_ended or last.state == "killed":  # it has no result
-        progress = last.progress
-        step = progress.last if progress else None
-        result |= {
-            "status": last.state,
-            "steps": progress.step if progress else 0,
-            "wall_s": progress and progress.elapsed_s,
-            "epochs": step and step.epoch,
-            "samples_per_s": step and step.samples_per_s,
-        }
+        steps = last.progress.step if last.progress else 0
+        result |= {"status": last.state, "steps": steps}
     peaks = result.get("peak_memory_bytes") or {"device": None, "host": None}
     return _run_of({**result, "peak_memory_bytes": peaks, "reason": last.reason}, path, stages)
 
@@ -306,15 +293,22 @@ def _errors(call: str) -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        raise SettingsError(as_arguments(error.diagnostics, call)) from error.__cause__
+        raise SettingsError(_of_call(error.diagnostics, call)) from error.__cause__
     except DataError as error:
-        raise SettingsError(as_arguments(about_data(error).diagnostics, call)) from error
-    except (CheckpointError, StorageError, export.ExportError) as error:
-        raise RunError(str(error)) from error
-    except RerunFailed as error:
-        if error.code == exit_codes.INTERRUPTED:
+        raise SettingsError(_of_call(about_data(error).diagnostics, call)) from error
+    except (CheckpointError, StorageError, CommandFailed) as error:
+        if getattr(error, "code", None) == exit_codes.INTERRUPTED:
             raise KeyboardInterrupt from error
         raise RunError(str(error)) from error
+
+
+def _of_call(diagnostics: Iterable[Diagnostic], call: str) -> list[Diagnostic]:
+    """The diagnostics with the Python call before their places, which are those of the options."""
+    parts = []
+    for diagnostic in diagnostics:
+        where = (diagnostic.where or "").removeprefix("command line: ")
+        parts.append(replace(diagnostic, where=f"{call}(): {where}".removesuffix(": ")))
+    return parts
 
 
 def _processes(nproc: int | None) -> dict[str, tuple[str, str]]:

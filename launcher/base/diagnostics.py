@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 
+from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.redaction import redact
 from gearshift.training.logging.encoding import printable
 
@@ -61,6 +62,14 @@ class SettingsError(Exception):
         return cls([Diagnostic(message, **parts)])
 
 
+class CommandFailed(Exception):
+    """What a command does with a saved run failed; `code` is the exit code."""
+
+    def __init__(self, reason: str, code: int = exit_codes.FAILURE) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
 class FetchError(Exception):
     """The network, a server or the disk failed in spite of all retries (exit code 1)."""
 
@@ -84,6 +93,15 @@ def render(diagnostics: Sequence[Diagnostic]) -> str:
             if text:
                 lines.append(f"  {name.replace('_', ' '):<12}  {text}")
     return printable(redact("\n".join(lines)))
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print `text` on `stream`, stdout by default; one that is full or closed changes nothing."""
+    from gearshift.training.logging.console_reporter import discarding
+
+    stream = stream or sys.stdout
+    with discarding(stream):
+        print(printable(text), file=stream, flush=True)
 
 
 def unknown(

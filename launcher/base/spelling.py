@@ -30,12 +30,10 @@ def _misspelt(typed: str, name: str) -> int | None:
     """By how many letters `typed` differs from `name`; None: by a word, or by many letters."""
     words = _WORD.findall(typed.lower())
     expected = _WORD.findall(name.lower())
-    joined = ["".join(words), "".join(expected)]
-    if joined[0] == joined[1]:
+    if "".join(words) == "".join(expected):
         return 0
-    if len(words) != len(expected):  # of separators that are left out, one letter may be wrong
-        is_near = len(joined[0]) > _SHORT_WORD and _edits(*joined) == 1
-        return 1 if is_near else None
+    if len(words) != len(expected):
+        return None
     total = 0
     for word, other in zip(words, expected, strict=True):
         edits = _edits(word, other)

@@ -1,97 +1,60 @@
-"""The command `completion`: print a script that completes commands, options and names."""
+"""The command `completion`: print a script for a shell, or the words that complete a line."""
 
 from __future__ import annotations
 
-import argparse
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
-from gearshift.launcher.base import exit_codes
-from gearshift.launcher.cli.help import description
-from gearshift.launcher.commands.catalog import COMMANDS
-from gearshift.launcher.config.command_line import DEFAULT, HELP, Command, CommandLine, Option
+from gearshift.launcher.base import environment, exit_codes
+from gearshift.launcher.config.command_line import DEFAULT, HELP, CommandLine, Option
+from gearshift.launcher.config.commands import ALIASES, COMMANDS
 from gearshift.launcher.config.input_errors import names
-
-_TOOL = "gearshift"
-_ZSH_SPEC = re.compile(r"\]:([^\n]*?):\(([^()\n]*)\)")
-_BASH = Path(__file__).with_suffix(".bash")
 
 
 def main(command_line: CommandLine) -> int:
-    """Print the script of one shell; the exit code. Raises SettingsError."""
-    print(script(command_line.argument))
+    """Print the script of one shell, or the words for the line that it has; the exit code."""
+    shell = command_line.argument
+    if shell == "words":
+        print("\n".join(words(environment.variables().get("COMP_LINE", " "))))
+    else:
+        print(Path(__file__).with_suffix(f".{shell}").read_text("utf-8"), end="")
     return exit_codes.DONE
 
 
-def script(shell: str) -> str:
-    """The completion script of `shell`."""
-    import shtab
+def words(line: str) -> list[str]:
+    """What may stand in the place of the last word of a command line; empty: a file, or any."""
+    _, *before, typed = re.split(r"\s+", line)
+    name = ""
+    option = None
+    if before:
+        name = ALIASES.get(before[0], before[0])
+    command = COMMANDS.get(name, COMMANDS[DEFAULT])
+    options = {option.flag: option for option in (*command.options, HELP)}
+    if before:
+        option = options.get(before[-1])
 
-    root = argparse.ArgumentParser(_TOOL, add_help=False)
-    commands = root.add_subparsers(title="commands")
-    for command in COMMANDS.values():
-        name = f"{_TOOL} {command.name}"
-        sentence = _escaped(command.sentence)
-        parser = commands.add_parser(command.name, help=sentence, prog=name, add_help=False)
-        _add_arguments(parser, command)
-    _add_arguments(root, COMMANDS[DEFAULT])
-    text: str = shtab.complete(root, shell)
-    if shell == "zsh":
-        text = _ZSH_SPEC.sub(_escape_colons, text)
-    return f"{text}\n{_BASH.read_text('utf-8')}" if shell == "bash" else text
-
-
-def _escape_colons(match: re.Match[str]) -> str:
-    """A `]:message:(values)` in which colons are no separators; shtab escapes the help only."""
-    message, values = (part.replace(":", "\\:") for part in match.groups())
-    return f"]:{message}:({values})"
-
-
-def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
-    """Add the arguments of `command` for shtab; they are never parsed."""
-    name = command.argument
-    if name is not None:
-        values = {"RUN": "folders", "KEY": names("keys")}.get(name, command.choices)
-        nargs = "*" if command.repeats_argument else None
-        _complete(parser.add_argument("argument", nargs=nargs, metavar=name, help=name), values)
-    name = command.operand
-    if name is not None:
-        _complete(parser.add_argument("operand", metavar=name, help=name), "files")
-    for option in (*command.options, HELP):
-        flags = ["-h", option.flag] if option is HELP else [option.flag]
-        text = _escaped(description(option))
-        if option.metavar is None:
-            parser.add_argument(*flags, help=text, action="store_true")
-        else:
-            action = parser.add_argument(*flags, help=text, metavar=option.metavar)
-            _complete(action, _values(option))
-
-
-def _complete(action: argparse.Action, values: str | Sequence[str]) -> None:
-    """Let shtab complete an argument from a kind of files, or from a list of values."""
-    import shtab
-
-    if isinstance(values, str):
-        kinds = {"files": shtab.FILE, "paths": shtab.FILE, "folders": shtab.DIRECTORY}
-        action.complete = kinds[values]  # type: ignore[attr-defined]
+    flag, equals, _ = typed.partition("=")
+    if equals and flag in options:
+        candidates = [f"{flag}={value}" for value in _values(options[flag])]
+    elif option is not None and option.metavar is not None:
+        candidates = _values(option)
+    elif typed.startswith("-"):
+        candidates = [*options]
+    elif not before:
+        candidates = [*COMMANDS]
+    elif command.name == "explain":
+        candidates = names("keys")
     else:
-        action.choices = values or None
+        candidates = [*command.choices]
+    return [word for word in candidates if word.startswith(typed)]
 
 
-def _values(option: Option) -> str | list[str]:
-    """The kind of files that an option takes, or its values by name."""
-    if option.values in ("files", "folders", "paths"):
-        return option.values
+def _values(option: Option) -> list[str]:
+    """The values of an option by name."""
     values = names(option.values, option.key)
     if option.values != "keys":
         return values
-    words = [f"{key}=" for key in values]
+    settings = [f"{key}=" for key in values]
     for key in values:
-        words += [f"{key}={value}" for value in names(None, key)]
-    return words
-
-
-def _escaped(text: str) -> str:
-    """`text` for argparse, which formats help with `%`."""
-    return text.replace("%", "%%")
+        settings += [f"{key}={value}" for value in names(None, key)]
+    return settings

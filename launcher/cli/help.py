@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM
-from gearshift.launcher.commands.catalog import COMMANDS
 from gearshift.launcher.config import presets
 from gearshift.launcher.config.command_line import DEFAULT, HELP, Command, Option
+from gearshift.launcher.config.commands import COMMANDS
 from gearshift.launcher.config.input_errors import names
 from gearshift.launcher.config.provenance import LAYERS
 from gearshift.launcher.config.schema import FIRST_RUN, setting_infos
@@ -57,10 +57,8 @@ def _usage(command: Command) -> str:
     if command.choices:
         words.append(f"{{{','.join(command.choices)}}}")
     elif command.argument:
-        name = command.argument + "..." * command.repeats_argument
-        words.append(name if command.requires_argument else f"[{name}]")
-    if command.operand is not None:
-        words.append(f"[{command.operand}]")
+        words.append(command.argument)
+    words += [f"[{name.strip('[]')}]" for name in dict.fromkeys(command.operands.values())]
     words.append("[OPTIONS]")
     if command.passthrough:
         words.append(f"[-- OPTIONS OF {command.passthrough}]")

@@ -22,7 +22,7 @@ def main(command_line: CommandLine) -> int:
     """
     comparison = candidates.decide(command_line)
     output.show_warnings(command_line, comparison.warnings)
-    if "--dry-run" in command_line.flags:
+    if "--dry-run" in command_line.values:
         return _show_runs(command_line, comparison)
 
     progress = sys.stderr if command_line.as_json else sys.stdout

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from gearshift.launcher.base import exit_codes, signals
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, program_line
+from gearshift.launcher.base.diagnostics import SettingsError, program_line
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import output
 from gearshift.launcher.config import errors, hub, machine
@@ -15,9 +15,9 @@ from gearshift.launcher.config.argument_list import arguments
 from gearshift.launcher.config.check import why_ineffective
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.paths import EMBEDDED
-from gearshift.launcher.config.provenance import CliArgs, Resolved
+from gearshift.launcher.config.provenance import CliArgs, Resolved, hub_names
 from gearshift.launcher.config.resolve import fetch_data, resolve
-from gearshift.launcher.config.schema import DATA_PATH, PRETRAINED, config_of
+from gearshift.launcher.config.schema import DATA_PATH
 from gearshift.launcher.report import data_check, earlier_page, page
 from gearshift.launcher.report.data_check import Findings, find_families
 from gearshift.models.catalog import HUB, folder_of, local_path, split_model_name
@@ -127,17 +127,9 @@ def _lines(findings: Findings, file: Path, args: CliArgs) -> Iterator[str]:
         yield f"  {name:<18} {indented}"
     yield f"wrote {file}"
 
-    family, size = split_model_name(findings.model)
-    model = findings.model
-    if size not in config_of(family).SIZES:  # a pretrained model has its own
-        model = family
-    yield _train_line(args, model, data=("--data", findings.path))
-
-
-def _train_line(args: CliArgs, model: str | None, **options: tuple[str, str]) -> str:
-    """The command that trains with the settings of `args`, and `options` by their key."""
-    words = arguments(replace(args, model=model, options=options))
-    return redact(f"train on it:  {program_line(*words)}")
+    model = args.model or split_model_name(findings.model)[0]
+    words = arguments(replace(args, model=model, options={"data.path": ("--data", findings.path)}))
+    yield redact(f"train on it:  {program_line(*words)}")
 
 
 def _fetch(command_line: CommandLine) -> int:
@@ -152,28 +144,13 @@ def _fetch(command_line: CommandLine) -> int:
     signals.leave(_REST)
     fetch_data(resolved.values)
     files = fetch(resolved.settings.download, is_shown=not command_line.as_json)
-    path = getattr(resolved.settings.data, "path", None)
-    option = ("--download-data", "") if path is None else ("--data", str(path))
-    sets = [text for text in args.sets if not text.startswith(f"{DATA_PATH}=")]
-    text = _train_line(replace(args, sets=sets), args.model, data=option)
-    return output.show(command_line, list(map(asdict, files)), text)
+    paths = [str(file.path) for file in files] + hub_names(resolved.values, DATA_PATH)
+    return output.show(command_line, list(map(asdict, files)), "\n".join(paths))
 
 
 def _fetch_model(command_line: CommandLine) -> int:
     """Download a model of the hub into its cache; gives the exit code. Raises SettingsError."""
-    model = command_line.operand
-    if not model.startswith(HUB):
-        raise SettingsError.of(
-            f"data fetch '{model}' names no model of the hub",
-            value=model,
-            where=f"command line: data fetch {model}",
-            allowed=hub.FORM,
-        )
     signals.leave(_REST)
-    name = hub.fetch(model, weights=True)
+    name = hub.fetch(command_line.operand, weights=True)
     path = folder_of(name)
-    return output.show(
-        command_line,
-        {"model": name, "path": path},
-        f"{name} is in {path}\ntrain it:  {PROGRAM} --set {PRETRAINED}={name}",
-    )
+    return output.show(command_line, {"model": name, "path": path}, f"{name} is in {path}")

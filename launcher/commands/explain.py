@@ -9,7 +9,6 @@ from pathlib import Path
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import SettingsError, listed, plain
 from gearshift.launcher.commands import output
-from gearshift.launcher.commands.catalog import SCHEMA
 from gearshift.launcher.config import machine, render
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.errors import allowed
@@ -37,7 +36,7 @@ def main(command_line: CommandLine) -> int:
 
     ready = pipeline.prepare(args, out, command_line.diagnostics, prepare)
     runs = pipeline.runs_of(ready) or [("", "", prepare(args, out))]
-    if SCHEMA.flag in command_line.flags:
+    if "--schema" in command_line.values:
         _, _, plan = runs[0]
         schema = settings_class(plan.resolved.settings.model.family).model_json_schema()
         schema["patternProperties"] = {r"\.": {}}  # files may have dotted keys beside sections

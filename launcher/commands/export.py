@@ -12,21 +12,16 @@ from gearshift.launcher.saved_runs.saved_model import find_saved
 def main(command_line: CommandLine) -> int:
     """Write the files and list them; the exit code. Raises SettingsError."""
     format_name = command_line.values.get("--format")
-    diagnostics = [*command_line.diagnostics, *export.invalid_format(format_name)]
-    if diagnostics:
-        raise SettingsError(diagnostics)
+    invalid = export.invalid_format(format_name)
+    if invalid:
+        raise SettingsError(invalid)
     assert format_name is not None
     run = find_saved(command_line.argument, "export", command_line.args.sets)
     name = command_line.values.get("--checkpoint")
     out = command_line.out
     where = "the default of --out" if out is None else f"command line: --out {out}"
-    try:
-        facts = export.write(run, name, format_name, out, where)
-    except export.ExportError as error:
-        return output.show_failure(command_line, error, {})
+    facts = export.write(run, name, format_name, out, where)
     lines = [f"exported step {facts['step']} to {facts['folder']}"]
-    if facts["weights"] == "ema":
-        lines.append("  weights  EMA (train.ema), as in evaluation")
     lines.append(f"  files    {', '.join(facts['files'])}")
     for title, text in facts["notes"].items():
         lines.append(f"  {title:<7}  {text}")

@@ -10,7 +10,6 @@ from pathlib import Path
 from gearshift.engines.catalog import ENGINES
 from gearshift.launcher.base.diagnostics import SettingsError, program_line
 from gearshift.launcher.commands import output
-from gearshift.launcher.commands.catalog import BY, RUNS
 from gearshift.launcher.config import presets
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.schema import AUTO, config_of
@@ -18,21 +17,24 @@ from gearshift.launcher.run_folder import run_folder
 from gearshift.models.catalog import FAMILIES
 from gearshift.training.callbacks.base import Facts, Json
 
+_BY = "--by"
+_RUNS = "runs"
+
 
 def main(command_line: CommandLine) -> int:
     """Print the list; the exit code. Raises SettingsError."""
     kinds = {"models": models, "modes": modes, "engines": engines, "recipes": recipes}
     kind = command_line.argument
-    metric = command_line.values.get(BY.flag)
-    if kind == RUNS:
+    metric = command_line.values.get(_BY)
+    if kind == _RUNS:
         return _show_runs(command_line, metric)
     if metric:
         raise SettingsError.of(
-            f"{BY.flag} sorts runs",
+            f"{_BY} sorts runs",
             value=metric,
-            where=f"command line: {BY.flag} {metric}",
-            allowed=f"beside {RUNS}",
-            fix=program_line("list", RUNS, BY.flag, metric),
+            where=f"command line: {_BY} {metric}",
+            allowed=f"beside {_RUNS}",
+            fix=program_line("list", _RUNS, _BY, metric),
         )
     if kind:
         rows = kinds[kind]()
@@ -52,8 +54,7 @@ def _show_runs(command_line: CommandLine, metric: str | None) -> int:
         runs = run_list.runs_in(folder)
     if metric:
         runs = run_list.by_metric(runs, metric)
-    lines = run_list.aligned(run_list.table(runs)) if runs else [f"no runs in {folder}/"]
-    text = "\n".join(lines)
+    text = "\n".join(run_list.aligned(run_list.table(runs)))
     return output.show(command_line, list(map(asdict, runs)), text)
 
 
@@ -64,13 +65,11 @@ def _lines(rows: Sequence[Facts]) -> Iterator[str]:
         if row.get("runs_here") is False:
             yield f"{'':<20} cannot run here: {row['why_not']}"
         for size in row.get("sizes", []):
-            context = f", context {size['context']}" if "context" in size else ""
             name = f"{row['name']}:{size['name']}"
-            yield f"  {name:<23} {size['parameters']:>13,} parameters{context}"
+            yield f"  {name:<23} {size['parameters']:>13,} parameters"
         for stage in row.get("stages", []):
             name = f"stage {stage['name']}"
-            optional = " (optional)" if stage["optional"] else ""
-            yield f"  {name:<23} {stage['sentence']}{optional}"
+            yield f"  {name:<23} {stage['sentence']}"
 
 
 def models() -> list[Json]:

@@ -48,7 +48,7 @@ def main(command_line: CommandLine) -> int:
     class_name = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     text = template(class_name)
     where = f"--out {folder}" if command_line.out else "the current folder"
-    disk.check_writable(path.parent, where, needed_bytes=len(text))
+    disk.check_writable(folder, where, needed_bytes=len(text))
     with disk.writing(path, where), disk.new_parents(path):
         run_folder.write_new(path, text)
     model = f"{module}:{class_name}"

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.base.diagnostics import Diagnostic, render
+from gearshift.launcher.base.diagnostics import Diagnostic, render, say
 from gearshift.launcher.config.command_line import CommandLine
-from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging.encoding import encode, printable
 
 
@@ -24,20 +23,10 @@ def show_warnings(command_line: CommandLine, warnings: Sequence[Diagnostic]) -> 
     if warnings:
         from gearshift.launcher.config.fixes import as_commands
 
-        print(render(as_commands(command_line, warnings)), file=sys.stderr)
+        say(render(as_commands(command_line, warnings)), sys.stderr)
 
 
 def announce(command_line: CommandLine, line: str) -> None:
     """Print what takes long on stderr, to a person."""
     if not command_line.as_json and sys.stderr.isatty():
         print(line, file=sys.stderr, flush=True)
-
-
-def show_failure(command_line: CommandLine, error: Exception, facts: Facts) -> int:
-    """Print the `error` of a saved run, as JSON after `facts`; its exit code."""
-    if command_line.as_json:
-        print(encode({**facts, "error": str(error)}, indent=2))
-    else:
-        print(f"error: {error}", file=sys.stderr)
-    code: int = getattr(error, "code", exit_codes.FAILURE)
-    return code

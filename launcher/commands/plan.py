@@ -17,7 +17,7 @@ from gearshift.launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Res
 from gearshift.launcher.config.schema import model_name
 from gearshift.launcher.plan import auto, ladder, target
 from gearshift.launcher.plan.ladder import Step, choose_step
-from gearshift.launcher.plan.target import MARGIN, UNCOMPILED, Described
+from gearshift.launcher.plan.target import UNCOMPILED, Described
 from gearshift.launcher.run_folder.resume_rules import decide
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.stages import pipeline
@@ -198,15 +198,10 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _verdict(plan: Plan) -> str:
-    if plan.fits:
-        return f"fits: {plan.needs}"
     if plan.fits is None:
         advice = "say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
         return f"needs {plan.needs}; {advice}"
-    free = " that other processes, the CUDA context and NCCL leave"
-    if plan.is_host_bound:
-        free = f", of which {MARGIN:.0%} stay free"
-    return f"does not fit: {plan.needs}{free}"
+    return f"{'fits' if plan.fits else 'does not fit'}: {plan.needs}"
 
 
 def _rung(plan: Plan, step: Step) -> str:
@@ -225,15 +220,8 @@ def _rung(plan: Plan, step: Step) -> str:
 
 
 def _time(seconds: Seconds) -> str:
-    parts = []
-    for value, unit in (
-        (seconds.step, "per step"),
-        (seconds.epoch, "per epoch"),
-        (seconds.run, "for the run"),
-    ):
-        if value is None:
-            return seconds.basis
-        text = duration(value) if value >= 1 else f"{1000 * value:.3g} ms"
-        parts.append(f"{text} {unit}")
+    if seconds.step is None or seconds.epoch is None or seconds.run is None:
+        return seconds.basis
     least = "at least " if seconds.is_least else ""
-    return f"{least}{', '.join(parts)} ({seconds.basis})"
+    lengths = f"{duration(seconds.epoch)} per epoch, {duration(seconds.run)} for the run"
+    return f"{least}{seconds.step:.3g} s per step, {lengths} ({seconds.basis})"

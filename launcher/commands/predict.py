@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment, exit_codes
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted
-from gearshift.launcher.config.command_line import INPUT, JSON, CommandLine
+from gearshift.launcher.base.diagnostics import SettingsError, counted
+from gearshift.launcher.config.command_line import INPUT, CommandLine
 from gearshift.launcher.config.errors import about_data
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.saved_runs import predict
@@ -25,28 +23,20 @@ if TYPE_CHECKING:
 
 def main(command_line: CommandLine) -> int:
     """Predict and print; the exit code. Raises SettingsError."""
-    sampling, diagnostics = predict.sampling(command_line.values)
-    diagnostics = [*command_line.diagnostics, *diagnostics]
-    if diagnostics:
-        raise SettingsError(diagnostics)
+    sampling, invalid = predict.sampling(command_line.values)
+    if invalid:
+        raise SettingsError(invalid)
     environment.limit_spinning()  # before torch is imported
-    run = Path(command_line.argument)
-
-    def log(text: str) -> None:
-        if (run / run_folder.LOG).is_file():
-            run_folder.append_log(run, text)
-
     try:
-        with environment.logged(log):
-            predictor = predict.open_predictor(
-                str(run),
-                command_line.values.get("--checkpoint"),
-                command_line.args.sets,
-            )
-            if isinstance(predictor.task, GeneratesText):
-                facts = _generate(command_line, predictor, predictor.task, sampling)
-            else:
-                facts = _predict_files(command_line, predictor, sampling)
+        predictor = predict.open_predictor(
+            command_line.argument,
+            command_line.values.get("--checkpoint"),
+            command_line.args.sets,
+        )
+        if isinstance(predictor.task, GeneratesText):
+            facts = _generate(command_line, predictor, predictor.task, sampling)
+        else:
+            facts = _predict_files(command_line, predictor, sampling)
     except DataError as error:
         is_usable = error.fix and "--set" not in error.fix  # the command takes no settings
         raise about_data(error, fix=error.fix if is_usable else None) from error
@@ -82,23 +72,14 @@ def _generate(
     as_json = command_line.as_json
     out = command_line.out
     argument = command_line.values.get(INPUT)
-    if argument is None and sys.stdin.isatty():
-        if as_json or out:
-            flag = JSON.flag if as_json else "--out"
-            raise SettingsError.of(
-                f"{flag} requires {INPUT}, or a prompt on stdin",
-                key=flag,
-                where=f"command line: {flag}",
-                hint=f'{INPUT} "TEXT"',
-            )
+    if argument is None and sys.stdin.isatty() and not (as_json or out):
         model = predictor.load()
         name = predictor.saved.describe(f"on {predictor.device}")
         print(f"{name}; Ctrl-C stops a text, Ctrl-D ends", flush=True)
         predict.converse(task, model, sampling)
         return {}
 
-    run = command_line.argument
-    prompts = [_from_stdin(run)] if argument is None else predict.prompts(argument, task)
+    prompts = [_from_stdin()] if argument is None else predict.prompts(argument, task)
     if out:
         run_folder.check_unused(out, f"--out {out}")
     elif argument is not None and predict.exists(argument):
@@ -139,16 +120,12 @@ def _texts(
         yield Result(prompt.name, text, dropped_tokens=dropped)
 
 
-def _from_stdin(run: str) -> Prompt:
+def _from_stdin() -> Prompt:
     try:
         text = sys.stdin.read()
     except UnicodeDecodeError as error:
         raise SettingsError.of(f"stdin is not text: {error}", where="stdin") from None
     if not text.strip():
-        raise SettingsError.of(
-            "the prompt is empty",
-            where="stdin",
-            allowed=f"a prompt on stdin, or {INPUT} with a text or a file",
-            hint=f'{PROGRAM} predict {shlex.quote(run)} {INPUT} "TEXT"',
-        )
+        allowed = f"a prompt on stdin, or {INPUT} with a text or a file"
+        raise SettingsError.of("the prompt is empty", where="stdin", allowed=allowed)
     return predict.text_prompt(text.removesuffix("\n"))

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import environment, exit_codes, signals
-from gearshift.launcher.base.diagnostics import Diagnostic, render
+from gearshift.launcher.base.diagnostics import Diagnostic, render, say
 from gearshift.launcher.base.diagnostics import as_json as diagnostics_as_json
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.provenance import STAGED_MODE, CliArgs
@@ -21,7 +21,6 @@ from gearshift.launcher.run.prepare import first_line, prepare_run
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder.run_plan import Pipeline
 from gearshift.slurm.environment import JOB_VARIABLE
-from gearshift.training.logging.console_reporter import discarding
 from gearshift.training.logging.encoding import encode, printable
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 def main(command_line: CommandLine) -> int:
     """Train, or show the plan; the exit code. Raises SettingsError."""
-    if "--dry-run" in command_line.flags:
+    if "--dry-run" in command_line.values:
         return _dry_run(command_line)
     generation = None
     if JOB_VARIABLE in environment.variables():
@@ -68,7 +67,7 @@ def train(ready: Pipeline, console: bool, show: Show) -> RunEnd:
 
     def announce(text: str) -> None:
         if console and ready.is_rank_0:
-            _print(text)
+            say(text)
 
     if ready.is_staged:
         from gearshift.launcher.stages.execute import train_stages
@@ -121,7 +120,7 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
         line = ready.line or ""
         if ready.is_rank_0:
             facts = {"exit_code": exit_codes.DONE, "error": None, **result}
-            _print(encode(facts, indent=2) if as_json else line)
+            say(encode(facts, indent=2) if as_json else line)
         return generation.end("ended", exit_codes.DONE, line) if generation else exit_codes.DONE
     if generation:
         generation.claim()
@@ -133,7 +132,7 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
         facts = {"exit_code": code, "folder": end.folder, "error": end.text or None, **end.result}
         if end.diagnostics:
             facts["diagnostics"] = diagnostics_as_json(end.diagnostics)
-        _print(encode(facts, indent=2))
+        say(encode(facts, indent=2))
     else:
         if ready.is_staged:
             from gearshift.launcher.stages import execute as stages
@@ -142,7 +141,7 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
         else:
             line = execute.last_line(end)
         if line:
-            _print(line)
+            say(line)
     if generation:
         code = generation.end(end.kind, code, end.text)
     if ready.launched and end.kind != "ended":
@@ -154,9 +153,9 @@ def _prepared(command_line: CommandLine, args: CliArgs) -> Pipeline:
     """What `prepare` gives, after its warnings."""
     ready = prepare(args, command_line.out, command_line.diagnostics)
     if ready.warnings and ready.is_rank_0:
-        from gearshift.launcher.config.fixes import as_commands
+        from gearshift.launcher.commands import output
 
-        _print(render(as_commands(command_line, ready.warnings)), sys.stderr)
+        output.show_warnings(command_line, ready.warnings)
     return ready
 
 
@@ -173,11 +172,4 @@ def _with_commands(command_line: CommandLine, end: RunEnd) -> RunEnd:
 def _print_end(command_line: CommandLine, end: RunEnd) -> None:
     """Print how a rank ended on stderr, with the traceback of an error of the program."""
     end = _with_commands(command_line, end)
-    _print("\n".join(filter(None, (end.text, end.trace.rstrip()))), sys.stderr)
-
-
-def _print(text: str, stream: TextIO | None = None) -> None:
-    """Print `text` on `stream`, stdout by default; nothing once it can no longer be written."""
-    stream = stream or sys.stdout
-    with discarding(stream):
-        print(printable(text), file=stream, flush=True)
+    say("\n".join(filter(None, (end.text, end.trace.rstrip()))), sys.stderr)

@@ -24,7 +24,7 @@ def main(command_line: CommandLine) -> int:
 
     Raises SettingsError; no file and no job is left behind then.
     """
-    is_dry = "--dry-run" in command_line.flags
+    is_dry = "--dry-run" in command_line.values
     diagnostics = list(command_line.diagnostics)
     if not is_dry and shutil.which("sbatch") is None:
         diagnostics.append(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from gearshift.launcher.base import environment, exit_codes
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
 from gearshift.launcher.base.signals import handling
-from gearshift.launcher.commands.catalog import ONCE
 from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.checkpoint_search import newest
@@ -35,7 +34,7 @@ def main(command_line: CommandLine) -> int:
     folders = dict.fromkeys(chain.from_iterable(map(folders_of, arguments)))
     runs = list(map(WatchedRun, folders))
     is_live = can_redraw(sys.stdout, environment.variables().get("TERM"))
-    if is_live and not {ONCE.flag, "--json"} & set(command_line.flags):
+    if is_live and not {"--once", "--json"} & {*command_line.values}:
         _follow(runs)
     else:
         _print(runs, as_json=command_line.as_json)

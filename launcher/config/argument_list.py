@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearshift.launcher.config.command_line import BY_FLAG, FROM, STAGE
+from gearshift.launcher.config.command_line import BY_FLAG
 from gearshift.launcher.config.provenance import CliArgs
 
 
@@ -12,10 +12,10 @@ def arguments(args: CliArgs) -> list[str]:
         ("--model", args.model),
         ("--mode", args.mode),
         ("--engine", args.engine),
-        (FROM.flag, args.weights),
+        ("--from", args.weights),
     ]
     for setting in args.filled.values():
-        pairs += [(STAGE.flag, stage) for stage in setting.value]
+        pairs += [("--stage", stage) for stage in setting.value]
     pairs += [("--config", str(path)) for path in args.configs]
     for flag, *texts in args.options.values():
         pairs += [(flag, text) for text in texts]

@@ -5,21 +5,20 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic
 from gearshift.launcher.config.provenance import CliArgs
-from gearshift.launcher.config.settings_file import read_table
-from gearshift.models.base import SplitName
+from gearshift.launcher.config.settings_file import read_rows
 
 Values = Literal[
     "models", "modes", "engines", "stages", "keys", "parts", "trackers", "files", "folders", "paths"
 ]
 
-PATH_VALUES = ("models", "files", "folders", "paths", None)
-"""The kinds that may be paths; None: no kind is declared."""
+PATH_VALUES = ("models", "files", "folders", "paths")
+"""The kinds that may be paths."""
 
 
 @dataclass(frozen=True)
@@ -50,61 +49,19 @@ class Option:
         return self.form.partition(" ")[2] or None
 
 
-def in_group(name: str, *options: Option) -> Iterator[Option]:
-    """The options under a heading of help."""
-    return (replace(option, group=name) for option in options)
-
-
-# Headings of help.
-MODEL = "model, data and mode"
-OUTPUT = "output"
-
-
-def out_option(sentence: str) -> Option:
-    """The option --out of a command, with its own help."""
-    return Option("--out DIR", sentence, values="folders")
-
-
+TRAINING = "training"
+"""A heading of help."""
 HELP = Option("--help", "Print this help and exit.")
 VERSION = Option("--version", "Print the versions of the libraries and exit.")
-_COLUMNS = ("form", "sentence", "key", "repeats", "values", "group", "mode")
-OPTIONS = tuple(
-    Option(form, sentence or "", key, bool(repeats), values, group or OUTPUT, mode)
-    for form, sentence, key, repeats, values, group, mode in read_table("options.yaml", _COLUMNS)
-)
+OPTIONS = tuple(Option(**row) for row in read_rows("options.yaml"))
 """The options of a run."""
 BY_FLAG = {option.flag: option for option in OPTIONS}
-JSON = BY_FLAG["--json"]
-FORCE = BY_FLAG["--force"]
-RESUME = BY_FLAG["--resume"]
-STAGE = BY_FLAG["--stage"]
-FROM = BY_FLAG["--from"]
-GPUS = Option("--gpus N", "GPUs of each node.")
-GPU = Option("--gpu NAME", "Kind of GPU, such as H200: its memory and speed.")
-GPU_MEMORY = Option("--gpu-memory SIZE", "Memory of a GPU, such as 24GiB.")
-RAM = Option("--ram SIZE", "Main memory of each node, such as 64GiB.")
-NODES = Option("--nodes M", "Nodes. Default: 1.")
-PLANNED_MACHINE = (GPUS, GPU, GPU_MEMORY, RAM, NODES)
-"""The options of `plan` for another machine."""
 INPUT = "--input"
 """What `predict` reads."""
-SPLITS: tuple[str, ...] = get_args(SplitName)
-DEFAULT_SPLIT = "test"
-
-
-RUN_ARGUMENTS = {
-    "resume": "a run folder, a checkpoint, the number of a step, or auto",
-    "verify": "a run folder or a checkpoint",
-    "evaluate": "a run folder or a checkpoint",
-    "export": "a run folder or a checkpoint",
-    "watch": "run folders, or a folder of runs",
-    "predict": "a run folder, a checkpoint, or an export as safetensors",
-    "report": "run folders",
-    "track": "a run folder",
-}
-"""What RUN may be, by command."""
 DEFAULT = "run"
 """The command of a command line that names none."""
+END = "--"
+"""After it come options of another program."""
 _NUMBER = re.compile(r"-[0-9.]")
 _ORDER = 999
 """Sorts these errors after those of files and before those of single settings."""
@@ -119,19 +76,14 @@ class Command:
     module: str
     """Has `main(command_line) -> int`, the exit code."""
     options: tuple[Option, ...]
-    argument: str | None = None
-    """The positional argument, as help shows it."""
-    choices: tuple[str, ...] = ()
+    argument: str = ""
+    """The positional argument as help shows it: `RUN`, `[KEY]`, `RUN...`; empty: none."""
+    choices: Sequence[str] = ()
     """The valid values of the argument; empty: any value."""
     allowed: str = ""
     """Describes the valid values if `choices` is empty."""
-    requires_argument: bool = True
-    repeats_argument: bool = False
-    """Whether there may be several."""
-    operand: str | None = None
-    """The second positional argument, as help shows it; required."""
-    optional_operand: Mapping[str, str] = field(default_factory=dict)
-    """The `choices` that need no operand, and the one they take, as help shows it; empty: none."""
+    operands: Mapping[str, str] = field(default_factory=dict)
+    """The second positional argument after some of the `choices`, as help shows it: `[DIR]`."""
     adds_errors: bool = False
     """Whether `main` finds further errors, and raises those of the command line with them."""
     instead: Mapping[str, str] = field(default_factory=dict)
@@ -146,12 +98,11 @@ class Command:
         """The command as a user types it."""
         return PROGRAM if self.name == DEFAULT else f"{PROGRAM} {self.name}"
 
-    @property
-    def most_positionals(self) -> int:
-        """How many positional arguments it takes."""
-        if self.repeats_argument:
+    def most_positionals(self, argument: str) -> int:
+        """How many positional arguments it takes, of which `argument` is the first."""
+        if "..." in self.argument:
             return sys.maxsize
-        return bool(self.argument) + bool(self.operand)
+        return bool(self.argument) + (argument in self.operands)
 
 
 def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[list[str], bool]]:
@@ -193,12 +144,11 @@ class CommandLine:
     argument: str = ""
     """The RUN of resume, the KEY of explain, the WHAT of list; empty: none was typed."""
     args: CliArgs = field(default_factory=CliArgs)
-    flags: frozenset[str] = frozenset()
-    """The options that were given."""
-    out: Path | None = None
-    diagnostics: Sequence[Diagnostic] = ()
     values: Mapping[str, str] = field(default_factory=dict)
-    """Values of options that only this command has, such as "--format": "hf"."""
+    """The value that counts of each option that was given; `true` for one without a value."""
+    diagnostics: Sequence[Diagnostic] = ()
+    is_misread: bool = False
+    """Whether further checks would make no sense: the errors come alone."""
     more: Sequence[str] = ()
     """The other RUNs of report and watch; the operand of data and list."""
     passthrough: Sequence[str] = ()
@@ -209,7 +159,13 @@ class CommandLine:
     @property
     def as_json(self) -> bool:
         """Whether the output is for programs."""
-        return JSON.flag in self.flags
+        return "--json" in self.values
+
+    @property
+    def out(self) -> Path | None:
+        """The value of --out."""
+        text = self.values.get("--out")
+        return Path(text) if text else None
 
     @property
     def operand(self) -> str:

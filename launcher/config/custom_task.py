@@ -7,7 +7,6 @@ import inspect
 import json
 import os
 import re
-import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -31,7 +30,10 @@ from gearshift.models.common.config import Fold, SplitSeed
 from gearshift.training.settings import Section
 
 KEY = "model.family"
-LEGAL = "package.module:Class, where Python finds the module from here"
+LEGAL = (
+    "package.module:Class, where Python finds the module from here; "
+    f"of a file DIR/NAME.py  NAME:Class --set {TASK_FOLDER}=DIR"
+)
 MAIN = "__main__"
 
 
@@ -61,7 +63,7 @@ def load_task_class(name: str) -> type:
             f"'{module_name}' has no class '{class_name}'",
             name,
             where=_where(module.__file__),
-            allowed="a class of this module that is a task",
+            allowed="a class of this module; other processes cannot import one of a notebook",
             did_you_mean=like and f"{module_name}:{like}",
         )
     missing = _missing(task_class)
@@ -77,16 +79,6 @@ def load_task_class(name: str) -> type:
 
 def _import(module_name: str, name: str) -> ModuleType:
     """Import the module of the task `name`. Raises SettingsError, with file and line if known."""
-    path = Path(module_name)
-    if "/" in module_name or path.suffix == ".py":
-        meant = f"{path.stem}:{name.partition(':')[2]}"
-        raise _error(
-            f"'{module_name}' is a file, not the name of a module",
-            name,
-            allowed=LEGAL,
-            did_you_mean=meant,
-            fix=f"--model {meant} --set {shlex.quote(f'{TASK_FOLDER}={path.parent}')}",
-        )
     add_search_folder(None)
     importlib.invalidate_caches()
     _importing.append(module_name)
@@ -156,18 +148,6 @@ def folder_for(name: object, recorded: object, file: Path, where: str) -> str | 
             hint=f"--set {TASK_FOLDER}=DIR",
         )
     return None
-
-
-def check_importable(family: str, call: str) -> None:
-    """Raise SettingsError if other processes cannot import the task, which `call` needs."""
-    module, _, name = family.partition(":")
-    if module == MAIN:
-        raise _error(
-            f"class '{name}' is of a notebook or was typed, which other processes cannot import",
-            family,
-            where=call,
-            allowed="one process; or a class in a module",
-        )
 
 
 def check_not_importing() -> None:

@@ -7,44 +7,36 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from gearshift.launcher.base.diagnostics import Diagnostic
-from gearshift.launcher.config.command_line import Command, CommandLine, split_options
-
-_END = "--"
-"""After it come options of another program."""
+from gearshift.launcher.config.command_line import END, Command, CommandLine, split_options
 
 
 def as_commands(command_line: CommandLine, diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
     """The diagnostics with fixes that run as they are: the command line as it should be.
 
-    All errors share one command line, which has the fixes of all. Options that the command does not
-    have become a hint; a fix that changes nothing is left out.
+    All share one command line, which has the fixes of all. Options that the command does not have
+    become a hint; a fix that changes nothing is left out.
     """
     command = command_line.command
     argv = list(command_line.argv)
     corrected = argv
     checked = []
     for diagnostic in diagnostics:
-        is_part = _is_part(diagnostic)
-        if is_part and not _is_known(command, shlex.split(diagnostic.fix or "")):
-            diagnostic = replace(diagnostic, fix=None, hint=diagnostic.hint or diagnostic.fix)
-        elif is_part and diagnostic.severity == "error":
-            corrected = _corrected(command, corrected, diagnostic)
-        checked.append(diagnostic)
-    complete = []
-    for diagnostic in checked:
         if _is_part(diagnostic):
-            words = corrected
-            if diagnostic.severity == "warning":
-                words = _corrected(command, argv, diagnostic)
-            fix = shlex.join([*shlex.split(command.call), *words])
-            diagnostic = replace(diagnostic, fix=None if words == argv else fix)
-        complete.append(diagnostic)
-    return complete
+            if _is_known(command, shlex.split(diagnostic.fix or "")):
+                corrected = _corrected(command, corrected, diagnostic)
+            else:
+                hint = diagnostic.hint or diagnostic.fix
+                diagnostic = replace(diagnostic, fix=None, hint=hint)
+        checked.append(diagnostic)
+    fix = None
+    if corrected != argv:
+        fix = shlex.join([*shlex.split(command.call), *corrected])
+    return [replace(each, fix=fix) if _is_part(each) else each for each in checked]
 
 
 def _is_known(command: Command, words: Sequence[str]) -> bool:
     """Whether the command takes the options `words`."""
-    if words[:1] == [_END]:
+    if words[:1] == [END]:
         return command.passthrough is not None
     return all(known for _, known in split_options(command, words))
 
@@ -67,11 +59,11 @@ def _corrected(command: Command, argv: Sequence[str], diagnostic: Diagnostic) ->
     for words, _ in split_options(command, new):
         names.add(_name(command, words))
     end = len(argv)
-    if command.passthrough is not None and _END in argv:
-        end = argv.index(_END)
+    if command.passthrough is not None and END in argv:
+        end = argv.index(END)
     others = [*argv[end:]]
-    if new[:1] == [_END]:
-        others = [_END, *others[1:], *new[1:]]
+    if new[:1] == [END]:
+        others = [END, *others[1:], *new[1:]]
         new = []
     for words, _ in split_options(command, argv[:end]):
         if names.isdisjoint((_name(command, words), words[0], " ".join(words))):

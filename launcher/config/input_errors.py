@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -52,9 +53,7 @@ from gearshift.launcher.config.schema import (
 )
 from gearshift.launcher.config.settings_file import Unreadable
 from gearshift.models.catalog import FAMILIES, stages_of
-from gearshift.training.settings import TIME_FORMS, TRACKERS, nested
-
-# The command line.
+from gearshift.training.settings import TRACKERS, nested
 
 
 def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[Diagnostic]:
@@ -71,10 +70,7 @@ def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[
         )
         return
     argument = next(iter(positionals), "")
-    most = command.most_positionals
-    if command.optional_operand.get(argument) == "":
-        most = 1
-    for surplus in positionals[most:]:
+    for surplus in positionals[command.most_positionals(argument) :]:
         option = _option_for(surplus)
         yield command_line_error(
             f"unexpected argument '{surplus}'",
@@ -85,29 +81,29 @@ def wrong_positionals(command: Command, positionals: Sequence[str]) -> Iterator[
             replaces=(surplus,),
         )
     choices = ", ".join(command.choices)
-    call = command.name
-    missing = None
+    operand = command.operands.get(argument, "[]")
     if argument and command.choices and argument not in command.choices:
         nearest = nearest_match(argument, command.choices)
         yield command_line_error(
-            f"unknown {command.argument} {argument!r}",
-            f"{call} {argument}",
+            f"unknown {command.argument.strip('[]')} {argument!r}",
+            f"{command.name} {argument}",
             value=argument,
             allowed=choices,
             did_you_mean=nearest,
             fix=nearest,
             replaces=(argument,),
         )
-    elif not positionals:
-        if command.requires_argument:
-            missing = command.argument
-    elif len(positionals) == 1 and argument and argument not in command.optional_operand:
-        call = f"{call} {argument}"
-        missing = command.operand
-        choices = ""
-    if missing:
-        form = choices or command.allowed or f"{PROGRAM} {call} {missing}"
-        yield command_line_error(f"{call} requires {missing}", call, allowed=form)
+    elif not positionals and not command.argument.startswith("["):
+        yield command_line_error(
+            f"{command.name} requires {command.argument.removesuffix('...')}",
+            command.name,
+            allowed=choices or command.allowed,
+        )
+    elif len(positionals) == 1 and not operand.startswith("["):
+        call = f"{command.name} {argument}"
+        yield command_line_error(
+            f"{call} requires {operand}", call, allowed=f"{PROGRAM} {call} {operand}"
+        )
 
 
 def _option_for(argument: str) -> str | None:
@@ -136,14 +132,14 @@ def unknown_option(command: Command, words: Sequence[str]) -> Diagnostic:
     value = words[-1] if len(words) > 1 else value
     known = (*command.options, HELP)
     # What each name stands for, up to its value: `--set optim.lr=`, `--epochs `, `--fast`.
-    forms = {}
+    forms = {name: f"{other} " for name, other in command.instead.items()}
     for option in known:
         forms[option.flag] = f"{option.flag} " if option.metavar else option.flag
     if command.passthrough is not None:
         from gearshift.slurm.sbatch import option_of
 
         name = option_of(argument)
-        if name is not None and f"--{name}" not in (*forms, *command.instead):
+        if name is not None and f"--{name}" not in forms:
             return command_line_error(
                 f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
                 argument,
@@ -152,21 +148,19 @@ def unknown_option(command: Command, words: Sequence[str]) -> Diagnostic:
                 replaces=(flag,),
             )
     keys = names("keys")
-    form = command.instead.get(flag)
-    form = form and f"{form} "
     meaning = None
-    if form is None and ("." not in flag or flag.lstrip("-") not in keys):
+    if flag not in command.instead and ("." not in flag or flag.lstrip("-") not in keys):
         meaning = other_tools.meaning(flag, value)
-    if meaning is None and form is None:
+    if meaning is None:
         form = forms.get(nearest_match(flag, forms) or "")
         if form is None and "--set" in forms:
             key = nearest_key(flag.lstrip("-"), keys)
             form = key and f"--set {key}="
-    if form is not None:
-        fix: str | None = form
-        if form.endswith((" ", "=")):
-            fix = form + shlex.quote(value) if value else None
-        meaning = Meaning(fix, shown=form.rstrip(" ="))
+        if form is not None:
+            fix: str | None = form
+            if form.endswith((" ", "=")):
+                fix = form + shlex.quote(value) if value else None
+            meaning = Meaning(fix, shown=form.rstrip(" ="))
     error = command_line_error(
         f"unknown option '{flag}'",
         argument,
@@ -247,15 +241,18 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     match = nearest_match(name, keys)
     if match is not None or "." in name:
         return match
-    named: dict[str, list[str | None]] = {}
+    count = Counter(key.rpartition(".")[2] for key in keys)
+    # Of several settings, nobody knows which.
+    named: dict[str, str | None] = {}
     for key in keys:
-        named.setdefault(key.rpartition(".")[2], []).append(key)
+        last = key.rpartition(".")[2]
+        if count[last] == 1:
+            named[last] = key
     for flag, option in BY_FLAG.items():
         if option.key in keys:
-            named[flag[2:]] = [option.key]
-    # Of several settings, nobody knows which.
-    match = nearest_match(name, [last for last, keys in named.items() if len(keys) == 1])
-    return match and named[match][0]
+            named[flag[2:]] = option.key
+    match = nearest_match(name, named)
+    return match and named[match]
 
 
 def rejected(
@@ -268,48 +265,41 @@ def rejected(
     kind = failure["type"]
     path = info.key
     value = setting.value
-    # Where in the value: an item of a list, a name of a mapping, or a name within one.
-    parts: list[Any] = []
+    # Where in the value: an item of a list, or a name of a mapping.
+    parts: Sequence[Any] = ()
     if "mapping" in info.type:
-        parts = list(failure["loc"][path.count(".") + 1 :])
-    name = ""
-    has_name = bool(parts) and (parts[-1] == "[key]" or kind in ("extra_forbidden", "missing"))
-    if has_name:
-        name = parts.pop()
-        if name == "[key]":
-            name = parts[-1]
-    if any(isinstance(part, int) for part in parts):
-        for part in parts:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        parts = [part for part in failure["loc"][path.count(".") + 1 :] if part != "[key]"]
     if parts:
-        value = failure.get("input")
+        value = failure["input"]
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    key = path if "[" in path else info.key
 
     suggestion = None
     overrides = None
+    reason = failure.get("ctx", {}).get("error") or re.sub("^.*(?=should)", "", failure["msg"])
+    if kind == "string_pattern_mismatch" or (kind == "value_error" and not parts):
+        reason = "is not understood"
+    message = f"{display_name(path)} {shown(value)} {reason}"
     if kind == "missing":
-        message = f"{path} has no {name}"
-    elif has_name:
-        message = f"unknown name '{name}' in {path}"
-        suggestion = nearest_match(str(name), re.findall(r"\w+", str(info.allowed)))
-    else:
-        reason = failure.get("ctx", {}).get("error") or re.sub("^.*(?=should)", "", failure["msg"])
-        if kind == "string_pattern_mismatch" or (kind == "value_error" and not parts):
-            reason = "is not understood"
-        message = f"{display_name(path)} {shown(value)} {reason}"
-        if not parts:
-            if isinstance(value, str) and isinstance(info.allowed, tuple):
-                message = f"unknown {display_name(path)} {shown(value)}"
-            suggestion = _nearest_value(info, value, kind)
-            if below.origin.layer != BUILT_IN_LAYER:
-                overrides = (below.value, below.origin.where)
+        message = f"{path} is missing"
+    elif kind == "extra_forbidden" or "[key]" in failure["loc"]:
+        message = f"unknown name '{path}'"
+        suggestion = nearest_match(str(parts[-1]), re.findall(r"\w+", str(info.allowed)))
+    elif not parts:
+        if isinstance(value, str) and isinstance(info.allowed, tuple):
+            message = f"unknown {display_name(path)} {shown(value)}"
+        suggestion = _nearest_value(info, value, kind)
+        if below.origin.layer != BUILT_IN_LAYER:
+            overrides = (below.value, below.origin.where)
     return about(
-        {path: setting},
-        path,
+        {key: setting},
+        key,
         message,
         value=value,
         allowed=allowed(info) or info.type,
         did_you_mean=suggestion,
-        new=None if has_name else suggestion,
+        new=None if parts else suggestion,
         overrides=overrides,
     )
 
@@ -336,54 +326,8 @@ def _nearest_value(info: SettingInfo, value: Any, kind: str) -> str | None:
         return nearest_match(word, options)
     if isinstance(value, list):
         return None
-    if info.allowed == TIME_FORMS:
-        return _nearest_time(word)
     bound = info.bounds.get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, ""))
     return None if bound is None else plain(bound)
-
-
-def _nearest_time(text: str) -> str | None:
-    """The budget of time that was probably meant by `text`: 2h by `2 hors`; None: unknown."""
-    match = re.search(r"([0-9]+)\s*([smhd])?", text.lower())
-    return match and f"{max(1, int(match[1]))}{match[2] or 's'}"
-
-
-# Calls of Python.
-
-_OF_KEYS = {
-    "model.family": "model",
-    "model.size": "model",
-    "mode": "mode",
-    "engine.name": "engine",
-    "engine.nproc": "nproc",
-    "--input": "inputs",
-}
-"""The arguments that have another name than the setting or the option."""
-EVALUATE = "Run.evaluate"
-"""The call with an argument for the data."""
-
-
-def as_arguments(diagnostics: Iterable[Diagnostic], call: str) -> list[Diagnostic]:
-    """The diagnostics of a Python call, such as `train`: what was typed is one of its arguments."""
-    arguments = []
-    for diagnostic in diagnostics:
-        where = diagnostic.where or ""
-        key = diagnostic.key or ""
-        if where.startswith(("--", "command line", "the command line")):
-            name = _OF_KEYS.get(key, "settings")
-            if where.startswith("--model "):
-                name = "model"
-            if key.startswith("--") and key not in _OF_KEYS:
-                name = key[2:].replace("-", "_")
-            if key == "data.path" and call == EVALUATE:
-                name = "data"
-            value = diagnostic.value
-            if name == "settings":
-                value = {key: value}
-            where = f"{call}({name}={value!r})" if key else f"{call}()"
-            diagnostic = replace(diagnostic, where=where)
-        arguments.append(diagnostic)
-    return arguments
 
 
 def text_of(value: Any) -> str:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gearshift.launcher.base.diagnostics import Diagnostic, shown
 from gearshift.launcher.base.disk import SHOWN, problem_of
 from gearshift.launcher.config.command_line import (
-    FORCE,
-    FROM,
+    END,
     HELP,
     INPUT,
-    OPTIONS,
     PATH_VALUES,
-    RESUME,
-    STAGE,
     Command,
     CommandLine,
     command_line_error,
@@ -36,8 +32,9 @@ class _Arguments:
 
     values: dict[str, list[str]] = field(default_factory=dict)
     """By flag; `true` for an option without a value."""
-    modes: dict[str, str] = field(default_factory=dict)
-    """The mode that each option selects, the option that was typed last at the end."""
+    mode: str | None = None
+    """What the last option that selects a mode names, and its flag."""
+    mode_option: str = "--mode"
     positionals: list[str] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
 
@@ -50,36 +47,34 @@ class _Arguments:
 def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     """Parse the arguments of `command`; all errors are in the result's `diagnostics`."""
     end = len(argv)
-    if command.passthrough is not None and "--" in argv:
-        end = argv.index("--")
+    if command.passthrough is not None and END in argv:
+        end = argv.index(END)
     words = argv[:end]
     if "-h" in words or HELP.flag in words:
-        return CommandLine(command, flags=frozenset({HELP.flag}))
-    arguments = _collect(command, words)
-    flags = frozenset(arguments.values)
+        return CommandLine(command, values={HELP.flag: "true"})
     undecoded = [word for word in argv if _UNDECODED.search(word)]
     if undecoded:  # a file that is written could not name it
         message = "an argument has a byte that is no UTF-8 text"
-        command = replace(command, adds_errors=False)
-        diagnostic = command_line_error(message, shlex.join(undecoded))
-        return CommandLine(command, flags=flags, diagnostics=[diagnostic])
-    argument, *more = arguments.positionals[: command.most_positionals] or [""]
-    if not _check(command, arguments, [argument, *more]):
-        command = replace(command, adds_errors=False)
-    # Options that only this command has.
-    values = {}
-    for option in command.options:
-        if option.flag in arguments.values and option.metavar and option not in OPTIONS:
-            values[option.flag] = arguments.values[option.flag][-1]
-    out = arguments.last("--out")
+        error = command_line_error(message, shlex.join(undecoded))
+        return CommandLine(command, diagnostics=[error], is_misread=True)
+
+    arguments = _collect(command, words)
+    diagnostics = arguments.diagnostics
+    positionals = arguments.positionals
+    if positionals or command.argument:
+        from gearshift.launcher.config import input_errors  # with its suggestions
+
+        diagnostics += input_errors.wrong_positionals(command, positionals)
+    argument, *more = positionals or [""]
+    # Further checks would open them.
+    impossible = list(_impossible_paths(command, arguments, [argument, *more]))
     return CommandLine(
         command=command,
         argument=argument,
         args=_run_arguments(command, arguments, argument),
-        flags=flags,
-        out=Path(out) if out else None,
-        diagnostics=arguments.diagnostics,
-        values=values,
+        values={flag: texts[-1] for flag, texts in arguments.values.items()},
+        diagnostics=[*diagnostics, *impossible],
+        is_misread=bool(impossible or (positionals and command.reader)),
         more=more,
         passthrough=argv[end + 1 :],
         argv=list(argv),
@@ -112,7 +107,7 @@ def _collect(command: Command, words: Sequence[str]) -> _Arguments:
                 arguments.positionals.append(parts[0])
             continue
         if option is None:
-            from gearshift.launcher.config import input_errors  # with its suggestions
+            from gearshift.launcher.config import input_errors
 
             arguments.diagnostics.append(input_errors.unknown_option(command, parts))
             continue
@@ -128,62 +123,38 @@ def _collect(command: Command, words: Sequence[str]) -> _Arguments:
             value = parts[1]
         arguments.values.setdefault(flag, []).append(value)
         if option.mode or option.key == "mode":
-            arguments.modes.pop(flag, None)  # of one option, the last value counts
-            arguments.modes[flag] = option.mode or value
+            arguments.mode = option.mode or value
+            arguments.mode_option = flag
     return arguments
 
 
-def _check(command: Command, arguments: _Arguments, positionals: Sequence[str]) -> bool:
-    """Note what is wrong in arguments that are known; whether further checks make sense."""
-    if len({*arguments.modes.values()}) > 1:
-        options = []
-        for flag, mode in arguments.modes.items():
-            options.append(f"--mode {mode}" if flag == "--mode" else flag)
-        arguments.diagnostics.append(
-            command_line_error(
-                "mode is set twice",
-                ", and ".join(options),
-                key="mode",
-                fix=options[-1],
-                replaces=tuple(arguments.modes),
-            )
-        )
-    if arguments.positionals or command.argument:
-        from gearshift.launcher.config import input_errors
-
-        arguments.diagnostics += input_errors.wrong_positionals(command, arguments.positionals)
-    # Paths that no file can have: further checks would open them. Settings are checked by key.
+def _impossible_paths(
+    command: Command, arguments: _Arguments, positionals: Sequence[str]
+) -> Iterator[Diagnostic]:
+    """The errors of paths that no file can have; those of settings are found by key."""
     texts = [(command.name, text) for text in positionals]
     for option in command.options:
         if option.key is None and option.values in PATH_VALUES and option.flag != INPUT:
             texts += [(option.flag, text) for text in arguments.values.get(option.flag, ())]
-    can_go_on = not arguments.positionals or command.reader is None
     for name, text in texts:
-        key = None
-        path = text
-        if name == "--set":
-            key, _, path = text.partition("=")
-        problem = problem_of(path)
-        if path and problem:
-            can_go_on = False
+        problem = problem_of(text)
+        if problem:
             message = f"{name} {shown(text[:SHOWN])} {problem}"
-            where = f"command line: {name} {text}"
-            arguments.diagnostics.append(Diagnostic(message, key=key, value=text, where=where))
-    return can_go_on
+            yield Diagnostic(message, value=text, where=f"command line: {name} {text}")
 
 
 def _run_arguments(command: Command, arguments: _Arguments, argument: str) -> CliArgs:
     """The arguments of a run; of other commands those of the run that they name."""
-    mode = None
-    mode_option = "--mode"
+    mode = arguments.mode
+    mode_option = arguments.mode_option
     filled: dict[str, Setting] = {}
-    stage = arguments.last(STAGE.flag)
+    stage = arguments.last("--stage")
     if stage is not None:
-        mode = STAGED_MODE
-        mode_option = f"{STAGE.flag} {stage}"
-        filled["stages"] = Setting([stage], Origin(CLI_LAYER, mode_option))
-    if arguments.modes:
-        mode_option, mode = list(arguments.modes.items())[-1]
+        typed = f"--stage {stage}"
+        filled["stages"] = Setting([stage], Origin(CLI_LAYER, typed))
+        if mode is None:
+            mode = STAGED_MODE
+            mode_option = typed
     options: dict[str, tuple[str, ...]] = {}
     for option in command.options:
         texts = arguments.values.get(option.flag)
@@ -198,10 +169,10 @@ def _run_arguments(command: Command, arguments: _Arguments, argument: str) -> Cl
         configs=[Path(path) for path in arguments.values.get("--config", ())],
         sets=arguments.values.get("--set", []),
         options=options,
-        resume=argument or None if is_resume else arguments.last(RESUME.flag),
-        resume_option=command.name if is_resume else RESUME.flag,
+        resume=argument or None if is_resume else arguments.last("--resume"),
+        resume_option=command.name if is_resume else "--resume",
         reset=arguments.values.get("--reset", []),
         filled=filled,
-        weights=arguments.last(FROM.flag),
-        force=FORCE.flag in arguments.values,
+        weights=arguments.last("--from"),
+        force="--force" in arguments.values,
     )

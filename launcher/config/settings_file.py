@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -63,13 +62,11 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path, option: str = "--config", name: str | None = None) -> list[Line]:
-    """The settings of a file that `option` names; JSON where its name ends in .json, else YAML.
+    """The settings of a file that `option` names: YAML, of which JSON is a part.
 
     `name` is the file in messages. Reads the disk. Raises SettingsError if it does not exist or is
     invalid.
     """
-    is_json = path.suffix == ".json"
-    parse = parse_json if is_json else parse_yaml
     typed = f"{option} {path}"
     where = typed
     like = None
@@ -81,10 +78,10 @@ def read_lines(path: Path, option: str = "--config", name: str | None = None) ->
             problem = f"has {status.st_size:,} bytes, too many for settings: {_MAX_BYTES:,}"
         else:
             text = path.read_text("utf-8-sig", "surrogateescape")
-            return list(parse(text, name or str(path)))
+            return list(parse_yaml(text, name or str(path)))
     except Unreadable as broken:
         cause, line, column = broken.args
-        problem = f"cannot be read as {'JSON' if is_json else 'YAML'}: {cause}"
+        problem = f"cannot be read as YAML: {cause}"
         where = f"{path}:{line}:{column}"
     except FileNotFoundError:
         problem = f"does not exist ({path.absolute()})"
@@ -124,37 +121,15 @@ _WORDS = {
     "": None,
     "~": None,
     "null": None,
-    "Null": None,
-    "NULL": None,
     "true": True,
-    "True": True,
-    "TRUE": True,
     "false": False,
-    "False": False,
-    "FALSE": False,
     ".nan": math.nan,
-    ".NaN": math.nan,
-    ".NAN": math.nan,
 }
+"""In any case of their letters."""
 _TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
 _TOO_DEEP = f"more than {_MAX_DEPTH} levels of lists and mappings"
 _LIBYAML_TOO_DEEP = "exceeded maximum nesting depth"
 """From 1,000 levels on, before any node."""
-_PAIR = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..")
-"""A letter beyond 16 bits as JSON escapes it, which YAML does not know."""
-
-
-def parse_json(text: str, name: str = "") -> Iterator[Line]:
-    """As `parse_yaml`, of JSON."""
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        raise Unreadable(error.msg.lower(), error.lineno, error.colno) from None
-    except (ValueError, RecursionError):
-        pass  # a long number, and deep levels: YAML's reader counts them
-    # Valid JSON is YAML but for these; a text of JSON holds no tabs.
-    text = _PAIR.sub(lambda pair: json.loads(f'"{pair[0]}"'), text.replace("\t", " "))
-    return parse_yaml(text, name)
 
 
 def parse_yaml(text: str, name: str = "") -> Iterator[Line]:
@@ -179,13 +154,15 @@ def parse_yaml_value(text: str) -> Any:
     return None if root is None else _Reader().value(root)
 
 
-def read_table(name: str, columns: Sequence[str]) -> Iterator[list[Any]]:
-    """The rows of a table beside this file, which is a list of mappings; None: a column left out.
+def read_rows(name: str) -> list[dict[str, Any]]:
+    """The rows of a table beside this file, which is a list of mappings. Reads the disk."""
+    rows: list[dict[str, Any]] = parse_yaml_value(Path(__file__).with_name(name).read_text("utf-8"))
+    return rows
 
-    Reads the disk.
-    """
-    text = Path(__file__).with_name(name).read_text("utf-8")
-    return ([row.get(column) for column in columns] for row in parse_yaml_value(text))
+
+def read_table(name: str, columns: Sequence[str]) -> Iterator[list[Any]]:
+    """As `read_rows`, each with its values in the order of `columns`; None: one left out."""
+    return ([row.get(column) for column in columns] for row in read_rows(name))
 
 
 def _compose(text: str) -> Any:
@@ -265,8 +242,9 @@ def parse_yaml_scalar(text: str) -> Any:
 
     Raises ValueError for a number that YAML 1.1 and YAML 1.2 read differently.
     """
-    if text in _WORDS:
-        return _WORDS[text]
+    word = text.lower()
+    if word in _WORDS:
+        return _WORDS[word]
     if _INT.match(text):
         problem = f"{text[:_SHOWN]} is no number: it has a leading 0, or too many digits"
         if len(text) > _MAX_DIGITS:
@@ -276,5 +254,5 @@ def parse_yaml_scalar(text: str) -> Any:
         except ValueError:
             raise ValueError(problem) from None
     if _FLOAT.match(text):
-        return float(text.lower().replace(".inf", "inf"))
+        return float(word.replace(".inf", "inf"))
     return text

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
 
 from gearshift.launcher.base.diagnostics import Diagnostic, fold, invalid, unknown
-from gearshift.launcher.config.command_line import GPU, GPU_MEMORY, GPUS, NODES, RAM, Option
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import Resolved
 from gearshift.training import throughput
@@ -18,6 +17,7 @@ from gearshift.training.throughput import Gpu
 
 MARGIN = 0.06
 """Of a node's main memory that stays free: fragmentation, other programs."""
+GPU = "--gpu"
 TRACED = "traced on tensors without values"
 UNCOMPILED = "planned as if not compiled: an upper bound"
 
@@ -64,31 +64,31 @@ class PlanTarget:
 
 def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnostic]) -> Described:
     """The machine of the options in `values`; errors are added to `diagnostics`."""
-    numbers: dict[Option, Any] = {}
-    for option, adapter in _NUMBERS.items():
-        text = values.get(option.flag)
+    numbers: dict[str, Any] = {}
+    for flag, adapter in _NUMBERS.items():
+        text = values.get(flag)
         if text is None:
             continue
         try:
-            numbers[option] = adapter.validate_python(text.strip())
+            numbers[flag] = adapter.validate_python(text.strip())
         except ValueError:
             allowed = _UNITS if adapter is _SIZE else "1 or more"
             fix = None
             if text.isdigit() and adapter is _SIZE:
-                fix = f"{option.flag} {text}GiB"
-            diagnostics.append(replace(invalid(option.flag, text, allowed), fix=fix))
+                fix = f"{flag} {text}GiB"
+            diagnostics.append(replace(invalid(flag, text, allowed), fix=fix))
 
-    gpus = numbers.get(GPUS)
-    nodes = numbers.get(NODES, 1)
-    memory = numbers.get(GPU_MEMORY)
-    gpu = _gpu(values[GPU.flag], diagnostics) if GPU.flag in values else None
+    gpus = numbers.get("--gpus")
+    nodes = numbers.get("--nodes", 1)
+    memory = numbers.get("--gpu-memory")
+    gpu = _gpu(values[GPU], diagnostics) if GPU in values else None
     if gpu and not memory:
         memory = gpu.memory_bytes
     # A memory or a name means GPUs: as many as here, or one.
     if not gpus and (memory or gpu):
         gpus = here.gpus or 1
 
-    machine = replace(here, ram_bytes=numbers.get(RAM, here.ram_bytes))
+    machine = replace(here, ram_bytes=numbers.get("--ram", here.ram_bytes))
     if gpus or nodes > 1:
         machine = replace(machine, gpu_bytes=memory, gpu_others_bytes=())
     if gpus:
@@ -103,9 +103,9 @@ def _gpu(text: str, diagnostics: list[Diagnostic]) -> Gpu | None:
     gpu = gpus.get(_joined(text))
     if not gpu:
         names = [other.name for key, other in gpus.items() if _joined(text) in key]
-        error = unknown(GPU.flag, text, names or throughput.gpus(), key=GPU.flag)
+        error = unknown(GPU, text, names or throughput.gpus(), key=GPU)
         if names:
-            error = replace(error, did_you_mean=names[0], fix=f"{GPU.flag} {shlex.quote(names[0])}")
+            error = replace(error, did_you_mean=names[0], fix=f"{GPU} {shlex.quote(names[0])}")
         diagnostics.append(error)
     return gpu
 
@@ -119,7 +119,7 @@ def _with_unit(text: str) -> str:
 
 _COUNT: TypeAdapter[Any] = TypeAdapter(Annotated[int, Field(ge=1)])
 _SIZE: TypeAdapter[Any] = TypeAdapter(Annotated[ByteSize, Field(ge=1), BeforeValidator(_with_unit)])
-_NUMBERS = {GPUS: _COUNT, NODES: _COUNT, GPU_MEMORY: _SIZE, RAM: _SIZE}
+_NUMBERS = {"--gpus": _COUNT, "--nodes": _COUNT, "--gpu-memory": _SIZE, "--ram": _SIZE}
 _UNITS = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
 
 

@@ -13,7 +13,6 @@ from gearshift.engines.catalog import ENGINES, Entry, missing
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
 from gearshift.launcher.config import adapt, machine
-from gearshift.launcher.config.command_line import FORCE
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import CliArgs, Resolved
 from gearshift.launcher.config.resolve import resolve
@@ -259,7 +258,6 @@ def memory_lack(
         key=_ENGINE,
         value=name,
         where=resolved.values[_ENGINE].origin.where,
-        allowed=f"an engine and a size that fit, see  {PROGRAM} plan; "
-        f"to start anyway: {FORCE.flag}",
+        allowed=f"an engine and a size that fit, see  {PROGRAM} plan; to start anyway: --force",
         fix=fitting and f"--engine {fitting}",
     )

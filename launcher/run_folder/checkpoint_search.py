@@ -19,7 +19,6 @@ from gearshift.launcher.base.diagnostics import (
     nearest_match,
     program_line,
 )
-from gearshift.launcher.config.command_line import RUN_ARGUMENTS
 from gearshift.launcher.config.provenance import CliArgs, Resolved
 from gearshift.launcher.config.schema import PRETRAINED, model_part
 from gearshift.launcher.config.selection import choose
@@ -217,9 +216,7 @@ def _run_in(folder: Path, step: int | None, where: str) -> ResumableRun:
     except CheckpointUnreadable:
         raise
     except CheckpointError as error:
-        raise SettingsError.of(
-            str(error), value=step, where=where, allowed=RUN_ARGUMENTS["resume"]
-        ) from error
+        raise SettingsError.of(str(error), value=step, where=where) from error
     return ResumableRun(folder, step, checkpoint, RunReader(folder).check())
 
 
@@ -249,6 +246,8 @@ def _newest_intact(saved: dict[int, Path]) -> SavedCheckpoint | None:
 
 def no_run(path: Path, where: str, command: str) -> SettingsError:
     """The error for a `path`, typed for `command`, that is no run folder. Reads the disk."""
+    from gearshift.launcher.config.commands import COMMANDS  # only needed for errors
+
     message = f"run folder '{path}' does not exist ({path.absolute()})"
     if path.exists():
         message = f"'{path}' is not a run folder: it has no {ORIGINS} beside {SETTINGS}"
@@ -264,7 +263,7 @@ def no_run(path: Path, where: str, command: str) -> SettingsError:
         message,
         value=str(path),
         where=where,
-        allowed=RUN_ARGUMENTS.get(command, "a run folder"),
+        allowed=COMMANDS[command].allowed,
         did_you_mean=similar,
         fix=fix,
         replaces=() if stages else (str(path),),

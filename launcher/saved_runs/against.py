@@ -101,7 +101,7 @@ class Side:
     def replay(self, start: int, step: int, folders: ExitStack) -> Checkpoint:
         """Train from the checkpoint of step `start`, 0: from its start, to `step`.
 
-        Its results are there as long as `folders`. Raises SettingsError, RerunFailed.
+        Its results are there as long as `folders`. Raises SettingsError, CommandFailed.
         """
         from gearshift.training.checkpoint import compare, reader
 
@@ -131,7 +131,7 @@ def compare_runs(words: Sequence[str], args: CliArgs, announce: Callable[[str], 
 
     Only reads them. `args`: engine, processes and data of the replays; by default those of each
     run. `announce` gets a line before the replays. Raises SettingsError, CheckpointError,
-    RerunFailed.
+    CommandFailed.
     """
     environment.limit_spinning()  # before torch is imported
     from gearshift.training.checkpoint import compare

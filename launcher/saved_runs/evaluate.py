@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from gearshift.launcher.base.diagnostics import SettingsError, counted, unknown
-from gearshift.launcher.config.command_line import DEFAULT_SPLIT, SPLITS
+from gearshift.launcher.config.commands import DEFAULT_SPLIT, SPLITS
 from gearshift.launcher.config.provenance import CliArgs, ResetPart, Resolved
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
@@ -54,7 +54,7 @@ def evaluate(model: SavedModel, resolved: Resolved, split: str, data: str | None
     """The facts of the finished evaluation.
 
     "error": which metrics that decide are not finite, or None. Starts new processes; the run folder
-    is only read. `data`: that of --data; None: that of the run. Raises RerunFailed, and
+    is only read. `data`: that of --data; None: that of the run. Raises CommandFailed, and
     SettingsError for data that cannot be evaluated.
     """
     reset: tuple[ResetPart, ...] = () if data is None else ("data",)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gearshift.launcher.base import disk, environment, temporary
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, unknown
+from gearshift.launcher.base.diagnostics import CommandFailed, Diagnostic, SettingsError, unknown
 from gearshift.launcher.run_folder import lock, run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.saved_runs import saved_model
@@ -25,10 +25,6 @@ from gearshift.training.storage import storage_errors
 
 if TYPE_CHECKING:
     from gearshift.training.checkpoint.reader import Checkpoint
-
-
-class ExportError(Exception):
-    """An export that gives other outputs than the model."""
 
 
 Notes = dict[str, str]
@@ -108,7 +104,7 @@ def adapter(
 def onnx(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: Path) -> Notes:
     """Write model.onnx, and compare its outputs with those of the model.
 
-    Disk access. Raises DataError, ExportError.
+    Disk access. Raises DataError, CommandFailed.
     """
     import torch
     from onnxruntime import InferenceSession
@@ -142,7 +138,7 @@ def onnx(model: SavedModel, checkpoint: Checkpoint, task: Task | None, folder: P
             difference = values[:count] - torch.from_numpy(array)
             error = float(difference.abs().max() / values.abs().max())
             if not error <= ONNX_TOLERANCE:  # NaN, too
-                raise ExportError(
+                raise CommandFailed(
                     f"onnxruntime gives another '{name}' than the model: "
                     f"the difference is {error:.2g} of its largest value"
                 )

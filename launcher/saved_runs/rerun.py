@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gearshift.launcher.base import exit_codes, signals
-from gearshift.launcher.base.diagnostics import SettingsError
+from gearshift.launcher.base.diagnostics import CommandFailed, SettingsError
 from gearshift.launcher.base.temporary import temporary_folder
 from gearshift.launcher.config import machine
 from gearshift.launcher.config.provenance import RESUMED_LAYER, CliArgs, Origin, Resolved, Setting
@@ -26,14 +26,6 @@ from gearshift.training.checkpoint.manifest import Manifest
 _PREFIX = "gearshift-saved-"
 _ORIGIN = "the settings of the run"
 DATA = "the data that the run was trained on; if it moved, --data PATH"
-
-
-class RerunFailed(Exception):
-    """Nothing could be compared or measured; `code` is the exit code."""
-
-    def __init__(self, reason: str, code: int = exit_codes.FAILURE) -> None:
-        super().__init__(reason)
-        self.code = code
 
 
 def resolved_as(model: SavedModel, manifest_of_run: Manifest, args: CliArgs) -> Resolved:
@@ -79,7 +71,7 @@ def rerun(
 
     The run folder that it resumes is only read, for the files of the task; its ranks see the
     `checkpoint` alone. `threads`: of each rank; None: as in a new run. Uses a folder in TMPDIR.
-    Raises SettingsError, RerunFailed about the `noun`.
+    Raises SettingsError, CommandFailed about the `noun`.
     """
     assert plan.resume
     resume = plan.resume
@@ -106,7 +98,7 @@ def rerun(
         if end.signals:
             code = signals.code_of(min(end.signals))
         if code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
-            raise RerunFailed(
+            raise CommandFailed(
                 f"the {noun} was stopped before it finished; nothing was written", code
             )
         if code == exit_codes.INVALID_INPUT:
@@ -116,5 +108,5 @@ def rerun(
             raise SettingsError([replace(first, allowed=allowed, fix=None, hint=None)])
         if code != exit_codes.DONE:
             text = "\n".join(filter(None, [end.text, end.trace]))
-            raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
+            raise CommandFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
         yield replace(end, folder=folder)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from gearshift.launcher.base import environment, exit_codes
-from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, counted
+from gearshift.launcher.base.diagnostics import PROGRAM, CommandFailed, SettingsError, counted
 from gearshift.launcher.config.batching import MICRO
 from gearshift.launcher.config.provenance import CliArgs, ResetPart
 from gearshift.launcher.run import experience
@@ -20,7 +20,7 @@ from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.launcher.saved_runs import saved_model
-from gearshift.launcher.saved_runs.rerun import DATA, RerunFailed, rerun, resolved_as
+from gearshift.launcher.saved_runs.rerun import DATA, rerun, resolved_as
 from gearshift.launcher.saved_runs.saved_model import SavedRun, find_saved
 from gearshift.training.callbacks.base import Facts
 from gearshift.training.checkpoint import manifest, retention
@@ -33,16 +33,6 @@ if TYPE_CHECKING:
 _FP32 = (1e-4, 1e-2)
 _LOW_PRECISION = (2e-2, 0.5)
 """Relative tolerances of weights and of moments; measured: docs/results.md."""
-
-FAILURE: Facts = {
-    "identical": False,
-    "agrees": False,
-    "steps": 0,
-    "tensors": 0,
-    "tolerance": None,
-    "first_difference": None,
-}
-"""The result for programs if nothing could be compared."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,7 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Fac
     """Replay the last interval of the run `argument` in new processes, and compare.
 
     `args`: engine, processes and data of the replay; by default those of the checkpoint. The run
-    folder is only read; `announce` gets a line before the replay. Raises RerunFailed,
+    folder is only read; `announce` gets a line before the replay. Raises CommandFailed,
     CheckpointError, SettingsError.
     """
     run = find_saved(argument, "verify", args.sets)
@@ -235,7 +225,7 @@ def compare_replay(
     """Compare the checkpoint and metrics in `folder` with those of `run`; the result for programs.
 
     Reads the disk. Raises CheckpointError if the replay wrote no checkpoint, or the run has no
-    tensor or logged line to compare; RerunFailed if it differs after a change that it lacks.
+    tensor or logged line to compare; CommandFailed if it differs after a change that it lacks.
     """
     from gearshift.training.checkpoint import compare, reader
     from gearshift.training.checkpoint.resume_point import changed_data
@@ -280,7 +270,7 @@ def compare_replay(
     first = state.first or lines.first
     if interval.changes and first is not None:
         changes = "; ".join(interval.changes)
-        raise RerunFailed(
+        raise CommandFailed(
             f"steps {start} to {end} cannot be replayed: {changes}",
             exit_codes.INVALID_INPUT,
         )

@@ -12,7 +12,6 @@ from typing import Any
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
-from gearshift.launcher.config.command_line import FROM, STAGE
 from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
 from gearshift.launcher.config.selection import STAGES, choose, declared_stages, select_stages
 from gearshift.launcher.config.settings_file import read_values
@@ -147,7 +146,7 @@ class _Preparation:
         """Errors of arguments that do nothing on the resumed stages in `folders`."""
         useless = [setting.origin.where for setting in self.args.filled.values()]
         if self.args.weights:
-            useless.append(f"{FROM.flag} {self.args.weights}")
+            useless.append(f"--from {self.args.weights}")
         if self.out and self.out.resolve() != pipeline.resolve():
             useless.append(f"--out {self.out}")
         if useless:
@@ -191,8 +190,7 @@ class _Preparation:
                     f"each stage runs in its own processes, but {source} started this one",
                     where=where,
                     allowed=f"one stage at a time under {source}",
-                    hint=f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  "
-                    "or resume one stage",
+                    hint="--stage NAME  and for later stages  --from RUN  or resume one stage",
                 )
             )
         return plan
@@ -268,7 +266,7 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
         choice = choose(args)
         named = (each for each in declared_stages(choice.family) if each.name == choice.stage)
         stage = next(named, None)
-    option = f"{FROM.flag} {args.weights}"
+    option = f"--from {args.weights}"
     is_resumed = args.resume not in (None, AUTO)
     if stage and stage.loads and not is_resumed:
         wrong: list[Diagnostic] = []
@@ -292,11 +290,11 @@ def with_weights(args: CliArgs, stage: Stage | None = None) -> tuple[CliArgs, li
         fix = f"--model {run}" if args.model is None else f"--set model.start={run}"
     refusal = Diagnostic(
         f"{option}: {problem}",
-        FROM.flag,
+        "--from",
         where=option,
-        allowed=f"with a later stage of a new run:  {STAGE.flag} NAME",
+        allowed="with a later stage of a new run:  --stage NAME",
         fix=fix,
-        replaces=(FROM.flag,),
+        replaces=("--from",),
     )
     return replace(args, weights=None), [refusal]
 
@@ -310,9 +308,9 @@ def weights_in(word: str, stage: Stage) -> Path:
     if not path.exists():
         raise SettingsError.of(
             f"'{word}' does not exist",
-            key=FROM.flag,
+            key="--from",
             value=word,
-            where=f"{FROM.flag} {word}",
+            where=f"--from {word}",
             allowed="a run folder, one of its checkpoints, an export or a safetensors file",
         )
     if path.is_dir():

@@ -74,7 +74,7 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
         if flag in values and not pattern.fullmatch(values[flag]):
             diagnostics.append(invalid(flag, values.pop(flag), allowed))
     passthrough = command_line.passthrough
-    options = {option.flag[2:]: values.get(option.flag) for option in SBATCH}
+    options = {name: values.get(f"--{name}") for name in SBATCH}
     # What ranks and checks follow from must be known here, before sbatch reads it.
     for argument in passthrough:
         name = sbatch.option_of(argument)
@@ -119,7 +119,7 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     exported = []
     if "--ranks-per-node" in values:
         exported.append(f"{RANKS}={values['--ranks-per-node']}")
-    is_torchrun = "--torchrun" in command_line.flags or environ.get(_LAUNCH) == "torchrun"
+    is_torchrun = "--torchrun" in command_line.values or environ.get(_LAUNCH) == "torchrun"
     if is_torchrun:
         exported.append(f"{_LAUNCH}=torchrun")
     # Unless the site selects one, the job uses this Python.

@@ -99,8 +99,8 @@ def train(
 def open_run(folder: str | PathLike[str]) -> Run:
     """The run in `folder`, as `train` returns it, also while it runs and after it failed.
 
-    Its `status` is "running", "starting", "killed" or "not started" if it has no result; its
-    numbers are then those of its last logged step. The folder of a staged run gives all stages.
+    Its `status` is "running", "starting", "killed" or "not started" if it has no result; `steps` is
+    then the last logged step, and `metrics` has the numbers. A staged run gives all stages.
     Reads the disk. Raises SettingsError if `folder` is no run folder.
     """
     from gearshift.launcher import api

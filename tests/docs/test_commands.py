@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gearshift.launcher.__main__ import main
-from gearshift.launcher.commands.catalog import COMMANDS
 from gearshift.launcher.config.command_line import DEFAULT
+from gearshift.launcher.config.commands import COMMANDS
 from tests.docs.pages import PATHS, ROOT, launcher_args, read
 from tests.launcher import saved_runs
 from tests.launcher.given import resolved

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from gearshift.launcher.commands.catalog import COMMANDS
 from gearshift.launcher.config.command_line import HELP
+from gearshift.launcher.config.commands import COMMANDS
 from gearshift.launcher.config.schema import config_of, sections, setting_infos
 from gearshift.models.catalog import FAMILIES
 from gearshift.slurm.sbatch import option_of

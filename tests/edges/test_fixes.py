@@ -11,9 +11,9 @@ import pytest
 
 from gearshift.launcher.__main__ import main
 from gearshift.launcher.base.diagnostics import PROGRAM
-from gearshift.launcher.commands.catalog import ALIASES, COMMANDS
 from gearshift.launcher.config import machine
-from gearshift.launcher.config.command_line import HELP, RUN_ARGUMENTS
+from gearshift.launcher.config.command_line import HELP
+from gearshift.launcher.config.commands import ALIASES, COMMANDS
 from gearshift.launcher.config.schema import setting_infos
 from gearshift.models.catalog import FAMILIES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
@@ -25,11 +25,11 @@ TASK = HEAD + LINE + BODY
 DATA = {"mine.jsonl": REQUESTS}
 TEXTS = {"texts/a.jsonl": REQUESTS}
 STAGED = "--mode staged --set stages"
+RUNS_OF = [name for name, command in COMMANDS.items() if "RUN" in command.argument]
 CASES = [
     ("--nproc 100000", {}, "engine.nproc", "--nproc 100000"),
     ("--set train.global_batch=10 --batch-size 4 --set train.accumulation=2", {}, "train.global_batch", "--set train.global_batch=10"),
     ("--set train.global_batch=7 --nproc 2", {}, "train.global_batch", "--set train.global_batch=7"),
-    ("--mode fast --lite", {}, "mode", "command line: --mode fast, and --lite"),
     ("new-task", {}, None, "command line: new-task"),
     ("--config mine.yaml", {"mine.yaml": "optim:\n  lrr: 1e-3\n"}, "optim.lrr", "mine.yaml:2 optim.lrr"),
     ("--config mine.yaml", {"mine.yaml": "precision: bf61\n"}, "precision", "mine.yaml:1 precision"),
@@ -143,11 +143,11 @@ def test_runs_typed_after_compare_are_for_report(here, capsys):
     assert typed_again(error["fix"]) == ["report", "runs/mine", "runs/my run"]
 
 
-@pytest.mark.parametrize("command", RUN_ARGUMENTS)
+@pytest.mark.parametrize("command", RUNS_OF)
 def test_a_missing_run_gets_what_its_command_takes(here, capsys, command):
     options = ["--format", "safetensors"] if command == "export" else []
     assert main([command, "nothing", *options]) == 2
-    assert f"allowed       {RUN_ARGUMENTS[command]}\n" in capsys.readouterr().err + "\n"
+    assert f"allowed       {COMMANDS[command].allowed}\n" in capsys.readouterr().err + "\n"
 
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")

@@ -54,7 +54,7 @@ def check(done, number, moment):
     [
         ("select", signal.SIGTERM),  # within `selectors`, which psutil imports
         (
-            "gearshift.launcher.submit.options",
+            "gearshift.launcher.config.commands",
             signal.SIGINT,
         ),  # while the parser reads the command line
         ("gearshift.launcher.plan.ladder", signal.SIGTERM),

@@ -7,8 +7,8 @@ from pathlib import Path
 from gearshift.launcher.__main__ import read
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import render
-from gearshift.launcher.commands.catalog import COMMANDS
 from gearshift.launcher.config.command_line import OPTIONS
+from gearshift.launcher.config.commands import COMMANDS
 from gearshift.launcher.config.input_errors import names
 from gearshift.launcher.config.schema import setting_infos
 from gearshift.launcher.run_folder import run_folder
@@ -29,7 +29,7 @@ def test_run_is_the_default_command():
     assert read(["--lite"]).command == read(["run", "--lite"]).command
     assert vars(read(["--lite"]).args) == vars(read(["run", "--lite"]).args)
     command_line = read(["--dry-run", "--json", "--out", "here"])
-    assert command_line.flags == {"--dry-run", "--json", "--out"}
+    assert command_line.values.keys() == {"--dry-run", "--json", "--out"}
     assert (command_line.out, command_line.args.options) == (Path("here"), {})
 
 
@@ -62,7 +62,7 @@ def test_a_command_has_some_options_of_run_and_some_of_its_own():
 
     line = read(["verify", "mine", "--engine", "ddp", "--nproc", "2", "--json"])
     assert line.diagnostics == []
-    assert (line.argument, line.args.engine, line.flags) == (
+    assert (line.argument, line.args.engine, line.values.keys()) == (
         "mine",
         "ddp",
         {"--engine", "--nproc", "--json"},
@@ -79,7 +79,7 @@ def test_a_command_has_some_options_of_run_and_some_of_its_own():
     assert (line.argument, line.more) == ("one", ["two"])
     assert "report requires RUN" in diagnostics("report")
     (error,) = read(["completion"]).diagnostics
-    assert (error.where, error.allowed) == ("command line: completion", "bash, zsh, fish")
+    assert (error.where, error.allowed) == ("command line: completion", "bash, zsh, fish, words")
 
 
 def test_unknown_options_are_errors_with_the_nearest_one_and_the_typed_value():
@@ -158,4 +158,4 @@ def test_an_argument_that_is_no_text_is_the_only_error_of_a_command():
         for words in (["a\udcff"], ["--set", "optim.lr=\udcff"], ["--frobnicate=\udcff"]):
             line = read([command, *words])
             [error] = line.diagnostics
-            assert "UTF-8" in error.message and not line.command.adds_errors, (command, words)
+            assert "UTF-8" in error.message and line.is_misread, (command, words)

@@ -66,7 +66,7 @@ def test_the_findings_and_the_command_to_train_are_printed(here, check):
     facts = {line[2:20].strip(): line[21:] for line in out if line.startswith("  ")}
     assert (facts["read by"], facts["groups"]) == ("language:full", "train 64, val 8, test 8")
     assert facts["a batch, input ids"].endswith("int64")
-    assert out[-1] == "train on it:  python -m launcher --model language:full --data mine.jsonl"
+    assert out[-1] == "train on it:  python -m launcher --model language --data mine.jsonl"
     assert names(here) == ["data-check", "mine.jsonl"]
     assert "train 64, val 8, test 8" in (here / "data-check" / "data.html").read_text()
 

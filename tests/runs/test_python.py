@@ -99,13 +99,13 @@ def test_an_evaluation_gives_and_records_the_metrics_of_the_split(run, tmp_path)
 NO_DATA = {"settings": {"data": {"path": "mien.jsonl"}}}
 NO_SPLIT = {"settings": {**TINY, "eval.share": 0.9}, "model": "language:tiny", "out": "no"}
 ARGUMENTS = [
-    ({"engine": "zreo3"}, "train(engine='zreo3')", "--engine zero3"),
-    ({"reset": "optimiser", "resume": "run"}, "train()", "--reset optimizer"),
-    ({"nproc": 0}, "train(nproc=0)", "--nproc 1"),
-    ({"settings": {"optim.rl": 0.5}}, "train(settings={'optim.rl': '0.5'})", None),
-    (NO_DATA, "train(settings={'data.path': 'mien.jsonl'})", "--set data.path=mine.jsonl"),
-    (NO_SPLIT, "eval.share, data.fraction, data.path", "--set eval.share=0.1"),
-    ({"mode": "staged", "settings": {"stages": ["lwer"]}}, "train(settings={'stages': ['lwer']})", "--set stages=lower"),
+    ({"engine": "zreo3"}, "train(): --engine zreo3", "--engine zero3"),
+    ({"reset": "optimiser", "resume": "run"}, "train(): --reset optimiser", "--reset optimizer"),
+    ({"nproc": 0}, "train(): --nproc 0", "--nproc 1"),
+    ({"settings": {"optim.rl": 0.5}}, "train(): --set optim.rl=0.5", None),
+    (NO_DATA, "train(): --set data.path=mien.jsonl", "--set data.path=mine.jsonl"),
+    (NO_SPLIT, "train(): eval.share, data.fraction, data.path", "--set eval.share=0.1"),
+    ({"mode": "staged", "settings": {"stages": ["lwer"]}}, "train(): --set stages=[\"lwer\"]", "--set stages=lower"),
 ]  # fmt: skip
 """What is given to `train`; the argument and the fix that the error names."""
 
@@ -120,13 +120,13 @@ def test_errors_name_the_arguments_and_the_line_of_the_command_line(run):
 
 CALLS = {
     "Run.metrics('trian')": lambda run: run.metrics("trian"),
-    "Run.model()": lambda run: run.model("bst"),
-    "Run.evaluate(split='tset')": lambda run: run.evaluate("tset"),
-    "Run.evaluate(data='no.jsonl')": lambda run: run.evaluate(data="no.jsonl"),
-    "Run.predict(temperature='-1')": lambda run: run.predict(["a"], temperature=-1),
+    "Run.model(): --checkpoint bst": lambda run: run.model("bst"),
+    "Run.evaluate(): --split tset": lambda run: run.evaluate("tset"),
+    "Run.evaluate(): --data no.jsonl": lambda run: run.evaluate(data="no.jsonl"),
+    "Run.predict(): --temperature -1": lambda run: run.predict(["a"], temperature=-1),
     "Run.predict()": lambda run: replace(run, folder=None).predict("a"),
-    "Run.export(format='hff')": lambda run: run.export("hff"),
-    "Run.resume(engine='zeroo')": lambda run: run.resume("zeroo"),
+    "Run.export(): --format hff": lambda run: run.export("hff"),
+    "Run.resume(): --engine zeroo": lambda run: run.resume("zeroo"),
 }
 
 

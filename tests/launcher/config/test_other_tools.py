@@ -7,9 +7,9 @@ import pytest
 
 from gearshift.launcher.__main__ import read
 from gearshift.launcher.base.diagnostics import SettingsError, fold
-from gearshift.launcher.commands.catalog import COMMANDS
 from gearshift.launcher.config import other_tools
 from gearshift.launcher.config.command_line import BY_FLAG
+from gearshift.launcher.config.commands import COMMANDS
 from gearshift.launcher.config.fixes import as_commands
 from gearshift.launcher.config.resolve import resolve
 from tests.launcher.given import SERVER

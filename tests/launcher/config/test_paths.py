@@ -91,7 +91,6 @@ IMPOSSIBLE = ["x" * 256, "~nosuchuser/a"]
         ("watch . {}", None, "watch"),
         ("data check {}", None, "data"),
         ("predict . --input a --out {}", None, "--out"),
-        ("evaluate . --set model.pretrained={}", "model.pretrained", "--set"),
     ],
 )
 def test_a_path_that_no_file_can_have_is_an_error_at_its_place(here, said, line, key, where, path):
