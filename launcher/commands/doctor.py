@@ -6,16 +6,19 @@ import json
 import platform
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.base import environment, exit_codes
-from gearshift.launcher.base.diagnostics import PROGRAM
+from gearshift.launcher.base import disk, environment, exit_codes
+from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError
 from gearshift.launcher.base.redaction import redact
 from gearshift.launcher.commands import list as catalogs
 from gearshift.launcher.config.command_line import CommandLine
@@ -23,7 +26,12 @@ from gearshift.launcher.config.machine import Machine, amd_gpus, detect_machine,
 from gearshift.launcher.config.schema import AUTO
 from gearshift.slurm import sbatch
 from gearshift.training.logging.encoding import printable, size
+from gearshift.training.resources import memory
 
+MIB = 2**20
+GIB = 2**30
+SLURM = ("sbatch", "scancel", "scontrol", "sinfo", "srun")
+"""Commands that submitting and running a job needs."""
 _OF_ENGINES = sorted({package for engine in ENGINES.values() for package in engine.needs})
 _CHECKED_ALONE = ("torch", "wandb", *_OF_ENGINES)
 _OWN = "gearshift"
@@ -94,6 +102,14 @@ def _checks() -> Iterator[Check]:
         yield Check("compiler", "ok", "a C++ compiler")
     else:
         yield Check("compiler", "warning", "no C++ compiler on PATH", hint=_COMPILER)
+    yield check_memory(here)
+    # Containers have 64 MiB by default, which one large batch of the loader workers fills.
+    hint = "docker run --shm-size=8g  or  mount -o remount,size=8G /dev/shm  or  --num-workers 0"
+    if sys.platform == "linux":
+        yield check_disk("/dev/shm", Path("/dev/shm"), 512 * MIB, 0, hint)
+    # About ten checkpoints of 124M parameters with optimizer state, and of 4M.
+    hint = "delete what you do not need, or change to a folder of yours on another disk"
+    yield check_disk("disk space", Path.cwd(), 5 * GIB, 200 * MIB, hint)
     yield check_slurm()
     yield check_packages("wandb", "wandb")
     torch_check = check_torch()
@@ -183,10 +199,42 @@ def check_torch() -> Check:
     return check
 
 
+def check_memory(machine: Machine) -> Check:
+    """The free main memory, within the limit of a control group."""
+    free = psutil.virtual_memory().available
+    group = memory.container_memory()
+    if group:
+        free = min(free, max(group.limit - group.used, 0))
+    found = f"{size(free)} free; {machine.sentence}"
+    # Importing torch and DeepSpeed alone takes about 600 MiB.
+    for status, least in (("failure", 600 * MIB), ("warning", 2 * GIB)):
+        if free < least:
+            hint = "end other programs, raise the limit of the container or job, or train smaller"
+            return Check("memory", status, found, hint=f"{hint}:  --mode resource-efficient")
+    return Check("memory", "ok", found)
+
+
+def check_disk(name: str, folder: Path, few: int, none: int, hint: str) -> Check:
+    """Whether `folder` can be written to; a warning, or failure, below so many bytes free."""
+    try:
+        disk.check_writable(folder, name, needed_bytes=none)
+        usage = shutil.disk_usage(folder)
+    except (SettingsError, OSError) as error:
+        return Check(name, "failure", str(error), hint=hint)
+    found = f"{size(usage.free)} of {size(usage.total)} free"
+    if usage.free < few:
+        return Check(name, "warning", found, hint=hint)
+    return Check(name, "ok", found)
+
+
 def check_slurm() -> Check:
-    """Whether Slurm is on this machine, and its controller answers."""
-    if not shutil.which("sbatch"):
+    """Whether Slurm's commands are on PATH, and its controller answers."""
+    missing = [name for name in SLURM if not shutil.which(name)]
+    if len(missing) == len(SLURM):
         return Check("slurm", "ok", "not on this machine")
+    if missing:
+        hint = "add the folder of Slurm's commands to PATH, or install its client package"
+        return Check("slurm", "warning", f"{', '.join(missing)} not on PATH", hint=hint)
     try:
         partitions = sbatch.run(["sinfo", "-h", "-o", "%R"], timeout_s=10).split()
     except sbatch.SlurmError as error:

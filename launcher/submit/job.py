@@ -13,7 +13,7 @@ from gearshift.launcher.base import disk, environment
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, plain
 from gearshift.launcher.config import machine
 from gearshift.launcher.config.batching import GLOBAL, batch_line
-from gearshift.launcher.config.command_line import STAGE, CommandLine
+from gearshift.launcher.config.command_line import CommandLine
 from gearshift.launcher.config.errors import about
 from gearshift.launcher.config.feature_checks import check_processes
 from gearshift.launcher.config.provenance import STAGED_MODE, CliArgs, Resolved, hub_names
@@ -74,7 +74,7 @@ def decide(
         staged = Diagnostic(
             f"submit trains one stage, not {len(stages)}: {', '.join(stages)}",
             where=where,
-            allowed=f"{STAGE.flag} NAME, or the folder of a stage to resume; "
+            allowed="--stage NAME, or the folder of a stage to resume; "
             "slurm/staged.sbatch trains all",
         )
         raise SettingsError([*diagnostics, staged])

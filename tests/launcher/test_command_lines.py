@@ -79,7 +79,7 @@ def test_a_command_has_some_options_of_run_and_some_of_its_own():
     assert (line.argument, line.more) == ("one", ["two"])
     assert "report requires RUN" in diagnostics("report")
     (error,) = read(["completion"]).diagnostics
-    assert (error.where, error.allowed) == ("command line: completion", "bash, zsh, fish, words")
+    assert (error.where, error.allowed) == ("command line: completion", "bash, zsh, fish")
 
 
 def test_unknown_options_are_errors_with_the_nearest_one_and_the_typed_value():

@@ -40,7 +40,8 @@ def test_without_torch_it_says_so_and_fails_and_json_has_all_checks_and_engines(
     found, _ = json.JSONDecoder().raw_decode("{" + rest)
     checks = {check["name"]: check for check in found["checks"]}
     assert set(checks) == {
-        *("python", "packages", "compiler", "slurm", "wandb", "torch"),
+        *("python", "packages", "compiler", "memory", "/dev/shm", "disk space"),
+        *("slurm", "wandb", "torch"),
     }
     assert all(
         set(check) == {"name", "status", "found", "fix", "hint"} for check in checks.values()

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 
 from gearshift.launcher.commands import doctor as checks
-from tests.launcher.given import LAPTOP, ONE_GPU, SERVER
+from tests.control_group import limited
+from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, python
 
+MIB = 2**20
 NEEDS = ("torch>=2.6,<2.14", "wandb>=0.19", "pyyaml>=6.0", 'tomli>=9; python_version < "3"')
 
 
@@ -64,12 +66,42 @@ def test_missing_and_old_packages_are_one_check_with_one_line_to_type(installed)
     assert checks.check_torch().fix == "pip install 'torch<2.14,>=2.6'"
 
 
-def test_a_slurm_that_does_not_answer_is_a_warning(programs):
+def test_a_slurm_that_lacks_a_command_or_does_not_answer_is_a_warning(programs):
     assert checks.check_slurm().status == "ok"
-    programs("sbatch", "sinfo", text="echo gpu; echo cpu; echo gpu")
+    programs("sbatch", "sinfo", "srun", "scontrol")
+    assert checks.check_slurm()[1:3] == ("warning", "scancel not on PATH")
+    programs(*checks.SLURM, text="echo gpu; echo cpu; echo gpu")
     assert checks.check_slurm()[1:3] == ("ok", "partitions cpu, gpu")
     programs("sinfo", text="echo 'sinfo: Unable to contact' >&2; exit 1")
     assert checks.check_slurm().status == "warning"
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ("size=1m", "failure"),
+        ("size=1g", "warning"),
+        ("size=6g", "ok"),
+        ("size=6g,ro", "failure"),
+    ],
+)
+def test_a_disk_that_is_small_or_cannot_be_written_to_is_reported(disk, options, status):
+    folder = disk(options)
+    assert checks.check_disk("", folder, 5 * 2**30, 200 * MIB, "").status == status
+    assert checks.check_disk("", folder / "none", 0, 0, "").status == "failure"
+
+
+MEMORY = """
+from gearshift.launcher.commands import doctor as checks
+from tests.launcher.given import LAPTOP
+print(checks.check_memory(LAPTOP).status)
+"""
+
+
+def test_a_real_control_group_is_read():
+    with limited(1000 * MIB) as prefix:
+        done = python("-c", MEMORY, prefix=prefix)
+    assert done.stdout == "warning\n", done.stderr
 
 
 def test_gpus_that_torch_cannot_use_alone_or_together_are_reported():

@@ -30,8 +30,9 @@ def test_a_run_is_tested_then_written_to_a_folder_then_submitted(programs, here,
     assert test["text"] == script.read_text()
     assert (script.parent / "log").is_dir()
     shown = dict(line.split(None, 1) for line in out.splitlines())
-    assert list(shown) == ["job", "folder", "log"]
+    assert list(shown) == ["job", "folder", "log", "follow", "cancel", "resume"]
     assert shown["log"] == str(here / "a run" / "slurm" / "log" / "41.out")
+    assert shown["resume"] == f"python -m launcher submit --resume '{here / 'a run'}'"
 
 
 def test_the_script_contains_the_resources_and_the_arguments(programs, here, submit):
