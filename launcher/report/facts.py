@@ -228,7 +228,10 @@ def _metrics(facts: Facts) -> str:
 
 def listed_events(run: RunRecord) -> Sequence[Row]:
     """Step, time and text of the events, at most MOST_EVENTS of them."""
-    events = [event for event in run.events if event["kind"] != "preview"]
+    events = []
+    for event in run.events:
+        if event["kind"] != "preview":
+            events.append(event)
     return [
         (str(event["step"]), event["time"], event_text(event))
         for event in page.thinned(events, MOST_EVENTS)
