@@ -107,10 +107,11 @@ def _in_background(work: Callable[[], object]) -> Future[None]:
         try:
             work()
             ended.set_result(None)
+        except _ERRORS as error:
+            ended.set_exception(error)
         except BaseException as error:
             ended.set_exception(error)
-            if not isinstance(error, _ERRORS):
-                raise
+            raise
 
     Thread(target=run, name="checkpoint", daemon=True).start()
     return ended
