@@ -43,13 +43,15 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
     used = samples
     if is_limited:
         used = min(samples, steps * old)
-    unit = math.lcm(samples_of(keys.defaults), resolved.world_size)
+    smallest = samples_of(keys.defaults)
+    unit = math.lcm(smallest, resolved.world_size)
     most = used // least
     new = max(unit, most // unit * unit)
     notes = list(resolved.notes)
     changes: dict[str, float | None] = {LEAST: None}
     if _may_shrink(resolved) and new < old:
-        few = f"{used:,} samples are {used // old} steps of {old}, and {LEAST} is {least}"
+        steps_of_mode = used // old
+        few = f"{used:,} samples are {steps_of_mode} steps of {old}, and {LEAST} is {least}"
         notes.append(f"{GLOBAL}: {new} instead of {old}: {few}")
         if _LR not in keys.user:
             lr = values[_LR].value
@@ -57,7 +59,8 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
             scaled = max(scaled, min(lr, keys.defaults[_LR]))
             changes[_LR] = float(f"{scaled:.6g}")
         if is_limited:
-            changes[_LENGTH] = max(1, round(steps * old / new))
+            same_samples = round(steps * old / new)
+            changes[_LENGTH] = max(1, same_samples)
         numbers = split(new, resolved.batching.micro_batch, resolved.world_size)
         changes.update(numbers.settings)
     origin = Origin(MODE_LAYER, f"fitted to {samples:,} training samples")
@@ -66,6 +69,8 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
 
 def _may_shrink(resolved: Resolved) -> bool:
     """Whether the batch is larger than the default's, and not of the user."""
-    is_set = not resolved.keys.user.isdisjoint(BATCH_SETTINGS)
-    is_larger = resolved.batching.global_batch > samples_of(resolved.keys.defaults)
-    return resolved.values[LEAST].value is not None and not is_set and is_larger
+    if resolved.values[LEAST].value is None:
+        return False
+    if not resolved.keys.user.isdisjoint(BATCH_SETTINGS):
+        return False
+    return resolved.batching.global_batch > samples_of(resolved.keys.defaults)
