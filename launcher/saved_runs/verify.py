@@ -239,13 +239,12 @@ def compare_replay(
             exit_codes.INVALID_INPUT,
         )
     notes = list(notes)
-    micro_batches = [point.facts["settings"][MICRO] for point in (last, replayed)]
-    is_same_split = writer.world_size == original.world_size and len({*micro_batches}) == 1
-    if first is not None and not is_same_split:
+    if first is not None and writer.world_size != original.world_size:
         notes.append(
             "layers that draw random numbers or use a whole micro-batch, such as dropout, give "
             "other numbers under another split of the batch; that of the run: "
-            f"{counted(original.world_size, 'process')} with micro-batches of {micro_batches[0]}"
+            f"{counted(original.world_size, 'process')} with "
+            f"micro-batches of {last.facts['settings'][MICRO]}"
         )
     if state.noise:
         notes.append(

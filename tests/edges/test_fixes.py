@@ -54,7 +54,6 @@ CASES = [
     ("plan --gpu H100", {}, None, "--gpu H100"),
     ("export runs/mine --format safetensor", {}, "--format", "command line: --format safetensor"),
     ("plan --model language:tiny --ram 8", {}, None, "--ram 8"),
-    ("plan --model language:tiny --engine local --nodes 2", {}, "engine.name", "--nodes 2"),
     *((f"plan {flag}", {}, None, f"command line: {flag}") for flag in ("--track", "--profile", "--max-restarts")),
     ("plan --continuous-learning", {}, None, "command line: --continuous-learning"),
     ("resume runs/mien", {}, None, "resume runs/mien"),
