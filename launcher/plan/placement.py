@@ -55,7 +55,7 @@ def as_traced(trace: StepTrace, ranks: int, *, offloads: bool, on_cpu: bool) -> 
     memory of each gradient, a power of two.
     """
     if not offloads:
-        return Placed(trace.moments.peak, 0, trace.sent)
+        return Placed(fullest(trace.moments.held), 0, trace.sent)
     held = trace.moments.held.copy()
     if on_cpu:
         held = held[[held.sum(1).argmax()]]
@@ -77,7 +77,7 @@ def replicated(trace: StepTrace, ranks: int, accumulation: int, placement: Place
     What the trace sent is of an optimizer whose ranks divide its work.
     """
     if ranks == 1:
-        return Placed(trace.moments.peak, 0, 0.0)
+        return Placed(fullest(trace.moments.held), 0, 0.0)
     phase, held, computed = (array.copy() for array in trace.moments)
     gradients = FP32_BYTES * trace.trainable
     numels = [*chain(*trace.groups)]

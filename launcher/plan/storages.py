@@ -73,11 +73,6 @@ class Moments(NamedTuple):
     computed: np.ndarray
     """Elements of the gradients that the backward pass has completed."""
 
-    @property
-    def peak(self) -> Mapping[Kind, int]:
-        """The moment with the most bytes."""
-        return fullest(self.held)
-
 
 def fullest(held: np.ndarray) -> Mapping[Kind, int]:
     """The moment with the most of `held` bytes [moment, kind]."""

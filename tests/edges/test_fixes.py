@@ -53,7 +53,6 @@ CASES = [
     ("plan --gpu H100", {}, "--gpu", "command line: --gpu H100"),
     ("export runs/mine --format safetensor", {}, "--format", "command line: --format safetensor"),
     ("plan --model language:tiny --ram 8", {}, "--ram", "command line: --ram 8"),
-    ("plan --model language:tiny --engine local --nodes 2", {}, "engine.name", "--nodes 2"),
     *((f"plan {flag}", {}, None, f"command line: {flag}") for flag in ("--track", "--profile", "--max-restarts")),
     ("plan --continuous-learning", {}, None, "command line: --continuous-learning"),
     ("resume runs/mien", {}, None, "resume runs/mien"),
