@@ -17,7 +17,7 @@ from gearshift.launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Res
 from gearshift.launcher.config.schema import model_name
 from gearshift.launcher.plan import auto, ladder, target
 from gearshift.launcher.plan.ladder import Step, choose_step
-from gearshift.launcher.plan.target import UNCOMPILED, Described
+from gearshift.launcher.plan.target import MEASURED, UNCOMPILED, Described
 from gearshift.launcher.run_folder.resume_rules import decide
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from gearshift.launcher.stages import pipeline
@@ -179,6 +179,8 @@ def _head(resolved: Resolved, plan: Plan) -> str:
         "time": _time(plan.seconds),
     }
     lines = [f"{name:<13}{fact!s}" for name, fact in facts.items()]
+    if plan.untraced:
+        lines.append(f"basis        {MEASURED}: {plan.untraced}")
     if plan.is_compiled:
         lines.append(f"basis        {UNCOMPILED}")
     return "\n".join(lines)

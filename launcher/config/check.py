@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -95,7 +96,7 @@ def _facts(
     is_file = isinstance(path, str) and Path(path).expanduser().is_file()
     torch_alone = [entry.name for entry in ENGINES.values() if not entry.needs]
     deepspeed = [entry.name for entry in ENGINES.values() if entry.ds_config]
-    is_split = len(weights) == len(sources) and sum(weights) > 0
+    is_split = len(weights) == len(sources) and 0 < sum(weights) < math.inf
     facts = {
         "is_launched": is_launched,
         "has_stages": bool(declared_stages(family)),
@@ -210,9 +211,11 @@ def _stages(values: Values) -> Iterator[Diagnostic]:
         return
     chosen = select_stages(names, stages)
     if [stage.name for stage in chosen] != names:
+        known = [stage.name for stage in stages]
+        meant = {nearest_match(name, known) for name in names}
+        new = [name for name in known if name in meant]
         problem = f"is not a list of stages of {family} in their order"
-        allowed = ", ".join(stage.name for stage in stages)
-        yield _about(values, STAGES, problem, allowed=allowed)
+        yield _about(values, STAGES, problem, allowed=", ".join(known), new=new or None)
         return
     first = chosen[0]
     if len(chosen) == 1 and first.loads is not None and values[first.loads].value is None:

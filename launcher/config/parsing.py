@@ -72,7 +72,7 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         command=command,
         argument=argument,
         args=_run_arguments(command, arguments, argument),
-        values={flag: texts[-1] for flag, texts in arguments.values.items()},
+        values={flag: texts[-1] for flag, texts in arguments.values.items() if texts},
         diagnostics=[*diagnostics, *impossible],
         is_misread=bool(impossible or (positionals and command.reader)),
         more=more,

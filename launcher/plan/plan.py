@@ -11,6 +11,7 @@ from operator import itemgetter, truediv
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -40,7 +41,14 @@ from gearshift.launcher.plan.step_trace import (
     trace_step,
 )
 from gearshift.launcher.plan.storages import Kind, Storages, tensor_bytes
-from gearshift.launcher.plan.target import MARGIN, TRACED, UNCOMPILED, Described, PlanTarget
+from gearshift.launcher.plan.target import (
+    MARGIN,
+    MEASURED,
+    TRACED,
+    UNCOMPILED,
+    Described,
+    PlanTarget,
+)
 from gearshift.models.base import Batch, DataError, HasFrozenEncoder, Task
 from gearshift.training.callbacks.base import Json
 from gearshift.training.data.loader import order_of
@@ -118,6 +126,8 @@ class Plan:
     checkpoint_bytes: int
     steps: int
     seconds: Seconds = UNKNOWN
+    untraced: str | None = None
+    """Why the step was measured instead of traced; None: it was traced."""
     is_compiled: bool = False
     """Whether the run is compiled, and so the plan an upper bound of its memory."""
 
@@ -220,7 +230,8 @@ class Plan:
             "steps": self.steps,
             "seconds": asdict(self.seconds),
             "fits": self.fits,
-            "basis": TRACED,
+            "basis": TRACED if self.untraced is None else MEASURED,
+            "untraced": self.untraced,
             "uncompiled": UNCOMPILED if self.is_compiled else None,
         }
 
@@ -315,7 +326,8 @@ class Planner:
         self._encoded = _use_features(task, settings.feature_cache)
         self._samples = Samples(task, task.data("train"), settings.train.seed)
         self._described = described
-        self._traces: dict[str, StepTrace] = {}
+        self._traces: dict[str, tuple[StepTrace, str | None]] = {}
+        """With the reason why a step was measured."""
         self._process_bytes = process_bytes
         """Host memory of a process before the training: programs, data, libraries of the model.
         None: that of the first trace."""
@@ -396,7 +408,7 @@ class Planner:
         # A precision that the CPU has, with tensors of the same size.
         precision: Any = {"tf32": "fp32", "fp8": "bf16"}.get(options.precision, options.precision)
         options = replace(options, precision=precision, compile=False)
-        trace = self._traced(resolved, subject, target, options)
+        trace, obstacle = self._traced(resolved, subject, target, options)
 
         is_cpu = target.device == "cpu"
         accumulation = resolved.batching.accumulation
@@ -431,6 +443,7 @@ class Planner:
             rank_host_bytes=rank_bytes,
             checkpoint_bytes=trace.checkpoint_bytes,
             steps=subject.train_plan.end_step,
+            untraced=obstacle,
             is_compiled=settings.compile != "off",
         )
         if target.gpu is None:
@@ -440,25 +453,35 @@ class Planner:
 
     def _traced(
         self, resolved: Resolved, subject: Subject, target: PlanTarget, options: Options
-    ) -> StepTrace:
-        """The trace, of an equal run where there is one. Raises SettingsError."""
+    ) -> tuple[StepTrace, str | None]:
+        """The trace, of an equal run where there is one, or else a step that is measured."""
         engine = ENGINES[resolved.settings.engine.name]
         key = _trace_key(resolved, target, options)
         if key not in self._traces:
+            obstacle = None
             try:
                 trace = self._trace(engine, subject, target, options)
             except SettingError:
                 raise
-            except UNTRACED_ERRORS as error:
-                raise SettingsError.of(
-                    f"the step cannot be planned: {cause_of(error)}",
-                    key="model",
-                    allowed="a step that also runs on tensors without values",
-                ) from error
-            self._traces[key] = trace
+            except UNTRACED_ERRORS as error:  # a step that depends on values is measured
+                obstacle = cause_of(error)
+                self._check_memory(obstacle)
+                trace = self._trace(engine, replace(subject, is_fake=False), target, options)
+            self._traces[key] = trace, obstacle
             # Of the first one: traces make it grow.
             self._process_bytes = self._process_bytes or trace.process_bytes
         return self._traces[key]
+
+    def _check_memory(self, obstacle: str) -> None:
+        """Raise SettingsError if a step with values does not fit the free memory."""
+        with cleared_caches():
+            count = sum(p.numel() for p in build(self._task, Storages()).parameters())
+        if 3 * FP32_BYTES * count > psutil.virtual_memory().available:
+            raise SettingsError.of(
+                "a step that depends on values is measured, and this machine has too little free "
+                f"memory for its weights, gradients and optimizer: {obstacle}",
+                key="model",
+            )
 
     def _trace(
         self, engine: Entry, subject: Subject, target: PlanTarget, options: Options

@@ -161,7 +161,7 @@ def trace_step(
             _encode(subject.task, module, copied(subject.encoded, storages), storages)
         encoding = len(storages.changes) - start
         storages.restart_counts()
-        if repeats_blocks:
+        if repeats_blocks and subject.is_fake:
             EqualBlocks(task.blocks(model), storages)
         _take_step(subject, engine, module, updater, batches[:traced], storages)
 

@@ -19,6 +19,7 @@ MARGIN = 0.06
 """Of a node's main memory that stays free: fragmentation, other programs."""
 GPU = "--gpu"
 TRACED = "traced on tensors without values"
+MEASURED = "measured on this CPU"
 UNCOMPILED = "planned as if not compiled: an upper bound"
 
 

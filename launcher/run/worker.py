@@ -457,7 +457,8 @@ def _build_model(
 def _check_room(job: RunPlan, storage: Storage, task: Task, model: Module, world: World) -> None:
     """Raise SettingsError on every rank if the disk has no room for a checkpoint. Collective."""
     settings = job.resolved.settings
-    if not settings.save.required:
+    save = settings.save
+    if not save.required or not (save.last or save.every or save.keep_best):
         return
     lack = None
     if world.rank == 0:

@@ -54,7 +54,7 @@ def test_the_numbers_are_those_of_the_run_and_only_its_own_file_and_the_report_c
     [line] = [json.loads(line) for line in after.pop(run_folder.EVALUATIONS).splitlines()]
     reports = [files.pop(run_folder.REPORT).decode() for files in (before, after)]
     assert after == before
-    shown = f"<td>step {result['step']}, EMA, local on 1 process</td>"
+    shown = f"<td>step {result['step']}, EMA</td>"
     assert [text.count(shown) for text in reports] == [0, 1]
     assert (line["split"], line["step"], line["weights"]) == ("test", result["step"], "ema")
     assert line["metrics"] == result["metrics"] == logged(run, "test")

@@ -11,7 +11,7 @@ from gearshift.launcher.config.provenance import CliArgs
 from gearshift.launcher.config.resolve import resolve
 from gearshift.launcher.plan.plan import plan_run
 from gearshift.launcher.plan.target import Described
-from gearshift.launcher.run.prepare import check_memory
+from gearshift.launcher.run.prepare import memory_lack
 from tests.devices import each_device
 from tests.launcher.given import resolved
 from tests.runs.conftest import result
@@ -83,6 +83,6 @@ def test_engine_auto_knows_the_memory_of_the_device(program, device):
 def test_more_state_than_memory_is_refused_by_arithmetic(device):
     here, most = detect_machine(), memory(device)
     run = resolved(f"device={device}", "engine.nproc=1", machine=here, engine="local")
-    assert not [*check_memory(run, here, most // 64, 1)]
-    (error,) = check_memory(run, here, most // 8, 1)  # at least 16 bytes for each
+    assert memory_lack(run, here, most // 64, 1) is None
+    error = memory_lack(run, here, most // 8, 1)  # at least 16 bytes for each
     assert ("on a GPU" if device == "cuda" else "in main memory") in str(error)

@@ -120,7 +120,7 @@ class BlockReads:
                 offset=part.start - block.start,
             )
             if part.kind in (WEIGHT, EMA):
-                checkpoint.check_weight(part.name, values)
+                checkpoint.check_weight(part.name, values, path)
             placed.append((part.target, values))
         return placed
 

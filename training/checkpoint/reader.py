@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from gearshift.engines.base import Shape, kind_shape
 from gearshift.training.checkpoint import manifest, tensor_file
@@ -117,12 +117,7 @@ class Checkpoint:
         """Elements [start, stop) of a flattened tensor. Raises CheckpointError."""
         target = torch.empty(stop - start, dtype=self.dtype(kind, name))
         for file, offset, first, last in self.located(kind, name, start, stop):
-            part = as_bytes(target[first - start : last - start])
-            path = self.folder / file
-            with read_errors(path), path.open("rb") as stream:
-                stream.seek(offset)
-                if stream.readinto(part) != len(part):
-                    raise ValueError("unexpected end of file")
+            self._read(file, offset, target[first - start : last - start])
         return target
 
     def fill(self, pieces: Iterable[Piece]) -> None:
@@ -163,19 +158,30 @@ class Checkpoint:
     def check_numbers(self, kind: str) -> None:
         """Raise CheckpointError if a weight, of `kind` where there is one, is not finite.
 
-        Reads the weights.
+        Reads the weights, and those of model.safetensors.
         """
         kinds = self.used_kind(kind)
         for name in self.shapes:
-            for part in self.parts(kinds[name], name):
-                self.check_weight(name, part)
+            used = kinds[name]
+            for file, _, start, stop in self.located(used, name, 0, prod(self.shapes[name])):
+                for first in range(start, stop, _AT_ONCE):
+                    part = self.interval(used, name, first, min(stop, first + _AT_ONCE))
+                    self.check_weight(name, part, self.folder / file)
+        path = self.folder / manifest.MODEL
+        if path.is_file():
+            with read_errors(path, SafetensorError), safe_open(path, "pt") as tensors:
+                for name in self.shapes.keys() & tensors.keys():
+                    values = tensors.get_tensor(name)
+                    if values.numel():
+                        self.check_weight(name, values, path)
 
     def check_weight(
         self,
         name: str,
         values: Tensor,
+        path: Path,
     ) -> None:
-        """Raise CheckpointError if `values` of the weight `name` are not finite.
+        """Raise CheckpointError if `values` of the weight `name`, in `path`, are not finite.
 
         A weight that is not trained may be infinite, such as a mask.
         """
@@ -183,9 +189,18 @@ class Checkpoint:
         is_usable = math.isfinite(lowest) and math.isfinite(highest)
         if not is_usable and (name in self._trained or lowest.isnan()):
             raise CheckpointError(
-                f"{self.folder}: the weight '{name}' is not finite, so this model computes "
+                f"{path}: the weight '{name}' is not finite, so this model computes "
                 "nothing but NaN; take another checkpoint"
             )
+
+    def _read(self, file: str, offset: int, target: Tensor) -> None:
+        """Overwrite `target` with the bytes of `file` from `offset` on."""
+        part = as_bytes(target)
+        path = self.folder / file
+        with read_errors(path), path.open("rb") as stream:
+            stream.seek(offset)
+            if stream.readinto(part) != len(part):
+                raise ValueError("unexpected end of file")
 
     def _list(self, file: str) -> None:
         entries, metadata = tensor_file.read_head(self.folder / file)

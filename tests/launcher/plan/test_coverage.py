@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from gearshift.engines.catalog import ENGINES
-from gearshift.launcher.base.diagnostics import SettingsError
 from gearshift.launcher.commands.new_task import template
 from gearshift.launcher.config import custom_task
 from gearshift.launcher.plan.plan import open_planner, plan_run
@@ -13,7 +12,7 @@ from gearshift.launcher.plan.storages import Kind
 from gearshift.launcher.plan.target import Described
 from gearshift.models.catalog import FAMILIES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
-from tests.launcher.given import LAPTOP, SERVER, errors_of, resolved
+from tests.launcher.given import LAPTOP, SERVER, resolved
 from tests.launcher.hub import serving_hub
 from tests.models.language.test_pretrained import CONFIGS, TEXT, save
 
@@ -102,7 +101,7 @@ def test_a_custom_task_and_the_template_are_planned(tmp_path, monkeypatch):
     shapes = write(tmp_path, template("Shapes"))
     assert plan(model=f"{shapes}:Shapes").trace.flops > 0
     broken = write(tmp_path, HEAD + LINE + BODY.replace('batch["target"]', 'batch["goal"]'))
-    with pytest.raises(SettingsError, match="goal at "):  # an error of the task itself
+    with pytest.raises(KeyError, match="goal"):  # an error of the task itself is not hidden
         plan(model=f"{broken}:Line")
 
 
@@ -113,11 +112,13 @@ def test_a_custom_task_and_the_template_are_planned(tmp_path, monkeypatch):
         ("error = error.repeat(int(error.detach().numpy().size > 0))", "numpy"),
     ],
 )
-def test_a_step_that_depends_on_values_is_refused_with_its_line(tmp_path, line, operation):
+def test_a_step_that_depends_on_values_is_measured(tmp_path, line, operation):
     custom_task.add_search_folder(str(tmp_path))
     body = BODY.replace("        return {", f"        {line}\n        return {{")
     module = write(tmp_path, HEAD + LINE + body)
-    (error,) = errors_of(lambda: plan(model=f"{module}:Line"))
+    found = plan(model=f"{module}:Line")
+    assert found.parameters == 2 * 4 + 4 + 4 + 1
+    assert found.untraced is not None and operation in found.untraced
     number = (HEAD + LINE + body).split("\n").index(f"        {line}") + 1
-    assert operation in error.message
-    assert error.message.endswith(f" at {tmp_path / module}.py:{number}: {line}")
+    assert found.untraced.endswith(f" at {tmp_path / module}.py:{number}: {line}")
+    assert found.as_json()["basis"] == "measured on this CPU"
