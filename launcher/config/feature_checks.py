@@ -39,7 +39,7 @@ def check_run_folder(folder: Path, values: Values) -> None:
 
 
 def is_requested(values: Values) -> bool:
-    """Whether the command line asks for the download; a file may be from somebody else."""
+    """Whether the command line asks for the download; a file may come from others."""
     fetch = values["download.fetch"]
     return bool(fetch.value) and fetch.origin.layer == CLI_LAYER
 

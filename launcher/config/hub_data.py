@@ -41,7 +41,7 @@ Configs = dict[str, dict[str, Files]]
 
 
 def is_asked(values: Values) -> bool:
-    """Whether the command line asks for a download of data.path; a file may be from somebody else.
+    """Whether the command line asks for a download of data.path; a file may come from others.
 
     It does if it names the data, and with --download-data.
     """

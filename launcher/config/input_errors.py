@@ -242,7 +242,7 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     if match is not None or "." in name:
         return match
     count = Counter(key.rpartition(".")[2] for key in keys)
-    # Of several settings, nobody knows which.
+    # Of several settings, which one is unknown.
     named: dict[str, str | None] = {}
     for key in keys:
         last = key.rpartition(".")[2]

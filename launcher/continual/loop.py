@@ -318,7 +318,7 @@ class ContinualLoop:
         """Wait for new files and plan the next experience; or the end of the run."""
         clock = self._clock
         quiet_s = self._settings.quiet_s
-        # The ranks hold the lock while they train; nobody else may resume the run in between.
+        # The ranks hold the lock while they train; no other process may resume the run in between.
         with lock.hold(self._folder):
             source = str(self._source)
             since = clock.now()

@@ -118,7 +118,7 @@ def check_continual(resume: ResumeRequest, where: str) -> None:
             f"{resume.source} is no continual run: which files it trained on is not recorded",
             key="continual.enabled",
             where=where,
-            allowed="with --reset data, which begins anew with all files",
+            allowed="with --reset data, which takes all files as new",
         )
 
 

@@ -1,4 +1,4 @@
-"""The reader of a run folder, which may be from somebody else, or still be written to."""
+"""The reader of a run folder, which may come from others, or still be written to."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class _TrainLine(_Record):
     @model_validator(mode="before")
     @classmethod
     def _read(cls, line: Json) -> Json:
-        """Without what nobody reads, such as that of another version."""
+        """Without fields that are not read, such as those of another version."""
         return {
             key: value
             for key, value in line.items()

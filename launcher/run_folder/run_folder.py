@@ -256,7 +256,7 @@ def _make(path: Path, name: str | None) -> Path:
 def check_regular(folder: Path) -> None:
     """Check that a run folder has only files and folders of its own, two levels down.
 
-    It may be from somebody else: what a link leads to is neither read nor written, and a pipe or
+    It may come from others: what a link leads to is neither read nor written, and a pipe or
     device could block. Reads the disk. Raises SettingsError.
     """
     for entry in os.scandir(folder) if folder.is_dir() else ():

@@ -87,7 +87,7 @@ class RunPlan:
     split: str | None = None
     """The split to evaluate instead of training; None: train."""
     trace: Path | None = None
-    """A folder for what each step of a replay computes; None: nobody asks."""
+    """A folder for what each step of a replay computes; None: it is not recorded."""
     reports: Path | None = None
     """Where ranks write how they ended, for the supervisor; None: no supervisor."""
 

@@ -152,7 +152,7 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
     for step in reversed(steps):
         try:
             open_checkpoint(run.checkpoints[step])
-        # Without permission nobody knows whether it is intact.
+        # Without permission it is unknown whether it is intact.
         except CheckpointUnreadable:
             raise
         except CheckpointError as error:

@@ -55,7 +55,7 @@ class Session(Tracker):
         except wandb.errors.Error as error:
             if run.command is None:
                 raise
-            # A usage error: nobody has logged in.
+            # A usage error: there is no login.
             kind = "notice" if isinstance(error, wandb.errors.UsageError) else "warning"
             why = describe(error)
             self._run = self._open(run, project, id_, "offline")
