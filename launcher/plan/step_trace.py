@@ -150,7 +150,8 @@ def trace_step(
         with storages:
             module = _prepared(subject, engine, model)
             # A view of a fake tensor takes half a millisecond, and there are thousands.
-            with no_dispatch() if repeats else nullcontext():
+            is_plain = repeats and subject.settings.optim.state == "fp32"
+            with no_dispatch() if is_plain else nullcontext():
                 slot_bytes = _label_state(engine, module, storages)
             updater = Updater(subject.settings, plan)
             updater.start(engine)
