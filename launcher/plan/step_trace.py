@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -150,8 +150,11 @@ def trace_step(
         with storages:
             module = _prepared(subject, engine, model)
             # A view of a fake tensor takes half a millisecond, and there are thousands.
-            is_plain = repeats and subject.settings.optim.state == "fp32"
-            with no_dispatch() if is_plain else nullcontext():
+            # The codes of low-bit states are read by the dispatcher.
+            if repeats and subject.settings.optim.state == "fp32":
+                with no_dispatch():
+                    slot_bytes = _label_state(engine, module, storages)
+            else:
                 slot_bytes = _label_state(engine, module, storages)
             updater = Updater(subject.settings, plan)
             updater.start(engine)
