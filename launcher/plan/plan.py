@@ -72,10 +72,10 @@ _CPU = torch.device("cpu")
 _TRIED = 8
 _TRIED_S = 1.0
 """Micro-batches of which the largest is traced, and the time for them."""
-_GPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10)
-_CPU_SPEEDS = (3e10, 5e9, 5e8, 5e9)
-"""What a rank does in a second, roughly: operations, bytes in memory, bytes sent, and to the host
-and back. Only ratios between engines count."""
+_GPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10, 2e5)
+_CPU_SPEEDS = (3e10, 5e9, 5e8, 5e9, 1e6)
+"""What a rank does in a second, roughly: operations, bytes in memory, bytes sent, to the host and
+back, and starts of kernels. Only ratios between engines count."""
 
 
 _LARGE = 400e6
@@ -195,7 +195,8 @@ class Plan:
         # Each micro-batch reads the weights, however small it is.
         weights = (self.batching.accumulation + 1) * self.device[Kind.WEIGHTS]
         moved = 2 * (weights + self.device[Kind.OPTIMIZER])
-        work = (self.trace.flops, moved, self.placed.sent_bytes, self.copied_bytes)
+        trace = self.trace
+        work = (trace.flops, moved, self.placed.sent_bytes, self.copied_bytes, trace.launches)
         return sum(map(truediv, work, speeds))
 
     @property

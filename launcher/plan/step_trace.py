@@ -91,6 +91,8 @@ class StepTrace:
     """Of the optimizer state of this rank."""
     flops: float
     """Of all micro-batches of the step."""
+    launches: float
+    """Kernels that a GPU would start in the step, not compiled."""
     sent: float = 0.0
     """Bytes that a rank sends in the step."""
     quantized: int = 0
@@ -175,6 +177,7 @@ def trace_step(
     moments = storages.moments(start)
     if repeats and plan.accumulation > 1:
         moments = _with_second_micro_batch(moments, encoding)
+    update_launches = storages.launches.pop(Phase.UPDATE, 0)
     return StepTrace(
         moments,
         sizes,
@@ -182,6 +185,7 @@ def trace_step(
         weight_bytes=weight_bytes,
         slot_bytes=slot_bytes,
         flops=storages.flops * plan.accumulation / traced,
+        launches=storages.launches.total() * plan.accumulation / traced + update_launches,
         sent=storages.sent + (plan.accumulation - traced) * storages.sent_before_last,
         quantized=quantized,
         buffer_bytes=buffer_bytes,
@@ -251,19 +255,23 @@ def equal_updates_once(storages: Storages) -> Iterator[None]:
     """Inside, a low-bit update is traced once for all parameters of the same shapes.
 
     That of 8B parameters has 2,000 parts of 200 operators. For the later parameters what the first
-    one held at most is allocated at once: the peak stays.
+    one held at most is allocated at once, and its kernels are counted: peak and time stay the same.
     """
     update = low_bit.update_parts
-    most_bytes: dict[Any, int] = {}
+    known: dict[Any, tuple[int, int]] = {}
 
     def update_parts(weights: Tensor, gradient: Tensor, *others: Any) -> None:
         key = (len(weights), weights.dtype, gradient.dtype)
-        if key in most_bytes:
-            weights.new_empty(most_bytes[key], dtype=torch.uint8)
+        phase = storages.phase
+        if key in known:
+            most_bytes, launches = known[key]
+            weights.new_empty(most_bytes, dtype=torch.uint8)
+            storages.launches[phase] += launches
             return
         start = len(storages.changes)
+        launches = storages.launches[phase]
         update(weights, gradient, *others)
-        most_bytes[key] = storages.most_bytes(start)
+        known[key] = storages.most_bytes(start), storages.launches[phase] - launches
 
     with patch.object(low_bit, "update_parts", update_parts):
         yield

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from itertools import accumulate
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -96,6 +98,7 @@ class Mark(NamedTuple):
     changes: int
     computed: int
     flops: int
+    launches: Counter[Phase]
 
 
 class Storages(TorchDispatchMode):
@@ -117,6 +120,8 @@ class Storages(TorchDispatchMode):
         """Of them, before the last micro-batch."""
         self.flops = 0
         """Of products, convolutions and attention."""
+        self.launches: Counter[Phase] = Counter()
+        """Kernels that a GPU would start, about, by phase; of a list an operator starts several."""
         self.computed = 0
         """Elements of the completed gradients of a backward pass."""
         self.is_host = False
@@ -158,6 +163,7 @@ class Storages(TorchDispatchMode):
         count_flops = _FLOPS.get(func._overloadpacket)
         if count_flops is not None:
             self.flops += int(count_flops(*args, **kwargs, out_val=result))
+        self.launches[self.phase] += _starts_kernel(func)
         if func.namespace == "c10d":
             self._note_collective(func.__name__, args)
         return result
@@ -205,7 +211,7 @@ class Storages(TorchDispatchMode):
 
     def mark(self) -> Mark:
         """What is recorded so far."""
-        return Mark(len(self.changes), self.computed, self.flops)
+        return Mark(len(self.changes), self.computed, self.flops, self.launches.copy())
 
     def repeat(self, start: Mark, end: Mark) -> None:
         """Record once more what was recorded from `start` to `end`."""
@@ -216,6 +222,7 @@ class Storages(TorchDispatchMode):
                 life.copies += sign
         self.computed += end.computed - start.computed
         self.flops += end.flops - start.flops
+        self.launches += end.launches - start.launches
 
     def life(self, tensor: Tensor) -> _Life:
         """The present use of the storage of `tensor`."""
@@ -225,6 +232,7 @@ class Storages(TorchDispatchMode):
         """Count what a step does from now on."""
         self.flops = 0
         self.sent = 0.0
+        self.launches.clear()
 
     def complete(self, parameter: Tensor) -> None:
         """The backward pass has completed the gradient of `parameter`."""
@@ -322,3 +330,25 @@ def _copied_bytes(func: Any, args: Any) -> int:
     if not weight.is_contiguous(memory_format=layout):
         copied += 3 * weight.nbytes  # a copy, and its gradient on the way to the layout of weight
     return int(copied)
+
+
+_STARTS_NONE = {
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+    "_local_scalar_dense",
+    "_unsafe_view",
+    "set_",
+    "resize_",
+}
+
+
+@cache
+def _starts_kernel(func: Any) -> bool:
+    """Whether the operator does more on a GPU than to allocate, to view or to describe."""
+    returns = func._schema.returns
+    is_view = any(each.alias_info and not each.alias_info.is_write for each in returns)
+    name = func.__name__.partition(".")[0]
+    return func.namespace not in ("prim", "profiler") and not is_view and name not in _STARTS_NONE

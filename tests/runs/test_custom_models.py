@@ -121,7 +121,7 @@ def test_a_checkpoint_that_is_found_damaged_as_it_is_loaded_is_renamed_and_the_o
         stream.write(b"\xff\xff\xff\xff")
     done = program("resume", "run", "--set", "stop.after=6")
     assert done.returncode == 0, done.stderr
-    assert f"{file.name} is damaged" in done.stdout and not done.stderr
+    assert f"{file.name} is damaged" in done.stderr and "Traceback" not in done.stderr
     resumed = [
         e["step"]
         for e in map(json.loads, (here / "run/events.jsonl").open())

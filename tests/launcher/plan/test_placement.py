@@ -25,7 +25,7 @@ def moments(*given):
 
 
 TRACE = StepTrace(
-    moments((Phase.FORWARD, HELD, 0)), [50, 30, 20, 20], [[50, 30], [20, 20]], 480, 240, 0.0
+    moments((Phase.FORWARD, HELD, 0)), [50, 30, 20, 20], [[50, 30], [20, 20]], 480, 240, 0.0, 0.0
 )
 
 
@@ -93,7 +93,7 @@ def trace(*given, weight_size=4, frozen=()):
         (phase, {Kind.GRADIENTS: weight_size * computed, Kind.ACTIVATIONS: activations}, computed)
         for phase, computed, activations in given
     ]
-    return StepTrace(moments(*held), sizes, GROUPS, size, 4 * SLOTS, 0.0)
+    return StepTrace(moments(*held), sizes, GROUPS, size, 4 * SLOTS, 0.0, 0.0)
 
 
 def placed(stage, given, accumulation=1, *, weight_size=4, frozen=(), **layout):
@@ -178,7 +178,7 @@ def test_the_offloaded_bytes_are_what_deepspeed_pins_and_the_slots(worlds):
     for pinned, groups in worlds[2].run(pinned_by_deepspeed, Case("zero2-offload")):
         trained = sum(map(sum, groups))
         held = moments((Phase.FORWARD, {}, 0))
-        step = StepTrace(held, [trained], groups, 4 * trained, 8 * trained, 0.0)
+        step = StepTrace(held, [trained], groups, 4 * trained, 8 * trained, 0.0, 0.0)
         planned = zero(step, 2, 1, {"stage": 2, "overlap_comm": True, **OFFLOAD})
         assert planned.offloaded_bytes == pinned + 4 * trained
 

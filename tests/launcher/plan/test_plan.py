@@ -102,7 +102,7 @@ def test_offloaded_activations_leave_two_blocks_on_the_device_and_are_copied_twi
     assert stays.offloaded_bytes == stays.copied_bytes == 0 < moves.offloaded_bytes
     assert moves.rank_host_bytes - stays.rank_host_bytes == moves.offloaded_bytes
     assert moves.copied_bytes == 2 * 2 * moves.offloaded_bytes  # of two micro-batches
-    assert moves.cost - stays.cost > 0.99 * moves.copied_bytes / 1e10
+    assert moves.cost - stays.cost > moves.copied_bytes / 1e10
     assert "host link at 63 GB/s" in moves.seconds.basis
     assert moves.seconds.step == moves.copied_bytes / 63e9 > stays.seconds.step
 

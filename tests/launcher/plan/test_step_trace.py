@@ -44,7 +44,7 @@ def test_neither_does_engine_auto_a_dry_run_nor_advice(said):
     with simulated_cuda() as calls:
         assert "engine auto: ddp: " in said(*tiny, "auto", "--nproc", "2", "--dry-run")
         advice = said("plan", *tiny, "local", "--gpus", "1", "--gpu-memory", "520MiB")
-    assert calls == {} and "train.micro_batch=" in advice
+    assert calls == {} and "activation_checkpointing=full" in advice
 
 
 def test_engine_auto_plans_in_a_fork_that_sees_no_gpu():
@@ -64,7 +64,7 @@ def test_equal_parameters_are_planned_as_if_each_were_traced(state, monkeypatch)
     once = plan_run(run, Described(SERVER))
     monkeypatch.setattr(step_trace, "equal_updates_once", lambda _: nullcontext())
     each = plan_run(run, Described(SERVER))
-    assert once.device == each.device
+    assert once.device == each.device and once.trace.launches == each.trace.launches
 
 
 @pytest.mark.parametrize("kept", ["none", "full", "every 2"])
@@ -85,5 +85,6 @@ def test_equal_blocks_are_planned_as_if_each_were_traced(kept, monkeypatch):
     each = plan_run(run, Described(ONE_GPU))
     assert once.device == each.device
     assert once.trace.flops == each.trace.flops
+    assert once.trace.launches == each.trace.launches
     assert once.trace.moments.phase.tolist() == each.trace.moments.phase.tolist()
     assert once.trace.moments.computed.max() == each.trace.moments.computed.max()
