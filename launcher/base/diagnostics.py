@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -60,6 +61,18 @@ class SettingsError(Exception):
     def of(cls: type[Error], message: str, **parts: Any) -> Error:
         """The error of a single diagnostic, with its `parts`."""
         return cls([Diagnostic(message, **parts)])
+
+
+@contextmanager
+def collecting(diagnostics: Iterable[Diagnostic]) -> Iterator[list[Diagnostic]]:
+    """A block that may add errors to `diagnostics`. Raises SettingsError with all, and its own."""
+    errors = list(diagnostics)
+    try:
+        yield errors
+    except SettingsError as error:
+        raise SettingsError([*errors, *error.diagnostics]) from error
+    if errors:
+        raise SettingsError(errors)
 
 
 class CommandFailed(Exception):

@@ -50,6 +50,8 @@ def check_writable(
         free = shutil.disk_usage(above).free
         if redact(str(folder)) != str(folder):  # files in it would name the password
             problem = "it is a URL"
+        elif not above.is_dir():
+            problem = f"{above} is a file"
         elif not os.access(above, mode):
             problem = f"{above} is not writable"
         elif free < needed_bytes:

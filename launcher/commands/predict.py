@@ -122,7 +122,8 @@ def _texts(
 
 def _from_stdin() -> Prompt:
     try:
-        text = sys.stdin.read()
+        # A person at a terminal would wait for an end of the input.
+        text = "" if sys.stdin.isatty() else sys.stdin.read()
     except UnicodeDecodeError as error:
         raise SettingsError.of(f"stdin is not text: {error}", where="stdin") from None
     if not text.strip():

@@ -26,6 +26,7 @@ from gearshift.launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICR
 from gearshift.launcher.config.provenance import (
     BATCH_SETTINGS,
     CLI_LAYER,
+    RESUMED_LAYER,
     STAGED_MODE,
     USER_LAYERS,
     KeySets,
@@ -257,6 +258,9 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
                 fix = "--download-data"
         like = like or named_model.nearest_name_of_hub(text)
         like = like or other_tools.repository(text, "dataset")
+    hint = None
+    if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
+        hint = f"--set {PRETRAINED}=DIR  if it has moved"
     yield _about(
         values,
         key,
@@ -265,6 +269,7 @@ def _path(values: Values, key: str, text: str | None) -> Iterator[Diagnostic]:
         new=like and with_another(values[key].value, text, like),
         did_you_mean=like,
         fix=fix,
+        hint=hint,
     )
 
 
@@ -314,7 +319,10 @@ def _without_effect(values: Values, keys: KeySets) -> Iterator[Diagnostic]:
         reason = why_ineffective(values, key) if key in keys.decided else None
         if reason is None:
             continue
-        severity = "error" if values["unread_settings"].value == "error" else "warning"
+        # Without it a run may not fit. In a pipeline it is that of another stage.
+        is_quantized = key == "model.quantize" and values[key].value and mode != STAGED_MODE
+        is_error = is_quantized or values["unread_settings"].value == "error"
+        severity = "error" if is_error else "warning"
         yield _about(values, key, reason, is_removed=True, severity=severity)
 
 

@@ -49,8 +49,6 @@ class Option:
         return self.form.partition(" ")[2] or None
 
 
-TRAINING = "training"
-"""A heading of help."""
 HELP = Option("--help", "Print this help and exit.")
 VERSION = Option("--version", "Print the versions of the libraries and exit.")
 OPTIONS = tuple(Option(**row) for row in read_rows("options.yaml"))

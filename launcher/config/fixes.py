@@ -13,25 +13,30 @@ from gearshift.launcher.config.command_line import END, Command, CommandLine, sp
 def as_commands(command_line: CommandLine, diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
     """The diagnostics with fixes that run as they are: the command line as it should be.
 
-    All share one command line, which has the fixes of all. Options that the command does not have
-    become a hint; a fix that changes nothing is left out.
+    All errors share one command line, which has the fixes of all. Options that the command does not
+    have become a hint; a fix that changes nothing is left out.
     """
     command = command_line.command
     argv = list(command_line.argv)
     corrected = argv
     checked = []
     for diagnostic in diagnostics:
-        if _is_part(diagnostic):
-            if _is_known(command, shlex.split(diagnostic.fix or "")):
-                corrected = _corrected(command, corrected, diagnostic)
-            else:
-                hint = diagnostic.hint or diagnostic.fix
-                diagnostic = replace(diagnostic, fix=None, hint=hint)
+        is_part = _is_part(diagnostic)
+        if is_part and not _is_known(command, shlex.split(diagnostic.fix or "")):
+            diagnostic = replace(diagnostic, fix=None, hint=diagnostic.hint or diagnostic.fix)
+        elif is_part and diagnostic.severity == "error":
+            corrected = _corrected(command, corrected, diagnostic)
         checked.append(diagnostic)
-    fix = None
-    if corrected != argv:
-        fix = shlex.join([*shlex.split(command.call), *corrected])
-    return [replace(each, fix=fix) if _is_part(each) else each for each in checked]
+    complete = []
+    for diagnostic in checked:
+        if _is_part(diagnostic):
+            words = corrected
+            if diagnostic.severity == "warning":
+                words = _corrected(command, argv, diagnostic)
+            fix = shlex.join([*shlex.split(command.call), *words])
+            diagnostic = replace(diagnostic, fix=None if words == argv else fix)
+        complete.append(diagnostic)
+    return complete
 
 
 def _is_known(command: Command, words: Sequence[str]) -> bool:

@@ -73,7 +73,6 @@ _CHANGED_NOTHING = frozenset(
         "limits.temperature",
         "limits.critical.disk",
         "limits.critical.temperature",
-        "tracking.checkpoints",
     }
 )
 """Settings of earlier versions that no training depended on: a run that had them is resumed."""

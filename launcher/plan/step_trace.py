@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -151,13 +151,13 @@ def trace_step(
         quantized = quantized_elements(model)
         with storages:
             module = _prepared(subject, engine, model)
-            # A view of a fake tensor takes half a millisecond, and there are thousands.
             # The codes of low-bit states are read by the dispatcher.
-            if repeats and subject.settings.optim.state == "fp32":
-                with no_dispatch():
-                    slot_bytes = _label_state(engine, module, storages)
-            else:
-                slot_bytes = _label_state(engine, module, storages)
+            slot_bytes = _label_state(
+                engine,
+                module,
+                storages,
+                is_plain=repeats and subject.settings.optim.state == "fp32",
+            )
             updater = Updater(subject.settings, plan)
             updater.start(engine)
         batches = _micro_batches(subject, storages)
@@ -177,7 +177,6 @@ def trace_step(
     moments = storages.moments(start)
     if repeats and plan.accumulation > 1:
         moments = _with_second_micro_batch(moments, encoding)
-    update_launches = storages.launches.pop(Phase.UPDATE, 0)
     return StepTrace(
         moments,
         sizes,
@@ -185,7 +184,7 @@ def trace_step(
         weight_bytes=weight_bytes,
         slot_bytes=slot_bytes,
         flops=storages.flops * plan.accumulation / traced,
-        launches=storages.launches.total() * plan.accumulation / traced + update_launches,
+        launches=_launches(storages, plan.accumulation / traced),
         sent=storages.sent + (plan.accumulation - traced) * storages.sent_before_last,
         quantized=quantized,
         buffer_bytes=buffer_bytes,
@@ -202,12 +201,23 @@ def _prepared(subject: Subject, engine: Engine, model: Module) -> Module:
     return engine.prepare(model, spec, blocks)
 
 
-def _label_state(engine: Engine, module: Module, storages: Storages) -> int:
-    """Label what the engine holds between steps; the bytes of its optimizer state."""
-    slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
-    storages.label(slots, Kind.OPTIMIZER)
-    storages.label([*module.parameters(), *module.buffers()], Kind.WEIGHTS)
-    return sum(part.nbytes for part in chain.from_iterable(map(stored, slots)))
+def _launches(storages: Storages, times: float) -> float:
+    """The kernels of a step with so many times the traced micro-batches, and one update."""
+    of_update = storages.launches[Phase.UPDATE]
+    return (storages.launches.total() - of_update) * times + of_update
+
+
+def _label_state(engine: Engine, module: Module, storages: Storages, is_plain: bool) -> int:
+    """Label what the engine holds between steps; the bytes of its optimizer state.
+
+    `is_plain`: views need no dispatcher. One of a fake tensor takes half a millisecond with it, and
+    there are thousands.
+    """
+    with no_dispatch() if is_plain else nullcontext():
+        slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
+        storages.label(slots, Kind.OPTIMIZER)
+        storages.label([*module.parameters(), *module.buffers()], Kind.WEIGHTS)
+        return sum(part.nbytes for part in chain.from_iterable(map(stored, slots)))
 
 
 def _micro_batches(subject: Subject, storages: Storages) -> list[MicroBatch]:

@@ -11,7 +11,13 @@ from typing import Any
 
 from gearshift.engines.catalog import ENGINES, Entry, missing
 from gearshift.launcher.base import environment
-from gearshift.launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
+from gearshift.launcher.base.diagnostics import (
+    PROGRAM,
+    Diagnostic,
+    SettingsError,
+    collecting,
+    counted,
+)
 from gearshift.launcher.config import adapt, machine
 from gearshift.launcher.config.machine import Machine
 from gearshift.launcher.config.provenance import CliArgs, Resolved
@@ -54,12 +60,8 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnosti
     here = machine.detect_machine()
     if launched:
         here = here.for_ranks(launched.local_size, launched.cpus)
-    try:
+    with collecting(invalid):
         plan = prepare_run_at(args, out, here, launched, is_here=True)
-    except SettingsError as error:
-        raise SettingsError([*invalid, *error.diagnostics]) from error
-    if invalid:
-        raise SettingsError(invalid)
     if plan.nothing_left is None and not args.force:
         ranks = launched.local_size if launched else plan.resolved.nproc
         lack = memory_lack(plan.resolved, here, parameters(plan.resolved), ranks)

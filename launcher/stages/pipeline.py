@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, collecting
 from gearshift.launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Setting
 from gearshift.launcher.config.selection import STAGES, choose, declared_stages, select_stages
 from gearshift.launcher.config.settings_file import read_values
@@ -59,13 +59,8 @@ def prepare(
         if stages:
             return preparation.new(stages)
     args, wrong = with_weights(args)
-    invalid = [*diagnostics, *wrong]
-    try:
+    with collecting([*diagnostics, *wrong]):
         plan = prepare_one(args, out)
-    except SettingsError as error:
-        raise SettingsError([*invalid, *error.diagnostics]) from error
-    if invalid:
-        raise SettingsError(invalid)
     return Pipeline.of(plan)
 
 

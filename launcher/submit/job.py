@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from gearshift.launcher.base import disk, environment
-from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, plain
+from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, collecting, plain
 from gearshift.launcher.config import machine
 from gearshift.launcher.config.batching import GLOBAL, batch_line
 from gearshift.launcher.config.command_line import CommandLine
@@ -135,15 +135,11 @@ def _prepare(
     rank_0 = None
     if largest > 1 or requested.is_torchrun:
         rank_0 = RankEnvironment(0, largest, 0, ranks, 0, "", 0, source)
-    try:
+    with collecting(diagnostics) as errors:
         plan = prepare_run_at(args, out, node, rank_0)
-    except SettingsError as invalid:
-        raise SettingsError([*diagnostics, *invalid.diagnostics]) from invalid
-    errors = [*diagnostics, *_unsplit(plan.resolved, requested)]
-    if rank_0 is None:
-        errors += check_processes(plan.resolved.values, ranks, "srun")
-    if errors:
-        raise SettingsError(errors)
+        errors += _unsplit(plan.resolved, requested)
+        if rank_0 is None:
+            errors += check_processes(plan.resolved.values, ranks, "srun")
     return plan
 
 

@@ -159,7 +159,8 @@ def test_another_split_is_compared_unless_layers_depend_on_it(here, temporary, s
         [error] = found["diagnostics"]
         assert set(error["value"]) == layers
         found = said("verify", "x", "--engine", "zero1", "--nproc", "1", "--json")
-        assert (found["identical"], found["agrees"]) == (False, True)
+        # Not `identical`, too: where all sums round alike, it is.
+        assert found["agrees"] and found["tolerance"]
     assert not list(temporary.glob("gearshift-*"))
 
 
