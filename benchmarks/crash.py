@@ -29,7 +29,7 @@ import psutil
 
 from benchmarks.figures import command, machine, markdown, write
 from gearshift.launcher.run_folder.reader import RunReader
-from gearshift.training.checkpoint.compare import compare, compare_metrics
+from gearshift.launcher.saved_runs.differences import compare, compare_metrics
 from gearshift.training.checkpoint.reader import open_checkpoint
 
 PACKAGES = ("torch", "deepspeed", "fairscale")

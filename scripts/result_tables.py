@@ -108,6 +108,7 @@ def _measured(rows: Callable[[], list[str]], names: Sequence[str]) -> list[str]:
 _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "loop": (partial(times, "loop", "ms/step"), ("loop",)),
     "engine steps": (partial(times, "engines", "ms/step"), ("engines",)),
+    "longer engine steps": (partial(times, "engines_small", "ms/step"), ("engines_small",)),
     "unequal ranks": (partial(times, "unequal", "ms/step"), ("unequal",)),
     "startup": (partial(times, "startup", "ms to the first step"), ("startup",)),
     "saving": (saving, ("checkpoint",)),

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from gearshift.training.callbacks.base import Action, Callback
-from gearshift.training.checkpoint.compare import Difference
 from gearshift.training.data.samples import add
 
 if TYPE_CHECKING:
@@ -108,34 +107,3 @@ class Trace(Callback):
             self.add(piece.kind, piece.name, piece.data)
         for name, buffer in self._model.named_buffers():
             self.add("buffer", name, buffer)
-
-
-def first_difference(
-    first: Path, second: Path, after: int, *, same_split: bool
-) -> Difference | None:
-    """The first line of two traces that differs, from the state after step `after` on.
-
-    Its values are the names of both lines, such as those of samples. Without `same_split` only
-    samples are compared: all else is computed in another order. Reads the disk.
-    """
-    lines = _lines(first, after, same_split)
-    others = _lines(second, after, same_split)
-    for line, other in zip(lines, others, strict=False):
-        if line != other:
-            earlier = line if line[:2] <= other[:2] else other
-            step, _, kind, name = earlier[:4]
-            return Difference(kind, name, None, line[3], other[3], step)
-    return None
-
-
-def _lines(folder: Path, after: int, same_split: bool) -> list[Any]:
-    """The lines of all ranks in the order of a step."""
-    lines = []
-    for path in sorted(folder.iterdir()):
-        for text in path.read_text(encoding="utf-8").splitlines():
-            line = json.loads(text)
-            if line[0] >= after and (same_split or line[2] == SAMPLE):
-                lines.append(line)
-    if not same_split:  # its samples are in another order, and twice where shares change
-        return sorted({tuple(line[:4]) for line in lines})
-    return sorted(lines, key=lambda line: line[:2])

@@ -26,7 +26,7 @@ from gearshift.training.callbacks.base import Facts
 from gearshift.training.checkpoint import retention
 
 if TYPE_CHECKING:
-    from gearshift.training.checkpoint.compare import Difference
+    from gearshift.launcher.saved_runs.differences import Difference
     from gearshift.training.checkpoint.reader import Checkpoint
 
 _TABLE: Mapping[str, Sequence[str]] = json.loads(
@@ -103,7 +103,8 @@ class Side:
 
         Its results are there as long as `folders`. Raises SettingsError, CommandFailed.
         """
-        from gearshift.training.checkpoint import compare, reader
+        from gearshift.launcher.saved_runs import differences
+        from gearshift.training.checkpoint import reader
 
         end = self.at(step)
         self.trace = folders.enter_context(temporary_folder("gearshift-trace-"))
@@ -118,9 +119,9 @@ class Side:
         ended = folders.enter_context(rerun(plan, self.steps.get(start), "replay", threads))
         assert ended.folder is not None
         metrics = RunReader(ended.folder).metrics()
-        self.change = compare.compare_metrics(self.reader.metrics(), metrics, start, step).first
+        self.change = differences.compare_metrics(self.reader.metrics(), metrics, start, step).first
         again = reader.open_checkpoint(ended.folder / retention.LAST)
-        state = compare.compare(end, again).first if step in self.steps else None
+        state = differences.compare(end, again).first if step in self.steps else None
         if state is not None:
             self.change = replace(state, step=step)
         return again
@@ -134,12 +135,12 @@ def compare_runs(words: Sequence[str], args: CliArgs, announce: Callable[[str], 
     CommandFailed.
     """
     environment.limit_spinning()  # before torch is imported
-    from gearshift.training.checkpoint import compare
+    from gearshift.launcher.saved_runs import differences
 
     a, b = sides = [Side(word, args) for word in words]
     problem = None
     families = [side.at(_END).facts["settings"]["model.family"] for side in sides]
-    lines = compare.compare_metrics(a.reader.metrics(), b.reader.metrics(), 0, _END)
+    lines = differences.compare_metrics(a.reader.metrics(), b.reader.metrics(), 0, _END)
     common = sorted(a.steps.keys() & b.steps.keys())
     if families[0] != families[1]:
         problem = f"they are of {' and '.join(families)}"
@@ -163,7 +164,7 @@ def compare_runs(words: Sequence[str], args: CliArgs, announce: Callable[[str], 
     for number in common:
         if number >= step:  # a line is of the state before its step
             break
-        state = compare.compare(a.at(number), b.at(number)).first
+        state = differences.compare(a.at(number), b.at(number)).first
         if state is None:
             start = number
         else:
@@ -228,19 +229,18 @@ class _Search:
 
     def _compared(self, a: Checkpoint, b: Checkpoint, folders: ExitStack) -> Facts:
         """What the replays, which end with `a` and `b`, show first."""
-        from gearshift.training import trace
-        from gearshift.training.checkpoint import compare
+        from gearshift.launcher.saved_runs import differences
 
         same_split = _SPLIT.isdisjoint(record.key for record in self.differing)
         same_split &= a.facts["shares"] == b.facts["shares"]
-        first = trace.first_difference(
+        first = differences.first_difference(
             self.sides[0].trace, self.sides[1].trace, self.start, same_split=same_split
         )
         if first is None and same_split:
             return self._lost(folders)
         # Within its bound, another order of sums explains a difference.
         tolerance = verify.tolerance_of(a.facts["settings"]["precision"])
-        beyond = compare.compare(a, b, tolerance).first
+        beyond = differences.compare(a, b, tolerance).first
         if first is None and beyond is not None:
             first = replace(beyond, step=self.step)
         return self._explained(first or self.visible, is_small=beyond is None)
@@ -260,7 +260,7 @@ class _Search:
 
     def _lost(self, folders: ExitStack) -> Facts:
         """What is known where replays are equal, and so not as the runs were."""
-        from gearshift.training import trace
+        from gearshift.launcher.saved_runs import differences
 
         for kind in _TABLE["not replayed"]:
             for record in self.differing:
@@ -274,7 +274,9 @@ class _Search:
                 sentence = f"{path} was changed: its run computes something else"
                 return _facts(side.change, Cause("state", path, sentence))
             side.replay(0, self.step, folders)  # as if it had not stopped
-            first = trace.first_difference(side.trace, other.trace, self.start + 1, same_split=True)
+            first = differences.first_difference(
+                side.trace, other.trace, self.start + 1, same_split=True
+            )
             if first is not None:
                 sentence = f"a resume at step {self.start} loses what no checkpoint has"
                 return _facts(first, Cause("resume", str(self.start), sentence))

@@ -27,7 +27,11 @@ from gearshift.training.checkpoint import manifest, retention
 from gearshift.training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
 
 if TYPE_CHECKING:
-    from gearshift.training.checkpoint.compare import MetricsComparison, TensorComparison, Tolerance
+    from gearshift.launcher.saved_runs.differences import (
+        MetricsComparison,
+        TensorComparison,
+        Tolerance,
+    )
     from gearshift.training.checkpoint.reader import Checkpoint
 
 _FP32 = (1e-4, 1e-2)
@@ -227,7 +231,8 @@ def compare_replay(
     Reads the disk. Raises CheckpointError if the replay wrote no checkpoint, or the run has no
     tensor or logged line to compare; CommandFailed if it differs after a change that it lacks.
     """
-    from gearshift.training.checkpoint import compare, reader
+    from gearshift.launcher.saved_runs import differences
+    from gearshift.training.checkpoint import reader
     from gearshift.training.checkpoint.resume_point import changed_data
 
     start = interval.start
@@ -245,8 +250,8 @@ def compare_replay(
     def compared(within: Tolerance | None) -> tuple[TensorComparison, MetricsComparison]:
         before = RunReader(run).metrics()
         now = RunReader(folder).metrics()
-        state = compare.compare(last, replayed, within)
-        return state, compare.compare_metrics(before, now, start, end, within)
+        state = differences.compare(last, replayed, within)
+        return state, differences.compare_metrics(before, now, start, end, within)
 
     # Bit by bit first: the tolerance is for what differs.
     state, lines = compared(None)
@@ -310,9 +315,9 @@ def compare_replay(
 
 def tolerance_of(precision: str) -> Tolerance:
     """The bound of what another order of sums changes."""
-    from gearshift.training.checkpoint import compare
+    from gearshift.launcher.saved_runs import differences
 
-    return compare.Tolerance(*(_FP32 if precision == "fp32" else _LOW_PRECISION))
+    return differences.Tolerance(*(_FP32 if precision == "fp32" else _LOW_PRECISION))
 
 
 def render(facts: Facts) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.differences import PLANTED, measure
 from gearshift.launcher.run_folder import lock
-from gearshift.training.trace import first_difference
+from gearshift.launcher.saved_runs.differences import first_difference
 from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, train
 from tests.runs.conftest import REQUESTS
 from tests.training.tiny import ticking

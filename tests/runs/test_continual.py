@@ -10,7 +10,8 @@ import subprocess
 import psutil
 import pytest
 
-from gearshift.training.checkpoint import compare, reader
+from gearshift.launcher.saved_runs import differences
+from gearshift.training.checkpoint import reader
 from tests.runs.conftest import Program
 from tests.waiting import until
 
@@ -130,7 +131,7 @@ def test_a_killed_experience_resumes_to_the_same_weights(uninterrupted, waiting_
     assert again.wait() == 0, again.communicate()
     first, second = (last(waiting_run / name) for name in ("whole", "killed"))
     assert first.manifest.step == second.manifest.step == FIRST + EXPERIENCE
-    assert compare.compare(first, second, None).first is None
+    assert differences.compare(first, second, None).first is None
     resumed, whole = (
         [(line["step"], line["kind"], line.get("split")) for line in lines(path)]
         for path in (metrics, waiting_run / "whole/metrics.jsonl")

@@ -1,10 +1,12 @@
-"""Compares two checkpoints tensor by tensor, and the metrics of two runs step by step."""
+"""Compares checkpoints tensor by tensor, metrics line by line, and the traces of two replays."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from gearshift.training.callbacks.base import Facts
 from gearshift.training.checkpoint.reader import Checkpoint
 from gearshift.training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 from gearshift.training.settings import flat
+from gearshift.training.trace import SAMPLE
 
 # Numbers that other engines reproduce to rounding; loss scale and parts may differ.
 _REPRODUCED = ("loss", "grad_norm", "lr", "samples", "tokens")
@@ -285,3 +288,34 @@ def compare_metrics(
         difference,
         is_missing=is_logged and not common,
     )
+
+
+def first_difference(
+    first: Path, second: Path, after: int, *, same_split: bool
+) -> Difference | None:
+    """The first line of two traces that differs, from the state after step `after` on.
+
+    Its values are the names of both lines, such as those of samples. Without `same_split` only
+    samples are compared: all else is computed in another order. Reads the disk.
+    """
+    lines = _lines(first, after, same_split)
+    others = _lines(second, after, same_split)
+    for line, other in zip(lines, others, strict=False):
+        if line != other:
+            earlier = line if line[:2] <= other[:2] else other
+            step, _, kind, name = earlier[:4]
+            return Difference(kind, name, None, line[3], other[3], step)
+    return None
+
+
+def _lines(folder: Path, after: int, same_split: bool) -> list[Any]:
+    """The lines of all ranks in the order of a step."""
+    lines = []
+    for path in sorted(folder.iterdir()):
+        for text in path.read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            if line[0] >= after and (same_split or line[2] == SAMPLE):
+                lines.append(line)
+    if not same_split:  # its samples are in another order, and twice where shares change
+        return sorted({tuple(line[:4]) for line in lines})
+    return sorted(lines, key=lambda line: line[:2])

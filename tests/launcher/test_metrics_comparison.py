@@ -1,7 +1,7 @@
 import pytest
 
-from gearshift.training.checkpoint.compare import Difference, Tolerance
-from gearshift.training.checkpoint.compare import compare_metrics as compare
+from gearshift.launcher.saved_runs.differences import Difference, Tolerance
+from gearshift.launcher.saved_runs.differences import compare_metrics as compare
 
 COUNTS = {"epoch": 0.5, "samples": 8, "tokens": 80, "skipped": 0}
 RESOURCES = {"step_time_s": 0.1, "host_memory_bytes": 1000}

@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gearshift.training.checkpoint.compare import Difference, TensorComparison, Tolerance, compare
+from gearshift.engines.environment import RankInfo
+from gearshift.engines.world import ProcessWorld
+from gearshift.launcher.saved_runs.differences import (
+    Difference,
+    TensorComparison,
+    Tolerance,
+    compare,
+)
 from gearshift.training.checkpoint.reader import open_checkpoint
 from tests.training.checkpoint.states import BUFFERS, saving, state, whole
 
@@ -14,13 +21,15 @@ TENSORS = 13
 
 
 @pytest.fixture
-def compared(tmp_path, alone):
+def compared(tmp_path):
     """Compares saved states: `theirs` with `ours`, or with the usual one."""
+
+    world = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
 
     def saved(given, samples):
         run = tmp_path / str(len(list(tmp_path.iterdir())))
         run.mkdir()
-        saving(run, alone).save(20, given, {"samples": samples}, periodic=True, score=None)
+        saving(run, world).save(20, given, {"samples": samples}, periodic=True, score=None)
         return open_checkpoint(run / "last")
 
     def run(theirs, *tolerance, ours=None, samples=640):
