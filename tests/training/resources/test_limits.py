@@ -64,6 +64,12 @@ def test_one_critical_reading_requests_throttling_at_once(machine, over):
     assert machine.steps({**CALM, **over}) == [FREE]
 
 
+def test_fewer_workers_do_not_help_a_full_gpu(machine):
+    full = {**CALM, "gpu": 96.0}
+    assert machine.steps(full) == [FREE]
+    assert machine.throttled(full, WORKERS | SMALLER) == SMALLER
+
+
 @pytest.mark.parametrize("at_start", [CALM, FULL])
 def test_a_machine_still_critical_after_throttling_saves_and_ends(at_start):
     machine = Machine(at_start)
