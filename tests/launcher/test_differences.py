@@ -5,8 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gearshift.engines.environment import RankInfo
-from gearshift.engines.world import ProcessWorld
 from gearshift.launcher.saved_runs.differences import (
     Difference,
     TensorComparison,
@@ -15,6 +13,7 @@ from gearshift.launcher.saved_runs.differences import (
 )
 from gearshift.training.checkpoint.reader import open_checkpoint
 from tests.training.checkpoint.states import BUFFERS, saving, state, whole
+from tests.training.tiny import one_rank
 
 TENSORS = 13
 """Five weights, four of each of the two slots."""
@@ -24,12 +23,10 @@ TENSORS = 13
 def compared(tmp_path):
     """Compares saved states: `theirs` with `ours`, or with the usual one."""
 
-    world = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
-
     def saved(given, samples):
         run = tmp_path / str(len(list(tmp_path.iterdir())))
         run.mkdir()
-        saving(run, world).save(20, given, {"samples": samples}, periodic=True, score=None)
+        saving(run, one_rank()).save(20, given, {"samples": samples}, periodic=True, score=None)
         return open_checkpoint(run / "last")
 
     def run(theirs, *tolerance, ours=None, samples=640):

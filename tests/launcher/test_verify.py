@@ -161,6 +161,7 @@ def test_another_split_is_compared_unless_layers_depend_on_it(here, temporary, s
         found = said("verify", "x", "--engine", "zero1", "--nproc", "1", "--json")
         # Not `identical`, too: where all sums round alike, it is.
         assert found["agrees"] and found["tolerance"]
+        assert not (found["identical"] and found["differing_tensors"])
     assert not list(temporary.glob("gearshift-*"))
 
 

@@ -3,23 +3,20 @@
 import shutil
 
 import pytest
-import torch
 
-from gearshift.engines.environment import RankInfo
-from gearshift.engines.world import ProcessWorld
 from tests.training.checkpoint.states import saving, state, whole
+from tests.training.tiny import one_rank
 
 
 @pytest.fixture
 def alone():
-    return ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
+    return one_rank()
 
 
 @pytest.fixture(scope="session")
 def saved_once(tmp_path_factory):
     run = tmp_path_factory.mktemp("saved")
-    world = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
-    saver = saving(run, world)
+    saver = saving(run, one_rank())
     saver.save(20, state(whole()), {"samples": 640}, periodic=True, score=None)
     return run / "checkpoints" / "step-00000020"
 

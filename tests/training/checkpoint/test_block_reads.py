@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from gearshift.engines.base import Piece, State
-from gearshift.engines.environment import RankInfo
-from gearshift.engines.world import ProcessWorld
 from gearshift.training.checkpoint.block_reads import BlockReads
 from gearshift.training.checkpoint.manifest import BLOCK_BYTES, CheckpointDamaged, CheckpointError
 from gearshift.training.checkpoint.reader import open_checkpoint
 from gearshift.training.checkpoint.resume_point import choose
 from gearshift.training.optim.low_bit import Blocks, Blockwise
 from tests.training.checkpoint.states import saving
+from tests.training.tiny import one_rank
 
 SIZE = 5_000_000
 """Elements, in more than one block."""
@@ -31,7 +30,7 @@ def values():
 def run(tmp_path_factory):
     """A run with one checkpoint of three blocks, which a test changes back."""
     folder = tmp_path_factory.mktemp("large")
-    world = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
+    world = one_rank()
     pieces = [Piece(kind, "w", 0, tensor) for kind, tensor in values().items()]
     buffers = {"counts": torch.arange(3), "mask": torch.tensor([True, False])}
     state = State({"w": (SIZE,)}, pieces, buffers, {"w": 1.0}, [{"names": ["w"]}], {})
