@@ -103,7 +103,7 @@ def read_eeg(path: Path, number: int) -> ndarray:
 def _matlab5_sentences(path: Path) -> Iterator[tuple[str, ndarray]]:
     from scipy.io import loadmat
 
-    matlab.check(path)
+    matlab.check(path, _GROUP)
     content = loadmat(path, struct_as_record=False, squeeze_me=True, variable_names=[_GROUP])
     for entry in np.atleast_1d(content[_GROUP]):
         yield str(getattr(entry, "content", "")), np.asarray(getattr(entry, "rawData", np.nan))

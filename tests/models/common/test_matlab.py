@@ -44,3 +44,14 @@ def test_a_damage_that_ends_the_process_is_an_error(tmp_path, kind, of_type):
     path.write_bytes(file.getvalue().replace(element, damaged))
     with pytest.raises(ValueError, match="SIGSEGV"):
         matlab.check(path)
+
+
+def test_a_file_that_scipy_cannot_read_is_not_read_again(tmp_path):
+    """The same damage ends a process or raises an error, by what is beside it in memory."""
+    file = io.BytesIO()
+    savemat(file, {"a": np.ones((2, 2)), "b": "letters"})
+    path = tmp_path / "a.mat"
+    path.write_bytes(file.getvalue()[:-8])
+    matlab.check(path, "a")
+    with pytest.raises(ValueError, match="read"):
+        matlab.check(path)
