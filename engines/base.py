@@ -70,14 +70,16 @@ class World(Protocol):
     def sum(self, value: Tensor) -> Tensor:
         """The elementwise sum of `value` over ranks, on its device; the input stays unchanged."""
 
-    def sum_later(self, value: Tensor) -> Callable[[], Tensor]:
-        """Start `sum` of a `value` in host memory; the result waits for it."""
-
     def maximum(self, value: Tensor) -> Tensor:
         """The elementwise maximum of `value` over ranks; the input stays unchanged."""
 
     def agree(self, flags: int) -> int:
         """The bitwise or of the `flags` (below 2**16) of all ranks."""
+
+    def agree_later(
+        self, flags: int, counts: Sequence[int] = ()
+    ) -> Callable[[], tuple[int, list[int]]]:
+        """Start `agree`, and the sum of each of `counts`; the result waits for the other ranks."""
 
     def broadcast(self, data: bytes | None, source: int = 0) -> bytes:
         """The `data` of rank `source`, on every rank; `data` of the other ranks is ignored."""

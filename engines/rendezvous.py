@@ -182,6 +182,25 @@ def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False)
     return dist.PrefixStore(f"{token}/attempt-{attempt}", store)
 
 
+def open_lines(store: dist.Store, rank: int, size: int, timeout_s: float) -> list[socket.socket]:
+    """A line for datagrams to each rank of this machine, this one included. Collective.
+
+    One is heard by nobody else, and raises TimeoutError.
+    """
+    lines = []
+    for other in range(size):
+        line = socket.socket(type=socket.SOCK_DGRAM)
+        line.bind((LOOPBACK, 0))
+        line.settimeout(timeout_s)
+        _, port = line.getsockname()
+        store.set(f"port/{rank}/{other}", str(port))
+        lines.append(line)
+    for other, line in enumerate(lines):
+        port = int(store.get(f"port/{other}/{rank}"))
+        line.connect((LOOPBACK, port))
+    return lines
+
+
 def tcp_store(address: str, port: int, **options: Any) -> dist.TCPStore:
     """A TCPStore; that of a master at the loopback address listens there only.
 

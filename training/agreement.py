@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from gearshift.engines.base import World
 
 
-FLAG_BITS = 12
 WORKER_DIED = 1 << 11
 """The flag of a rank without a data-loader worker, above those of Action and of the loop."""
 _MAX_ERROR_BYTES = 1000
@@ -28,20 +27,13 @@ Agreed = tuple[Mapping[str, int], int]
 def agree_later(world: World, units: Mapping[str, int], flags: int) -> Callable[[], Agreed]:
     """Sum `units` over ranks, and combine `flags` by bitwise or. Collective.
 
-    Starts one small sum on the host; the result waits for the ranks. All ranks pass the same terms
-    in the same order.
+    The result waits for the ranks. All ranks pass the same terms in the same order.
     """
-    assert 0 <= flags < 1 << FLAG_BITS
-    if world.size == 1:
-        return lambda: (units, flags)
-    bits = [flags >> bit & 1 for bit in range(FLAG_BITS)]
-    addends = torch.tensor([*bits, *units.values()], dtype=torch.int64)
-    total = world.sum_later(addends)
+    later = world.agree_later(flags, [*units.values()])
 
     def result() -> Agreed:
-        sums = total().tolist()
-        agreed = sum(1 << bit for bit, vote in enumerate(sums[:FLAG_BITS]) if vote)
-        return dict(zip(units, sums[FLAG_BITS:], strict=True)), agreed
+        agreed, sums = later()
+        return dict(zip(units, sums, strict=True)), agreed
 
     return result
 
