@@ -160,7 +160,11 @@ class ProcessWorld:
             line.send(array("q", numbers))
 
         def total() -> list[int]:
-            rows = [array("q", line.recv(_MOST_BYTES)) for line in self._lines]
+            try:
+                rows = [array("q", line.recv(_MOST_BYTES)) for line in self._lines]
+            except TimeoutError:
+                text = f"rank {self.rank} timed out waiting {self._timeout_s:g} s for another rank"
+                raise TimeoutError(text) from None
             return [sum(column) for column in zip(*rows, strict=True)]
 
         return total

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch.distributed import TCPStore
 from gearshift.engines.base import EngineError
 from gearshift.engines.rendezvous import open_store
 from gearshift.engines.world import open_world
+from gearshift.launcher.run.run_error import of_error
 from tests.engines.test_environment import TORCHRUN
 from tests.waiting import until
 
@@ -51,6 +54,41 @@ def test_ranks_sum_take_the_maximum_agree_on_flags_and_broadcast_bytes(worlds):
     for rank, (*found, own) in enumerate(worlds[2].run(exchange)):
         assert found == [[3.0, 20.0], [2.0, 10.0], (0b1101, 0), given]
         assert own == [rank + 1.0, 10.0]
+
+
+def agree_twice(world, *, by_gloo):
+    """The results of two agreements, the later one first."""
+    lines = [] if by_gloo else world._lines
+    with patch.object(world, "_lines", lines):
+        first = world.agree_later(1 << world.rank, [2**40, world.rank])
+        second = world.agree_later(0, [5])
+        third = world.agree(world.rank << 3)
+        return third, second(), first(), first()
+
+
+@pytest.mark.parametrize("by_gloo", [False, True])
+def test_agreements_may_be_under_way_while_others_end(worlds, by_gloo):
+    first = 0b11, [2**41, 1]
+    expected = 0b1000, (0, [10]), first, first
+    assert worlds[2].run(partial(agree_twice, by_gloo=by_gloo)) == [expected] * 2
+
+
+def agree_alone(world):
+    if world.rank == 1:
+        return ""
+    for line in world._lines:
+        line.settimeout(0.01)
+    try:
+        world.agree(0)
+    except TimeoutError as error:
+        return str(error)
+    return "agreed"
+
+
+def test_an_agreement_without_another_rank_ends_and_says_so(worlds):
+    message, _ = worlds[2].run(agree_alone)
+    assert of_error(TimeoutError(message), 0).kind == "peer lost"
+    worlds[2].close()  # rank 1 has a number of rank 0 that it did not ask for
 
 
 def wait_alone(world):
