@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from gearshift.engines.base import Numbers
 
 
@@ -22,10 +20,6 @@ class LossScale:
     def __init__(self, value: float = 2.0**16):
         self.value = value
         self.good_updates = 0
-
-    def scale(self, loss: Tensor) -> Tensor:
-        """`loss` times the scale."""
-        return loss * self.value
 
     def update(self, overflow: bool) -> bool:
         """Adapt the scale after an update that was taken, or left out for an overflow.
