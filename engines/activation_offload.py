@@ -55,8 +55,8 @@ class ActivationOffload:
             setattr(block, name, partial(self._call, block, getattr(block, name)))
 
     def _call(self, block: Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        number = self._last + 1
-        self._last = number
+        self._last += 1
+        number = self._last
         # At the first large tensor: hooks of an engine have then gathered the weights of the block.
         weights = cache(partial(_Weights, block, self._outside))
         with saved_tensors_hooks(partial(self._pack, block, number, weights), self._unpack):

@@ -68,6 +68,8 @@ class FSDP(EngineWithOptimizerStep):
     otherwise full gradients stay on the device until the last one.
     """
 
+    can_retry_step = False  # a failed pass leaves its modules gathered
+
     def __init__(self, world: World, options: Options, *, offload: bool):
         check_precision(options.precision, world.device)
         if world.device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
@@ -76,6 +78,7 @@ class FSDP(EngineWithOptimizerStep):
                 "torch, or use local, ddp, oss or a zero engine"
             )
         self.world = world
+        self.gathers_weights = world.size > 1
         self._options = options
         self._holds_gradients = not (offload or options.reduce_each_micro_batch)
         self._offloads = offload and world.device.type != "cpu"
@@ -211,14 +214,6 @@ class FSDP(EngineWithOptimizerStep):
             for unit in self._units:
                 unit.unshard()
                 unit.reshard()
-
-    @property
-    def can_retry_step(self) -> bool:
-        return False  # a failed pass leaves its modules gathered
-
-    @property
-    def gathers_weights(self) -> bool:
-        return self.world.size > 1
 
     @torch.no_grad()  # with gradients, to_local makes a node and a view of each tensor
     def state(self) -> State:

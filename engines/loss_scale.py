@@ -12,8 +12,6 @@ class LossScale:
     of torch.amp.GradScaler. The state is equal on all ranks if all make the same calls.
     """
 
-    GROWTH = 2.0
-    BACKOFF = 0.5
     INTERVAL = 2000
     MINIMUM = 1.0
 
@@ -28,12 +26,12 @@ class LossScale:
         """
         before = self.value
         if overflow:
-            self.value = max(self.value * self.BACKOFF, self.MINIMUM)
+            self.value = max(self.value / 2, self.MINIMUM)
             self.good_updates = 0
             return self.value < before
         self.good_updates += 1
         if self.good_updates == self.INTERVAL:
-            self.value *= self.GROWTH
+            self.value *= 2
             self.good_updates = 0
         return False
 

@@ -33,6 +33,8 @@ class Replicated(EngineWithOptimizerStep):
     Ranks may use different parameters in a step; the gradient of an unused one counts as zero.
     """
 
+    gathers_weights = False
+
     def __init__(
         self,
         world: World,
@@ -43,6 +45,7 @@ class Replicated(EngineWithOptimizerStep):
         """`sharding`: how an optimizer is sharded over ranks, as by oss; None: it is not."""
         check_precision(options.precision, world.device)
         self.world = world
+        self.can_retry_step = world.size == 1  # others would wait for this rank's gradients
         self._options = options
         self._averaging = averaging
         self._sharding = sharding
@@ -97,14 +100,6 @@ class Replicated(EngineWithOptimizerStep):
             if last:
                 self._casts.__exit__(None, None, None)
                 self._casts = None
-
-    @property
-    def can_retry_step(self) -> bool:
-        return self.world.size == 1  # others would wait for this rank's gradients
-
-    @property
-    def gathers_weights(self) -> bool:
-        return False
 
     def state(self) -> State:
         replica = (self.world.rank, self.world.size)
