@@ -55,8 +55,8 @@ class ActivationOffload:
             setattr(block, name, partial(self._call, block, getattr(block, name)))
 
     def _call(self, block: Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        number = self._last + 1
-        self._last = number
+        self._last += 1
+        number = self._last
         # At the first large tensor: hooks of an engine have then gathered the weights of the block.
         weights = cache(partial(_Weights, block, self._outside))
         with saved_tensors_hooks(partial(self._pack, block, number, weights), self._unpack):
@@ -77,8 +77,8 @@ class ActivationOffload:
         moved = self._moved.get(key) or Moved(tensor, self._stream)
         self._moved[key] = moved
         moved.number = number
-        layout = (tensor.size(), tensor.stride(), tensor.storage_offset())
-        return number, moved, (tensor.dtype, layout)
+        how = (tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset())
+        return number, moved, how
 
     def _is_large(self, tensor: Tensor) -> bool:
         """Whether its storage can be copied as bytes, and is worth it."""
@@ -98,7 +98,7 @@ class ActivationOffload:
                     other.load()
         if moved is None:
             return self.restore(how)
-        dtype, layout = how
+        dtype, *layout = how
         whole = moved.load()
         moved.wait()
         return whole.view(dtype).as_strided(*layout)
@@ -125,7 +125,7 @@ class _Weights:
                     self._storages[reference.cdata] = reference
         self._widths: dict[tuple[int, ...], int] = {}
         for parameter in block.parameters():
-            shape = tuple(parameter.shape)
+            shape = parameter.shape
             width = max(self._widths.get(shape, 0), parameter.element_size())
             self._widths[shape] = width
             self._widths[shape[::-1]] = width
@@ -134,7 +134,7 @@ class _Weights:
         if tensor.untyped_storage()._cdata in self._storages:
             return True
         # Autocast keeps copies of weights on the device: moving one frees no memory.
-        width = self._widths.get(tuple(tensor.shape), 0)
+        width = self._widths.get(tensor.shape, 0)
         return tensor.is_floating_point() and tensor.element_size() < width
 
 

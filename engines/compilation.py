@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 _REPLAYED = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
 # What torch's compiler, triton and a C compiler may raise.
 _COMPILATION_ERRORS = (
-    *(RuntimeError, OSError, ImportError, AttributeError, TypeError, ValueError),
-    *(LookupError, ArithmeticError, AssertionError, SubprocessError),
+    RuntimeError,
+    OSError,
+    ImportError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    SubprocessError,
 )
 log = logging.getLogger(__name__)
 

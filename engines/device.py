@@ -37,10 +37,9 @@ def pick_device(setting: str, local_rank: int = 0, local_size: int = 1) -> torch
     if setting == "auto":
         # One Apple GPU cannot be shared by processes that train together: no backend of
         # torch.distributed carries its tensors.
-        able = [kind for kind, count in counts.items() if count]
-        if local_size > 1 and "mps" in able:
-            able.remove("mps")
-        wanted = able[0]
+        if local_size > 1:
+            counts["mps"] = 0
+        wanted = next(kind for kind, count in counts.items() if count)
     elif setting in counts:
         wanted = setting
     else:
@@ -51,11 +50,11 @@ def pick_device(setting: str, local_rank: int = 0, local_size: int = 1) -> torch
     if count == 0:
         present = ", ".join(_describe(kind, number) for kind, number in counts.items() if number)
         raise EngineError(f"device '{wanted}' does not exist; this machine has: {present}")
-    if 0 < count < local_size and environment.variables().get(VISIBLE.get(wanted, ""), ""):
+    if count < local_size and environment.variables().get(VISIBLE.get(wanted, "")):
         # Each process has devices of its own (srun --gpus-per-task, a wrapper script). Where two
         # have the same one, NCCL refuses it and names both ranks.
         return torch.device(wanted, 0)
-    if local_size > count or local_rank >= count:
+    if local_size > count:
         raise EngineError(
             f"device '{wanted}' for {local_size} processes: this machine has {count}; "
             f"start at most {count}, or choose device cpu"
@@ -127,8 +126,6 @@ def return_freed() -> bool:
     ones in a heap full of holes: in training the encoder of eeg_text 0.5 of 3.0 GiB. Lasts until
     the end of the process. Source: mallopt(3), M_MMAP_THRESHOLD.
     """
-    if sys.platform != "linux":
-        return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False  # another C library, with an allocator of its own
@@ -137,8 +134,6 @@ def return_freed() -> bool:
 
 def trim_heap() -> None:
     """Return the free pages of glibc's heap to the system. Source: malloc_trim(3)."""
-    if sys.platform != "linux":
-        return
     library = ctypes.CDLL(None)
     if hasattr(library, "malloc_trim"):
         library.malloc_trim(0)

@@ -46,10 +46,8 @@ def read_ranks(environment: Mapping[str, str]) -> RankInfo:
 
 
 def _integer(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
-    text = environment.get(name)
+    text = environment.get(name, default)
     if text is None:
-        if default is not None:
-            return default
         raise EngineError(f"{name} is not set; RANK and WORLD_SIZE belong together (torchrun)")
     try:
         return int(text)

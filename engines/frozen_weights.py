@@ -42,9 +42,8 @@ class FrozenWeights:
         self._is_sharded = is_sharded
         self._dtype = DTYPES[options.precision]
         self._folder = options.frozen_folder
-        self._values: dict[
-            str, Tensor
-        ] = {}  # The fp32 values of the intervals that this rank holds, by name
+        # The fp32 values of the intervals that this rank holds, by name.
+        self._values: dict[str, Tensor] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -60,7 +59,7 @@ class FrozenWeights:
                 if isinstance(embedding, Embedding | EmbeddingBag) and embedding.weight in tables:
                     embedding.forward = partial(_widened, embedding.forward)  # type: ignore[method-assign]
         module = self._engine.prepare(model, optimizer, blocks)
-        if frozen and self._folder is not None:
+        if self._folder is not None:
             pieces = self._pieces(frozen)
             self._values = _on_disk({p.name: p.data.numel() for p in pieces}, self._folder)
             for piece in pieces:
@@ -71,10 +70,7 @@ class FrozenWeights:
 
     def state(self) -> State:
         state = self._engine.state()
-        values = self._values
-        if not values:
-            return state
-        pieces = [replace(p, data=values.get(p.name, p.data)) for p in state.pieces]
+        pieces = [replace(p, data=self._values.get(p.name, p.data)) for p in state.pieces]
         return replace(state, pieces=pieces)
 
     def load(self, steps: Numbers, loss_scale: Numbers) -> None:

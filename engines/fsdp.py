@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -14,40 +15,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import (
-    CPUOffloadPolicy,
-    FSDPModule,
-    MixedPrecisionPolicy,
-    OffloadPolicy,
-    fully_shard,
-)
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 
-from gearshift.engines import device
 from gearshift.engines.base import (
     Blocks,
     Engine,
     EngineError,
-    Numbers,
     OptimizerSpec,
     Options,
     State,
     Update,
     World,
 )
-from gearshift.engines.device import use_threads
+from gearshift.engines.device import pinned_exactly, use_threads
 from gearshift.engines.frozen_weights import round_weights
 from gearshift.engines.norms import norms_in_fp32
 from gearshift.engines.optimizer_step import EngineWithOptimizerStep
 from gearshift.engines.precision import DTYPES, check_precision, set_matmul_precision
-from gearshift.engines.preparation import (
-    build_optimizer,
-    change_forward,
-    freeze_empty,
-    move_to_device,
-)
-from gearshift.engines.state import full_interval, gather_state, load_steps, shapes_of
+from gearshift.engines.preparation import change_forward, freeze_empty, move_to_device
+from gearshift.engines.state import full_interval, gather_state
 from gearshift.engines.state_cover import check_cover
 from gearshift.engines.used_parameters import UsedParameters
 
@@ -80,6 +68,8 @@ class FSDP(EngineWithOptimizerStep):
     otherwise full gradients stay on the device until the last one.
     """
 
+    can_retry_step = False  # a failed pass leaves its modules gathered
+
     def __init__(self, world: World, options: Options, *, offload: bool):
         check_precision(options.precision, world.device)
         if world.device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
@@ -88,6 +78,7 @@ class FSDP(EngineWithOptimizerStep):
                 "torch, or use local, ddp, oss or a zero engine"
             )
         self.world = world
+        self.gathers_weights = world.size > 1
         self._options = options
         self._holds_gradients = not (offload or options.reduce_each_micro_batch)
         self._offloads = offload and world.device.type != "cpu"
@@ -96,9 +87,9 @@ class FSDP(EngineWithOptimizerStep):
         self._has_full = False
         self._shards = world.local_size if options.hybrid_shard else world.size
         if options.hybrid_shard:
-            is_node = torch.zeros(world.size, dtype=torch.uint8)  # [processes - 1]
-            is_node[world.local_size - 1] = 1
-            sizes = (world.maximum(is_node).nonzero().flatten() + 1).tolist()
+            is_node = torch.zeros(world.size + 1, dtype=torch.uint8)  # [processes]
+            is_node[world.local_size] = 1
+            sizes = world.maximum(is_node).nonzero().flatten().tolist()
             if len(sizes) > 1:  # on every rank
                 raise EngineError(
                     "engine.hybrid_shard needs the same number of processes on each node; there "
@@ -109,29 +100,17 @@ class FSDP(EngineWithOptimizerStep):
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Blocks) -> Module:
         freeze_empty(model)
         whole = _whole(model)
-        self._shapes = shapes_of(model)
         if self._options.precision in DTYPES:
             norms_in_fp32(model)
             if torch.__version__ < "2.8":  # what it shards together has one dtype
                 halves = {n: p for n, p in model.named_parameters() if p.dtype in DTYPES.values()}
                 round_weights(halves, torch.float32, keeps=False)
         change_forward(model, blocks, self._options, self.world.device)
-        with device.pinned_exactly(self.world.device):
+        with pinned_exactly(self.world.device):
             self._shard(model, blocks, whole)
-        self._model = model
-        # Read once: after an evaluation the modules may hold full tensors instead.
-        named = dict(model.named_parameters())
         if self._offloads:
             self._restore.append(use_threads(self._options.offload_threads, self.world.local_size))
-        self.begin_updates(
-            model,
-            named,
-            build_optimizer(optimizer, named, optimizer.build),
-            optimizer.clip_norm,
-            fp16=self._options.precision == "fp16",
-            replicas=self._replicas,
-            whole=[p for p in named.values() if p in whole and p.requires_grad],
-        )
+        self.begin_updates(model, optimizer, optimizer.build, self._replicas, whole)
         check_cover(self.state(), self.world)
         self._watch_weights()
         if self._offloads:
@@ -147,10 +126,8 @@ class FSDP(EngineWithOptimizerStep):
         def note(module: Module, _arguments: Any) -> None:
             self.unchanged.note(module.named_parameters())
 
-        for module in self._model.modules():
-            if isinstance(module, FSDPModule):
-                # After the hook of FSDP, which gathers them.
-                module.register_forward_pre_hook(torch.compiler.disable(note))
+        for unit in self._units:  # after the hook of FSDP, which gathers them
+            unit.register_forward_pre_hook(torch.compiler.disable(note))
 
     def _overlap_update(self) -> None:
         from gearshift.engines.overlapped_update import OverlappedUpdate, can_overlap
@@ -159,15 +136,13 @@ class FSDP(EngineWithOptimizerStep):
             return
         owned: dict[Module, list[Parameter]] = {}
         left = {p for p in self._named.values() if p.requires_grad}
-        for module in reversed([m for m in self._model.modules() if isinstance(m, FSDPModule)]):
+        for unit in reversed(self._units):
             ready = left
-            if module is not self._model:  # a whole parameter may be read before its block
+            if unit is not self._model:  # a whole parameter may be read before its block
                 ready = left - {*self._whole}
-            owned[module] = [p for p in module.parameters() if p in ready]
-            left -= {*owned[module]}
-        self._overlapped = OverlappedUpdate(
-            self._optimizer, owned, self.world.device, compiled=self._options.compile
-        )
+            owned[unit] = [p for p in unit.parameters() if p in ready]
+            left -= {*owned[unit]}
+        self._overlapped = OverlappedUpdate(self._optimizer, owned, self.world.device)
         self._restore.append(self._overlapped.close)
 
     def _shard(self, model: Module, blocks: Blocks, whole: set[Parameter]) -> None:
@@ -177,9 +152,6 @@ class FSDP(EngineWithOptimizerStep):
         mesh = init_device_mesh(
             self.world.device.type, tuple(axes.values()), mesh_dim_names=tuple(axes)
         )
-        offload = OffloadPolicy()
-        if self._offloads:
-            offload = CPUOffloadPolicy(pin_memory=True)
         dtype = DTYPES.get(self._options.precision)
         # Gathered in 16 bits, reduced in fp32. Autocast alone would gather fp32, and keep a copy
         # of all gathered weights in 16 bits until the backward pass. It casts the inputs.
@@ -188,23 +160,26 @@ class FSDP(EngineWithOptimizerStep):
             reduce_dtype=torch.float32 if dtype else None,
             cast_forward_inputs=False,
         )
-        options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "offload_policy": offload}
+        shard = partial(fully_shard, mesh=mesh, mp_policy=policy)
+        if self._offloads:
+            shard = partial(shard, offload_policy=CPUOffloadPolicy())
         if whole:
-            options["ignored_params"] = whole
+            shard = partial(shard, ignored_params=whole)
         # One by one, so that no device needs to hold more than one full block.
         for block in independent_blocks(model, blocks):
             move_to_device(block, self.world)
-            fully_shard(block, **options)
+            shard(block)
         move_to_device(model, self.world)
-        fully_shard(model, **options)
+        shard(model)
+        self._units: list[Any] = [m for m in model.modules() if isinstance(m, FSDPModule)]
+        """The model itself, then its blocks."""
         if dtype and torch.__version__ >= "2.15":
-            _add_in_16_bits(model, whole)
+            _add_in_16_bits(self._units, whole)
 
     def step(self) -> Update:
         """As `Engine.step`; with offload the update continues while the next pass begins."""
         self.settle()
-        sharded = (p for p in self._named.values() if p not in self._whole)
-        self._used.add_gradients(p for p in sharded if p.grad is not None)
+        self._used.add_gradients(p for p in self._sharded if p.grad is not None)
         with self._used.exchange():
             self._used.end_segment()
             return super().step()
@@ -224,8 +199,7 @@ class FSDP(EngineWithOptimizerStep):
             self._overlapped.wait()
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
-        assert isinstance(self._model, FSDPModule)
-        self._model.set_requires_gradient_sync(last or not self._holds_gradients)
+        self._units[0].set_requires_gradient_sync(last or not self._holds_gradients)
         return self._used.micro_batch(last)
 
     def resize(self, micro_batch: int, accumulation: int) -> None:
@@ -237,18 +211,9 @@ class FSDP(EngineWithOptimizerStep):
         keeps = accumulation > 1 and self._holds_gradients and self._options.precision in DTYPES
         if keeps and not self._has_full:
             self._has_full = True
-            for module in self._model.modules():
-                if isinstance(module, FSDPModule):
-                    module.unshard()
-                    module.reshard()
-
-    @property
-    def can_retry_step(self) -> bool:
-        return False  # a failed pass leaves its modules gathered
-
-    @property
-    def gathers_weights(self) -> bool:
-        return self.world.size > 1
+            for unit in self._units:
+                unit.unshard()
+                unit.reshard()
 
     @torch.no_grad()  # with gradients, to_local makes a node and a view of each tensor
     def state(self) -> State:
@@ -278,22 +243,15 @@ class FSDP(EngineWithOptimizerStep):
         """Rows as in torch.chunk: the same number on every rank, fewer on the last ones."""
         if not isinstance(tensor, DTensor):
             return full_interval(tensor)
-        rows = ceil(tensor.shape[0] / self._shards)
-        first = min(self.world.rank % self._shards * rows, tensor.shape[0])
-        local = tensor.to_local().view(-1)
-        return first * (tensor.numel() // tensor.shape[0]), local
-
-    def load(self, steps: Numbers, loss_scale: Numbers) -> None:
-        load_steps(self._optimizer, self._named, steps)
-        self.load_scale(loss_scale)
-        self.refresh()
+        rows = ceil(len(tensor) / self._shards)
+        first = min(self.world.rank % self._shards * rows, len(tensor))
+        return first * (tensor.numel() // len(tensor)), tensor.to_local().view(-1)
 
     def refresh(self) -> None:
         """Drop full tensors that an evaluation has gathered; the next use gathers them again."""
         self.settle()
-        for module in self._model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
+        for unit in self._units:
+            unit.reshard()
 
     def close(self) -> None:
         for restore in self._restore:
@@ -305,22 +263,22 @@ def independent_blocks(model: Module, blocks: Blocks) -> list[Module]:
 
     A parameter tied across the border of a block would be sharded on one side only.
     """
-    owners: dict[int, set[int]] = {}
-    inside: dict[int, int] = {}
-    for index, block in enumerate(blocks):
-        inside.update((id(module), index) for module in block.modules())
+    block_of: dict[Module, Module] = {}
+    for block in blocks:
+        block_of |= dict.fromkeys(block.modules(), block)
+    owners = defaultdict(set)
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
-            owners.setdefault(id(parameter), set()).add(inside.get(id(module), -1))
+            owners[parameter].add(block_of.get(module))
     independent = []
     for block in blocks:
-        shares = any(len(owners[id(p)]) > 1 for p in block.parameters())
+        shares = any(len(owners[p]) > 1 for p in block.parameters())
         if block is not model and not shares:
             independent.append(block)
     return independent
 
 
-def _add_in_16_bits(model: Module, whole: Collection[Parameter]) -> None:
+def _add_in_16_bits(units: list[Any], whole: Collection[Parameter]) -> None:
     """Add the gradients of two uses of a weight in the dtype of the weight in each micro-batch.
 
     As other engines do, and FSDP before torch 2.15, which adds them in fp32 in the first one.
@@ -332,10 +290,10 @@ def _add_in_16_bits(model: Module, whole: Collection[Parameter]) -> None:
             if weight.is_leaf and weight.grad is None:
                 weight.grad_dtype = None  # until the backward pass ends
 
-    left = {*model.modules()}
-    for unit in reversed([m for m in model.modules() if isinstance(m, FSDPModule)]):
-        modules = [module for module in unit.modules() if module in left]
-        left -= {*modules}
+    done: set[Module] = set()
+    for unit in reversed(units):
+        modules = [module for module in unit.modules() if module not in done]
+        done.update(modules)
         owned = []
         for module in modules:
             for name, weight in module.named_parameters(recurse=False):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from gearshift.engines.base import Numbers
 
 
@@ -14,18 +12,12 @@ class LossScale:
     of torch.amp.GradScaler. The state is equal on all ranks if all make the same calls.
     """
 
-    GROWTH = 2.0
-    BACKOFF = 0.5
     INTERVAL = 2000
     MINIMUM = 1.0
 
     def __init__(self, value: float = 2.0**16):
         self.value = value
         self.good_updates = 0
-
-    def scale(self, loss: Tensor) -> Tensor:
-        """`loss` times the scale."""
-        return loss * self.value
 
     def update(self, overflow: bool) -> bool:
         """Adapt the scale after an update that was taken, or left out for an overflow.
@@ -34,12 +26,12 @@ class LossScale:
         """
         before = self.value
         if overflow:
-            self.value = max(self.value * self.BACKOFF, self.MINIMUM)
+            self.value = max(self.value / 2, self.MINIMUM)
             self.good_updates = 0
             return self.value < before
         self.good_updates += 1
         if self.good_updates == self.INTERVAL:
-            self.value *= self.GROWTH
+            self.value *= 2
             self.good_updates = 0
         return False
 

@@ -18,10 +18,9 @@ def interfaces() -> dict[str, list[str]]:
     by_name: dict[str, list[str]] = {}
     for name, addresses in psutil.net_if_addrs().items():
         by_name[name] = []
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for address in addresses:
-                if address.family == family:
-                    by_name[name].append(address.address.partition("%")[0])
+        for address in addresses:  # psutil sorts them by family
+            if address.family in (socket.AF_INET, socket.AF_INET6):
+                by_name[name].append(address.address.partition("%")[0])
     return by_name
 
 
@@ -46,8 +45,7 @@ def select_interface(address: str) -> None:
         return
     try:
         announced = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        first = announced[0][4][0]  # gloo takes the first
-        if not _is_local(str(first)):
+        if not _is_local(str(announced[0][4][0])):  # gloo takes the first
             return
     except OSError:
         pass
@@ -71,5 +69,5 @@ def select_interface(address: str) -> None:
 
 
 def _is_local(address: str) -> bool:
-    number = ipaddress.ip_address(address.partition("%")[0])
+    number = ipaddress.ip_address(address)
     return number.is_loopback or number.is_link_local

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ from torch.nn import Module, Parameter
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from gearshift.engines.base import Numbers, Update, World
+from gearshift.engines.base import Numbers, OptimizerSpec, Options, Update, World
 from gearshift.engines.parameters import UnchangedWeights, is_sharded
-from gearshift.engines.state import broadcast_buffers, stored_buffers
+from gearshift.engines.preparation import build_optimizer
+from gearshift.engines.state import broadcast_buffers, load_steps, shapes_of, stored_buffers
 
 if TYPE_CHECKING:
     from gearshift.engines.loss_scale import LossScale
@@ -25,53 +26,58 @@ class EngineWithOptimizerStep:
     """An engine that averages gradients and updates with torch's optimizer. Collective."""
 
     world: World
+    _options: Options
 
     def begin_updates(
         self,
         model: Module,
-        named: Mapping[str, Parameter],
-        optimizer: Optimizer,
-        clip_norm: float | None,
-        *,
-        fp16: bool,
+        spec: OptimizerSpec,
+        build: Callable[[list[dict[str, Any]]], Optimizer],
         replicas: int | None = None,
-        whole: Sequence[Parameter] = (),
+        whole: Collection[Parameter] = (),
     ) -> None:
-        """To be called once at the end of `prepare`, with the `named` parameters of `model`.
+        """To be called once at the end of `prepare`; `build` as in `build_optimizer`.
 
         `replicas`: how many ranks hold each shard of the gradients; None: they are not sharded.
         `whole`: the parameters that are not sharded among others that are.
         """
         self.without_gradient: Sequence[str] = ()
-        self._named = named
-        self._optimizer = optimizer
-        self._groups = optimizer.param_groups
+        self._model = model
+        self._shapes = shapes_of(model)
+        # Read once: after an evaluation the modules may hold full tensors instead of shards.
+        self._named = dict(model.named_parameters())
+        self._optimizer = build_optimizer(spec, self._named, build)
+        self.groups = self._optimizer.param_groups
+        self._local_optimizer = self._optimizer
+        """The one with the slots of this rank."""
         self._loss_scale: LossScale | None = None
-        if fp16:
+        if self._options.precision == "fp16":
             from gearshift.engines.loss_scale import LossScale
 
             self._loss_scale = LossScale()
         self._buffers = stored_buffers(model)
-        self._clip_norm = clip_norm
+        self._clip_norm = spec.clip_norm
         self._replicas = replicas
-        self._whole = dict.fromkeys(whole)  # in one order on all ranks
-        self._sharded = [p for p in named.values() if p not in self._whole]
+        trained = [p for p in self._named.values() if p.requires_grad]
+        self._whole = dict.fromkeys(p for p in trained if p in whole)  # in one order on all ranks
+        self._sharded = [p for p in trained if p not in self._whole]
         self._is_first = True
         self.unchanged = UnchangedWeights()
-
-    @property
-    def groups(self) -> list[dict[str, Any]]:
-        return self._groups
 
     @property
     def scale_state(self) -> dict[str, float]:
         """The state of the loss scale; empty without one."""
         return self._loss_scale.state() if self._loss_scale else {}
 
-    def load_scale(self, loss_scale: Numbers) -> None:
-        """Load the state of a loss scale; ignored without one."""
+    def load(self, steps: Numbers, loss_scale: Numbers) -> None:
+        """As `Engine.load`."""
+        load_steps(self._local_optimizer, self._named, steps)
         if self._loss_scale:
             self._loss_scale.load(loss_scale)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Nothing to do: the pieces are the working weights."""
 
     def resize(self, micro_batch: int, accumulation: int) -> None:
         """Nothing to do: the loop passes each micro-batch."""
@@ -79,7 +85,7 @@ class EngineWithOptimizerStep:
     def backward(self, loss: Tensor) -> None:
         self.unchanged.check()
         if self._loss_scale:
-            loss = self._loss_scale.scale(loss)
+            loss = loss * self._loss_scale.value
         loss.backward()
 
     def step(self) -> Update:
@@ -102,9 +108,9 @@ class EngineWithOptimizerStep:
             update = Update(norm)
         else:
             used = scale.value
-            norm = norm / used
+            norm /= used
             # The norm is that of all ranks and bit-equal on each: they skip together.
-            overflow = not bool(torch.isfinite(norm))
+            overflow = not torch.isfinite(norm)
             if overflow:
                 self.discard()
             else:
@@ -163,9 +169,8 @@ def average(parameters: Iterable[Parameter], world: World) -> None:
     parameters = list(parameters)
     if not parameters:
         return
-    on_this_rank = [p.grad is not None for p in parameters]
-    on_any = world.maximum(torch.tensor(on_this_rank, dtype=torch.uint8)).tolist()
-    reached = list(compress(parameters, on_any))
+    on_this_rank = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
+    reached = list(compress(parameters, world.maximum(on_this_rank).tolist()))
     for dtype in dict.fromkeys(p.dtype for p in reached):
         same = [p for p in reached if p.dtype == dtype]
         pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in same]
@@ -205,10 +210,10 @@ def gradients_of(parameters: Iterable[Parameter]) -> list[Tensor]:
     return gradients
 
 
-def scale(gradients: Sequence[Tensor], factor: Tensor) -> None:
+def scale(gradients: list[Tensor], factor: Tensor) -> None:
     """Multiply `gradients` by the scalar `factor`, in place and without waiting for the device."""
     if gradients:
-        torch._foreach_mul_(list(gradients), factor.to(gradients[0].device))
+        torch._foreach_mul_(gradients, factor.to(gradients[0].device))
 
 
 def clip_factor(norm: Tensor, clip_norm: float) -> Tensor:

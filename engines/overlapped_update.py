@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain
@@ -35,8 +35,6 @@ class OverlappedUpdate:
         optimizer: Optimizer,
         owned: Mapping[Module, Sequence[Parameter]],
         device: torch.device,
-        *,
-        compiled: bool,
     ):
         """`owned`: the trained parameters of each module that has a forward pass of its own.
 
@@ -51,9 +49,7 @@ class OverlappedUpdate:
         if device.type == "cuda":
             use = partial(torch.cuda.set_device, device)
         self._thread = ThreadPoolExecutor(1, "update", initializer=use)
-        wait: Callable[..., None] = self._wait_for
-        if compiled:
-            wait = torch.compiler.disable(wait)
+        wait = torch.compiler.disable(self._wait_for)
         # Before the hook of FSDP, which copies the weights to the device.
         self._hooks = [m.register_forward_pre_hook(wait, prepend=True) for m in owned]
 

@@ -63,8 +63,8 @@ def join_group(
     else:
         select_interface(environment.variables()["MASTER_ADDR"])
     if world.size > 1:
-        versions = {"torch": torch.__version__.partition("+")[0], "device": kind}
-        check_ranks(store, world.rank, world.size, {**versions, **facts}, timeout_s)
+        facts = {"torch": torch.__version__.partition("+")[0], "device": kind, **facts}
+        check_ranks(store, world.rank, world.size, facts, timeout_s)
     try:
         dist.init_process_group(
             backend,
@@ -108,20 +108,19 @@ def check_ranks(
         present = [number for number in range(size) if number not in missing]
         texts = store.multi_get([keys[number] for number in present])
         peers = dict(zip(present, map(json.loads, texts), strict=True))
-        problem = f"{_ranks(missing)} of {size} did not register within {timeout_s:g} s"
-        problem += f"; registered: {_hosts(peers)}"
+        problem: Exception | None = PeersMissing(
+            f"{_ranks(missing)} of {size} did not register within {timeout_s:g} s; "
+            f"registered: {_hosts(peers)}"
+        )
         if not missing:
             problem = _difference(store, peers)
         if problem:
             wait_for_readers(store, rank, len(present), _RESULT_S)
+            raise problem
     except (dist.DistError, RuntimeError) as error:
         raise PeersMissing(
             f"rank {rank} on {socket.gethostname()} lost rank 0 during the rendezvous: {error}"
         ) from error
-    if missing:
-        raise PeersMissing(problem)
-    if problem:
-        raise EngineError(problem)
 
 
 def wait_for_readers(store: dist.Store, rank: int, readers: int, limit_s: float) -> None:
@@ -159,9 +158,7 @@ def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False)
         address = LOOPBACK
     serves = rank == 0 and not agent_has_store
     try:
-        store = tcp_store(
-            address, int(text), is_master=serves, timeout=timeout, wait_for_workers=False
-        )
+        store = tcp_store(address, int(text), is_master=serves, timeout=timeout)
     except (dist.DistError, RuntimeError, OSError) as error:
         reason = str(error).partition("\n")[0]
         if serves:
@@ -210,26 +207,27 @@ def tcp_store(address: str, port: int, **options: Any) -> dist.TCPStore:
         with socket.create_server((address, port)) as server:
             port = server.getsockname()[1]
             options["master_listen_fd"] = os.dup(server.fileno())  # the store closes it
-    return dist.TCPStore(address, port, **options)
+    return dist.TCPStore(address, port, wait_for_workers=False, **options)
 
 
-def _difference(store: dist.Store, peers: _Peers) -> str:
-    """The facts in which ranks differ, or ""."""
+def _difference(store: dist.Store, peers: _Peers) -> EngineError | None:
+    """An error with the facts in which ranks differ; None: they are equal."""
     by_digest = defaultdict(list)
     for rank, (_, digest) in peers.items():
         by_digest[digest].append(rank)
     if len(by_digest) == 1:
-        return ""
+        return None
     (digest, _), (other_digest, ranks), *_ = by_digest.items()
     expected = json.loads(store.get(f"facts/{digest}"))
     other = json.loads(store.get(f"facts/{other_digest}"))
     lines = []
     for name in {**expected, **other}:
-        if expected.get(name) != other.get(name):
-            value = other.get(name, "unset")
-            lines.append(f"{name} {value} instead of {expected.get(name, 'unset')}")
+        value = expected.get(name, "unset")
+        other_value = other.get(name, "unset")
+        if value != other_value:
+            lines.append(f"{name} {other_value} instead of {value}")
     hosts = _hosts({rank: peers[rank] for rank in ranks})
-    return (
+    return EngineError(
         f"ranks have different settings: {hosts}: {'; '.join(lines[:_MAX_SHOWN])} as on rank 0 "
         f"({peers[0][0]}); start every node with the same command and environment"
     )

@@ -9,26 +9,19 @@ from typing import Any, Protocol
 
 import torch
 from torch.nn import Module
-from torch.optim import Optimizer
 
-from gearshift.engines.base import Blocks, Numbers, OptimizerSpec, Options, State, World
+from gearshift.engines.base import Blocks, OptimizerSpec, Options, State, World
 from gearshift.engines.optimizer_step import EngineWithOptimizerStep
 from gearshift.engines.precision import check_precision, set_matmul_precision
-from gearshift.engines.preparation import (
-    build_optimizer,
-    change_forward,
-    freeze_empty,
-    move_to_device,
-)
-from gearshift.engines.state import fill_slots, gather_state, load_steps, shapes_of
+from gearshift.engines.preparation import change_forward, freeze_empty, move_to_device
+from gearshift.engines.state import fill_slots, gather_state
 
 
 class GradientAveraging(Protocol):
     """A way to average gradients over the replicas."""
 
-    @property
-    def module(self) -> Module:
-        """The module that the loop calls."""
+    module: Module
+    """The one that the loop calls."""
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """As `Engine.accumulate`."""
@@ -40,6 +33,8 @@ class Replicated(EngineWithOptimizerStep):
     Ranks may use different parameters in a step; the gradient of an unused one counts as zero.
     """
 
+    gathers_weights = False
+
     def __init__(
         self,
         world: World,
@@ -50,6 +45,7 @@ class Replicated(EngineWithOptimizerStep):
         """`sharding`: how an optimizer is sharded over ranks, as by oss; None: it is not."""
         check_precision(options.precision, world.device)
         self.world = world
+        self.can_retry_step = world.size == 1  # others would wait for this rank's gradients
         self._options = options
         self._averaging = averaging
         self._sharding = sharding
@@ -60,22 +56,17 @@ class Replicated(EngineWithOptimizerStep):
         freeze_empty(model)
         move_to_device(model, self.world)
         change_forward(model, blocks, self._options, self.world.device)
-        self._model = model
-        named = dict(model.named_parameters())
         self._averaged = self._averaging(model, self.world, self._options)
         shard = self._sharding
-        build = optimizer.build
-        if shard:
-            build = partial(shard.build, optimizer)
-        torch_optimizer = build_optimizer(optimizer, named, build)
-        fp16 = self._options.precision == "fp16"
-        self.begin_updates(model, named, torch_optimizer, optimizer.clip_norm, fp16=fp16)
         if shard:
             from gearshift.engines.state_cover import check_cover
 
+            self.begin_updates(model, optimizer, partial(shard.build, optimizer))
+            self._local_optimizer = shard.local_optimizer(self._optimizer)
             check_cover(self.state(), self.world)
         else:
-            fill_slots(self._local_optimizer())  # a lack of memory shows now, not in the first step
+            self.begin_updates(model, optimizer, optimizer.build)
+            fill_slots(self._optimizer)  # a lack of memory shows now, not in the first step
         return self._averaged.module
 
     @contextmanager
@@ -110,40 +101,18 @@ class Replicated(EngineWithOptimizerStep):
                 self._casts.__exit__(None, None, None)
                 self._casts = None
 
-    @property
-    def can_retry_step(self) -> bool:
-        return self.world.size == 1  # others would wait for this rank's gradients
-
-    @property
-    def gathers_weights(self) -> bool:
-        return False
-
     def state(self) -> State:
         replica = (self.world.rank, self.world.size)
         return gather_state(
             self._model,
-            shapes_of(self._model),
+            self._shapes,
             self._named,
-            self._local_optimizer(),
+            self._local_optimizer,
             self.groups,
             self.scale_state,
             weight_replica=replica,
             slot_replica=(0, 1) if self._sharding else replica,
         )
-
-    def load(self, steps: Numbers, loss_scale: Numbers) -> None:
-        load_steps(self._local_optimizer(), self._named, steps)
-        self.load_scale(loss_scale)
-        self.refresh()
-
-    def _local_optimizer(self) -> Optimizer:
-        """The optimizer with the slots of this rank."""
-        if self._sharding is None:
-            return self._optimizer
-        return self._sharding.local_optimizer(self._optimizer)
-
-    def refresh(self) -> None:
-        """Nothing to do: the pieces are the working weights."""
 
     def close(self) -> None:
         self._restore_matmul()

@@ -43,11 +43,11 @@ class UsedParameters:
         modules they do not.
         """
         self._world = world
-        self._names = [_ENDS, *(name for name, _ in model.named_parameters())]
+        self._names = [_ENDS, *dict(model.named_parameters())]
         self._index = {p: i for i, p in enumerate(model.parameters(), start=1)}
         self._used: list[int] = []
-        self._segments: list[tuple[int, ...]] = []
-        self._expected: list[tuple[int, ...]] = []
+        self._segments: list[list[int]] = []
+        self._expected: list[list[int]] = []
         self._in_pass: set[int] = set()
         self._step = 0
         self._agreed = list[tuple[int, str]]()
@@ -71,10 +71,9 @@ class UsedParameters:
             trained = [p for p in module.parameters(recurse=False) if p.requires_grad]
             if not trained and ends:
                 trained = [*module.parameters()]
-            first = next(iter(trained), None)
-            if first is None or (module in compiled and not ends):
+            if not trained or (module in compiled and not ends):
                 continue
-            self._names.append(self._names[self._index[first]])
+            self._names.append(self._names[self._index[trained[0]]])
             hook: Any = partial(self._enter, len(self._names) - 1, ends)
             if module in compiled:  # elsewhere it would only take time
                 hook = torch.compiler.disable(hook)
@@ -95,8 +94,8 @@ class UsedParameters:
         if self._is_last:
             self._expected = self._segments
             self._segments = []
-            self._step = self._step + 1
-            self._used.clear()  # of gradients that were dropped
+            self._step += 1
+            self._used = []  # of gradients that were dropped
         self._is_last = last
         self._is_open = True
         self._in_pass.clear()
@@ -131,9 +130,9 @@ class UsedParameters:
 
     def end_segment(self) -> None:
         """Call before an update exchanges anything."""
-        segment = tuple(self._used)
+        segment = self._used
         position = len(self._segments)
-        self._used.clear()
+        self._used = []
         if self._store is None:
             return
         self._segments.append(segment)
@@ -164,8 +163,7 @@ class UsedParameters:
             self._store.delete_key(old)
 
     def _say(self) -> None:
-        said = json.dumps([self._step, [*self._segments]])
-        self._store.set(f"rank/{self._world.rank}", said)
+        self._store.set(f"rank/{self._world.rank}", json.dumps([self._step, self._segments]))
 
     def _say_while_waiting(self) -> None:
         before = (-1, 0)
@@ -187,12 +185,12 @@ class UsedParameters:
             return None
         try:
             for rank in range(self._world.size):
-                if rank == self._world.rank or not self._store.check([f"rank/{rank}"]):
+                if not self._store.check([f"rank/{rank}"]):
                     continue
                 step, segments = json.loads(self._store.get(f"rank/{rank}"))
                 if step == self._step:
                     for here, there in zip(self._segments, segments, strict=False):
-                        if list(here) != there:
+                        if here != there:
                             return self._describe(here, there, rank)
         except (dist.DistError, RuntimeError):  # the rank with the store has ended
             pass

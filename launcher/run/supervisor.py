@@ -77,7 +77,7 @@ class RankProcesses:
         if nproc > 1:
             from gearshift.engines.rendezvous import LOOPBACK, tcp_store
 
-            self.store = tcp_store(LOOPBACK, 0, is_master=True, wait_for_workers=False)
+            self.store = tcp_store(LOOPBACK, 0, is_master=True)
             # The agent of torch sets this when it owns the store, as this process does.
             shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
             token = secrets.token_hex()

@@ -36,7 +36,7 @@ def overlapped():
 
     def begin(model, optimizer):
         owned = {module: list(module.parameters()) for module in model}
-        update = OverlappedUpdate(optimizer, owned, torch.device("cpu"), compiled=False)
+        update = OverlappedUpdate(optimizer, owned, torch.device("cpu"))
         opened.append(update)
         model(INPUT).sum().backward()
         return update
@@ -88,7 +88,7 @@ def test_the_thread_is_on_the_gpu_of_its_rank(monkeypatch):
     model, seen = layers(), []
     optimizer = Held(model.parameters(), lambda _: seen.append(getattr(on, "device", None)))
     owned, device = {model: list(model.parameters())}, torch.device("cuda:1")
-    update = OverlappedUpdate(optimizer, owned, device, compiled=False)
+    update = OverlappedUpdate(optimizer, owned, device)
     update.start(None)
     update.wait()
     update.close()

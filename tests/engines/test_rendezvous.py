@@ -15,8 +15,8 @@ HOST = socket.gethostname()
 SHORT = timedelta(seconds=20)
 
 
-def register(peers, size=None):
-    """The error of each rank, given its facts; each rank in a thread of its own."""
+def register(peers, size=None, first=0):
+    """The error of each rank from `first`, given its facts; each rank in a thread of its own."""
     size = size or len(peers)
     server = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=SHORT, wait_for_workers=False)
 
@@ -24,13 +24,13 @@ def register(peers, size=None):
         store = dist.TCPStore("127.0.0.1", server.port, is_master=False, timeout=SHORT)
         try:
             # Rank 0 waits for missing ranks.
-            check_ranks(store, rank, size, peers[rank], 0.2 if size > len(peers) else 20.0)
+            check_ranks(store, rank, size, peers[rank - first], 0.2 if size > len(peers) else 20.0)
         except (EngineError, PeersMissing) as error:
             return error
         return None
 
     with ThreadPoolExecutor(len(peers)) as pool:
-        return list(pool.map(register_rank, range(len(peers))))
+        return list(pool.map(register_rank, range(first, first + len(peers))))
 
 
 def test_every_rank_gets_the_missing_ranks():
@@ -39,6 +39,12 @@ def test_every_rank_gets_the_missing_ranks():
         assert str(error) == (
             f"ranks 2, 3, 4 of 5 did not register within 0.2 s; registered: {HOST} (ranks 0, 1)"
         )
+
+
+def test_a_missing_rank_0_is_named_where_others_differ():
+    for error in register([{"a": "1"}, {"a": "2"}], size=3, first=1):
+        assert isinstance(error, PeersMissing)
+        assert str(error).startswith("rank 0 of 3 did not register")
 
 
 NEWER, OLDER = {"torch": "2.13", "optim.lr": "0.001"}, {"torch": "2.6", "optim.lr": "0.001"}
