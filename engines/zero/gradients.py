@@ -32,10 +32,9 @@ class PassGradients:
         self._is_first = True
         for parameter in self._names:
             parameter.register_post_accumulate_grad_hook(self.reached.setdefault)
-        if not _is_stage3(zero) and _offloads(zero):
-            # It would wait for the device at each gradient of a backward pass. Their norm tells as
-            # well whether one is not finite.
-            zero.update_offload_overflow_tracker = lambda gradient: None
+        # With offload it would wait for the device at each gradient of a backward pass. Their norm
+        # tells as well whether one is not finite.
+        zero.update_offload_overflow_tracker = lambda gradient: None
         if not _is_stage3(zero) and not zero.partition_gradients and zero.overlap_comm:
             self._reduce = zero.reduce_gradients
             zero.reduce_gradients = self._reduce_all
@@ -53,13 +52,12 @@ class PassGradients:
         if _offloads(self._zero):
             for parameter, gathered in self._missed():
                 _fetch(self._zero, parameter, gathered)
-            norms: dict[Any, Any] = {}
-            if not _is_stage3(self._zero):
-                norms = self._zero.norm_for_param_grads
-            if norms:  # all at once: DeepSpeed waits for the device at each of them
+            norms = self._zero.norm_for_param_grads
+            # All at once: DeepSpeed waits for the device at each of them.
+            if norms and not _is_stage3(self._zero):
                 device = self._zero.temp_grad_buffer_for_gpu_offload.device
                 together = torch.stack([norm.to(device, torch.float64) for norm in norms.values()])
-                norms.update(zip(norms, map(_Number, together.tolist()), strict=True))
+                norms.update(zip(norms, together.cpu(), strict=True))
         self._is_first = True
 
     def never_reached(self) -> list[str]:
@@ -94,8 +92,6 @@ class PassGradients:
         """Parameters that the last backward pass did not reach, with their gradient buffers."""
         zero = self._zero
         missed = self._names.keys() - self.reached.keys()
-        if not missed:
-            return
         if _is_stage3(zero):
             flats = zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
             for parameter in itertools.chain(*zero.fp16_groups):
@@ -112,12 +108,10 @@ def overflowed(zero: Any, world: World) -> bool:
 
     DeepSpeed itself would count a skipped step.
     """
-    if not _offloads(zero):
-        measured = [*itertools.chain(*zero.averaged_gradients.values())]
-    else:  # one more norm of the gradients themselves would be taken on the host
-        measured = [*zero.norm_for_param_grads.values()]
-        if not _is_stage3(zero):  # numbers
-            measured = [torch.tensor(measured)]
+    if _offloads(zero):  # one more norm of the gradients themselves would be taken on the host
+        measured = list(zero.norm_for_param_grads.values())
+    else:
+        measured = list(itertools.chain(*zero.averaged_gradients.values()))
     is_bad = ~torch.isfinite(get_total_norm(measured).to(world.device))
     return bool(world.maximum(is_bad.to(torch.uint8)))
 
@@ -150,13 +144,6 @@ def _fetch(zero: Any, parameter: Parameter, gathered: Tensor) -> None:
         part = gathered
     flat.grad.view(-1).narrow(0, offset, size).copy_(part)
     zero.norm_for_param_grads[identity] = part.float().norm()
-
-
-class _Number(float):
-    """A number where DeepSpeed expects a scalar tensor."""
-
-    def item(self) -> float:
-        return self
 
 
 def _is_stage3(zero: Any) -> bool:
