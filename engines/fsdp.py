@@ -126,7 +126,7 @@ class FSDP(EngineWithOptimizerStep):
         self.begin_updates(
             model,
             named,
-            build_optimizer(optimizer, named, optimizer.build),
+            build_optimizer(optimizer, named),
             optimizer.clip_norm,
             fp16=self._options.precision == "fp16",
             replicas=self._replicas,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -64,10 +65,10 @@ class Replicated(EngineWithOptimizerStep):
         named = dict(model.named_parameters())
         self._averaged = self._averaging(model, self.world, self._options)
         shard = self._sharding
-        build = optimizer.build
+        recipe = optimizer
         if shard:
-            build = partial(shard.build, optimizer)
-        torch_optimizer = build_optimizer(optimizer, named, build)
+            recipe = replace(optimizer, build=partial(shard.build, optimizer))
+        torch_optimizer = build_optimizer(recipe, named)
         fp16 = self._options.precision == "fp16"
         self.begin_updates(model, named, torch_optimizer, optimizer.clip_norm, fp16=fp16)
         if shard:

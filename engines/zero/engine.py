@@ -105,7 +105,7 @@ class Zero:
         offload = change_forward(model, blocks, forward, self.world.device)
         if not self._is_gathered:
             move_to_device(model, self.world)
-        inner = build_optimizer(optimizer, dict(model.named_parameters()), optimizer.build)
+        inner = build_optimizer(optimizer, dict(model.named_parameters()))
         names = {parameter: name for name, parameter in model.named_parameters()}
         self._names = [[names[p] for p in group["params"]] for group in inner.param_groups]
         config = self._config(optimizer.clip_norm)
