@@ -117,7 +117,7 @@ def build_optimizer(spec: OptimizerSpec, named: Mapping[str, Parameter]) -> Opti
     Groups without parameters are left out: sharded optimizers reject them. Raises EngineError if
     no parameter is trainable.
     """
-    groups: list[dict[str, Any]] = [{"params": [], **options} for options in spec.options]
+    groups = [{"params": [], **options} for options in spec.options]
     for name, parameter in named.items():
         if parameter.requires_grad:
             groups[spec.group_of(name, parameter)]["params"].append(parameter)
