@@ -26,12 +26,15 @@ def check_cover(state: State, world: World) -> None:
     held = torch.zeros(len(names), len(kinds), dtype=torch.int64)
     for piece in state.pieces:
         if piece.replica[0] == 0:  # others are counted where the first copy is
-            held[rows[piece.name], kinds.index(piece.kind)] += piece.data.numel()
+            row = rows[piece.name]
+            column = kinds.index(piece.kind)
+            held[row, column] += piece.data.numel()
 
     counts = world.sum(held).tolist()
     for name, of_kinds in zip(names, counts, strict=True):
         for kind, count in zip(kinds, of_kinds, strict=True):
-            size = prod(kind_shape(kind, state.shapes[name]))
+            shape = kind_shape(kind, state.shapes[name])
+            size = prod(shape)
             if count != size and (count or kind == WEIGHT):
                 raise EngineError(
                     f"the engine holds {count} of the {size} elements of {kind} of '{name}'; this "
