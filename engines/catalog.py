@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal, cast
+from typing import Literal
 
 from gearshift.engines.base import Engine, EngineError, Options, World
 
@@ -40,16 +40,14 @@ class Placement:
         ranks: int,
         weight_size: int,
         state_size: int,
-        trained: int | None = None,
+        trained: int,
     ) -> StateBytes:
         """The bytes of a rank between two steps, and its gradients.
 
         `weight_size`: bytes of a weight in the passes; below 4 there are fp32 weights beside them.
         `state_size`: bytes of optimizer state for each weight. `trained`: how many of the
-        parameters are trained; None: all.
+        parameters are trained.
         """
-        if trained is None:
-            trained = parameters
         masters = 4 if weight_size < 4 else 0
         parts = [
             (self.weights, weight_size * parameters),
@@ -96,7 +94,7 @@ class Entry:
     """Types of parameters that it trains side by side; of others, one type at a time."""
     types_by_block: bool = False
     """Whether each block may have parameters of another type."""
-    gradient_hooks: frozenset[str] = frozenset()
+    gradient_hooks: tuple[str, ...] = ()
     """The methods of parameters whose hooks it calls, as plain PyTorch does."""
     offload: tuple[str, ...] = ()
     """Values of engine.offload that it can have, the default first."""
@@ -108,14 +106,13 @@ class Entry:
 
     def placed(self, offload: str | None) -> Placement:
         """The placement under a value of engine.offload; None: the default."""
-        if offload == "states" and offload in self.offload[1:]:
+        if offload in self.offload[1:]:  # "states"
             return replace(self.placement, weights="sharded")
         return self.placement
 
 
-_HOOK = "register_hook"
-_ALL_HOOKS = frozenset({_HOOK, "register_post_accumulate_grad_hook"})
-_HALVES = frozenset({"float16", "bfloat16"})
+_ALL_HOOKS = ("register_hook", "register_post_accumulate_grad_hook")
+_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 SHARDED = Placement("sharded", "sharded", "sharded")
 ON_HOST = Placement("host", "host", "host")
 UPDATED_ON_HOST = Placement(gradients="host", optimizer="host")
@@ -124,8 +121,7 @@ UPDATED_ON_HOST = Placement(gradients="host", optimizer="host")
 def _zero(name: str, sentence: str, placement: Placement, offload: tuple[str, ...] = ()) -> Entry:
     # ZeRO-3 gathers each weight in hooks of its module, which torch.compile cannot trace through.
     is_gathered = placement.weights != "replicated"
-    settings = {"compile": "off"} if is_gathered else {}
-    mixed = _HALVES | {"float32"}
+    mixed = _FLOATS - {"float64"}
     if is_gathered and not offload:
         mixed = frozenset()
     return Entry(
@@ -140,9 +136,9 @@ def _zero(name: str, sentence: str, placement: Placement, offload: tuple[str, ..
         has_fp32_copies=True,
         mixed_types=mixed,
         # Gradients of earlier micro-batches are elsewhere, so that no hook after them sees these.
-        gradient_hooks=frozenset({_HOOK}),
+        gradient_hooks=("register_hook",),
         offload=offload,
-        settings=settings,
+        settings={"compile": "off"} if is_gathered else {},
     )
 
 
@@ -156,7 +152,7 @@ ENGINES = {
             "local",
             always_group=False,
             processes=1,
-            mixed_types=_HALVES | {"float32", "float64"},
+            mixed_types=_FLOATS,
             gradient_hooks=_ALL_HOOKS,
         ),
         Entry(
@@ -165,7 +161,7 @@ ENGINES = {
             "gearshift.engines.ddp",
             "ddp",
             always_group=False,
-            mixed_types=_HALVES | {"float32", "float64"},
+            mixed_types=_FLOATS,
             gradient_hooks=_ALL_HOOKS,
         ),
         Entry(
@@ -237,8 +233,7 @@ def find(name: str) -> Entry:
 
 def by_processes(count: int) -> str:
     """The engine of a run that names none: the first one for so many processes."""
-    is_single = count == 1
-    return next(e.name for e in ENGINES.values() if (e.processes == 1) == is_single)
+    return next(e.name for e in ENGINES.values() if (e.processes == 1) == (count == 1))
 
 
 def missing(entry: Entry) -> list[str]:
@@ -257,8 +252,8 @@ def build_engine(name: str, world: World, options: Options) -> Engine:
             f"pip install {absent[0]}; engines without it: {able}"
         )
     engine = getattr(import_module(entry.module), entry.builder)(world, options)
-    if options.precision in ("fp32", "tf32"):
-        return engine
-    from gearshift.engines.frozen_weights import FrozenWeights
+    if options.precision not in ("fp32", "tf32"):
+        from gearshift.engines.frozen_weights import FrozenWeights
 
-    return cast("Engine", FrozenWeights(engine, options, is_sharded=entry.shards_parameters))
+        engine = FrozenWeights(engine, options, is_sharded=entry.shards_parameters)
+    return engine

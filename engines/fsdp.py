@@ -110,7 +110,7 @@ class FSDP(EngineWithOptimizerStep):
             self._shard(model, blocks, whole)
         if self._offloads:
             self._restore.append(use_threads(self._options.offload_threads, self.world.local_size))
-        self.begin_updates(model, optimizer, optimizer.build, self._replicas, whole)
+        self.begin_updates(model, optimizer, self._replicas, whole)
         check_cover(self.state(), self.world)
         self._watch_weights()
         if self._offloads:

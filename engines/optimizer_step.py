@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.nn.utils import get_total_norm
-from torch.optim import Optimizer
 
 from gearshift.engines.base import Numbers, OptimizerSpec, Options, Update, World
 from gearshift.engines.parameters import UnchangedWeights, is_sharded
@@ -32,11 +31,10 @@ class EngineWithOptimizerStep:
         self,
         model: Module,
         spec: OptimizerSpec,
-        build: Callable[[list[dict[str, Any]]], Optimizer],
         replicas: int | None = None,
         whole: Collection[Parameter] = (),
     ) -> None:
-        """To be called once at the end of `prepare`; `build` as in `build_optimizer`.
+        """To be called once at the end of `prepare`.
 
         `replicas`: how many ranks hold each shard of the gradients; None: they are not sharded.
         `whole`: the parameters that are not sharded among others that are.
@@ -46,7 +44,7 @@ class EngineWithOptimizerStep:
         self._shapes = shapes_of(model)
         # Read once: after an evaluation the modules may hold full tensors instead of shards.
         self._named = dict(model.named_parameters())
-        self._optimizer = build_optimizer(spec, self._named, build)
+        self._optimizer = build_optimizer(spec, self._named)
         self.groups = self._optimizer.param_groups
         self._local_optimizer = self._optimizer
         """The one with the slots of this rank."""

@@ -47,8 +47,8 @@ def check_parameters(
     gradient hooks of parameters, and weights that change where they are read. `storable`: what a
     checkpoint can hold.
     """
-    tensors = {**dict(model.named_parameters()), **read_buffers(stored_buffers(model))}
-    for name, tensor in tensors.items():
+    buffers = read_buffers(stored_buffers(model))
+    for name, tensor in (*model.named_parameters(), *buffers.items()):
         if tensor.is_complex():
             raise EngineError(
                 f"'{name}' is {_kind(tensor)}, and checkpoints hold real numbers; keep what "
@@ -65,8 +65,7 @@ def check_parameters(
     able = []
     for name, entry in ENGINES.items():
         if _reason(model, blocks, entry, entry.processes or processes) is None:
-            is_single = entry.processes is not None
-            able.append(f"{name} with one process" if is_single else name)
+            able.append(f"{name} with one process" if entry.processes else name)
     raise EngineError(f"{reason}; engines that train it: {', '.join(able) or 'none'}")
 
 
@@ -88,7 +87,9 @@ def _reason(model: Module, blocks: Blocks, entry: Entry, processes: int) -> str 
         for method in gradient_hooks(parameter):
             if method not in entry.gradient_hooks:
                 return f"{what} with the hook of its {method}, which it would lose"
-    if not _keeps_changes(entry, processes):
+    # What a forward pass changes in a weight stays only if one process updates the weight itself.
+    is_whole = entry.placement.weights == "replicated" and not entry.has_fp32_copies
+    if processes > 1 or not is_whole:
         for name, module in model.named_modules():
             if isinstance(module, Embedding | EmbeddingBag) and module.max_norm is not None:
                 weight = f"{name}.weight".lstrip(".")
@@ -96,25 +97,14 @@ def _reason(model: Module, blocks: Blocks, entry: Entry, processes: int) -> str 
                     f"engine {entry.name} does not train parameter '{weight}' with max_norm, "
                     "which changes rows where they are read, on each process others"
                 )
-    return _unequal_types(named, blocks, entry)
-
-
-def _keeps_changes(entry: Entry, processes: int) -> bool:
-    """Whether what a forward pass changes in a weight stays, for all processes."""
-    is_whole = entry.placement.weights == "replicated" and not entry.has_fp32_copies
-    return is_whole and processes == 1
-
-
-def _unequal_types(named: Mapping[str, Parameter], blocks: Blocks, entry: Entry) -> str | None:
-    for group in _joined(named, blocks, entry):
-        widest = max(group.values(), key=lambda p: p.dtype is torch.float32, default=None)
+    for group in filter(None, _joined(named, blocks, entry)):
+        widest = _kind(max(group.values(), key=lambda p: p.dtype is torch.float32))
         for name, parameter in group.items():
-            assert widest is not None
-            kinds = {_kind(widest), _kind(parameter)}
-            if len(kinds) > 1 and not kinds <= entry.mixed_types:
+            kind = _kind(parameter)
+            if kind != widest and not {kind, widest} <= entry.mixed_types:
                 return (
-                    f"engine {entry.name} does not train parameter '{name}', which is "
-                    f"{_kind(parameter)}, together with others that are {_kind(widest)}"
+                    f"engine {entry.name} does not train parameter '{name}', which is {kind}, "
+                    f"together with others that are {widest}"
                 )
     return None
 
@@ -161,15 +151,16 @@ class UnchangedWeights:
 
     def check(self) -> None:
         """Call after the forward pass."""
-        for name, parameter, version in self._versions or ():
+        if self._versions is None:
+            return
+        for name, parameter, version in self._versions:
             if parameter._version != version:
                 raise EngineError(
                     f"a forward pass changes the parameter '{name}' in place, which trains "
                     "otherwise on several processes and under engines that shard; engines that "
                     "train it: local with one process"
                 )
-        if self._versions:
-            self._versions.clear()
+        self._versions.clear()
 
     def end(self) -> None:
         """Look at no further pass."""

@@ -25,14 +25,14 @@ _CAPABILITIES = {
 def check_precision(precision: Precision, device: torch.device) -> None:
     """Raise EngineError if `device` does not support `precision`."""
     if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
+        capability = torch.cuda.get_device_capability(device)
         needed = _CAPABILITIES.get(precision)
-        if needed and (major, minor) < needed and not torch.version.hip:
-            allowed = [p for p, least in _CAPABILITIES.items() if (major, minor) >= least]
+        if needed and capability < needed and not torch.version.hip:
+            allowed = [p for p, least in _CAPABILITIES.items() if capability >= least]
             raise EngineError(
                 f"precision '{precision}' needs a GPU of compute capability "
                 f"{needed[0]}.{needed[1]} or newer; {torch.cuda.get_device_name(device)} has "
-                f"{major}.{minor}; allowed: {', '.join(['fp32', 'fp16', *allowed])}"
+                f"{capability[0]}.{capability[1]}; allowed: {', '.join(['fp32', 'fp16', *allowed])}"
             )
     elif precision == "tf32":
         raise EngineError(
@@ -47,11 +47,12 @@ def set_matmul_precision(precision: Precision) -> Callable[[], None]:
     Otherwise torch's defaults stay: TF32 in the convolutions of cuDNN, not in matrix products. Sets
     flags of the process; returns a function that restores them.
     """
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    products = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
 
     def restore() -> None:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
     if precision == "tf32":
         torch.set_float32_matmul_precision("high")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import (
     CheckpointPolicy,
@@ -28,9 +29,13 @@ if TYPE_CHECKING:
 
 _aten = torch.ops.aten
 _PRODUCTS = {
-    *(_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default),
+    _aten.mm.default,
+    _aten.addmm.default,
+    _aten.bmm.default,
+    _aten.baddbmm.default,
     _aten._scaled_mm.default,
-    *(_aten.convolution.default, _aten._scaled_dot_product_cudnn_attention.default),
+    _aten.convolution.default,
+    _aten._scaled_dot_product_cudnn_attention.default,
     _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
@@ -55,12 +60,14 @@ def change_forward(
         from gearshift.engines.fp8 import linears_in_fp8
 
         linears_in_fp8(blocks)
-    offload: ActivationOffload | None = None
+    offload = None
     if options.activation_offload:
         from gearshift.engines.activation_offload import ActivationOffload
 
         offload = ActivationOffload(model, blocks, device)
-    contexts = _keep_products if options.keep_products else None
+    contexts = noop_context_fn
+    if options.keep_products:
+        contexts = partial(create_selective_checkpoint_contexts, _product_policy)
     checkpoint_blocks(blocks, options.activation_checkpointing, contexts)
     if options.channels_last:
         model.forward = partial(_channels_last, model.forward)
@@ -78,10 +85,9 @@ def _channels_last(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> An
     # The inputs decide the format of convolutions. Weights stay as the model stores them, so that
     # every engine can shard them and return them as flat views; see models/event_seg/network.py.
     def image_last(value: Any) -> Any:
-        is_image = isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point()
-        if not is_image:
-            return value
-        return value.contiguous(memory_format=torch.channels_last)
+        if isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point():
+            return value.contiguous(memory_format=torch.channels_last)
+        return value
 
     args, kwargs = tree_map(image_last, (args, kwargs))
     return forward(*args, **kwargs)
@@ -105,24 +111,20 @@ def freeze_empty(model: Module) -> None:
             parameter.requires_grad_(False)
 
 
-def build_optimizer(
-    spec: OptimizerSpec,
-    named: Mapping[str, Parameter],
-    build: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
-) -> torch.optim.Optimizer:
-    """The optimizer that `build` makes of the trainable parameters, grouped in the spec's order.
+def build_optimizer(spec: OptimizerSpec, named: Mapping[str, Parameter]) -> Optimizer:
+    """The optimizer of the trainable parameters, grouped in the spec's order.
 
     Groups without parameters are left out: sharded optimizers reject them. Raises EngineError if
     no parameter is trainable.
     """
-    groups: list[dict[str, Any]] = [{"params": [], **options} for options in spec.options]
+    groups = [{"params": [], **options} for options in spec.options]
     for name, parameter in named.items():
         if parameter.requires_grad:
             groups[spec.group_of(name, parameter)]["params"].append(parameter)
     filled = [group for group in groups if group["params"]]
     if not filled:
         raise EngineError("the model has no trainable parameter; all are frozen")
-    return build(filled)
+    return spec.build(filled)
 
 
 def move_to_device(model: Module, world: World) -> None:
@@ -143,7 +145,7 @@ def move_to_device(model: Module, world: World) -> None:
 
 
 def checkpoint_blocks(
-    blocks: Blocks, every: int, contexts: Callable[[], _Contexts] | None = None
+    blocks: Blocks, every: int, contexts: Callable[[], _Contexts] = noop_context_fn
 ) -> None:
     """Activation checkpointing of each `every`-th block; 0: of none.
 
@@ -158,7 +160,7 @@ def checkpoint_blocks(
 
 def _checkpointed(
     block: Module,
-    contexts: Callable[[], _Contexts] | None,
+    contexts: Callable[[], _Contexts],
     forward: Callable[..., Any],
     *args: Any,
     **kwargs: Any,
@@ -166,16 +168,11 @@ def _checkpointed(
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     # The compiler supports no contexts around the recomputation except its own.
-    has_buffers = not torch.compiler.is_compiling() and any(True for _ in block.buffers())
-    if has_buffers:
-        kwargs["context_fn"] = partial(_keep_buffers, block, contexts or noop_context_fn)
-    elif contexts is not None:
+    if not torch.compiler.is_compiling() and list(block.buffers()):
+        contexts = partial(_keep_buffers, block, contexts)
+    if contexts is not noop_context_fn:
         kwargs["context_fn"] = contexts
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-
-
-def _keep_products() -> _Contexts:
-    return create_selective_checkpoint_contexts(_product_policy)
 
 
 def _product_policy(_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -61,11 +62,12 @@ class Replicated(EngineWithOptimizerStep):
         if shard:
             from gearshift.engines.state_cover import check_cover
 
-            self.begin_updates(model, optimizer, partial(shard.build, optimizer))
+            optimizer = replace(optimizer, build=partial(shard.build, optimizer))
+            self.begin_updates(model, optimizer)
             self._local_optimizer = shard.local_optimizer(self._optimizer)
             check_cover(self.state(), self.world)
         else:
-            self.begin_updates(model, optimizer, optimizer.build)
+            self.begin_updates(model, optimizer)
             fill_slots(self._optimizer)  # a lack of memory shows now, not in the first step
         return self._averaged.module
 

@@ -45,9 +45,7 @@ def is_deferred(tensor: Tensor) -> bool:
 
 def full_interval(tensor: Tensor) -> tuple[int, Tensor]:
     """The interval of a tensor that this rank holds completely."""
-    if tensor.requires_grad:
-        tensor = tensor.detach()
-    return 0, tensor.view(-1)
+    return 0, tensor.detach().view(-1)
 
 
 def slot_names(
@@ -92,8 +90,7 @@ class _Initial(UserDict[str, Any]):
         self.first: dict[str, Any] = {}
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if key not in self.first:
-            self.first[key] = value.clone() if isinstance(value, Tensor) else value
+        self.first.setdefault(key, value.clone() if isinstance(value, Tensor) else value)
         super().__setitem__(key, value)
 
 
@@ -113,8 +110,8 @@ def _initial_state(
     finally:
         optimizer.param_groups = groups
         del optimizer.state[element]
-    state = dict(initial.first)
-    for key, value in initial.first.items():
+    state = initial.first
+    for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == element.shape:
             state[key] = torch.full_like(parameter, value.item(), dtype=value.dtype)
     return state
@@ -156,9 +153,8 @@ def _makes_own_state(optimizer: Optimizer) -> bool:
 
 def dampens(optimizer: Optimizer) -> bool:
     """Whether the first momentum of a parameter is its gradient, and not a part of it."""
-    if not isinstance(optimizer, SGD):
-        return False
-    return any(group["momentum"] and group["dampening"] for group in optimizer.param_groups)
+    groups = optimizer.param_groups
+    return isinstance(optimizer, SGD) and any(g["momentum"] and g["dampening"] for g in groups)
 
 
 def _fresh(optimizer: Optimizer) -> set[Parameter]:
@@ -167,9 +163,8 @@ def _fresh(optimizer: Optimizer) -> set[Parameter]:
 
 
 def _zeros(kind: str, parameter: Parameter) -> Tensor:
-    shape = tuple(parameter.shape)
-    slot = kind_shape(kind, shape)
-    if slot == shape:
+    slot = kind_shape(kind, parameter.shape)
+    if slot == parameter.shape:
         return torch.zeros_like(parameter)
     return parameter.detach().new_zeros(slot)
 
@@ -179,11 +174,11 @@ def stored(tensor: Tensor) -> list[Tensor]:
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is None:
         return [tensor]
-    parts: list[Tensor] = []
+    parts = []
     for name in flatten()[0]:
         inner = getattr(tensor, name)
         if isinstance(inner, Tensor):  # no mesh, which a DTensor has, too
-            parts += stored(inner)
+            parts.extend(stored(inner))
     return parts
 
 
@@ -194,11 +189,11 @@ def load_steps(optimizer: Optimizer, named: Mapping[str, Parameter], steps: Numb
     fresh = _fresh(optimizer)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
+            state = optimizer.state[parameter]
             if parameter in fresh and steps[names[parameter]]:
                 fresh.discard(parameter)
-                initial = _initial_state(optimizer, group, parameter)
-                optimizer.state[parameter] = {**initial, **optimizer.state[parameter]}
-            state = optimizer.state[parameter]
+                state = {**_initial_state(optimizer, group, parameter), **state}
+                optimizer.state[parameter] = state
             if "step" in state:
                 state["step"] *= 0  # a tensor, or a number
                 state["step"] += steps[names[parameter]]
@@ -259,11 +254,10 @@ def with_names(group: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]
 
 def read_counts(counts: Mapping[str, Tensor | float]) -> dict[str, float]:
     """The `counts` as numbers; those on one device are read at once, as each read waits for it."""
-    numbers: dict[str, float] = {}
+    numbers = dict.fromkeys(counts, 0.0)
     by_device: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
     for name, count in counts.items():
         if isinstance(count, Tensor):
-            numbers[name] = 0.0  # in the order of `counts`
             by_device.setdefault((count.device, count.dtype), {})[name] = count.reshape(())
         else:
             numbers[name] = float(count)
@@ -307,9 +301,9 @@ def broadcast_buffers(owners: Mapping[str, BufferOwner], world: World) -> None:
     """
     if world.size == 1:
         return
-    changing = {name: owner for name, owner in owners.items() if owner[0].training}
+    changing = [getattr(module, name) for module, name in owners.values() if module.training]
     # The widest first: so each is aligned to its width.
-    buffers = sorted(read_buffers(changing).values(), key=lambda buffer: -buffer.itemsize)
+    buffers = sorted(changing, key=lambda buffer: -buffer.itemsize)
     if not buffers:
         return
     together = torch.cat([_bytes(buffer) for buffer in buffers])

@@ -25,19 +25,17 @@ def check_cover(state: State, world: World) -> None:
     rows = {name: index for index, name in enumerate(names)}
     held = torch.zeros(len(names), len(kinds), dtype=torch.int64)
     for piece in state.pieces:
-        if piece.replica[0] > 0:  # counted where its first copy is
-            continue
-        row = rows[piece.name]
-        column = kinds.index(piece.kind)
-        held[row, column] += piece.data.numel()
+        if piece.replica[0] == 0:  # others are counted where the first copy is
+            row = rows[piece.name]
+            column = kinds.index(piece.kind)
+            held[row, column] += piece.data.numel()
 
     counts = world.sum(held).tolist()
     for name, of_kinds in zip(names, counts, strict=True):
         for kind, count in zip(kinds, of_kinds, strict=True):
             shape = kind_shape(kind, state.shapes[name])
             size = prod(shape)
-            is_whole = count == size or (count == 0 and kind != WEIGHT)
-            if not is_whole:
+            if count != size and (count or kind == WEIGHT):
                 raise EngineError(
                     f"the engine holds {count} of the {size} elements of {kind} of '{name}'; this "
                     "version of its library is not supported; engine ddp does not need it"

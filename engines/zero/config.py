@@ -1,60 +1,98 @@
-"""DeepSpeed config: what a user's file may say beside the settings, and how it is merged."""
+"""DeepSpeed config: the shipped one of each engine, and how that of a user is merged into it."""
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.resources import files
 from typing import Any
 
 AUTO = "auto"
 """Hugging Face's value for: taken from the settings."""
 ZERO = "zero_optimization"
-_TOP = (
-    "comms_logger", "disable_allgather", "disable_python_gc", "dump_state", "flops_profiler",
-    "log_level", "memory_breakdown", "steps_per_print", "timers", "wall_clock_breakdown",
-)  # fmt: skip
-_OF_ZERO = (
-    "allgather_bucket_size", "allgather_partitions", "contiguous_gradients",
-    "enable_sanity_checks", "ignore_unused_parameters", "load_from_fp32_weights",
-    "log_trace_cache_warnings", "memory_efficient_linear", "offload_optimizer.pin_memory",
-    "offload_param.pin_memory", "overlap_comm", "override_module_apply", "parameter_alignment",
-    "pipeline_loading_checkpoint", "reduce_bucket_size", "reduce_scatter",
-    "stage3_allgather_sequential", "stage3_gather_16bit_weights_on_model_save",
-    "stage3_gather_fp16_weights_on_model_save", "stage3_max_live_parameters",
-    "stage3_max_reuse_distance", "stage3_model_persistence_threshold",
-    "stage3_param_persistence_threshold", "stage3_prefetch_bucket_size",
-    "stage3_use_all_reduce_for_fetch_params", "sub_group_size",
-    "use_multi_rank_bucket_allreduce",
-)  # fmt: skip
-FREE = frozenset([*_TOP, *(f"{ZERO}.{key}" for key in _OF_ZERO)])
+FREE = {
+    "comms_logger",
+    "disable_allgather",
+    "disable_python_gc",
+    "dump_state",
+    "flops_profiler",
+    "log_level",
+    "memory_breakdown",
+    "steps_per_print",
+    "timers",
+    "wall_clock_breakdown",
+    "zero_optimization.allgather_bucket_size",
+    "zero_optimization.allgather_partitions",
+    "zero_optimization.contiguous_gradients",
+    "zero_optimization.enable_sanity_checks",
+    "zero_optimization.ignore_unused_parameters",
+    "zero_optimization.load_from_fp32_weights",
+    "zero_optimization.log_trace_cache_warnings",
+    "zero_optimization.memory_efficient_linear",
+    "zero_optimization.offload_optimizer.pin_memory",
+    "zero_optimization.offload_param.pin_memory",
+    "zero_optimization.overlap_comm",
+    "zero_optimization.override_module_apply",
+    "zero_optimization.parameter_alignment",
+    "zero_optimization.pipeline_loading_checkpoint",
+    "zero_optimization.reduce_bucket_size",
+    "zero_optimization.reduce_scatter",
+    "zero_optimization.stage3_allgather_sequential",
+    "zero_optimization.stage3_gather_16bit_weights_on_model_save",
+    "zero_optimization.stage3_gather_fp16_weights_on_model_save",
+    "zero_optimization.stage3_max_live_parameters",
+    "zero_optimization.stage3_max_reuse_distance",
+    "zero_optimization.stage3_model_persistence_threshold",
+    "zero_optimization.stage3_param_persistence_threshold",
+    "zero_optimization.stage3_prefetch_bucket_size",
+    "zero_optimization.stage3_use_all_reduce_for_fetch_params",
+    "zero_optimization.sub_group_size",
+    "zero_optimization.use_multi_rank_bucket_allreduce",
+}
 """Keys that are passed to DeepSpeed as written; of a block, with all its keys."""
-FIXED: dict[str, Any] = {
+FIXED = {
     # Sums of rounded gradients, and weights or gradients in fewer bits, give other losses.
-    **{"communication_data_type": "fp32", "data_types.grad_accum_dtype": "fp32"},
-    **{f"{ZERO}.zero_quantized_gradients": False, f"{ZERO}.zero_quantized_weights": False},
+    "communication_data_type": "fp32",
+    "data_types.grad_accum_dtype": "fp32",
+    "zero_optimization.zero_quantized_gradients": False,
+    "zero_optimization.zero_quantized_weights": False,
     # Stage 3 loses the factor, stages 2 and 3 refuse to prescale.
-    **{
-        "gradient_allreduce_op": "mean",
-        "gradient_predivide_factor": 1.0,
-        "prescale_gradients": False,
-    },
+    "gradient_allreduce_op": "mean",
+    "gradient_predivide_factor": 1.0,
+    "prescale_gradients": False,
     # Decided by the loop and by its optimizer, which is torch's.
-    **{"managed_gradient_accumulation": True, f"{ZERO}.compute_grad_norm": True},
-    **{"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False},
-    f"{ZERO}.elastic_checkpoint": False,
+    "managed_gradient_accumulation": True,
+    "zero_optimization.compute_grad_norm": True,
+    "zero_allow_untested_optimizer": True,
+    "zero_force_ds_cpu_optimizer": False,
+    "zero_optimization.elastic_checkpoint": False,
     # The backward pass finds released weights; the second copy of weights misses what is loaded.
-    **{f"{ZERO}.stage3_module_granularity_threshold": 0, f"{ZERO}.zero_hpz_partition_size": 1},
+    "zero_optimization.stage3_module_granularity_threshold": 0,
+    "zero_optimization.zero_hpz_partition_size": 1,
 }
 """The one value of a key under these engines."""
 SETTING = {
-    **dict.fromkeys(("amp", "bf16", "bfloat16", "fp16", "torch_autocast"), "precision"),
-    **dict.fromkeys(("comet", "csv_monitor", "tensorboard", "wandb"), "track"),
-    **dict.fromkeys(("checkpoint", "datastates_ckpt", "nebula"), "save"),
-    **{"activation_checkpointing": "memory.activation_checkpointing", "compile": "compile"},
-    **{"optimizer": "optim", "scheduler": "schedule"},
-    **dict.fromkeys((f"{ZERO}.cpu_offload", f"{ZERO}.cpu_offload_param"), "engine.name"),
+    "amp": "precision",
+    "bf16": "precision",
+    "bfloat16": "precision",
+    "fp16": "precision",
+    "torch_autocast": "precision",
+    "comet": "track",
+    "csv_monitor": "track",
+    "tensorboard": "track",
+    "wandb": "track",
+    "checkpoint": "save",
+    "datastates_ckpt": "save",
+    "nebula": "save",
+    "activation_checkpointing": "memory.activation_checkpointing",
+    "compile": "compile",
+    "optimizer": "optim",
+    "scheduler": "schedule",
+    "zero_optimization.cpu_offload": "engine.name",
+    "zero_optimization.cpu_offload_param": "engine.name",
 }
 """What decides a key, or a block with all its keys."""
 OPTIMIZERS = {"adamw": ("AdamW", "Adam"), "sgd": ("SGD",)}
@@ -84,94 +122,85 @@ class Conflict:
 class ConfigConflict(ValueError):
     """A DeepSpeed config conflicts with the settings; `conflicts` has every case."""
 
-    def __init__(self, conflicts: Sequence[Conflict]) -> None:
-        self.conflicts = tuple(conflicts)
-        super().__init__("; ".join(f"{c.key} {c.value!r} {c.problem}" for c in conflicts))
+    def __init__(self, conflicts: Sequence[Conflict]):
+        self.conflicts = conflicts
 
 
-Decided = dict[str, tuple[str, Any, tuple[Any, ...]]]
-"""By DeepSpeed's dotted key: the setting that decides it, its value, and DeepSpeed's for it."""
+Decided = dict[str, tuple[str, Any, Sequence[Any] | None]]
+"""By DeepSpeed's dotted key: the setting that decides it, its value, and DeepSpeed's for it, of
+which each is allowed; None: the same."""
 
 
-def decided_keys(engine: str, shipped: Mapping[str, Any], batching: Any, settings: Any) -> Decided:
+def shipped(name: str) -> Any:
+    """The config of an engine, by the file name in the catalog. Reads the disk."""
+    return json.loads((files("gearshift.ds_configs") / "deepspeed" / name).read_text("utf-8"))
+
+
+def decided_keys(engine: str, layout: Mapping[str, Any], batching: Any, settings: Any) -> Decided:
     """The keys of a DeepSpeed config that repeat a setting.
 
-    `shipped` is the config of `engine`, which fixes stage and offload; `batching` has the batch
+    `layout` is the config of `engine`, which fixes stage and offload; `batching` has the batch
     numbers; of `settings` the sections `optim` and `schedule` and the values `precision` and
     `engine.offload` are read.
     """
     optim = settings.optim
-    zero = shipped[ZERO]
+    zero = layout[ZERO]
     offload = settings.engine.offload
-    params = "optimizer.params"
     schedule = settings.schedule.name
-    same: dict[str, tuple[str, Any]] = {
-        "train_batch_size": ("train.global_batch", batching.global_batch),
-        "train_micro_batch_size_per_gpu": ("train.micro_batch", batching.micro_batch),
-        "gradient_accumulation_steps": ("train.accumulation", batching.accumulation),
-        f"{params}.lr": ("optim.lr", optim.lr),
-        f"{params}.weight_decay": ("optim.weight_decay", optim.weight_decay),
-    }
-    keys: Decided = {
-        "gradient_clipping": ("optim.clip_norm", optim.clip_norm, (optim.clip_norm or 0.0,)),
-        "optimizer.type": ("optim.name", optim.name, OPTIMIZERS[optim.name]),
-        "scheduler.type": ("schedule.name", schedule, SCHEDULES.get(schedule, ())),
-        f"{ZERO}.stage": ("engine.name", engine, (zero["stage"],)),
-    }
-    if optim.name == "adamw":
-        same |= {
-            f"{params}.betas": ("optim.betas", list(optim.betas)),
-            f"{params}.eps": ("optim.eps", optim.eps),
-        }
-        keys[f"{params}.adam_w_mode"] = ("optim.name", optim.name, (True,))
-        keys[f"{params}.torch_adam"] = ("optim.name", optim.name, (True, False))
-    else:
-        same |= {f"{params}.momentum": ("optim.momentum", optim.used_momentum)}
     precision = settings.precision
     in_bf16 = precision in ("bf16", "fp8")
-    is_on = {
-        "bf16": in_bf16,
-        "bfloat16": in_bf16,
-        "fp16": precision == "fp16",
-        "torch_autocast": False,
+    keys: Decided = {
+        "train_batch_size": ("train.global_batch", batching.global_batch, None),
+        "train_micro_batch_size_per_gpu": ("train.micro_batch", batching.micro_batch, None),
+        "gradient_accumulation_steps": ("train.accumulation", batching.accumulation, None),
+        "gradient_clipping": ("optim.clip_norm", optim.clip_norm, (optim.clip_norm or 0.0,)),
+        "optimizer.type": ("optim.name", optim.name, OPTIMIZERS[optim.name]),
+        "optimizer.params.lr": ("optim.lr", optim.lr, None),
+        "optimizer.params.weight_decay": ("optim.weight_decay", optim.weight_decay, None),
+        "scheduler.type": ("schedule.name", schedule, SCHEDULES.get(schedule, ())),
+        "bf16.enabled": ("precision", precision, (in_bf16,)),
+        "bfloat16.enabled": ("precision", precision, (in_bf16,)),
+        "fp16.enabled": ("precision", precision, (precision == "fp16",)),
+        "torch_autocast.enabled": ("precision", precision, (False,)),
+        "zero_optimization.stage": ("engine.name", engine, (zero["stage"],)),
     }
-    for block, value in is_on.items():
-        keys[f"{block}.enabled"] = ("precision", precision, (value,))
+    if optim.name == "adamw":
+        keys["optimizer.params.betas"] = ("optim.betas", list(optim.betas), None)
+        keys["optimizer.params.eps"] = ("optim.eps", optim.eps, None)
+        keys["optimizer.params.adam_w_mode"] = ("optim.name", optim.name, (True,))
+        keys["optimizer.params.torch_adam"] = ("optim.name", optim.name, (True, False))
+    else:
+        keys["optimizer.params.momentum"] = ("optim.momentum", optim.used_momentum, None)
     states = zero.get("offload_optimizer", {}).get("device", "none")
     weights = zero.get("offload_param", {}).get("device", "none")
-    keys[f"{ZERO}.offload_optimizer.device"] = ("engine.name", engine, (states,))
+    keys["zero_optimization.offload_optimizer.device"] = ("engine.name", engine, (states,))
     # Without engine.offload an engine with weights in host memory may leave them on the device.
-    places = tuple(sorted({weights, "none"}))
-    keys[f"{ZERO}.offload_param.device"] = ("engine.name", engine, places)
+    places = sorted({weights, "none"})
+    keys["zero_optimization.offload_param.device"] = ("engine.name", engine, places)
     if offload:
-        keys[f"{ZERO}.offload_param.device"] = ("engine.offload", offload, (weights,))
-    for key, (setting, value) in same.items():
-        keys[key] = (setting, value, (value,))
+        keys["zero_optimization.offload_param.device"] = ("engine.offload", offload, (weights,))
     return keys
 
 
-def merge(shipped: Mapping[str, Any], user: Mapping[str, Any], decided: Decided) -> dict[str, Any]:
-    """`user` merged over `shipped`, without the keys that settings decide; the engine adds those.
+def merge(layout: dict[str, Any], user: Mapping[str, Any], decided: Decided) -> dict[str, Any]:
+    """`user` merged over `layout`, without the keys that settings decide; the engine adds those.
 
     Raises ConfigConflict with all conflicts, in the order of the file.
     """
     conflicts = []
-    free = {}
+    merged = deepcopy(layout)
     for key, value in _leaves(user):
         conflict = _conflict(key, value, decided)
         if conflict is not None:
             conflicts.append(conflict)
         elif (_is_free(key) or key.startswith(ZERO)) and not _is_auto(value):
-            free[key] = value
+            block = merged
+            (*path, name) = key.split(".")
+            for part in path:
+                block = block.setdefault(part, {})
+            block[name] = value
     if conflicts:
         raise ConfigConflict(conflicts)
-    merged: dict[str, Any] = json.loads(json.dumps(shipped))
-    for key, value in free.items():
-        block = merged
-        (*path, name) = key.split(".")
-        for part in path:
-            block = block.setdefault(part, {})
-        block[name] = value
     return merged
 
 
@@ -191,6 +220,8 @@ def _leaves(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 def _conflict(key: str, value: Any, decided: Decided) -> Conflict | None:
     if key in decided:
         setting, setting_value, means = decided[key]
+        if means is None:
+            means = [setting_value]
         if _is_auto(value) or any(_equal(value, meant) for meant in means):
             return None
         value_text = "null" if setting_value is None else setting_value
@@ -209,7 +240,7 @@ def _conflict(key: str, value: Any, decided: Decided) -> Conflict | None:
         return Conflict(key, value, "must be an object")
     if by:
         return Conflict(key, value, f"is decided by {by}")
-    nearest = difflib.get_close_matches(key, known, 1, 0.6)
+    nearest = get_close_matches(key, known, 1)
     did_you_mean = nearest[0] if nearest else None
     return Conflict(key, value, "is not supported here", did_you_mean=did_you_mean)
 
@@ -219,7 +250,7 @@ def _is_free(key: str) -> bool:
 
 
 def _is_auto(value: Any) -> bool:
-    return value is None or value == AUTO
+    return value in (None, AUTO)
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -228,4 +259,4 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(_equal, a, b))
     # In Python True == 1; in JSON it is not.
-    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
+    return isinstance(a, bool) == isinstance(b, bool) and a == b

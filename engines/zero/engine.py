@@ -60,15 +60,18 @@ class Zero:
     skip it: DeepSpeed's optimizer sees one flat tensor of all parameters.
     """
 
+    can_retry_step = False  # hooks of DeepSpeed count the gradients of a pass
+
     def __init__(self, world: World, options: Options):
         check_precision(options.precision, world.device)
         self.world = world
         self.without_gradient: Sequence[str] = ()
         self._options = options
         self._layout = options.ds_config["zero_optimization"]
+        self._is_gathered = self._layout["stage"] == 3
+        self.gathers_weights = self._is_gathered and world.size > 1
         self._loss_scale = LossScale() if options.precision == "fp16" else None
-        self._library = library.load(world.device.type)
-        self._offloads = self._layout.get("offload_optimizer", {}).get("device") == "cpu"
+        library.load(world.device.type)
         self._is_first = True
         self._unchanged = UnchangedWeights()
         self._undo = ExitStack()
@@ -77,8 +80,9 @@ class Zero:
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Blocks) -> Module:
         self._undo.enter_context(library.side_effects_undone(self.world.device))
         threads = self._options.offload_threads
+        offloads = self._layout.get("offload_optimizer", {}).get("device") == "cpu"
         # On a CPU the optimizer uses the threads of the forward pass.
-        if self._offloads and (threads or self.world.device.type != "cpu"):
+        if offloads and (threads or self.world.device.type != "cpu"):
             self._undo.callback(use_threads(threads, self.world.local_size))
         self._shapes = shapes_of(model)
         self._undo.callback(library.hide_empty(model))
@@ -91,25 +95,24 @@ class Zero:
             norms_in_fp32(model)
             originals = round_weights(dict(model.named_parameters()), dtype, keeps=True)
         forward = self._options
-        is_gathered = self._layout["stage"] == 3
         # Its hooks break the graph before and after every layer.
-        if is_gathered and forward.compile:
+        if self._is_gathered and forward.compile:
             forward = replace(forward, compile=False)
             if self.world.rank == 0:
                 log.warning(
                     "ZeRO stage 3 runs without torch.compile: it gathers weights layer by layer"
                 )
         offload = change_forward(model, blocks, forward, self.world.device)
-        if not is_gathered:
+        if not self._is_gathered:
             move_to_device(model, self.world)
-        inner = build_optimizer(optimizer, dict(model.named_parameters()), optimizer.build)
+        inner = build_optimizer(optimizer, dict(model.named_parameters()))
         names = {parameter: name for name, parameter in model.named_parameters()}
         self._names = [[names[p] for p in group["params"]] for group in inner.param_groups]
         config = self._config(optimizer.clip_norm)
-        self._engine: Any = library.initialize(self._library, self.world, model, inner, config)
+        self._engine = library.initialize(self.world, model, inner, config)
         self._undo.callback(library.destroy, self._engine)
         _follow_training(self._engine)
-        if is_gathered:
+        if self._is_gathered:
             self._undo.callback(save_by_reference(model, offload))
         self._buffers = stored_buffers(model)
         broadcast_buffers(self._buffers, self.world)
@@ -117,7 +120,7 @@ class Zero:
         self._used = UsedParameters(
             self.world,
             model,
-            lambda module: is_gathered and _has_parameters(module),
+            lambda module: self._is_gathered and _has_parameters(module),
         )
         self._undo.callback(self._used.close)
         return self._engine
@@ -136,10 +139,11 @@ class Zero:
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
         }
-        if self._options.precision in DTYPES:
-            config["fp16" if self._loss_scale else "bf16"] = {"enabled": True}
         if self._loss_scale:
-            config["fp16"]["loss_scale"] = self._loss_scale.value  # fixed: changed by us
+            # Fixed: changed by us.
+            config["fp16"] = {"enabled": True, "loss_scale": self._loss_scale.value}
+        elif self._options.precision in DTYPES:
+            config["bf16"] = {"enabled": True}
         return config
 
     def _find_state(self, model: Module, originals: Mapping[str, Tensor]) -> None:
@@ -148,14 +152,15 @@ class Zero:
         The attributes of DeepSpeed are internal: versions differ, and a checkpoint with holes would
         be noticed too late. Raises EngineError on every rank.
         """
-        self._zero: Any = self._engine.optimizer
+        self._zero = self._engine.optimizer
         try:
             self._state = ZeroState(self._zero, model, self.world, originals)
             self._gradients = PassGradients(self._zero, model)
             self._state.check()
             check_cover(self.state(), self.world)
         except (AttributeError, LookupError, TypeError, EngineError) as error:
-            installed = self._library.__version__
+            from deepspeed import __version__ as installed
+
             tested = library.OLDEST
             other = f" (this program was tested with {tested})" if installed != tested else ""
             raise EngineError(
@@ -198,41 +203,29 @@ class Zero:
         return update
 
     def _update(self) -> Update:
-        if self._loss_scale is None:
-            self._engine.step()
-            if self._zero.overflow:
-                self._gradients.discard()  # DeepSpeed keeps those of 16-bit weights with offload
-            return Update(self._norm())
-        used = self._loss_scale.value
-        overflow = overflowed(self._zero, self.world)
+        scale = self._loss_scale
+        overflow = scale is not None and overflowed(self._zero, self.world)
         if overflow:
-            self._gradients.discard()
             norm = torch.tensor(torch.inf, device=self.world.device)
         else:
             self._engine.step()
-            norm = self._norm()
-        return Update(norm, self._loss_scale.update(overflow), used)
-
-    def _norm(self) -> Tensor:
-        norm = torch.as_tensor(
-            self._zero._global_grad_norm, dtype=torch.float32, device=self.world.device
-        )
-        # DeepSpeed writes -1 for a norm that is not finite.
-        return norm.masked_fill(norm < 0, torch.inf)
+            norm = torch.as_tensor(
+                self._zero._global_grad_norm, dtype=torch.float32, device=self.world.device
+            )
+            # DeepSpeed writes -1 for a norm that is not finite.
+            norm = norm.masked_fill(norm < 0, torch.inf)
+        if overflow or self._zero.overflow:
+            self._gradients.discard()  # DeepSpeed keeps those of 16-bit weights with offload
+        if scale is None:
+            return Update(norm)
+        used = scale.value
+        return Update(norm, scale.update(overflow), used)
 
     def settle(self) -> None:
         """As `Engine.settle`."""
 
     def discard(self) -> None:
         self._gradients.discard()
-
-    @property
-    def can_retry_step(self) -> bool:
-        return False  # hooks of DeepSpeed count the gradients of a pass
-
-    @property
-    def gathers_weights(self) -> bool:
-        return self._layout["stage"] == 3 and self.world.size > 1
 
     def resize(self, micro_batch: int, accumulation: int) -> None:
         """Nothing to do: DeepSpeed uses the numbers in its own reports only, which are off."""
@@ -275,9 +268,7 @@ def _follow_training(engine: Any) -> None:
     engine.eval = partial(train, False)
 
 
-def save_by_reference(
-    model: Module, offload: ActivationOffload | None = None
-) -> Callable[[], None]:
+def save_by_reference(model: Module, offload: ActivationOffload | None) -> Callable[[], None]:
     """Let a forward pass of `model` save references to its parameters; returns a function to undo.
 
     A linear layer saves the transposed view of its weight. DeepSpeed releases the parameter after

@@ -32,10 +32,9 @@ class PassGradients:
         self._is_first = True
         for parameter in self._names:
             parameter.register_post_accumulate_grad_hook(self.reached.setdefault)
-        if not _is_stage3(zero) and _offloads(zero):
-            # It would wait for the device at each gradient of a backward pass. Their norm tells as
-            # well whether one is not finite.
-            zero.update_offload_overflow_tracker = lambda gradient: None
+        # With offload it would wait for the device at each gradient of a backward pass. Their norm
+        # tells as well whether one is not finite.
+        zero.update_offload_overflow_tracker = lambda gradient: None
         if not _is_stage3(zero) and not zero.partition_gradients and zero.overlap_comm:
             self._reduce = zero.reduce_gradients
             zero.reduce_gradients = self._reduce_all
@@ -50,16 +49,25 @@ class PassGradients:
 
     def finish(self) -> None:
         """Call before the update."""
-        if _offloads(self._zero):
+        zero = self._zero
+        if _offloads(zero):
+            norms = zero.norm_for_param_grads
+            if _is_stage3(zero):
+                flats = zero.fp32_partitioned_groups_flat
+            else:
+                flats = zero.single_partition_of_fp32_groups
             for parameter, gathered in self._missed():
-                _fetch(self._zero, parameter, gathered)
-            norms: dict[Any, Any] = {}
-            if not _is_stage3(self._zero):
-                norms = self._zero.norm_for_param_grads
-            if norms:  # all at once: DeepSpeed waits for the device at each of them
-                device = self._zero.temp_grad_buffer_for_gpu_offload.device
+                # Copied to the optimizer as by DeepSpeed in the last pass.
+                identity = zero.get_param_id(parameter)
+                group, *_, offset, size = zero.grad_position[identity]
+                part = gathered.narrow(0, 0, size)
+                flats[group].grad.view(-1).narrow(0, offset, size).copy_(part)
+                norms[identity] = part.float().norm()
+            # All at once: DeepSpeed waits for the device at each of them.
+            if norms and not _is_stage3(zero):
+                device = zero.temp_grad_buffer_for_gpu_offload.device
                 together = torch.stack([norm.to(device, torch.float64) for norm in norms.values()])
-                norms.update(zip(norms, map(_Number, together.tolist()), strict=True))
+                norms.update(zip(norms, together.cpu(), strict=True))
         self._is_first = True
 
     def never_reached(self) -> list[str]:
@@ -70,14 +78,15 @@ class PassGradients:
         """Drop the gradients since the last update, as DeepSpeed does on overflow."""
         zero = self._zero
         zero.zero_grad(set_to_none=True)
-        # The next backward pass counts as the first one and does not accumulate.
-        zero.micro_step_id = 0 if _is_stage3(zero) else -1
         if _offloads(zero):
             zero.reset_cpu_buffers()
-        for gathered in (zero.averaged_gradients, getattr(zero, "all_grad_tensors", {})):
-            if _is_stage3(zero):
-                gathered.clear()
-            else:
+        # The next backward pass counts as the first one and does not accumulate.
+        if _is_stage3(zero):
+            zero.micro_step_id = 0
+            zero.averaged_gradients.clear()
+        else:
+            zero.micro_step_id = -1
+            for gathered in (zero.averaged_gradients, zero.all_grad_tensors):
                 gathered.update(dict.fromkeys(gathered))
         self._is_first = True
 
@@ -94,8 +103,6 @@ class PassGradients:
         """Parameters that the last backward pass did not reach, with their gradient buffers."""
         zero = self._zero
         missed = self._names.keys() - self.reached.keys()
-        if not missed:
-            return
         if _is_stage3(zero):
             flats = zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
             for parameter in itertools.chain(*zero.fp16_groups):
@@ -112,12 +119,10 @@ def overflowed(zero: Any, world: World) -> bool:
 
     DeepSpeed itself would count a skipped step.
     """
-    if not _offloads(zero):
-        measured = [*itertools.chain(*zero.averaged_gradients.values())]
-    else:  # one more norm of the gradients themselves would be taken on the host
-        measured = [*zero.norm_for_param_grads.values()]
-        if not _is_stage3(zero):  # numbers
-            measured = [torch.tensor(measured)]
+    if _offloads(zero):  # one more norm of the gradients themselves would be taken on the host
+        measured = list(zero.norm_for_param_grads.values())
+    else:
+        measured = list(itertools.chain(*zero.averaged_gradients.values()))
     is_bad = ~torch.isfinite(get_total_norm(measured).to(world.device))
     return bool(world.maximum(is_bad.to(torch.uint8)))
 
@@ -135,28 +140,6 @@ def _offloaded(zero: Any, parameter: Parameter) -> Tensor:
     if gathered is None:
         return torch.zeros(size)
     return gathered.narrow(0, source, size)
-
-
-def _fetch(zero: Any, parameter: Parameter, gathered: Tensor) -> None:
-    """Copy gradients to the offloaded optimizer, as DeepSpeed does in the last pass."""
-    identity = zero.get_param_id(parameter)
-    if _is_stage3(zero):
-        group, offset, size = zero.grad_position[identity]
-        flat = zero.fp32_partitioned_groups_flat[group]
-        part = gathered.narrow(0, 0, size)
-    else:
-        group, _, offset, size = zero.grad_position[identity]
-        flat = zero.single_partition_of_fp32_groups[group]
-        part = gathered
-    flat.grad.view(-1).narrow(0, offset, size).copy_(part)
-    zero.norm_for_param_grads[identity] = part.float().norm()
-
-
-class _Number(float):
-    """A number where DeepSpeed expects a scalar tensor."""
-
-    def item(self) -> float:
-        return self
 
 
 def _is_stage3(zero: Any) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -26,20 +25,20 @@ from gearshift.engines.state import broadcast, is_deferred
 
 OLDEST = "0.19.8"
 """Older ones accumulate gradients of 16-bit weights in 16 bits with offload."""
-ACCELERATORS = {"cpu": "cpu", "cuda": "cuda", "xpu": "xpu"}
-"""DeepSpeed's names of the supported devices."""
+KINDS = ("cpu", "cuda", "xpu")
+"""The supported devices, which have the same names in DeepSpeed."""
 _CHUNK_BYTES = 4 * 2**20
 
 
-def load(kind: str) -> ModuleType:
+def load(kind: str) -> None:
     """Import DeepSpeed for devices of `kind`. Raises EngineError if that is impossible."""
-    if kind not in ACCELERATORS:
+    if kind not in KINDS:
         raise EngineError(
-            f"the zero engines do not run on device {kind}; allowed: {', '.join(ACCELERATORS)}"
+            f"the zero engines do not run on device {kind}; allowed: {', '.join(KINDS)}"
         )
     # DeepSpeed reads it at import and takes the first device it finds otherwise.
     variables = environment.variables()
-    variables["DS_ACCELERATOR"] = ACCELERATORS[kind]
+    variables["DS_ACCELERATOR"] = kind
     # No operator is built for them, and it cannot parse entries such as 9.0a.
     variables.pop("TORCH_CUDA_ARCH_LIST", None)
     # No operator of DeepSpeed is built here, so it does not need nvcc; some versions cannot be
@@ -64,17 +63,17 @@ def load(kind: str) -> ModuleType:
     if accelerator != kind:
         raise EngineError(
             f"deepspeed was imported for device {accelerator} before this run on {kind}; "
-            f"start a new process, or set DS_ACCELERATOR={ACCELERATORS[kind]} before the import"
+            f"start a new process, or set DS_ACCELERATOR={kind} before the import"
         )
     # On a CPU DeepSpeed would compile an operator for collectives, for a minute at the first
     # start, which it uses for inference only.
     collectives.build_shm_op = lambda: None
     if kind == "cpu":
-        stage: Any = import_module("deepspeed.runtime.zero.stage_1_and_2")
-        stage.all_gather_dp_groups = _gather
+        from deepspeed.runtime.zero import stage_1_and_2
+
+        stage_1_and_2.all_gather_dp_groups = _gather
     # DeepSpeed uses deprecated names of torch; a user cannot change that.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
-    return deepspeed
 
 
 def _numbers(version: str) -> list[int]:
@@ -98,14 +97,10 @@ def _gather(
             dist.all_gather(shards, shards[dist.get_rank(group)], group)
 
 
-def initialize(
-    deepspeed: ModuleType,
-    world: World,
-    model: Module,
-    optimizer: Optimizer,
-    config: Mapping[str, Any],
-) -> Module:
+def initialize(world: World, model: Module, optimizer: Optimizer, config: dict[str, Any]) -> Any:
     """DeepSpeed's engine around `model`. Collective. Raises EngineError for an invalid `config`."""
+    import deepspeed
+
     with quiet():
         try:
             deepspeed.init_distributed(dist_init_required=False)
@@ -113,22 +108,22 @@ def initialize(
                 # Not by DeepSpeed, which would first move the full model to the device.
                 for buffer in model.buffers():
                     buffer.data = buffer.data.to(world.device)
-                _shard(deepspeed, model, config)
-            with _changed(deepspeed):
-                engine, *_ = deepspeed.initialize(
-                    model=model, optimizer=optimizer, config=dict(config), dist_init_required=False
-                )
+                _shard(model, config)
+            with _changed():
+                return deepspeed.initialize(
+                    model=model, optimizer=optimizer, config=config, dist_init_required=False
+                )[0]
         except (ValueError, AssertionError) as error:  # an invalid value in the JSON raises either
             raise EngineError(
                 f"deepspeed {deepspeed.__version__} rejects its config: {_describe(error)}"
             ) from error
-    return engine
 
 
-def _shard(deepspeed: ModuleType, model: Module, config: Mapping[str, Any]) -> None:
+def _shard(model: Module, config: dict[str, Any]) -> None:
     """Shard the parameters of `model` one by one; deferred ones without sending their values."""
+    from deepspeed.runtime.zero import Init
 
-    class Init(deepspeed.zero.Init):  # type: ignore[name-defined]
+    class InitOneByOne(Init):
         def _zero_init_param(self, param: Any) -> None:
             self._convert_to_deepspeed_param(param)
             if not is_deferred(param):
@@ -136,7 +131,7 @@ def _shard(deepspeed: ModuleType, model: Module, config: Mapping[str, Any]) -> N
                 broadcast(param.data)
             param.partition()
 
-    Init(module=model, config_dict_or_path=dict(config))
+    InitOneByOne(module=model, config_dict_or_path=config)
 
 
 def hide_empty(model: Module) -> Callable[[], None]:
@@ -162,24 +157,23 @@ def hide_empty(model: Module) -> Callable[[], None]:
 
 
 @contextmanager
-def _changed(deepspeed: ModuleType) -> Iterator[None]:
+def _changed() -> Iterator[None]:
     """Use DeepSpeed's optimizer of stages 1 and 2 in bf16, too, and do not send the weights.
 
     For stage 1 with bf16 weights and fp32 gradients it selects one that keeps its state otherwise.
     The ranks have equal weights already; DeepSpeed cannot send a tensor without an axis.
     """
-    changes = {
-        "_do_optimizer_sanity_check": lambda engine, optimizer: "zero_optimization",
-        "_broadcast_model": lambda engine: None,
-    }
-    before = {name: getattr(deepspeed.DeepSpeedEngine, name) for name in changes}
-    for name, change in changes.items():
-        setattr(deepspeed.DeepSpeedEngine, name, change)
+    from deepspeed import DeepSpeedEngine
+
+    select = DeepSpeedEngine._do_optimizer_sanity_check
+    send = DeepSpeedEngine._broadcast_model
+    DeepSpeedEngine._do_optimizer_sanity_check = lambda engine, optimizer: "zero_optimization"
+    DeepSpeedEngine._broadcast_model = lambda engine: None
     try:
         yield
     finally:
-        for name, original in before.items():
-            setattr(deepspeed.DeepSpeedEngine, name, original)
+        DeepSpeedEngine._do_optimizer_sanity_check = select
+        DeepSpeedEngine._broadcast_model = send
 
 
 @contextmanager
@@ -203,27 +197,28 @@ def _describe(error: Exception) -> str:
     return "; ".join(problems)
 
 
-def destroy(engine: Module) -> None:
+def destroy(engine: Any) -> None:
     """Remove DeepSpeed's hooks from the model and its global state from the process.
 
     The next engine may use another process group. A group that is still referenced keeps its
     threads, and with gloo each of them wakes up a hundred times a second.
     """
+    from deepspeed.comm import comm
+    from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+    from deepspeed.utils import groups
+
     parameters = list(engine.parameters())
     with quiet():
-        engine.destroy()  # type: ignore[operator]
+        engine.destroy()
     for parameter in parameters:
         for name, value in list(vars(parameter).items()):
             if callable(value) or isinstance(value, ProcessGroup):
                 delattr(parameter, name)  # set by DeepSpeed: the group, and methods that hold it
-    module: Any = import_module("deepspeed.runtime.zero.parameter_offload")
-    module.FWD_MODULE_STACK.clear()
-    module = import_module("deepspeed.utils.groups")
-    if module._WORLD_GROUP is not None:
-        dist.destroy_process_group(module._WORLD_GROUP)
-        module._WORLD_GROUP = None
-    module = import_module("deepspeed.comm.comm")
-    module.cdb = None
+    FWD_MODULE_STACK.clear()
+    if groups._WORLD_GROUP is not None:
+        dist.destroy_process_group(groups._WORLD_GROUP)
+        groups._WORLD_GROUP = None
+    comm.cdb = None
 
 
 @contextmanager
@@ -232,8 +227,10 @@ def side_effects_undone(device: torch.device) -> Iterator[None]:
 
     It gets pinned memory of the size that it asks for: torch rounds up to a power of two.
     """
+    from deepspeed.accelerator import get_accelerator
+
     linear = torch.nn.functional.linear
-    accelerator: Any = import_module("deepspeed.accelerator").get_accelerator()
+    accelerator = get_accelerator()
     if device.type == "cuda":
         accelerator.pin_memory = lambda tensor, **_: pinned(tensor, device)
     variables = environment.variables()

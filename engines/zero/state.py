@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from statistics import mode
 from typing import Any
 
 import torch
@@ -26,22 +25,6 @@ from gearshift.engines.state import (
 _MAX_SHOWN = 5
 
 
-@dataclass(frozen=True)
-class HeldInterval:
-    """The part of a parameter that this rank updates, within a flat tensor of many parts."""
-
-    start: int
-    """Elements of the tensor before it."""
-    size: int
-    flat: Tensor
-    offset: int
-    """Elements of `flat` before it."""
-
-    def of(self, flat: Tensor) -> Tensor:
-        """The part within `flat`, which has the layout of the weights; a view."""
-        return flat.detach().narrow(0, self.offset, self.size)
-
-
 class ZeroState:
     """The state of a model under ZeRO by parameter name, without copies.
 
@@ -51,19 +34,16 @@ class ZeroState:
 
     def __init__(self, zero: Any, model: Module, world: World, originals: Mapping[str, Tensor]):
         self._zero = zero
+        self.optimizer: Optimizer = zero.optimizer
+        """The torch optimizer, with the learning rates in its groups."""
         self._model = model
         self._world = world
         self._is_sharded = hasattr(zero, "fp32_partitioned_groups_flat")
-        for name, interval in self._intervals():
+        for name, start, flat, interval in self._intervals():
             if name in originals:
                 # DeepSpeed copied its fp32 weights from rounded ones.
-                original = originals[name].view(-1)[interval.start :][: interval.size]
-                interval.of(interval.flat).copy_(original)
-
-    @property
-    def optimizer(self) -> Optimizer:
-        """The torch optimizer, with the learning rates in its groups."""
-        return self._zero.optimizer
+                master = flat.detach()[interval]
+                master.copy_(originals[name].view(-1)[start : start + master.numel()])
 
     def gather(
         self,
@@ -72,9 +52,8 @@ class ZeroState:
         loss_scale: Numbers,
     ) -> State:
         """The current state, with the given `groups`."""
+        slots = {}
         with self._flat_parameters():
-            fill_slots(self.optimizer)
-            slots = {}
             for group in self.optimizer.param_groups:
                 for flat in group["params"]:
                     slots[flat] = slot_names(self.optimizer, group, flat)
@@ -89,11 +68,11 @@ class ZeroState:
                 if part.numel():
                     pieces.append(Piece(WEIGHT, name, start, part, replica))
         counts: dict[str, Tensor | float] = {}
-        for name, interval in self._intervals():
-            state = self.optimizer.state[interval.flat]
-            pieces.append(Piece(WEIGHT, name, interval.start, interval.of(interval.flat)))
-            for slot in slots[interval.flat]:
-                pieces.append(Piece(slot, name, interval.start, interval.of(state[slot])))
+        for name, start, flat, interval in self._intervals():
+            state = self.optimizer.state[flat]
+            pieces.append(Piece(WEIGHT, name, start, flat.detach()[interval]))
+            for slot in slots[flat]:
+                pieces.append(Piece(slot, name, start, state[slot][interval]))
             if "step" in state:
                 counts[name] = state["step"]
         return State(
@@ -113,7 +92,6 @@ class ZeroState:
         would have updated unused ones with gradients of 0. All ranks raise EngineError otherwise.
         """
         with self._flat_parameters():
-            fill_slots(self.optimizer)
             for group, names in zip(self.optimizer.param_groups, groups, strict=True):
                 # What never had a gradient has moments of zero: any count is right for it.
                 counts = {name: steps[name] for name in names if steps[name]}
@@ -142,19 +120,23 @@ class ZeroState:
         """
         differing = torch.zeros(())
         parameters = dict(self._model.named_parameters())
-        for name, interval in self._intervals():
-            start, working = self._working(parameters[name])
-            part = working.narrow(0, interval.start - start, interval.size)
-            master = interval.of(interval.flat).to(part.device, part.dtype)
+        for name, start, flat, interval in self._intervals():
+            working_start, working = self._working(parameters[name])
+            master = flat.detach()[interval]
+            part = working.narrow(0, start - working_start, master.numel())
             # Deferred weights may be anything, also nan.
-            if not torch.allclose(part, master, rtol=0, atol=0, equal_nan=True):
+            if not torch.allclose(part, master.to(part), rtol=0, atol=0, equal_nan=True):
                 differing += 1
         count = int(self._world.sum(differing))
         if count:
             raise EngineError(f"the fp32 copies of {count} parameters differ from their weights")
 
-    def _intervals(self) -> Iterator[tuple[str, HeldInterval]]:
-        """The non-empty intervals that this rank updates, by parameter name."""
+    def _intervals(self) -> Iterator[tuple[str, int, Tensor, slice]]:
+        """The non-empty intervals of parameters that this rank updates.
+
+        Of each the name of the parameter and its elements before it; then the flat tensor of many
+        parameters that has the fp32 weights, and the interval within it and within its slots.
+        """
         zero = self._zero
         for name, parameter in self._model.named_parameters():
             if not parameter.requires_grad:
@@ -163,20 +145,20 @@ class ZeroState:
                 if self._is_sharded:
                     group, offset, _ = zero.grad_position[zero.get_param_id(parameter)]
                     start, part = self._working(parameter)
+                    size = part.numel()
                     flat = zero.fp32_partitioned_groups_flat[group]
-                    interval = HeldInterval(start, part.numel(), flat, offset)
                 elif (mapping := parameter._hp_mapping) is None:  # type: ignore[attr-defined]
                     continue
                 else:
-                    low = mapping.lp_fragment_address
-                    high = mapping.hp_fragment_address
+                    start = mapping.lp_fragment_address.start
+                    size = mapping.lp_fragment_address.numel
+                    offset = mapping.hp_fragment_address.start
                     flat = zero.single_partition_of_fp32_groups[mapping.param_group_index]
-                    interval = HeldInterval(low.start, low.numel, flat, high.start)
             except (AttributeError, LookupError) as error:
                 what = f"{type(error).__name__}: {error}"
                 raise EngineError(f"where is parameter '{name}'? {what}") from error
-            if interval.size:
-                yield name, interval
+            if size:
+                yield name, start, flat, slice(offset, offset + size)
 
     def _working(self, parameter: Parameter) -> tuple[int, Tensor]:
         """The start of this rank's working weights in the tensor, and a view of them."""
@@ -190,10 +172,14 @@ class ZeroState:
 
     @contextmanager
     def _flat_parameters(self) -> Iterator[None]:
-        """Put the flat tensors of stage 3 into the optimizer, as DeepSpeed does during a step."""
+        """Put the flat tensors of stage 3 into the optimizer, as DeepSpeed does during a step.
+
+        All slots exist then.
+        """
         if self._is_sharded:
             self._zero._set_fp32_optimizer_param_groups()
         try:
+            fill_slots(self.optimizer)
             yield
         finally:
             if self._is_sharded:
@@ -204,7 +190,7 @@ def _common_count(steps: Numbers) -> float:
     """The count that all share, or 0. Raises EngineError with the parameters that differ."""
     if not steps:
         return 0.0
-    [(count, _)] = Counter(steps.values()).most_common(1)
+    count = mode(steps.values())
     odd = [f"'{name}' ({number:g})" for name, number in steps.items() if number != count]
     if odd:
         more = f" and {len(odd) - _MAX_SHOWN} more" if len(odd) > _MAX_SHOWN else ""

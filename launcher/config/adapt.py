@@ -312,8 +312,7 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     name = ENGINES[settings.engine.name].ds_config
     if name is None:
         return {}
-    from gearshift.engines.zero.config import ConfigConflict, decided_keys, merge
-    from gearshift.engines.zero.config_file import shipped
+    from gearshift.engines.zero.config import ConfigConflict, decided_keys, merge, shipped
 
     layout = shipped(name)
     if section.offload == "states":

@@ -234,7 +234,7 @@ def memory_lack(
         """Each kind of memory of which there is too little: what is needed, and what there is."""
         is_16_bit = engine.shards_parameters and settings.precision not in ("fp32", "tf32")
         needed = engine.placed(settings.engine.offload).state_bytes(
-            parameters, world_size, 2 if is_16_bit else 4, settings.optim.least_bytes
+            parameters, world_size, 2 if is_16_bit else 4, settings.optim.least_bytes, parameters
         )
         host = needed.host
         if resolved.device == "cpu":

@@ -7,8 +7,7 @@ from importlib.resources import files
 import pytest
 
 from gearshift.engines.catalog import ENGINES
-from gearshift.engines.zero.config import FREE, ZERO
-from gearshift.engines.zero.config_file import shipped
+from gearshift.engines.zero.config import FREE, ZERO, shipped
 
 FOLDER = files("gearshift.ds_configs") / "deepspeed"
 NAMES = sorted(path.name for path in FOLDER.iterdir() if path.name.endswith(".json"))

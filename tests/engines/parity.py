@@ -23,7 +23,7 @@ from gearshift.engines.base import (
     kind_shape,
 )
 from gearshift.engines.catalog import build_engine, find
-from gearshift.engines.zero.config_file import shipped
+from gearshift.engines.zero.config import shipped
 from gearshift.training.optim.groups import lr_factors
 from gearshift.training.optim.low_bit import LowBitAdamW
 from gearshift.training.optim.muon import Muon

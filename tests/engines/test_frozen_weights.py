@@ -9,7 +9,7 @@ from torch import nn
 
 from gearshift.engines.base import Options
 from gearshift.engines.catalog import ENGINES, build_engine, find
-from gearshift.engines.zero.config_file import shipped
+from gearshift.engines.zero.config import shipped
 from tests.engines.parity import around, spec
 from tests.engines.test_parity import SHARDED, able
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from gearshift.engines.base import Options
 from gearshift.engines.catalog import build_engine, find
-from gearshift.engines.zero.config_file import shipped
+from gearshift.engines.zero.config import shipped
 from gearshift.models.base import Context, TracksProgress
 from gearshift.models.catalog import FAMILIES
 from gearshift.training import seeds

@@ -16,7 +16,7 @@ from gearshift.engines.base import Options
 from gearshift.engines.catalog import build_engine, find
 from gearshift.engines.environment import RankInfo
 from gearshift.engines.world import ProcessWorld
-from gearshift.engines.zero.config_file import shipped
+from gearshift.engines.zero.config import shipped
 from gearshift.models.base import DataError, Goal, Loss
 from gearshift.training import settings
 from gearshift.training.callbacks.base import Action, Callback, Outcome

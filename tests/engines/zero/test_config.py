@@ -5,8 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gearshift.engines.zero.config import FREE, ZERO, ConfigConflict, decided_keys, merge
-from gearshift.engines.zero.config_file import shipped
+from gearshift.engines.zero.config import FREE, ZERO, ConfigConflict, decided_keys, merge, shipped
 from gearshift.training.settings import nested
 from tests.engines.parity import Case, distance, train
 from tests.engines.test_parity import TOLERANCE, able

@@ -19,7 +19,7 @@ class Net(nn.Module):
 
 def build(model, **changes):
     spec = optim.spec(make_settings(**changes), model, one_rank())
-    return spec, build_optimizer(spec, dict(model.named_parameters()), spec.build)
+    return spec, build_optimizer(spec, dict(model.named_parameters()))
 
 
 def test_matrices_decay_and_vectors_do_not():
