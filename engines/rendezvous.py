@@ -180,22 +180,23 @@ def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False)
 
 
 def open_lines(store: dist.Store, rank: int, size: int, timeout_s: float) -> list[socket.socket]:
-    """A line for datagrams to each rank of this machine, this one included. Collective.
+    """A line for datagrams to each other rank, all on this machine. Collective.
 
     One is heard by nobody else, and raises TimeoutError.
     """
-    lines = []
+    lines = {}
     for other in range(size):
-        line = socket.socket(type=socket.SOCK_DGRAM)
-        line.bind((LOOPBACK, 0))
-        line.settimeout(timeout_s)
-        _, port = line.getsockname()
-        store.set(f"port/{rank}/{other}", str(port))
-        lines.append(line)
-    for other, line in enumerate(lines):
+        if other != rank:
+            line = socket.socket(type=socket.SOCK_DGRAM)
+            line.bind((LOOPBACK, 0))
+            line.settimeout(timeout_s)
+            _, port = line.getsockname()
+            store.set(f"port/{rank}/{other}", str(port))
+            lines[other] = line
+    for other, line in lines.items():
         port = int(store.get(f"port/{other}/{rank}"))
         line.connect((LOOPBACK, port))
-    return lines
+    return [*lines.values()]
 
 
 def tcp_store(address: str, port: int, **options: Any) -> dist.TCPStore:

@@ -49,7 +49,7 @@ class ProcessWorld:
 
         self.store, self._hosts = join_group(self, facts or {}, self._timeout_s)
         self._owns_group = True
-        if 1 < self.size == self.local_size:
+        if self.size == self.local_size:
             self._lines = open_lines(self.store, self.rank, self.size, self._timeout_s)
 
     def sum(self, value: Tensor) -> Tensor:
@@ -161,11 +161,11 @@ class ProcessWorld:
 
         def total() -> list[int]:
             try:
-                rows = [array("q", line.recv(_MOST_BYTES)) for line in self._lines]
+                others = [array("q", line.recv(_MOST_BYTES)) for line in self._lines]
             except TimeoutError:
                 text = f"rank {self.rank} timed out waiting {self._timeout_s:g} s for another rank"
                 raise TimeoutError(text) from None
-            return [sum(column) for column in zip(*rows, strict=True)]
+            return [sum(column) for column in zip(numbers, *others, strict=True)]
 
         return total
 

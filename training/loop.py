@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ def train(
     """
     try:
         run.start(task, engine, module, batches)
+        gc.freeze()  # half a million objects, which the collector would visit again and again
         enter = run.timer.enter
         while not run.is_over:
             enter(DATA)
@@ -64,6 +66,7 @@ def train(
             raise OutOfMemory(error, batches) from error
         raise
     finally:
+        gc.unfreeze()
         batches.close()
 
 

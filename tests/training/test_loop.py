@@ -1,3 +1,4 @@
+import gc
 import multiprocessing
 
 import pytest
@@ -20,6 +21,19 @@ def test_a_step_is_reported_then_evaluated_then_saved():
         *("step 5", "step 6", "evaluated 6", "saved 6"),
         "end",
     ]
+
+
+def test_what_exists_before_the_first_step_is_searched_for_garbage_after_the_last_one_only():
+    class Counting(RecordingCallback):
+        frozen = ()
+
+        def step(self, step):
+            self.frozen += (gc.get_freeze_count(),)
+            return super().step(step)
+
+    run = run_tiny(one_rank(), callback=Counting(), **EACH_STEP)
+    assert min(run.recorder.frozen) > 0
+    assert gc.get_freeze_count() == 0
 
 
 ENDS = [
