@@ -70,6 +70,8 @@ class FrozenWeights:
 
     def state(self) -> State:
         state = self._engine.state()
+        if not self._values:
+            return state
         pieces = [replace(p, data=self._values.get(p.name, p.data)) for p in state.pieces]
         return replace(state, pieces=pieces)
 

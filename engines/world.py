@@ -156,15 +156,17 @@ class ProcessWorld:
 
     def _send(self, numbers: Sequence[int]) -> Callable[[], list[int]]:
         """Without gloo, whose threads would take turns with the training: 1 ms of a step."""
+        message = array("q", numbers)
         for line in self._lines:
-            line.send(array("q", numbers))
+            line.send(message)
 
         def total() -> list[int]:
             try:
                 others = [array("q", line.recv(_MOST_BYTES)) for line in self._lines]
             except TimeoutError:
-                text = f"rank {self.rank} timed out waiting {self._timeout_s:g} s for another rank"
-                raise TimeoutError(text) from None
+                raise TimeoutError(
+                    f"rank {self.rank} timed out waiting {self._timeout_s:g} s for another rank"
+                ) from None
             return [sum(column) for column in zip(numbers, *others, strict=True)]
 
         return total
