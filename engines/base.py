@@ -52,11 +52,14 @@ class EngineError(Exception):
 
 
 class PeersMissing(Exception):
-    """Ranks are missing at the rendezvous; the message names them. A retry may succeed."""
+    """Ranks are missing at the rendezvous, or have ended; the message names them."""
 
 
 class World(Protocol):
-    """The processes that train together. Collective: all methods but host_memory and close."""
+    """The processes that train together.
+
+    Collective: all methods but check_peers, host_memory and close.
+    """
 
     rank: int
     size: int
@@ -97,6 +100,15 @@ class World(Protocol):
         """Wait, without a limit, for every rank: before a collective after work on a disk.
 
         A collective would end with the time-out of the process group, which is for collectives.
+        """
+
+    def connecting(self) -> AbstractContextManager[None]:
+        """Around what makes process groups: at its end only ranks are connected by them."""
+
+    def check_peers(self) -> None:
+        """Raise PeersMissing if the process of another rank of this machine has ended.
+
+        Not collective.
         """
 
     def host_memory(self, size: int) -> Tensor:

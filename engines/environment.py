@@ -8,6 +8,14 @@ from dataclasses import dataclass
 
 from gearshift.engines.base import EngineError
 
+SECRET = "GEARSHIFT_RENDEZVOUS"
+"""The variable with a secret that only the ranks of one start share."""
+FOLDER = "GEARSHIFT_SOCKETS"
+"""The variable with a folder for the sockets of the ranks, made by the process that starts them."""
+
+OWNER = ".gearshift-owner"
+"""The file in a temporary folder whose lock its process holds until it ends, however it ends."""
+
 
 def variables() -> MutableMapping[str, str]:
     """The environment variables of this process; writing one changes it for libraries, too."""
@@ -23,6 +31,16 @@ class RankInfo:
     local_rank: int = 0
     local_size: int = 1
     node: int = 0
+
+    def variables(self) -> dict[str, str]:
+        """The environment variables from which `read_ranks` reads it."""
+        return {
+            "RANK": str(self.rank),
+            "WORLD_SIZE": str(self.size),
+            "LOCAL_RANK": str(self.local_rank),
+            "LOCAL_WORLD_SIZE": str(self.local_size),
+            "GROUP_RANK": str(self.node),
+        }
 
 
 def read_ranks(environment: Mapping[str, str]) -> RankInfo:

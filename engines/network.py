@@ -1,16 +1,28 @@
-"""The network interface of the process group: loopback, or one that other machines reach."""
+"""The network of the process group: its interface, and who may connect to it."""
 
 from __future__ import annotations
 
+import ctypes
+import hmac
 import ipaddress
+import os
 import socket
+import struct
+import sys
+from collections.abc import Iterable
+from datetime import timedelta
 
 import psutil
+import torch
+import torch.distributed as dist
 
 from gearshift.engines import environment
 from gearshift.engines.base import EngineError
 
 GLOO = "GLOO_SOCKET_IFNAME"
+_SO_ATTACH_FILTER = 26  # Linux, asm-generic/socket.h
+_DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K, 0 bytes of the packet
+_CHECK_S = 5.0
 
 
 def interfaces() -> dict[str, list[str]]:
@@ -66,6 +78,58 @@ def select_interface(address: str) -> None:
             f"{GLOO} to one of {', '.join(available)}"
         )
     variables[GLOO] = public[0]
+
+
+def are_connected(secret: bytes) -> bool:
+    """Whether ranks are at both ends of each connection of the process groups. Collective.
+
+    gloo listens at a TCP port, also on the loopback interface, and takes for a rank whoever
+    connects first and sends a small number. So all pairs of ranks exchange what only those with the
+    `secret` can compute.
+    """
+    groups = list(dist.distributed_c10d._world.pg_map)
+    return all([_are_pairs_connected(group, secret) for group in groups])
+
+
+def _are_pairs_connected(group: dist.ProcessGroup, secret: bytes) -> bool:
+    here = dist.get_rank(group)
+    others = range(dist.get_world_size(group))
+    sent = torch.tensor([_proof(secret, here, other) for other in others])
+    expected = torch.tensor([_proof(secret, other, here) for other in others])
+    received = torch.zeros_like(sent)
+    options = dist.AllToAllOptions()
+    options.timeout = timedelta(seconds=_CHECK_S)
+    try:
+        group.alltoall_base(received, sent, [], [], options).wait()
+    except RuntimeError:
+        return False
+    return torch.equal(received, expected)
+
+
+def _proof(secret: bytes, source: int, target: int) -> int:
+    digest = hmac.digest(secret, f"{source} to {target}".encode(), "sha256")
+    return int.from_bytes(digest[:8], "little", signed=True)
+
+
+def listening() -> set[int]:
+    """The descriptors of the TCP sockets of this process that listen."""
+    connections = psutil.Process().net_connections("tcp")
+    return {c.fd for c in connections if c.status == psutil.CONN_LISTEN}
+
+
+def close_ports(descriptors: Iterable[int]) -> None:
+    """Let the kernel drop what arrives at sockets that listen; their connections stay. Linux only.
+
+    gloo listens as long as its group exists. Connections of strangers could use up the files of
+    this process.
+    """
+    if sys.platform != "linux":
+        return
+    instructions = ctypes.create_string_buffer(_DROP_ALL)
+    program = struct.pack("HP", 1, ctypes.addressof(instructions))
+    for descriptor in descriptors:
+        with socket.socket(fileno=os.dup(descriptor)) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def _is_local(address: str) -> bool:

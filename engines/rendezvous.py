@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
-import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from itertools import islice
-from typing import Any
+from math import inf
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from gearshift.engines import environment
 from gearshift.engines.base import EngineError, PeersMissing, World
-from gearshift.engines.network import select_interface, use_loopback
+from gearshift.engines.local_ranks import LocalRanks
+from gearshift.engines.network import (
+    are_connected,
+    close_ports,
+    listening,
+    select_interface,
+    use_loopback,
+)
 
-TOKEN = "GEARSHIFT_RENDEZVOUS"
-"""The variable with what only the ranks of one start share: no key without it counts."""
-LOOPBACK = "127.0.0.1"
 _BACKENDS = {
     "cpu": "gloo",
     # Both, so that tensors in host memory travel as well: offloaded shards, flags, sizes.
@@ -30,60 +36,116 @@ _BACKENDS = {
     "xpu": "cpu:gloo,xpu:xccl",
 }
 _RESULT_S = 5.0
+_ATTEMPTS = 12
+_SIGNATURE_BYTES = 32
 _MAX_SHOWN = 8
 # Of each rank its host, and the digest of its facts
 _Peers = Mapping[int, tuple[str, str]]
 
 
-def join_group(
-    world: World, facts: Mapping[str, str], timeout_s: float
-) -> tuple[dist.Store, dist.ProcessGroup]:
+class Joined(NamedTuple):
+    """How the ranks of a process group reach each other."""
+
+    store: dist.Store
+    hosts: dist.ProcessGroup
+    """For tensors in host memory."""
+    local_ranks: LocalRanks | None
+    """None: there is no other rank on this machine."""
+    secret: bytes
+    """What only ranks of this run know."""
+
+
+def join_group(world: World, facts: Mapping[str, str], timeout_s: float) -> Joined:
     """Join the process group, with ranks of the same `facts`. Collective.
 
-    Returns the store of the ranks, and the group through which hosts send to each other. Raises
-    EngineError if there is no group to join or ranks differ, and PeersMissing.
+    Raises EngineError if there is no group to join or ranks differ, and PeersMissing.
     """
     if dist.is_initialized():
         raise EngineError(
             "a process group is already open in this process; close it before a run starts"
         )
-    kind = world.device.type
-    backend = _BACKENDS.get(kind)
+    device_type = world.device.type
+    backend = _BACKENDS.get(device_type)
     if backend is None:
         raise EngineError(
-            f"no process group backend for device {kind}; use engine local with one process, "
-            "or device cpu"
+            f"no process group backend for device {device_type}; use engine local with one "
+            "process, or device cpu"
         )
 
     timeout = timedelta(seconds=timeout_s)
-    is_local = world.size == world.local_size
-    store = open_store(world.rank, world.size, timeout, is_local)
-    if is_local:
+    local_ranks = None
+    if world.local_size > 1:
+        local_ranks = LocalRanks(world, timeout_s)
+    store: dist.Store
+    secret = environment.variables().get(environment.SECRET, "").encode()
+    if world.size == 1:
+        store = dist.HashStore()
+    elif local_ranks and world.size == world.local_size:
+        # No port: a file in a folder that no other user can enter.
+        secret = local_ranks.secret.encode()
+        file = local_ranks.folder / f"store-{local_ranks.secret[:16]}"
+        store = dist.FileStore(str(file), world.size)
+        store.set_timeout(timeout)
         use_loopback()
     else:
+        store = open_store(world.rank, timeout)
         select_interface(environment.variables()["MASTER_ADDR"])
     if world.size > 1:
-        facts = {"torch": torch.__version__.partition("+")[0], "device": kind, **facts}
+        version = torch.__version__.partition("+")[0]
+        facts = {"torch": version, "device": device_type, **facts}
         check_ranks(store, world.rank, world.size, facts, timeout_s)
-    try:
-        dist.init_process_group(
-            backend,
-            store=store,
-            rank=world.rank,
-            world_size=world.size,
-            timeout=timeout,
-            device_id=world.device if kind == "cuda" else None,
-        )
-    except (dist.DistError, RuntimeError) as error:
+    before = listening()
+    for attempt in range(_ATTEMPTS):
+        attempt_store = dist.PrefixStore(f"group/{attempt}", store)
+        try:
+            dist.init_process_group(
+                backend,
+                store=attempt_store,
+                rank=world.rank,
+                world_size=world.size,
+                timeout=timeout,
+                device_id=world.device if device_type == "cuda" else None,
+            )
+        except (dist.DistError, RuntimeError) as error:
+            raise PeersMissing(
+                f"rank {world.rank} on {socket.gethostname()} could not join the other "
+                f"{world.size - 1}: {error}"
+            ) from error
+        # Flags and barriers go from host to host, so that no rank waits for its device.
+        hosts: Any = dist.group.WORLD
+        if backend != "gloo":
+            hosts = dist.new_group(backend="gloo", timeout=timeout)
+        attempt_store.add("connected", int(are_connected(secret)))
+        attempt_store.add("arrived", 1)
+        wait_for_count(attempt_store, "arrived", world.size, timeout_s)
+        if attempt_store.add("connected", 0) == world.size:
+            break
+        dist.destroy_process_group()  # the next one has other ports
+    else:
         raise PeersMissing(
-            f"rank {world.rank} on {socket.gethostname()} could not join the other "
-            f"{world.size - 1}: {error}"
-        ) from error
-    # Flags and barriers go from host to host, so that no rank waits for its device.
-    hosts: Any = dist.group.WORLD
-    if backend != "gloo":
-        hosts = dist.new_group(backend="gloo", timeout=timeout)
-    return store, hosts
+            f"{_ATTEMPTS} times another process connected to a port of rank {world.rank} on "
+            f"{socket.gethostname()} before the other ranks did; look for a program that connects "
+            "to all ports of this machine"
+        )
+    close_ports(listening() - before)
+    return Joined(store, hosts, local_ranks, secret)
+
+
+def wait_for_count(
+    store: dist.Store, key: str, count: int, limit_s: float | None, check: Callable[[], Any] = int
+) -> None:
+    """Wait until the counter `key` has reached `count`. Raises TimeoutError.
+
+    `check` is called meanwhile. A wait of the store itself would keep signals from their handlers.
+    """
+    pause_s = 0.001
+    deadline = inf if limit_s is None else time.monotonic() + limit_s
+    while store.add(key, 0) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"timed out waiting {limit_s:g} s for other ranks")
+        check()
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 1.0)
 
 
 def check_ranks(
@@ -125,40 +187,36 @@ def check_ranks(
 
 def wait_for_readers(store: dist.Store, rank: int, readers: int, limit_s: float) -> None:
     """Let rank 0, with which the store ends, wait until so many ranks have read it. Collective."""
-    arrived = store.add("readers", 1)
-    end = time.monotonic() + limit_s
-    while rank == 0 and arrived < readers and time.monotonic() < end:
-        time.sleep(0.02)
-        arrived = store.add("readers", 0)
+    store.add("readers", 1)
+    if rank == 0:
+        with suppress(TimeoutError):
+            wait_for_count(store, "readers", readers, limit_s)
 
 
-def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False) -> dist.Store:
-    """The store through which ranks exchange addresses; empty at each attempt of torchrun.
+def open_store(rank: int, timeout: timedelta) -> dist.Store:
+    """The store through which ranks of several machines exchange addresses.
 
-    A key counts only with the token of these ranks. `is_local`: all ranks are on this machine, and
-    no other machine can connect. Raises EngineError if the environment has no address or the port
-    is in use, and PeersMissing if rank 0 does not answer within `timeout`.
+    It is empty at each attempt of torchrun, and takes only values that are signed with the secret
+    of the ranks. Raises EngineError if the environment has no address or the port is in use, and
+    PeersMissing if rank 0 does not answer within `timeout`.
     """
-    if size == 1:
-        return dist.HashStore()
     variables = environment.variables()
     address = variables.get("MASTER_ADDR")
     text = variables.get("MASTER_PORT")
     if not address or not text:
         raise EngineError(
-            f"{size} processes cannot find each other: MASTER_ADDR and MASTER_PORT are not set; "
-            "torchrun sets both"
+            "processes on several machines cannot find each other: MASTER_ADDR and MASTER_PORT "
+            "are not set; torchrun sets both"
         )
     if not text.isdigit():
         raise EngineError(f"MASTER_PORT={text} in the environment is not an integer")
     # torchrun's agent keeps one store through all restarts of the workers.
     agent_has_store = variables.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    token = variables.get(TOKEN, "")
-    if is_local and not agent_has_store:
-        address = LOOPBACK
     serves = rank == 0 and not agent_has_store
     try:
-        store = tcp_store(address, int(text), is_master=serves, timeout=timeout)
+        store = dist.TCPStore(
+            address, int(text), is_master=serves, timeout=timeout, wait_for_workers=False
+        )
     except (dist.DistError, RuntimeError, OSError) as error:
         reason = str(error).partition("\n")[0]
         if serves:
@@ -176,39 +234,59 @@ def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False)
         ) from error
     # Restarted workers would find the addresses of the dead under the same keys and hang.
     attempt = variables.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"{token}/attempt-{attempt}", store)
+    secret = variables.get(environment.SECRET, "")
+    prefixed = dist.PrefixStore(f"gearshift/attempt-{attempt}", store)
+    return SignedStore(prefixed, secret.encode(), timeout)
 
 
-def open_lines(store: dist.Store, rank: int, size: int, timeout_s: float) -> list[socket.socket]:
-    """A line for datagrams to each other rank, all on this machine. Collective.
+class SignedStore(dist.Store):
+    """A store whose values are signed: whoever reaches its port can read and overwrite them.
 
-    One is heard by nobody else, and raises TimeoutError.
+    A value with another signature is a RuntimeError. Counters are not signed: they say when to
+    look, and what was counted has a signature of its own.
     """
-    lines = {}
-    for other in range(size):
-        if other != rank:
-            line = socket.socket(type=socket.SOCK_DGRAM)
-            line.bind((LOOPBACK, 0))
-            line.settimeout(timeout_s)
-            _, port = line.getsockname()
-            store.set(f"port/{rank}/{other}", str(port))
-            lines[other] = line
-    for other, line in lines.items():
-        port = int(store.get(f"port/{other}/{rank}"))
-        line.connect((LOOPBACK, port))
-    return [*lines.values()]
 
+    def __init__(self, store: dist.Store, secret: bytes, timeout: timedelta):
+        super().__init__()
+        self.set_timeout(timeout)
+        self._store = store
+        self._secret = secret
 
-def tcp_store(address: str, port: int, **options: Any) -> dist.TCPStore:
-    """A TCPStore; that of a master at the loopback address listens there only.
+    def set(self, key: str, value: str | bytes) -> None:
+        content = value.encode() if isinstance(value, str) else bytes(value)
+        self._store.set(key, self._signature(key, content) + content)  # type: ignore[arg-type]
 
-    torch alone would listen at all addresses of the machine. Port 0: any free one.
-    """
-    if address == LOOPBACK and options.get("is_master"):
-        with socket.create_server((address, port)) as server:
-            port = server.getsockname()[1]
-            options["master_listen_fd"] = os.dup(server.fileno())  # the store closes it
-    return dist.TCPStore(address, port, wait_for_workers=False, **options)
+    def get(self, key: str) -> bytes:
+        return self._checked(key, self._store.get(key))
+
+    def multi_get(self, keys: list[str]) -> list[bytes]:
+        return [self.get(key) for key in keys]
+
+    def add(self, key: str, amount: int) -> int:
+        return self._store.add(key, amount)
+
+    def check(self, keys: list[str]) -> bool:
+        return self._store.check(keys)
+
+    def wait(self, keys: list[str], *timeout: timedelta) -> None:
+        self._store.wait(keys, *timeout)
+
+    def delete_key(self, key: str) -> bool:
+        return self._store.delete_key(key)
+
+    def _signature(self, key: str, content: bytes) -> bytes:
+        """It covers the key, so that a value counts under no other one."""
+        return hmac.digest(self._secret, key.encode() + b"\0" + content, "sha256")
+
+    def _checked(self, key: str, value: bytes) -> bytes:
+        signature = value[:_SIGNATURE_BYTES]
+        content = value[_SIGNATURE_BYTES:]
+        if not hmac.compare_digest(signature, self._signature(key, content)):
+            raise RuntimeError(
+                f"the value of '{key}' in the rendezvous was not written by a rank of this run: "
+                f"its signature is not that of {environment.SECRET}"
+            )
+        return content
 
 
 def _difference(store: dist.Store, peers: _Peers) -> EngineError | None:

@@ -18,9 +18,13 @@ from torch.nn import Module, Parameter
 from gearshift.engines.base import EngineError, World
 from gearshift.engines.rendezvous import wait_for_readers
 
-# How often a rank that waits says in the store what it has used, and looks what others have.
+# How often a rank that waits looks whether another one has said what it has used. With many ranks
+# less often: they all ask one store.
 _LOOK_S = 1.0
+_LOOKS_EACH_S = 32
 _ENDS = "no further parameter"
+Segments = tuple[int, list[list[int]]]
+"""A step, and what a rank used in it."""
 
 
 class UsedParameters:
@@ -51,6 +55,11 @@ class UsedParameters:
         self._in_pass: set[int] = set()
         self._step = 0
         self._agreed = list[tuple[int, str]]()
+        self._said = (-1, 0)
+        """The step and its number of segments that this rank has said last."""
+        self._read = 0
+        self._of_others: dict[int, Segments] = {}
+        """What other ranks have said last."""
         self._is_open = False
         self._is_last = False
         self._closed = threading.Event()
@@ -143,40 +152,47 @@ class UsedParameters:
         digest = hashlib.sha256(repr(segment).encode()).hexdigest()[:16]
         key = f"{self._step}/{position}/{digest}"
         self._store.add(key, 1)
-        begin = time.monotonic()
-        looked = begin
+        began = time.monotonic()
+        looked = began
+        look_s = max(_LOOK_S / 4, self._world.size / _LOOKS_EACH_S)
         limit_s = self._store.timeout.total_seconds()
         while self._store.add(key, 0) < self._world.size:
-            if time.monotonic() - looked > _LOOK_S / 4:
+            now = time.monotonic()
+            if now - looked > look_s:
                 self._say()
                 difference = self._difference()
                 if difference is not None:
                     wait_for_readers(self._store, self._world.rank, self._world.size, 3 * _LOOK_S)
                     raise EngineError(difference)
-                looked = time.monotonic()
-            if looked - begin > limit_s:
+                self._world.check_peers()
+                looked = now
+            if now - began > limit_s:
                 raise TimeoutError(f"rank {self._world.rank} waited {limit_s:g} s for other ranks")
-            time.sleep(min(0.05, (time.monotonic() - begin) / 8))  # wait: prints each time-out
+            time.sleep(min(look_s / 5, (now - began) / 8))  # wait: prints each time-out
         self._agreed.append((self._step, key))
         while self._world.rank == 0 and self._agreed[0][0] < self._step - 1:  # all have read it
             _, old = self._agreed.pop(0)
             self._store.delete_key(old)
 
     def _say(self) -> None:
-        self._store.set(f"rank/{self._world.rank}", json.dumps([self._step, self._segments]))
+        """Say once what this rank has used in this step; one counter tells that somebody has."""
+        said = (self._step, len(self._segments))
+        if said == self._said:
+            return
+        self._said = said
+        text = json.dumps([self._world.rank, self._step, self._segments[: said[1]]])
+        number = self._store.add("said", 1)
+        self._store.set(f"said/{number}", text)
 
     def _say_while_waiting(self) -> None:
         before = (-1, 0)
-        said = before
         while not self._closed.wait(_LOOK_S):
             now = (self._step, len(self._segments))
-            is_waiting = now == before
-            if is_waiting and now != said and self._segments:
+            if now == before and self._segments:
                 try:
                     self._say()
                 except (dist.DistError, RuntimeError):
                     return  # the rank with the store has ended
-                said = now
             before = now
 
     def _difference(self) -> str | None:
@@ -184,16 +200,20 @@ class UsedParameters:
         if self._store is None:
             return None
         try:
-            for rank in range(self._world.size):
-                if not self._store.check([f"rank/{rank}"]):
-                    continue
-                step, segments = json.loads(self._store.get(f"rank/{rank}"))
-                if step == self._step:
-                    for here, there in zip(self._segments, segments, strict=False):
-                        if here != there:
-                            return self._describe(here, there, rank)
+            while self._read < self._store.add("said", 0):
+                key = f"said/{self._read + 1}"
+                if not self._store.check([key]):
+                    break  # it is being written
+                self._read += 1
+                rank, step, segments = json.loads(self._store.get(key))
+                self._of_others[rank] = (step, segments)
         except (dist.DistError, RuntimeError):  # the rank with the store has ended
             pass
+        for rank, (step, segments) in self._of_others.items():
+            if step == self._step:
+                for here, there in zip(self._segments, segments, strict=False):
+                    if here != there:
+                        return self._describe(here, there, rank)
         return None
 
     def _describe(self, here: Sequence[int], there: Sequence[int], rank: int) -> str:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import socket
-import time
-from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from gearshift.engines import environment
+from gearshift.engines.base import PeersMissing
 from gearshift.engines.device import allocate_pinned, pick_device, use
 from gearshift.engines.environment import RankInfo, read_ranks
 
+if TYPE_CHECKING:
+    from gearshift.engines.local_ranks import LocalRanks
+
 FLAG_BITS = 16
-_MOST_BYTES = 4096
-"""Of a datagram."""
+_MAX_NUMBERS = 4096
+"""More go through gloo: all local ranks send before they receive, and a socket holds 200 kB."""
 
 
 class ProcessWorld:
@@ -34,10 +37,12 @@ class ProcessWorld:
         self.device = device
         self._timeout_s = timeout_s
         self._hosts: dist.ProcessGroup | None = None
-        self._lines: list[socket.socket] = []
+        self._local_ranks: LocalRanks | None = None
+        self._node_group: dist.ProcessGroup | None = None
+        """The first rank of each machine, through which the machines agree."""
         self._last_sum: Callable[[], list[int]] = list
         self.store: dist.Store | None = None
-        self._turns = 0
+        self._exchange = 0
         self._owns_group = False
 
     def open_group(self, facts: Mapping[str, str] | None = None) -> None:
@@ -45,12 +50,41 @@ class ProcessWorld:
 
         Raises EngineError if there is no group to join or ranks differ, and PeersMissing.
         """
-        from gearshift.engines.rendezvous import join_group, open_lines
+        from gearshift.engines.rendezvous import join_group
 
-        self.store, self._hosts = join_group(self, facts or {}, self._timeout_s)
+        joined = join_group(self, facts or {}, self._timeout_s)
+        self.store = joined.store
+        self._hosts = joined.hosts
+        self._local_ranks = joined.local_ranks
+        self._secret = joined.secret
         self._owns_group = True
-        if self.size == self.local_size:
-            self._lines = open_lines(self.store, self.rank, self.size, self._timeout_s)
+        self._node_group = self._hosts
+        if self._spans_nodes:
+            is_first = torch.zeros(self.size, dtype=torch.uint8)  # [ranks]
+            is_first[self.rank] = self.local_rank == 0
+            dist.all_reduce(is_first, dist.ReduceOp.MAX, group=self._hosts)
+            self._first_ranks = is_first.nonzero().flatten().tolist()
+            if len(self._first_ranks) < self.size:
+                timeout = timedelta(seconds=self._timeout_s)
+                with self.connecting():
+                    group: Any = dist.new_group(self._first_ranks, timeout, "gloo")
+                self._node_group = group
+
+    @contextmanager
+    def connecting(self) -> Iterator[None]:
+        if self.store is None:
+            yield
+            return
+        from gearshift.engines.network import are_connected, close_ports, listening
+
+        before = listening()
+        yield
+        if not are_connected(self._secret):
+            raise PeersMissing(
+                f"rank {self.rank} is not connected with all others: one has ended, or another "
+                "process has connected to a port of this run"
+            )
+        close_ports(listening() - before)
 
     def sum(self, value: Tensor) -> Tensor:
         return self._reduce(value, dist.ReduceOp.SUM)
@@ -70,7 +104,7 @@ class ProcessWorld:
             return lambda: (flags, list(counts))
         # One sum per flag: not every backend has a bitwise or, pytorch/pytorch#41362.
         votes = [flags >> bit & 1 for bit in range(FLAG_BITS)]
-        total = self._sum_later([*votes, *counts])
+        total = self._sum_later([*votes, *counts], self._timeout_s)
 
         def result() -> tuple[int, list[int]]:
             sums = total()
@@ -106,74 +140,92 @@ class ProcessWorld:
             ) from error
 
     def rank_0_first(self, work: Callable[[], None]) -> None:
-        if self.size == 1:
-            return work()
-        self._turns += 1
         if self.rank == 0:
             work()
-            self._arrive()
-        self._wait_until(1)
+        self.wait_for_all()
         if self.rank != 0:
             work()
-            self._arrive()
-        self._wait_until(self.size)
+        self.wait_for_all()
 
     def wait_for_all(self) -> None:
         if self.size > 1:
-            self._turns += 1
-            self._arrive()
-            self._wait_until(self.size)
+            self._sum_later([], None)()
+
+    def check_peers(self) -> None:
+        if self._local_ranks:
+            self._local_ranks.check()
 
     def host_memory(self, size: int) -> Tensor:
         return allocate_pinned(size, self.device)
 
     def close(self) -> None:
-        for line in self._lines:
-            line.close()
         if self._owns_group and dist.is_initialized():
             dist.destroy_process_group()
+        if self._local_ranks:
+            self._local_ranks.close()
         self._owns_group = False
         self._hosts = None
 
-    def _arrive(self) -> None:
-        """Count this rank as done with the present turn."""
-        assert self.store is not None
-        self.store.add(f"turn/{self._turns}", 1)
+    @property
+    def _spans_nodes(self) -> bool:
+        return self.size > self.local_size
 
-    def _wait_until(self, ranks: int) -> None:
-        """Wait until so many `ranks` are done with the present turn."""
-        assert self.store is not None
-        pause = 0.001  # a wait of the store would keep signals from their handlers
-        while self.store.add(f"turn/{self._turns}", 0) < ranks:
-            time.sleep(pause)
-            pause = min(2 * pause, 1.0)
+    def _sum_later(self, numbers: Sequence[int], limit_s: float | None) -> Callable[[], list[int]]:
+        """Start a sum over ranks; on one machine without gloo, whose threads take 1 ms of a step.
 
-    def _sum_later(self, numbers: Sequence[int]) -> Callable[[], list[int]]:
-        self._last_sum()  # what arrives is read in order
-        start = self._send if self._lines else self._reduce_later
-        self._last_sum = cache(start(numbers))
+        Over several machines in two levels: on each to its first rank, and between the first ranks.
+        `limit_s`: how long the result waits for a rank; None: as long as its process is there.
+        """
+        if len(numbers) > _MAX_NUMBERS:
+            return self._reduce_later(numbers, self._hosts)
+        self._exchange += 1
+        exchange = self._exchange
+        local_ranks = self._local_ranks
+        if local_ranks and not self._spans_nodes:
+            local_ranks.send(exchange, numbers)
+            return cache(lambda: _total([numbers, *local_ranks.receive(exchange, limit_s)]))
+        self._last_sum()  # first ranks take their collectives in one order
+        self._last_sum = cache(self._start_in_two_levels(exchange, numbers, limit_s))
         return self._last_sum
 
-    def _send(self, numbers: Sequence[int]) -> Callable[[], list[int]]:
-        """Without gloo, whose threads would take turns with the training: 1 ms of a step."""
-        message = array("q", numbers)
-        for line in self._lines:
-            line.send(message)
+    def _start_in_two_levels(
+        self, exchange: int, numbers: Sequence[int], limit_s: float | None
+    ) -> Callable[[], list[int]]:
+        local_ranks = self._local_ranks
+        if not local_ranks:  # alone on this machine
+            return self._sum_over_nodes(numbers, limit_s)
+        if self.local_rank:
+            first = [local_ranks.first]
+            local_ranks.send(exchange, numbers, first)
+            return lambda: local_ranks.receive(exchange, limit_s, first)[0]
 
-        def total() -> list[int]:
-            try:
-                others = [array("q", line.recv(_MOST_BYTES)) for line in self._lines]
-            except TimeoutError:
-                raise TimeoutError(
-                    f"rank {self.rank} timed out waiting {self._timeout_s:g} s for another rank"
-                ) from None
-            return [sum(column) for column in zip(numbers, *others, strict=True)]
+        def result() -> list[int]:
+            here = _total([numbers, *local_ranks.receive(exchange, limit_s)])
+            everywhere = self._sum_over_nodes(here, limit_s)()
+            local_ranks.send(exchange, everywhere)
+            return everywhere
 
-        return total
+        return result
 
-    def _reduce_later(self, numbers: Sequence[int]) -> Callable[[], list[int]]:
+    def _sum_over_nodes(
+        self, numbers: Sequence[int], limit_s: float | None
+    ) -> Callable[[], list[int]]:
+        """Start a sum over the first ranks of all machines; without `limit_s` only a wait."""
+        if limit_s is not None:
+            return self._reduce_later(numbers, self._node_group)
+        from gearshift.engines.rendezvous import wait_for_count
+
+        assert self.store is not None
+        key = f"turn/{self._exchange}"
+        self.store.add(key, 1)
+        wait_for_count(self.store, key, len(self._first_ranks), None, self.check_peers)
+        return lambda: [*numbers]
+
+    def _reduce_later(
+        self, numbers: Sequence[int], group: dist.ProcessGroup | None
+    ) -> Callable[[], list[int]]:
         total = torch.tensor(numbers)
-        work = dist.all_reduce(total, group=self._hosts, async_op=True)
+        work = dist.all_reduce(total, group=group, async_op=True)
 
         def result() -> list[int]:
             work.wait()
@@ -187,6 +239,10 @@ class ProcessWorld:
         total = value.detach().clone()
         dist.all_reduce(total, operation)
         return total
+
+
+def _total(numbers: Sequence[Sequence[int]]) -> list[int]:
+    return [sum(column) for column in zip(*numbers, strict=True)]
 
 
 def open_world(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -14,11 +13,12 @@ from collections.abc import Collection
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 from pydantic import TypeAdapter
 
+from gearshift.engines import environment as engine_environment
+from gearshift.engines.environment import RankInfo
 from gearshift.launcher.base import environment, exit_codes, signals
 from gearshift.launcher.base.signals import ProcessPhase, Stopped
 from gearshift.launcher.base.temporary import temporary_folder
@@ -27,10 +27,6 @@ from gearshift.launcher.run.faults import FAULTS, recognized
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
-from gearshift.slurm.environment import RankEnvironment
-
-if TYPE_CHECKING:
-    from torch.distributed import TCPStore
 
 MODULE = "gearshift.launcher.run.rank"
 """What each rank runs."""
@@ -47,7 +43,7 @@ _PRIORITY = {"killed": 0, "stopped": 2, "fenced": 2, "peer lost": 3}
 
 
 class RankProcesses:
-    """The processes of one run, their rendezvous and folder, and the forwarded signals.
+    """The processes of one run, their folder, and the forwarded signals.
 
     They are started by subprocess, not by the elastic agent of torch: the agent kills ranks 30 s
     after a signal, too soon for a checkpoint, and waits as long for the others after a failure.
@@ -61,8 +57,6 @@ class RankProcesses:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.ends: dict[int, RunEnd] = {}
         """What the ranks that have exited ended with."""
-        self.store: TCPStore | None = None
-        """Kept open: the rendezvous of the ranks, on a port that is known to be free."""
 
     def start(self, plan: RunPlan) -> None:
         """Start the ranks; each in a session of its own, without the signals of the terminal."""
@@ -71,27 +65,16 @@ class RankProcesses:
             **environment.variables(),
             "PYTHONPATH": environment.python_path(),
             SUPERVISOR: str(os.getpid()),
+            engine_environment.FOLDER: str(self.folder),
         }
         if plan.threads:
             shared[environment.THREADS] = str(plan.threads)
-        if nproc > 1:
-            from gearshift.engines.rendezvous import LOOPBACK, tcp_store
-
-            self.store = tcp_store(LOOPBACK, 0, is_master=True)
-            # The agent of torch sets this when it owns the store, as this process does.
-            shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
-            token = secrets.token_hex()
         # A rank that is interrupted while it imports this program would print a traceback, and an
         # interrupted import may fail in other ways: it takes a Ctrl-C later.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for rank in range(nproc):
-                variables = {}
-                if self.store:
-                    port = self.store.port
-                    variables = RankEnvironment(
-                        rank, nproc, rank, nproc, 0, LOOPBACK, port, "torchrun", rendezvous=token
-                    ).variables()
+                variables = RankInfo(rank, nproc, rank, nproc).variables() if nproc > 1 else {}
                 is_shown = plan.console and rank == 0
                 with nullcontext() if is_shown else self._output_file(rank).open("wb") as output:
                     process = subprocess.Popen(
@@ -162,7 +145,7 @@ class RankProcesses:
 def supervise(plan: RunPlan) -> RunEnd:
     """Run the ranks of `plan` in processes of their own; returns the end that decides.
 
-    Touches the disk (a temporary folder) and opens a port on this machine.
+    Touches the disk (a temporary folder).
     """
     try:
         with temporary_folder("gearshift-") as folder:

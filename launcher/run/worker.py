@@ -566,7 +566,9 @@ def _prepare_engine(
         options = replace(options, frozen_folder=storage.path)
     with signals.deferred():  # imports DeepSpeed or FairScale
         engine = build_engine(job.resolved.settings.engine.name, world, options)
-    return engine, engine.prepare(model, spec, blocks)
+    with world.connecting():
+        module = engine.prepare(model, spec, blocks)
+    return engine, module
 
 
 def _prepare_folder(rank: Rank, train_plan: TrainPlan) -> None:

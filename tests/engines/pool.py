@@ -4,11 +4,14 @@ import gc
 import multiprocessing
 import os
 import sys
+import tempfile
 import traceback
 from datetime import timedelta
 from multiprocessing.connection import wait
 
 from torch.distributed import TCPStore
+
+from gearshift.engines.environment import RankInfo
 
 TIMEOUT_S = 120.0
 CALLS = 40
@@ -30,16 +33,21 @@ class RankFailed(Exception):
 
 
 class Pool:
-    """`size` processes in one world; after a failure the next call gets fresh ones."""
+    """`size` processes in one world; after a failure the next call gets fresh ones.
 
-    def __init__(self, size, device="cpu"):
-        self.size, self.device = size, device
+    With a smaller `local_size` they are as on several machines, with so many on each.
+    """
+
+    def __init__(self, size, device="cpu", local_size=None):
+        self.size, self.device, self.local_size = size, device, local_size or size
         self._workers, self._store, self._calls = [], None, 0
+        self._folder = None
 
-    def run(self, work, *arguments):
+    def run(self, work, *arguments, ending=()):
         """The result of `work(world, *arguments)` on each rank. Raises RankFailed.
 
-        `work` is a function at the top of a module. The first rank that fails ends all of them.
+        `work` is a function at the top of a module. The first rank that fails ends all of them; the
+        processes of the ranks `ending` may end without a result.
         """
         if self._calls == CALLS:
             self.close()
@@ -48,8 +56,8 @@ class Pool:
         self._calls += 1
         for _, pipe in self._workers:
             pipe.send((work, arguments))
-        results = {}
-        pipes = {pipe: rank for rank, (_, pipe) in enumerate(self._workers)}
+        results = dict.fromkeys(ending)
+        pipes = {pipe: rank for rank, (_, pipe) in enumerate(self._workers) if rank not in ending}
         try:
             while pipes:
                 ready = wait(list(pipes), TIMEOUT_S)
@@ -61,6 +69,8 @@ class Pool:
         except RankFailed:
             self.close()
             raise
+        if ending:
+            self.close()
         return [results[rank] for rank in range(self.size)]
 
     def close(self):
@@ -70,15 +80,28 @@ class Pool:
             process.join()
             pipe.close()
         self._workers, self._store, self._calls = [], None, 0
+        if self._folder:
+            self._folder.cleanup()
 
     def _start(self):
-        # As in torchrun: the store is outside the workers, at a free port.
-        self._store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=TIMEOUT_S))
+        self._folder = tempfile.TemporaryDirectory()  # for the sockets, as of the supervisor
+        variables = {"DS_ACCELERATOR": self.device}
+        if self.local_size == self.size:
+            variables["GEARSHIFT_SOCKETS"] = self._folder.name
+        else:  # as in torchrun: the store is outside the workers, at a free port
+            self._store = TCPStore(
+                "127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=TIMEOUT_S)
+            )
+            variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self._store.port)}
+            variables |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "GEARSHIFT_RENDEZVOUS": "secret"}
         context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
         preload(self.device)
         for rank in range(self.size):
             here, there = context.Pipe()
-            arguments = (there, rank, self.size, self._store.port, self.device)
+            node, local_rank = divmod(rank, self.local_size)
+            local_size = min(self.local_size, self.size - node * self.local_size)
+            ranks = RankInfo(rank, self.size, local_rank, local_size, node)
+            arguments = (there, variables | ranks.variables(), self.device)
             process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             there.close()
@@ -95,11 +118,8 @@ def _receive(pipe, rank):
     return value
 
 
-def _serve(pipe, rank, size, port, device):
-    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
-    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(size))
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "DS_ACCELERATOR": device}
+def _serve(pipe, variables, device):
+    os.environ |= variables
     import torch
 
     from gearshift.engines.world import open_world

@@ -138,7 +138,11 @@ def checked(steps):
     store = HashStore()
 
     def run(rank):
-        world, net, keys = SimpleNamespace(rank=rank, size=2, store=store), Branches(), []
+        world, net, keys = (
+            SimpleNamespace(rank=rank, size=2, store=store, check_peers=int),
+            Branches(),
+            [],
+        )
         check = UsedParameters(world, net, gathers=lambda module: False)
         try:
             for ranks in steps:

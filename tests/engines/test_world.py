@@ -1,10 +1,10 @@
 """Collectives, barriers and process groups of a world."""
 
 import os
+import signal
 import subprocess
 import sys
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
-from gearshift.engines.base import EngineError
+from gearshift.engines.base import EngineError, PeersMissing
 from gearshift.engines.rendezvous import open_store
 from gearshift.engines.world import open_world
 from gearshift.launcher.run.run_error import of_error
+from tests.engines.pool import Pool
 from tests.engines.test_environment import TORCHRUN
 from tests.waiting import until
 
@@ -56,28 +57,55 @@ def test_ranks_sum_take_the_maximum_agree_on_flags_and_broadcast_bytes(worlds):
         assert own == [rank + 1.0, 10.0]
 
 
-def agree_twice(world, *, by_gloo):
-    """The results of two agreements, the later one first."""
-    lines = [] if by_gloo else world._lines
-    with patch.object(world, "_lines", lines):
-        first = world.agree_later(1 << world.rank, [2**40, world.rank])
-        second = world.agree_later(0, [5])
-        third = world.agree(world.rank << 3)
-        return third, second(), first(), first()
+def agree_twice(world):
+    """The results of agreements, the latest one first."""
+    first = world.agree_later(1 << world.rank, [2**40, world.rank])
+    second = world.agree_later(0, [5])
+    many = world.agree_later(0, range(5000))  # more than fit in one message
+    third = world.agree(world.rank << 3)
+    return third, second(), first(), first(), sum(many()[1])
 
 
-@pytest.mark.parametrize("by_gloo", [False, True])
-def test_agreements_may_be_under_way_while_others_end(worlds, by_gloo):
+@pytest.fixture(scope="module")
+def two_machines():
+    """Three ranks as on two machines, which have two and one."""
+    pool = Pool(3, local_size=2)
+    yield pool
+    pool.close()
+
+
+def test_agreements_may_be_under_way_while_others_end(worlds):
     first = 0b11, [2**41, 1]
-    expected = 0b1000, (0, [10]), first, first
-    assert worlds[2].run(partial(agree_twice, by_gloo=by_gloo)) == [expected] * 2
+    expected = 0b1000, (0, [10]), first, first, sum(range(5000)) * 2
+    assert worlds[2].run(agree_twice) == [expected] * 2
+
+
+def test_ranks_of_several_machines_agree_in_two_levels(two_machines):
+    first = 0b111, [3 * 2**40, 3]
+    expected = 0b11000, (0, [15]), first, first, sum(range(5000)) * 3
+    assert two_machines.run(agree_twice) == [expected] * 3
+
+
+def agree_after_an_interrupt(world):
+    """What ranks agree on after one of them was interrupted while it waited."""
+    if world.rank == 1:
+        world.agree(1)
+        return world.agree(2)
+    other = world._local_ranks
+    interrupt = patch.object(type(other), "receive", side_effect=KeyboardInterrupt)
+    with interrupt, pytest.raises(KeyboardInterrupt):
+        world.agree(4)
+    return world.agree(8)
+
+
+def test_an_interrupted_agreement_does_not_count_for_the_next(worlds):
+    assert worlds[2].run(agree_after_an_interrupt) == [0b1010] * 2
 
 
 def agree_alone(world):
     if world.rank == 1:
         return ""
-    for line in world._lines:
-        line.settimeout(0.01)
+    world._timeout_s = 0.01
     try:
         world.agree(0)
     except TimeoutError as error:
@@ -88,7 +116,52 @@ def agree_alone(world):
 def test_an_agreement_without_another_rank_ends_and_says_so(worlds):
     message, _ = worlds[2].run(agree_alone)
     assert of_error(TimeoutError(message), 0).kind == "peer lost"
-    worlds[2].close()  # rank 1 has a number of rank 0 that it did not ask for
+    worlds[2].close()  # its time limit
+
+
+def lose_rank_1(world, moment):
+    """The error of rank 0 whose peer is killed at `moment`."""
+    if world.rank == 1:
+        if moment == "agreed":
+            world.agree(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        if moment == "agreed":
+            world.agree(1)
+        while moment == "looks":
+            world.check_peers()
+        if moment == "waits":
+            world.wait_for_all()
+        world.agree(1)
+    except PeersMissing as error:
+        return str(error)
+    return "agreed"
+
+
+@pytest.mark.parametrize("moment", ["agrees", "agreed", "waits", "looks"])
+def test_a_rank_that_is_killed_is_named_at_once(moment, worlds):
+    message, _ = worlds[2].run(lose_rank_1, moment, ending={1})
+    assert "lost rank 1" in message
+
+
+def lose_rank_1_but_not_its_worker(world, file):
+    """The error of rank 0 whose peer is killed while a process that it has forked lives."""
+    if world.rank == 1:
+        worker = os.fork()
+        if worker == 0:
+            signal.pause()
+        file.write_text(str(worker))
+        os.kill(os.getpid(), signal.SIGKILL)
+    with pytest.raises(PeersMissing) as raised:
+        world.agree(1)
+    return str(raised.value)
+
+
+def test_a_rank_that_is_killed_is_lost_although_its_worker_lives(worlds, tmp_path):
+    file = tmp_path / "worker"
+    message, _ = worlds[2].run(lose_rank_1_but_not_its_worker, file, ending={1})
+    os.kill(int(file.read_text()), signal.SIGKILL)
+    assert "lost rank 1" in message
 
 
 def wait_alone(world):
@@ -138,7 +211,7 @@ def test_each_attempt_starts_with_an_empty_store(monkeypatch):
     stores = []
     for attempt in ("0", "0", "1"):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
-        stores.append(open_store(rank=0, size=2, timeout=timedelta(seconds=5)))
+        stores.append(open_store(rank=0, timeout=timedelta(seconds=5)))
     first, peer, restarted = stores
     first.set("address", "of rank 0")
     assert peer.get("address") == b"of rank 0"

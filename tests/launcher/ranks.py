@@ -4,7 +4,6 @@ Started by the supervisor as `python -m tests.launcher.ranks JOB`; SCENE in the 
 selects the behavior.
 """
 
-import json
 import os
 import signal
 import sys
@@ -61,8 +60,8 @@ def work(job):
             file.write(f"{size}\n")
         if size > 2:
             print(len(b"x" * int(os.environ["FILLS"])))
-    elif scene == "stranger":
-        listen_beside_a_stranger(folder)
+    elif scene == "listens":
+        listen(folder)
     elif scene == "gloo":
         broken_collective(folder)
     if scene in ("error", "killed"):
@@ -83,23 +82,16 @@ def until_signal(folder):
     return outcome(code, signal.Signals(caught[0]).name)
 
 
-def listen_beside_a_stranger(folder):
-    """Joins the others while somebody sets the key that ends a run; notes where ranks listen."""
-    from torch.distributed import TCPStore
-
+def listen(folder):
+    """Join the others; note the sockets of this process that others could connect to."""
     from gearshift.engines.world import open_world
 
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    stranger = TCPStore(address, port, is_master=False)
-    for key in ("attempt-0/result", "/attempt-0/result"):
-        stranger.set(key, json.dumps(["a stranger's text", []]))
     world = open_world("cpu", 60.0, always_group=False)
-    mine, of_supervisor = (
-        [c for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
-        for process in (psutil.Process(), psutil.Process().parent())
-    )
-    mine += [c for c in of_supervisor if c.laddr.port == port]  # beside those of other tests
-    (folder / f"listen-{ME}").write_text(" ".join({c.laddr.ip for c in mine}))
+    world.barrier()
+    sockets = psutil.Process().net_connections("all")
+    connectable = [c.laddr for c in sockets if c.status == psutil.CONN_LISTEN]
+    connectable += [c.laddr for c in sockets if c.type == socket.SOCK_DGRAM]
+    (folder / f"listen-{ME}").write_text(" ".join({address.ip for address in connectable}))
     world.barrier()
     world.close()
 
@@ -107,15 +99,16 @@ def listen_beside_a_stranger(folder):
 def broken_collective(folder):
     """One all-reduce that works; the second rank fails before the next."""
     import torch
-    import torch.distributed as dist
 
-    dist.init_process_group("gloo")
+    from gearshift.engines.world import open_world
+
+    world = open_world("cpu", 60.0, always_group=False)
     value = torch.tensor(float(ME + 1))
-    dist.all_reduce(value)
+    total = world.sum(value)
     if ME == 1:
         raise ValueError("the second rank failed")
-    (folder / "sum").write_text(str(value.item()))
-    dist.all_reduce(value)
+    (folder / "sum").write_text(str(total.item()))
+    world.sum(value)
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ def test_every_rank_gets_equal_settings_and_only_the_first_prints_to_the_termina
 
 
 @pytest.mark.slow
-def test_ranks_listen_on_loopback_only_and_believe_no_stranger(run, tmp_path):
-    end = run("stranger")
+def test_ranks_listen_on_loopback_only(run, tmp_path):
+    end = run("listens")
     assert (end.kind, end.exit_code) == ("ended", 0), end.text
     assert [(tmp_path / f"listen-{rank}").read_text() for rank in (0, 1)] == ["127.0.0.1"] * 2
 
