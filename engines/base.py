@@ -85,10 +85,10 @@ class World(Protocol):
         """Start `agree`, and the sum of each of `counts`; the result waits for the other ranks."""
 
     def broadcast(self, data: bytes | None, source: int = 0) -> bytes:
-        """The `data` of rank `source`, on every rank; `data` of the other ranks is ignored."""
+        """The `data` of rank `source`, on every rank; `data` of the other ranks is ignored.
 
-    def barrier(self, timeout_s: float | None = None) -> None:
-        """Wait for every rank; raises TimeoutError after `timeout_s` (default: the group's own)."""
+        Waits for the source without a limit.
+        """
 
     def rank_0_first(self, work: Callable[[], None]) -> None:
         """Call `work` on rank 0, then on all others; each waits, without a limit, for all of them.

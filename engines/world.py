@@ -117,6 +117,7 @@ class ProcessWorld:
         if self.size == 1:
             assert data is not None
             return data
+        self.wait_for_all()  # the source may have read a slow disk
         size = torch.tensor([len(data or b"")])
         dist.broadcast(size, source, group=self._hosts)
         buffer = torch.empty(int(size), dtype=torch.uint8)
@@ -126,18 +127,6 @@ class ProcessWorld:
         if buffer.numel():
             dist.broadcast(buffer, source, group=self._hosts)
         return bytes(buffer.numpy())
-
-    def barrier(self, timeout_s: float | None = None) -> None:
-        """Wait for every rank; the TimeoutError on rank 0 names the missing ones."""
-        if self.size == 1:
-            return
-        seconds = self._timeout_s if timeout_s is None else timeout_s
-        try:
-            dist.monitored_barrier(self._hosts, timedelta(seconds=seconds), wait_all_ranks=True)
-        except RuntimeError as error:
-            raise TimeoutError(
-                f"rank {self.rank} waited {seconds:g} s at a barrier: {error}"
-            ) from error
 
     def rank_0_first(self, work: Callable[[], None]) -> None:
         if self.rank == 0:

@@ -419,7 +419,6 @@ def _file_digests(settings: Settings, world: World) -> dict[str, str] | None:
         from gearshift.launcher.run_folder.file_records import data_digests  # for runs on files
 
         digests = data_digests(files)
-    world.wait_for_all()  # by the store: reading may take longer than a collective may
     return _shared(digests, world)
 
 
@@ -552,7 +551,7 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
         if world.rank == 0:
             generations.take_over(path, generation)
         storage = cleanup.enter_context(generations.fencing(path, generation))
-    world.barrier()  # no rank reads the folder before
+    world.wait_for_all()  # no rank reads the folder before
     return storage
 
 

@@ -1,9 +1,10 @@
-"""Collectives, barriers and process groups of a world."""
+"""Collectives, waits and process groups of a world."""
 
 import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from unittest.mock import patch
@@ -16,6 +17,7 @@ from gearshift.engines.base import EngineError, PeersMissing
 from gearshift.engines.rendezvous import open_store
 from gearshift.engines.world import open_world
 from gearshift.launcher.run.run_error import of_error
+from gearshift.training.agreement import attempt
 from tests.engines.pool import Pool
 from tests.engines.test_environment import TORCHRUN
 from tests.waiting import until
@@ -35,7 +37,7 @@ def test_a_world_of_one_agrees_with_itself_without_a_group():
     assert world.sum(value).tolist() == world.maximum(value).tolist() == [1.0, 2.0]
     assert world.agree(0b101) == 0b101
     assert world.broadcast(b"alone") == b"alone"
-    world.barrier()
+    world.wait_for_all()
     assert not torch.distributed.is_initialized()
     world.close()
 
@@ -164,20 +166,29 @@ def test_a_rank_that_is_killed_is_lost_although_its_worker_lives(worlds, tmp_pat
     assert "lost rank 1" in message
 
 
-def wait_alone(world):
-    if world.rank == 1:
-        return ""
-    try:
-        world.barrier(timeout_s=0.5)
-    except TimeoutError as error:
-        return str(error)
-    return "came through"
+def wait_for_a_slow_disk(world):
+    """What each rank gets where rank 0 works longer than collectives may, at each kind of wait."""
+    world.close()
+    again = open_world("cpu", 5.0, always_group=True)
+
+    def work():
+        if again.rank == 0:
+            end = time.monotonic() + 6.0
+            until(lambda: time.monotonic() > end)
+        return b"read"
+
+    again.rank_0_first(work)
+    work()
+    again.wait_for_all()
+    sent = again.broadcast(work())
+    result, error = attempt(again, work, OSError)
+    return sent, result, error
 
 
-def test_a_barrier_names_the_missing_ranks(worlds):
-    message, _ = worlds[2].run(wait_alone)
-    assert message.startswith("rank 0 waited 0.5 s at a barrier") and "Ranks 1 failed" in message
-    worlds[2].close()  # gloo closes the connection to a rank that timed out
+@pytest.mark.slow
+def test_ranks_wait_for_a_slow_disk_without_a_limit(worlds):
+    assert worlds[2].run(wait_for_a_slow_disk) == [(b"read", b"read", None)] * 2
+    worlds[2].close()
 
 
 def in_order(world, folder):
@@ -209,8 +220,8 @@ def test_each_attempt_starts_with_an_empty_store(monkeypatch):
     monkeypatch.setenv("MASTER_PORT", str(store.port))
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     stores = []
-    for attempt in ("0", "0", "1"):
-        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+    for count in ("0", "0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
         stores.append(open_store(rank=0, timeout=timedelta(seconds=5)))
     first, peer, restarted = stores
     first.set("address", "of rank 0")

@@ -6,6 +6,7 @@ selects the behavior.
 
 import os
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -87,12 +88,12 @@ def listen(folder):
     from gearshift.engines.world import open_world
 
     world = open_world("cpu", 60.0, always_group=False)
-    world.barrier()
+    world.wait_for_all()
     sockets = psutil.Process().net_connections("all")
     connectable = [c.laddr for c in sockets if c.status == psutil.CONN_LISTEN]
     connectable += [c.laddr for c in sockets if c.type == socket.SOCK_DGRAM]
     (folder / f"listen-{ME}").write_text(" ".join({address.ip for address in connectable}))
-    world.barrier()
+    world.wait_for_all()
     world.close()
 
 

@@ -84,7 +84,7 @@ def prepared(world, family, engine, run, seed=2, precision="fp32"):
     for rank in range(world.size):
         if world.rank == rank:
             task.setup()
-        world.barrier()
+        world.wait_for_all()
     seeds.seed_weights(seed)
     model = task.build()
     file = find(engine).ds_config

@@ -69,7 +69,6 @@ def find(task: Task, model: Module, world: World) -> BaseWeights | None:
     sha256 = None
     if world.rank == 0:
         sha256 = digest(folder).encode()
-    world.wait_for_all()
     sha256 = world.broadcast(sha256)
     frozen: set[str] = set()
     if has_adapters(task):

@@ -145,10 +145,8 @@ def choose(
     if world.rank == 0:
         retention.recover(run)
         steps = retention.steps(run)
-    world.wait_for_all()
-    if step is None:
-        steps = json.loads(world.broadcast(json.dumps(steps).encode()))
-    else:
+    steps = json.loads(world.broadcast(json.dumps(steps).encode()))
+    if step is not None:
         steps = [step]
     damaged: dict[int, str] = {}
     for candidate in reversed(steps):

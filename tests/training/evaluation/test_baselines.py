@@ -1,9 +1,11 @@
 """Simple methods are measured at the end of a run, on its data, and stand beside its best value."""
 
+import time
 from dataclasses import dataclass
 
 import pytest
 
+from gearshift.engines.world import open_world
 from gearshift.launcher.run.faults import FAULTS
 from gearshift.models.base import Baseline, Goal
 from gearshift.training.callbacks.base import Action
@@ -12,6 +14,7 @@ from gearshift.training.evaluation.evaluate import beside_baseline
 from gearshift.training.health import Health
 from tests.training.facts import train_plan
 from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
+from tests.waiting import until
 
 
 @dataclass
@@ -117,3 +120,29 @@ def test_health_states_a_run_that_is_no_better_unless_it_is_a_short_trial(is_bel
     assert [name for name, _ in stated] == ["below_baseline"] * count
     for name, facts in stated:
         assert FAULTS[name].seen.format(**facts).count("0.7") == 1
+
+
+@dataclass
+class SlowTask(TinyTask):
+    """Its baselines take longer than collectives may."""
+
+    longer_s: float = 0.0
+
+    def baselines(self, train, held_out):
+        end = time.monotonic() + self.longer_s
+        until(lambda: time.monotonic() > end)
+        return [Baseline("slow", dict(error=1.0))]
+
+
+def measured(world):
+    """The baselines on each rank of a world whose collectives have five seconds."""
+    world.close()
+    again = open_world("cpu", 5.0, always_group=True)
+    return evaluate.measure_baselines(SlowTask(longer_s=6.0), 0, again)
+
+
+@pytest.mark.slow
+def test_baselines_may_take_longer_than_collectives_may(two_ranks):
+    expected = [{"name": "slow", "metrics": {"error": 1.0}}]
+    assert two_ranks.run(measured) == [expected] * 2
+    two_ranks.close()
