@@ -190,7 +190,8 @@ class TimeBudget:
         last = max(before, min(total - 1, evaluates_until))
         evaluations = plan.evaluations(before, last)
         steps = total - step
-        saves = steps / (plan.save_every or MOST_STEPS)
+        save_every = plan.save_every or MOST_STEPS
+        saves = (total - 1) // save_every - step // save_every
         steps_s = steps * self.step_s
         end_s = self._settings.eval.last * self.evaluation_s + self.final_s
         end_s += self._settings.save.last * self.save_s
@@ -204,4 +205,7 @@ def fitted(plan: TrainPlan, settings: TrainingSettings, fit: Fit) -> TrainPlan:
     keep_at = longer.keep_at
     if plan.keep_at is not None and plan.keep_at <= fit.step:
         keep_at = plan.keep_at
+    elif keep_at is not None:
+        # The decay of a run that became shorter begins now, not at a step that has passed.
+        keep_at = max(keep_at, fit.step)
     return replace(longer, keep_at=keep_at, fits=(*plan.fits, fit))
