@@ -191,17 +191,17 @@ class TimeBudget:
         evaluations = plan.evaluations(before, last)
         steps = total - step
         saves = steps / (plan.save_every or MOST_STEPS)
-        steps_s = steps * self.step_s
         end_s = self._settings.eval.last * self.evaluation_s + self.final_s
         end_s += self._settings.save.last * self.save_s
         end_s += min(_SPARE * end_s, _MOST_SPARE * self._time_s)
-        return steps_s + evaluations * self.evaluation_s + saves * self.save_s + end_s
+        return steps * self.step_s + evaluations * self.evaluation_s + saves * self.save_s + end_s
 
 
 def fitted(plan: TrainPlan, settings: TrainingSettings, fit: Fit) -> TrainPlan:
     """`plan` from `fit` on. A decay that has begun keeps the checkpoint before it."""
     longer = with_total(plan, settings, fit.total_steps)
-    keep_at = longer.keep_at
-    if plan.keep_at is not None and plan.keep_at <= fit.step:
-        keep_at = plan.keep_at
+    keep_at = plan.keep_at
+    if keep_at is not None and keep_at > fit.step:
+        # The decay of a run that became shorter begins now, not at a step that has passed.
+        keep_at = max(longer.keep_at or 0, fit.step)
     return replace(longer, keep_at=keep_at, fits=(*plan.fits, fit))

@@ -1,6 +1,8 @@
 import pytest
 
 from gearshift.training.agreement import agree_later, first_error
+from gearshift.training.callbacks.base import Action
+from tests.training.odd_ranks import attempted, failing, interrupted, without_worker
 from tests.training.ranks import agreed
 from tests.waiting import until
 
@@ -49,3 +51,57 @@ def error_of_ranks(world, errors):
 )
 def test_the_error_of_the_first_rank_that_has_one_is_that_of_all(two_ranks, errors, agreed_error):
     assert two_ranks.run(error_of_ranks, errors) == [agreed_error] * 2
+
+
+@pytest.mark.parametrize("gathers_weights", [False, True])
+@pytest.mark.parametrize("looks", range(1, 11))
+def test_a_signal_at_one_rank_interrupts_both_in_the_same_batch(two_ranks, looks, gathers_weights):
+    """Three batches of two calls: asked before each batch and each call, and at the end."""
+    odd_rank = looks % 2
+    ranks = two_ranks.run(interrupted, odd_rank, looks, gathers_weights)
+    started = (looks + 1) // 3
+    for rank, (batches, calls, actions) in enumerate(ranks):
+        assert batches == [*range(started)]
+        assert actions == Action.SIGNAL
+        # Where calls gather weights, no rank makes one without the other.
+        is_first = rank == odd_rank or gathers_weights
+        assert calls == (looks - 1 - started if is_first else 2 * started)
+
+
+def test_without_a_signal_all_batches_are_evaluated(two_ranks):
+    for gathers_weights in (False, True):
+        whole = [0, 1, 2], 6, Action.NOTHING
+        assert two_ranks.run(interrupted, 0, 100, gathers_weights) == [whole] * 2
+
+
+@pytest.mark.parametrize("odd_rank", [0, 1])
+@pytest.mark.parametrize("at_call", [0, 2, 3])
+def test_where_one_rank_fails_all_have_a_failure_after_as_many_calls(two_ranks, odd_rank, at_call):
+    ranks = two_ranks.run(failing, odd_rank, at_call)
+    assert {calls for _, calls in ranks} == {at_call}
+    counts = [len(failures) for failures, _ in ranks]
+    assert counts == ([0, 0] if at_call == 3 else [1, 1])
+    if at_call < 3:
+        texts = [failures[0] for failures, _ in ranks]
+        assert texts[odd_rank] == "no text" and "another rank" in texts[1 - odd_rank]
+
+
+@pytest.mark.parametrize("odd_rank", [0, 1])
+@pytest.mark.parametrize("at_batch", [0, 2])
+def test_a_worker_that_dies_at_one_rank_ends_the_batches_of_both(two_ranks, odd_rank, at_batch):
+    error = f"rank {odd_rank}: killed"
+    ranks = two_ranks.run(without_worker, odd_rank, at_batch)
+    assert ranks == [([*range(at_batch)], error)] * 2
+
+
+def test_ranks_learn_of_an_error_of_one_and_keep_their_own_results(two_ranks):
+    full = OSError("disk full")
+    assert two_ranks.run(attempted, [None, None]) == [(0, None), (1, None)]
+    assert two_ranks.run(attempted, [None, full]) == [
+        (0, "rank 1: disk full"),
+        (None, "rank 1: disk full"),
+    ]
+    assert two_ranks.run(attempted, [full, None]) == [
+        (None, "rank 0: disk full"),
+        (1, "rank 0: disk full"),
+    ]

@@ -2,7 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.training.tiny import one_rank, run_tiny
+from gearshift.training.callbacks.base import Action
+from tests.training.odd_ranks import Odd, by_clock, odd_run
+from tests.training.tiny import TinyTask, one_rank, run_tiny
 
 CHANGES = {
     "train": {"epochs": 4},
@@ -80,3 +82,102 @@ def test_after_a_reset_of_the_data_earlier_scores_do_not_count(rising):
     assert rest.outcome.best["step"] > 10
     line = next(line for line in rest.recorder.lines if line.step == 11)
     assert (line.epoch, line.samples) == (1 / 3, 88)
+
+
+EACH_STEP = {
+    "train": {"epochs": 2},
+    "eval": {"every": 3},
+    "log": {"every": 1},
+    "save": {"every": 4},
+}
+REQUESTS = [
+    Action.EVALUATE,
+    Action.SAVE,
+    Action.EVALUATE | Action.SAVE,
+    Action.STOP,
+    Action.STOP | Action.SIGNAL | Action.SAVE,
+    Action.INTERRUPT | Action.SAVE,
+    Action.LIMIT_EXCEEDED | Action.SAVE,
+    Action.FREE_MEMORY | Action.SMALLER_BATCH,
+    Action.FEWER_WORKERS,
+]
+TEXTS = ("calls", "end", "saved", "owes", "skipped", "labelled")
+NUMBERS = ("losses", "norms", "weights", "evaluated")
+
+
+def assert_same(run, expected):
+    for name in TEXTS:
+        assert run[name] == expected[name], name
+    for name in NUMBERS:
+        assert len(run[name]) == len(expected[name]), name
+        for value, other in zip(run[name], expected[name], strict=True):
+            assert value == pytest.approx(other, rel=1e-9, abs=1e-12), name
+
+
+@pytest.mark.parametrize("odd_rank", [0, 1])
+@pytest.mark.parametrize("action", REQUESTS, ids=str)
+@pytest.mark.parametrize("step", [2, 4])
+def test_ranks_act_on_a_request_of_one_as_one_process_a_step_later(
+    two_ranks, odd_rank, action, step
+):
+    alone = odd_run(one_rank(), Odd({step + 1: action}), 0, EACH_STEP)
+    for run in two_ranks.run(odd_run, Odd({step: action}), odd_rank, EACH_STEP):
+        assert_same(run, alone)
+
+
+@pytest.mark.parametrize("odd_rank", [0, 1])
+def test_ranks_end_by_what_one_requests_after_an_evaluation(two_ranks, odd_rank):
+    alone = odd_run(one_rank(), Odd({4: Action.STOP}), 0, EACH_STEP)
+    odd = Odd(at_evaluation=Action.STOP)
+    for run in two_ranks.run(odd_run, odd, odd_rank, EACH_STEP):
+        assert_same(run, alone)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+@pytest.mark.parametrize("looks", range(1, 6))
+def test_a_signal_at_one_rank_ends_an_evaluation_of_both_which_is_owed(two_ranks, looks, engine):
+    """Before a batch, in a forward pass or after the last one; fsdp gathers weights in each."""
+    changes = EACH_STEP | {"engine": engine}
+    for run in two_ranks.run(odd_run, Odd(looks=looks), looks // 2 % 2, changes):
+        assert run["end"][0] == "stopped" and run["end"][2:] == (75, 3)
+        assert (run["evaluated"], run["owes"]) == ([], {3: True})
+
+
+def test_ranks_first_take_the_evaluation_that_they_owe_and_go_on_as_one_process(two_ranks):
+    whole = odd_run(one_rank(), Odd(), 0, EACH_STEP)
+    ranks = two_ranks.run(odd_run, Odd(looks=2), 1, EACH_STEP)
+    shelves = [run["shelf"] for run in ranks]
+    rests = two_ranks.run(odd_run, Odd(), 0, EACH_STEP, None, shelves)
+    for run, rest in zip(ranks, rests, strict=True):
+        assert rest["calls"][1:4] == ["evaluated 3", "saved 3", "step 4"]
+        assert run["losses"] + rest["losses"] == pytest.approx(whole["losses"], rel=1e-9)
+        assert rest["weights"] == pytest.approx(whole["weights"], rel=1e-9)
+        assert rest["evaluated"][0] == pytest.approx(whole["evaluated"][0], rel=1e-9)
+
+
+def test_ranks_take_note_of_a_checkpoint_together_where_one_writes_it_slowly(two_ranks):
+    changes = EACH_STEP | {"save": {"every": 1, "async": True}}
+    alone = odd_run(one_rank(), Odd(), 0, changes)
+    for odd_rank in (0, 1):
+        first, second = two_ranks.run(odd_run, Odd(writes_slowly=True), odd_rank, changes)
+        assert first["calls"] == second["calls"]
+        for run in (first, second):
+            assert_same(run | {"calls": alone["calls"]}, alone)
+
+
+def test_a_rank_without_units_trains_as_one_process(two_ranks):
+    """Of single samples every fourth has no units; where both ranks have none, they skip."""
+    changes = EACH_STEP | {"global_batch": 2, "micro_batch": 1, "train": {"epochs": 4}}
+    task = TinyTask(train=9)
+    alone = odd_run(one_rank(), Odd(), 0, changes, task)
+    assert alone["skipped"]
+    for run in two_ranks.run(odd_run, Odd(), 0, changes, task):
+        assert_same(run, alone)
+
+
+def test_the_clock_of_rank_0_decides_however_fast_that_of_another_goes(two_ranks):
+    changes = {"time_s": 0.5, "train": {"epochs": None}, "eval": {"every": 20}}
+    changes |= {"save": {"every": 10}, "log": {"every": 10}}
+    expected = two_ranks.run(by_clock, (1e-3, 1e-3), changes)[0]
+    assert len(expected) > 2
+    assert two_ranks.run(by_clock, (1e-3, 1e-2), changes) == [expected] * 2

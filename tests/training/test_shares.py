@@ -1,7 +1,9 @@
 """Ranks with other shares of the batch: the losses of one process, under every engine."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -186,3 +188,61 @@ def test_the_time_of_layers_has_no_wait_for_their_weights_and_no_evaluation():
     assert timer.seconds() == 2
     model.eval()(torch.zeros(1, 2))
     assert timer.seconds() == 0
+
+
+@pytest.mark.parametrize(
+    ("speeds", "expected"),
+    [
+        ((12.0, 10.0), [18, 14]),
+        ((10.0, 12.0), [15, 17]),
+        ((11.0, 10.0), None),
+        ((10.0, 11.0), None),
+    ],
+)
+def test_shares_change_for_a_gain_of_the_slowest_rank_of_a_twentieth(two_ranks, speeds, expected):
+    """Of 1.6 seconds 1.5 are left, or 1.545."""
+    for shares, _ in two_ranks.run(fits_of, [speeds] * 6):
+        assert shares == ([(5, expected)] if expected else [])
+
+
+def test_a_replay_of_shares_that_changed_twice_is_equal_bit_by_bit(two_ranks):
+    shares = [(0, [5, 3]), (1, [2, 6]), (4, [6, 2])]
+    ranks = two_ranks.run(run_with, "ddp", shares)
+    for (_, numbers, _, saved), losses in zip(
+        ranks, two_ranks.run(resumed, ranks[0][3][3], shares), strict=True
+    ):
+        assert sorted(saved) == [3]
+        assert losses == numbers["losses"][3:]
+
+
+def most_by_memory(world, samples, used, free, reserved):
+    """The samples of each rank that fit, on GPUs with these bytes; the state takes 100."""
+    gpu = SimpleNamespace(
+        rank=world.rank, size=world.size, sum=world.sum, device=torch.device("cuda")
+    )
+    answers = {
+        "memory_allocated": 100,
+        "max_memory_allocated": 100 + used[world.rank],
+        "mem_get_info": (free[world.rank], 10_000),
+        "memory_reserved": 100 + reserved[world.rank],
+    }
+    with ExitStack() as stack:
+        for name, answer in answers.items():
+            stack.enter_context(patch.object(torch.cuda, name, lambda _, answer=answer: answer))
+        balance = Balance(False, gpu, CallbackList([]))
+        return balance._most(SimpleNamespace(samples_by_rank=samples))
+
+
+@pytest.mark.parametrize(
+    ("used", "free", "reserved", "expected"),
+    [
+        # Nine tenths of what is free or kept by torch, over the bytes of a sample.
+        ((80, 160), (400, 400), (0, 0), [36, 36]),
+        ((80, 160), (300, 100), (100, 300), [36, 36]),
+        ((80, 80), (400, 200), (0, 0), [36, 36]),
+        # Those that a rank has fit it.
+        ((80, 160), (10, 10), (0, 0), [8, 16]),
+    ],
+)
+def test_a_share_is_bounded_by_the_memory_of_its_rank(two_ranks, used, free, reserved, expected):
+    assert two_ranks.run(most_by_memory, [8, 16], used, free, reserved) == [expected] * 2

@@ -1,6 +1,7 @@
 """A run ends at its budget of time, with its whole schedule, and its fits repeat to the bit."""
 
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 
 import pytest
@@ -12,9 +13,11 @@ from gearshift.training.settings import SettingError
 from gearshift.training.time_budget import TimeBudget, fitted
 from gearshift.training.train_plan import Fit, solve
 from tests.training.ranks import timed_run
+from tests.training.shelf import Shelf
 from tests.training.test_resume import history, same
 from tests.training.tiny import (
     RecordingCallback,
+    TinyMetric,
     TinyTask,
     make_settings,
     one_rank,
@@ -24,6 +27,8 @@ from tests.training.tiny import (
 
 SCHEDULES = ("cosine", "linear", "wsd", "one-cycle", "constant")
 EVALUATION_S, SAVE_S, BUDGET_S = 0.4, 0.2, 100.0
+MOST_S = 1.015 * BUDGET_S
+"""With what a fit leaves alone, since it is less than the noise."""
 
 
 def plan_of(settings, **changes):
@@ -46,6 +51,9 @@ class Simulated:
     step_s: object
     evaluation_s: float = EVALUATION_S
     first_s: float = 3.0
+    save_s: float = SAVE_S
+    saved: list = field(default_factory=list)
+    """The steps with a checkpoint on the way."""
 
     def run(self, **changes):
         """The seconds, the factor of each step, its plan, and the seconds before each fit."""
@@ -61,9 +69,9 @@ class Simulated:
             if step < plan.total_steps and budget.is_due(step, plan.total_steps):
                 budget.mark(step, steps_s)
                 if budget.step_s:
-                    budget.evaluation_s, budget.save_s = self.evaluation_s, SAVE_S
+                    budget.evaluation_s, budget.save_s = self.evaluation_s, self.save_s
                     facts = budget.decide(plan, step, used)
-                    assert facts["needed_s"] <= BUDGET_S
+                    assert facts["needed_s"] <= MOST_S
                     fit = Fit(step, facts["total_steps"], facts["evaluates_until"])
                     if fit[1:] != (plan.total_steps, plan.evaluates_until):
                         fitted_at.append(used)
@@ -75,8 +83,9 @@ class Simulated:
             if step < plan.total_steps and plan.evaluates_at(step):
                 used += self.evaluation_s
             if step < plan.total_steps and plan.saves_at(step):
-                used += SAVE_S
-        return used + self.evaluation_s + SAVE_S, factors, plan, fitted_at
+                used += self.save_s
+                self.saved.append(step)
+        return used + self.evaluation_s + self.save_s, factors, plan, fitted_at
 
 
 MACHINES = {
@@ -119,6 +128,35 @@ def test_steps_follow_where_an_evaluation_does_not_fit(every, evaluation_s, save
     assert 0.95 * BUDGET_S <= used <= BUDGET_S + SAVE_S
     if evaluation_s == 30.0:
         assert min(fit.evaluates_until for fit in plan.fits) < plan.total_steps
+
+
+@pytest.mark.parametrize("first_s", [3.0, 30.0])
+@pytest.mark.parametrize(
+    ("evaluation_s", "save_s"), [(0.4, 0.2), (4.0, 0.2), (0.4, 4.0), (4.0, 4.0)]
+)
+def test_a_budget_is_kept_with_dear_evaluations_dear_saves_and_a_slow_start(
+    evaluation_s, save_s, first_s
+):
+    machine = Simulated(lambda used: 0.05, evaluation_s, first_s, save_s)
+    used, *_ = machine.run(eval={"every": "20%"}, save={"every": "10%"})
+    assert 0.93 * BUDGET_S <= used <= MOST_S
+    assert 8 <= len(machine.saved) <= 10
+
+
+def assert_decays_from(rates, step):
+    """Up to `step` updates the rate is at its peak, and then it falls."""
+    assert rates[step - 1] == max(rates)
+    assert all(later < earlier for earlier, later in pairwise(rates[step:]))
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_checkpoint_before_a_decay_is_kept_however_long_the_run_becomes(machine):
+    schedule = {"name": "wsd", "warmup": 5, "decay": "40%"}
+    simulated = Simulated(MACHINES[machine])
+    _, factors, plan, fitted_at = simulated.run(schedule=schedule)
+    assert fitted_at
+    assert plan.keep_at in simulated.saved
+    assert_decays_from(factors, plan.keep_at)
 
 
 def decided(**changes):
@@ -226,3 +264,74 @@ def test_a_task_that_requests_a_stop_still_ends_early():
     callback = RecordingCallback({5: Action.STOP})
     run = run_tiny(one_rank(), callback=callback, time_s=60.0, train={"epochs": None})
     assert run.outcome.steps == 5
+
+
+class Clock:
+    """A clock that the work of a run moves."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class DearTask(TinyTask):
+    """Moves a clock in its loss, most of all in the first one, and in its metric."""
+
+    def costs(self, clock, first_s, step_s, evaluation_s):
+        self.clock, self.next_s, self.step_s = clock, first_s, step_s
+        self.evaluation_s = evaluation_s
+        return self
+
+    def loss(self, model, batch):
+        self.clock.now += self.next_s
+        self.next_s = self.step_s
+        return super().loss(model, batch)
+
+    def metric(self):
+        task = self
+
+        class Dear(TinyMetric):
+            def update(self, model, batch):
+                task.clock.now += task.evaluation_s
+                return super().update(model, batch)
+
+        return Dear()
+
+
+class DearShelf(Shelf):
+    """Moves a clock with each save."""
+
+    def costs(self, clock, save_s):
+        self.clock, self.save_s = clock, save_s
+        return self
+
+    def save(self, *arguments):
+        super().save(*arguments)
+        self.clock.now += self.save_s
+
+
+@pytest.mark.parametrize(
+    ("first_s", "evaluation_s", "save_s"),
+    [(0.1, 0.0, 0.0), (0.1, 0.5, 0.0), (0.1, 0.0, 2.0), (20.0, 0.5, 2.0)],
+)
+def test_a_run_keeps_its_budget_whatever_it_spends_it_on(
+    monkeypatch, first_s, evaluation_s, save_s
+):
+    """A step has four micro-batches, an evaluation of seven samples four batches."""
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    task = DearTask().costs(clock, first_s, 0.1, evaluation_s)
+    shelf = DearShelf().costs(clock, save_s)
+    changes = {"schedule": {"name": "wsd", "warmup": 5, "decay": "40%"}}
+    changes |= {"train": {"epochs": None}, "eval": {"every": "20%"}}
+    changes |= {"save": {"every": "10%", "keep_best": 0, "load_best": False}}
+    run = run_tiny(one_rank(), task, shelf=shelf, time_s=BUDGET_S, **changes)
+    assert 0.9 * BUDGET_S <= clock.now <= MOST_S
+    assert run.outcome.wall_s == pytest.approx(clock.now)
+    assert 5 <= len(run.recorder.evaluations) <= 8
+    # The checkpoint before the decay is there, and the writer was told to keep it.
+    assert shelf.keep.at in shelf.saved
+    rates = [step.lr for step in run.recorder.steps]
+    assert_decays_from(rates, shelf.keep.at)

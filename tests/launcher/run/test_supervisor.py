@@ -1,5 +1,6 @@
 """Two small ranks (tests/launcher/ranks.py) under the supervisor."""
 
+import itertools
 import os
 import re
 import signal
@@ -7,9 +8,10 @@ import subprocess
 import sys
 import threading
 
+import psutil
 import pytest
 
-from gearshift.launcher.run import supervisor
+from gearshift.launcher.run import run_end, supervisor
 from gearshift.launcher.run_folder.run_plan import RunPlan
 from tests.launcher.given import resolved
 from tests.waiting import until
@@ -133,3 +135,111 @@ def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, co
 def test_a_second_interrupt_kills_unresponsive_ranks(run, tmp_path):
     send_when(tmp_path, signal.SIGINT, "ready", "interrupted")
     assert run("stuck").exit_code == 130
+
+
+ENDS = {
+    # How a process ends, what it has reported, and the exit code of a run that it decides.
+    "ended": ("exit 0", "ended", 0.0, 0),
+    "killed": ("kill -KILL $$", None, None, 1),
+    "left": ("exit 3", None, None, 1),
+    "invalid input": ("exit 2", "invalid input", 1.0, 2),
+    "failed": ("exit 1", "failed", 2.0, 1),
+    "out of memory": ("exit 1", "out of memory", 3.0, 1),
+    "stopped": ("exit 75", "stopped", 0.5, 75),
+    "peer lost": ("exit 1", "peer lost", 0.1, 1),
+    "abort": ("kill -ABRT $$", None, None, 1),
+}
+"""The end that decides is the first: of ends that report, the causes in the order of their time."""
+DECIDING = [
+    ["killed", "left"],
+    ["invalid input"],
+    ["failed"],
+    ["out of memory"],
+    ["stopped"],
+    ["peer lost", "abort"],
+    ["ended"],
+]
+
+
+def of_ends(folder, names):
+    """The processes of a run that end so, one after the other."""
+    ranks = supervisor.RankProcesses(folder)
+    for rank, name in enumerate(names):
+        command, kind, at, code = ENDS[name]
+        if kind:
+            run_end.build(kind, rank, name, at=at, exit_code=code).save(folder)
+        ranks.processes.append(subprocess.Popen(["sh", "-c", command], start_new_session=True))
+    return ranks
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        pair
+        for i, j in itertools.combinations(range(len(DECIDING)), 2)
+        for pair in itertools.product(DECIDING[i], DECIDING[j])
+    ],
+)
+def test_the_end_that_decides_depends_on_what_happened_and_on_no_order(tmp_path, first, later):
+    for names in ((first, later), (later, first)):
+        folder = tmp_path / names[0]
+        folder.mkdir()
+        ranks = of_ends(folder, names)
+        until(ranks.have_ended)
+        end = ranks.first_failure()
+        assert end.rank == names.index(first)
+        assert end.exit_code == ENDS[first][3]
+        assert supervisor._watch(ranks) == end
+
+
+def test_where_no_rank_fails_the_end_is_that_of_rank_0(tmp_path):
+    ranks = of_ends(tmp_path, ["ended"] * 3)
+    until(ranks.have_ended)
+    assert ranks.first_failure() is None
+    end = supervisor._watch(ranks)
+    assert (end.rank, end.kind, end.exit_code) == (0, "ended", 0)
+
+
+@pytest.mark.parametrize(
+    ("command", "sent", "kind", "code"),
+    [
+        ("kill -TERM $$", [signal.SIGTERM], "stopped", 75),
+        ("kill -TERM $$", [], "killed", 1),
+        ("kill -TERM $$", [signal.SIGUSR1], "killed", 1),
+        ("exit 130", [signal.SIGINT], "stopped", 130),
+        ("exit 130", [signal.SIGTERM], "killed", 1),
+        ("kill -KILL $$", [signal.SIGTERM], "killed", 1),
+    ],
+)
+def test_a_rank_that_dies_of_a_signal_was_stopped_if_it_was_forwarded(
+    tmp_path, command, sent, kind, code
+):
+    ranks = supervisor.RankProcesses(tmp_path)
+    ranks.signals.extend(sent)
+    ranks.processes.append(subprocess.Popen(["sh", "-c", command], start_new_session=True))
+    until(ranks.have_ended)
+    assert (ranks.ends[0].kind, ranks.ends[0].exit_code) == (kind, code)
+
+
+def test_a_stopped_rank_is_woken_and_gets_each_forwarded_signal_once(tmp_path):
+    ready = tmp_path / "ready"
+    script = f"n=0; trap 'n=$((n+1))' USR1; trap 'exit $n' TERM; touch {ready}; "
+    ranks = supervisor.RankProcesses(tmp_path)
+    command = ["sh", "-c", script + "while :; do sleep 0.01; done"]
+    ranks.processes.append(subprocess.Popen(command, start_new_session=True))
+    try:
+        process = psutil.Process(ranks.processes[0].pid)
+        until(ready.exists)
+        process.suspend()
+        until(lambda: process.status() == psutil.STATUS_STOPPED)
+        ranks.signals.append(signal.SIGUSR1)
+        for _ in range(3):
+            ranks.forward_signals()
+        until(lambda: process.status() != psutil.STATUS_STOPPED)
+        process.suspend()
+        until(lambda: process.status() == psutil.STATUS_STOPPED)
+        ranks.signals.append(signal.SIGTERM)
+        ranks.forward_signals()
+        assert ranks.processes[0].wait(60) == 1
+    finally:
+        ranks.end()

@@ -66,3 +66,31 @@ def test_the_seconds_of_logged_steps_after_a_checkpoint_are_lost(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(text + '{"kind": "tra')
     # One step of the line at step 4 is after step 3, then four of half a second.
     assert lost_s(tmp_path, 3) == 2.0 + 4 * 0.5
+
+
+@pytest.mark.parametrize(("job_variable", "spare_s"), [(None, 30), ("1", 360)])
+@pytest.mark.parametrize("used_s", [0.0, 100.0])
+def test_what_a_job_leaves_is_exact_and_never_negative(monkeypatch, job_variable, spare_s, used_s):
+    """A margin after the run, or the time from the warning of the job script on."""
+    monkeypatch.setattr(time, "time", lambda: 5000.5)
+    monkeypatch.delenv("GEARSHIFT_JOB", raising=False)
+    if job_variable:
+        monkeypatch.setenv("GEARSHIFT_JOB", job_variable)
+    for end, left_s in ((6000, 999.5 - spare_s), (5001 + spare_s, 0.5), (5000, 0.0), (1, 0.0)):
+        monkeypatch.setenv("SLURM_JOB_END_TIME", f"{end}")
+        assert budget_s("slurm", used_s) == used_s + left_s
+        assert budget_s("2h", used_s) == 7200.0
+    for text in ("", "-1", "soon"):
+        monkeypatch.setenv("SLURM_JOB_END_TIME", text)
+        with pytest.raises(SettingError):
+            budget_s("slurm", used_s)
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_lost_steps_have_the_time_of_the_line_that_follows_them(tmp_path, step):
+    times = {1: 8.0, 4: 1.0, 5: 0.5, 10: 0.25}
+    lines = [{"kind": "train", "step": at, "step_time_s": s} for at, s in times.items()]
+    lines.insert(2, {"kind": "eval", "step": 9, "split": "val", "metrics": {}})
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    lost = range(step + 1, 11)
+    assert lost_s(tmp_path, step) == sum(times[min(t for t in times if t >= n)] for n in lost)

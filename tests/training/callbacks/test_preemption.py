@@ -5,14 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from gearshift.training.callbacks.base import Action
-from gearshift.training.callbacks.preemption import Deadline
-from tests.training.facts import step
+from gearshift.training.callbacks.preemption import Deadline, Preemption
+from tests.training.facts import outcome, step, train_plan
 from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.usefixtures("hangups")
@@ -123,3 +123,59 @@ def test_a_deadline_requests_a_save_and_the_end_and_is_reported_once():
     requested = [callback.step(step(n)) for n in range(4)]
     assert requested == [Action.NOTHING] * 2 + [Action.SIGNAL | Action.SAVE] * 2
     assert events == ["deadline"]
+
+
+class Exited(Exception):
+    """The process would have ended, with this code."""
+
+
+INT, TERM = signal.SIGINT, signal.SIGTERM
+SAVE, BY_SIGNAL, BY_INTERRUPT = Action.SAVE, Action.SIGNAL, Action.INTERRUPT
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "expected", "names"),
+    [
+        ([(0.0, TERM)], SAVE | BY_SIGNAL, ["SIGTERM"]),
+        ([(0.0, TERM), (9.0, TERM)], SAVE | BY_SIGNAL, ["SIGTERM"]),
+        ([(0.0, INT)], SAVE | BY_INTERRUPT, ["SIGINT"]),
+        # One press, which arrives twice: of the terminal and of the parent.
+        ([(7.0, INT), (7.5, INT)], SAVE | BY_INTERRUPT, ["SIGINT"]),
+        ([(7.0, INT), (7.6, INT)], None, []),
+        # From the first on, not from the newest.
+        ([(7.0, INT), (7.4, INT), (7.8, INT)], None, []),
+        ([(0.0, TERM), (9.0, INT)], SAVE | BY_SIGNAL | BY_INTERRUPT, ["SIGTERM", "SIGINT"]),
+        ([(0.0, INT), (9.0, TERM)], SAVE | BY_SIGNAL | BY_INTERRUPT, ["SIGINT", "SIGTERM"]),
+        ([(0.0, INT), (9.0, TERM), (9.1, INT)], None, []),
+    ],
+)
+def test_signals_add_up_and_only_a_second_press_ends_at_once(
+    monkeypatch, arrivals, expected, names
+):
+    events, takers, listening = [], [], []
+
+    @contextmanager
+    def listen(take):
+        takers.append(take)
+        listening.append(True)
+        yield
+        listening.clear()
+
+    def leave(code):
+        raise Exited(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    callback = Preemption(lambda kind, facts: events.append((kind, facts)), listen, saves=False)
+    callback.start(train_plan())
+    assert callback.requested() == Action.NOTHING and events == []
+    try:
+        for at, arrived in arrivals:
+            monkeypatch.setattr(time, "monotonic", lambda: at)  # noqa: B023
+            takers[0](arrived)
+    except Exited as exited:
+        assert (expected, exited.args) == (None, (130,))
+        return
+    assert [callback.requested() for _ in range(2)] == [expected] * 2
+    assert events == [("signal", {"names": names, "saves": False})]
+    callback.end(outcome())
+    assert listening == []

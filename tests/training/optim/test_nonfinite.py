@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from gearshift.training.data.samples import DataOrder
+from tests.training.odd_ranks import Odd, odd_run
 from tests.training.tiny import TinyTask, one_rank, run_tiny
 
 INDEX = 5
@@ -115,3 +116,24 @@ def test_a_step_that_is_taken_ends_the_count_of_skips_in_a_row(name):
     assert [step.step for step in run.recorder.steps if step.skipped] == spoilt_steps(
         sample, epochs
     )
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip 9"])
+@pytest.mark.parametrize("name", ["infinite_at", "nan_gradient_at"])
+@pytest.mark.parametrize("sample", [3, 5, 22])
+def test_a_bad_sample_of_one_rank_is_that_of_one_process(worlds, policy, name, sample):
+    """The sample is in the batch of either rank, in the first micro-batch or the last."""
+    task = TinyTask(**{name: [sample]})
+    changes = {"train": {"epochs": 4, "on_nonfinite": policy}, "log": {"every": 1}}
+    changes |= {"eval": {"every": 1}, "save": {"every": 1}}
+    alone = odd_run(one_rank(), Odd(), 0, changes, task)
+    spoilt = spoilt_steps(sample, 4)
+    for run in worlds[2].run(odd_run, Odd(), 0, changes, task):
+        assert run["end"][0] == alone["end"][0]
+        assert run["end"][1].partition(" at ")[2] == alone["end"][1].partition(" at ")[2]
+        assert run["end"][2:] == alone["end"][2:]
+        assert run["saved"] == alone["saved"]
+        assert run["skipped"] == alone["skipped"] == (spoilt if policy == "skip 9" else [])
+        assert len(run["evaluated"]) == len(alone["evaluated"])
+        if policy == "skip 9" and name == "infinite_at":
+            assert run["weights"] == pytest.approx(alone["weights"], rel=1e-9)
