@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from gearshift.engines.state import stored
 from gearshift.training.callbacks.base import Action, Callback
 from gearshift.training.data.samples import add
 
@@ -68,7 +69,11 @@ class Trace(Callback):
         """Write a line about the present step."""
         digest = hashlib.sha256()
         for leaf in tree_leaves(value):
-            add(digest, leaf.detach().cpu() if isinstance(leaf, Tensor) else leaf)
+            if isinstance(leaf, Tensor):
+                for part in stored(leaf):  # of a sharded one the shard of this rank
+                    add(digest, part.detach().cpu())
+            else:
+                add(digest, leaf)
         line = [self._step, _PHASES.get(kind, 5), kind, name, digest.hexdigest()]
         print(json.dumps(line), file=self._file, flush=True)
 
