@@ -46,7 +46,7 @@ def train(
                 continue  # with other shares of the same batch
             run.agree_ahead(batches)
             run.updater.prepare(task, engine, run.step)
-            run.begin_passes(micro_batches)
+            run.passes = micro_batches
             accumulated = run.throttle.without_oom(
                 partial(accumulate, task, engine, module, micro_batches, units, enter), run.step
             )
@@ -54,7 +54,7 @@ def train(
                 continue  # with smaller micro-batches
             enter(OPTIMIZER)
             update = run.updater.take(engine, accumulated, run.step + 1)
-            run.first_passes = None
+            run.passes = None
             enter(OTHER)
             run.record(accumulated, update, batches.waited_s)
             run.fit()

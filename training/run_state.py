@@ -109,8 +109,8 @@ class TrainingRun:
         """
         self.step = train_plan.first_step
         """Updates taken, including skipped ones."""
-        self.first_passes: Sequence[Any] | None = None
-        """The batches of passes before the first update; None: outside of them."""
+        self.passes: Sequence[MicroBatch] | None = None
+        """The micro-batches of forward and backward passes; None: outside of them."""
         self._plan = train_plan
         # Read here: a setting that is read after the start would count as unused.
         self._evaluates_last = settings.eval.last
@@ -181,11 +181,11 @@ class TrainingRun:
         validation = [part.batches for part in self._held_out.parts]
         self.throttle = Throttle(engine, module, self._callbacks, self.timer, batches, validation)
         module.train()
-        self.first_passes = ()
+        self.passes = ()
         if self.step == 0:
             check_measures(task, module, batches.micro_batch, engine.world)
         self._evaluator.start(module, self._interruption)  # before callbacks write anything
-        self.first_passes = None
+        self.passes = None
         self._callbacks_started = True
         self._callbacks.start(self._plan)
         for text in self.updater.warnings:
@@ -310,11 +310,6 @@ class TrainingRun:
         # Without batches, after the last step or without a worker: the same terms as other ranks.
         self._no_units = dict.fromkeys(counts, 0) or self._no_units
         self._agreement = agree_later(self._engine.world, counts or self._no_units, flags)
-
-    def begin_passes(self, micro_batches: Sequence[MicroBatch]) -> None:
-        """Note the batches of the first update, whose passes may fail because of the engine."""
-        if self.step == self._plan.first_step:
-            self.first_passes = [micro_batch.batch for micro_batch in micro_batches]
 
     def record(self, accumulated: Accumulated, update: Update, data_s: float) -> None:
         self.step += 1

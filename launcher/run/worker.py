@@ -285,8 +285,8 @@ def _train(rank: Rank, test: EvaluationBatches | None) -> Outcome:
             run_folder.clear(rank.storage.path)
         raise
     except Exception as error:
-        batches_of_pass = run.first_passes
-        if batches_of_pass is None:
+        passes = run.passes
+        if passes is None or run.step != train_plan.first_step:
             raise
         from gearshift.launcher.run.engine_error import refusal
 
@@ -295,7 +295,7 @@ def _train(rank: Rank, test: EvaluationBatches | None) -> Outcome:
             job.resolved.settings.engine.name,
             world,
             task,
-            batches_of_pass,
+            [micro_batch.batch for micro_batch in passes],
             job.resolved.batching.micro_batch,
             rank.built.parameters,
             partial(_prepare_engine, job, settings, rank.storage, task, by_processes(1)),
