@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from gearshift.engines.state import stored
 from gearshift.training.callbacks.base import Action, Callback
 from gearshift.training.data.samples import add
 
@@ -70,10 +69,11 @@ class Trace(Callback):
         digest = hashlib.sha256()
         for leaf in tree_leaves(value):
             if isinstance(leaf, Tensor):
-                for part in stored(leaf):  # of a sharded one the shard of this rank
-                    add(digest, part.detach().cpu())
-            else:
-                add(digest, leaf)
+                leaf = leaf.detach()
+                if hasattr(leaf, "to_local"):
+                    leaf = leaf.to_local()  # the shard of this rank
+                leaf = leaf.cpu()
+            add(digest, leaf)
         line = [self._step, _PHASES.get(kind, 5), kind, name, digest.hexdigest()]
         print(json.dumps(line), file=self._file, flush=True)
 

@@ -30,6 +30,18 @@ if TYPE_CHECKING:
 
 Prepare = Callable[["Module", "World"], tuple["Engine", "Module"]]
 """Prepares a model under the engine local, with all other settings of the run."""
+_MODEL_ERRORS = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    OSError,
+    MemoryError,
+)
 _BYTES_PER_PARAMETER = 16
 """Weights, gradients, and two moments."""
 
@@ -61,7 +73,7 @@ def refusal(
     alone = ProcessWorld(RankInfo(), world.device, timeout_s=0.0)
     try:
         is_replicable = _take_step(alone, task, batches, micro_batch, prepare)
-    except Exception:  # whatever it is: not only this engine meets it
+    except _MODEL_ERRORS:  # whatever it is: not only this engine meets it
         return None
 
     def can_train(other: Entry, processes: int) -> bool:

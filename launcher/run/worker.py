@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from gearshift.models.base import Split
     from gearshift.training.checkpoint.base_weights import BaseWeights
     from gearshift.training.checkpoint.resume_point import ResumePoint
+    from gearshift.training.data.samples import MicroBatch
     from gearshift.training.evaluation.evaluate_split import SplitResult
 
 
@@ -285,23 +286,28 @@ def _train(rank: Rank, test: EvaluationBatches | None) -> Outcome:
             run_folder.clear(rank.storage.path)
         raise
     except Exception as error:
-        passes = run.passes
-        if passes is None or run.step != train_plan.first_step:
-            raise
-        from gearshift.launcher.run.engine_error import refusal
+        if run.passes is not None and run.step == train_plan.first_step:
+            _refuse(error, rank, run.passes)
+        raise
 
-        refused = refusal(
-            error,
-            job.resolved.settings.engine.name,
-            world,
-            task,
-            [micro_batch.batch for micro_batch in passes],
-            job.resolved.batching.micro_batch,
-            rank.built.parameters,
-            partial(_prepare_engine, job, settings, rank.storage, task, by_processes(1)),
-        )
-        if refused is None:
-            raise
+
+def _refuse(error: Exception, rank: Rank, passes: Sequence[MicroBatch]) -> None:
+    """Raise EngineError if `error`, of passes before the first update, is one of the engine."""
+    from gearshift.launcher.run.engine_error import refusal
+
+    job = rank.job
+    task = rank.tasks[0]
+    refused = refusal(
+        error,
+        job.resolved.settings.engine.name,
+        rank.world,
+        task,
+        [micro_batch.batch for micro_batch in passes],
+        job.resolved.batching.micro_batch,
+        rank.built.parameters,
+        partial(_prepare_engine, job, rank.settings, rank.storage, task, by_processes(1)),
+    )
+    if refused is not None:
         raise refused from error
 
 

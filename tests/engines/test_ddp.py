@@ -6,6 +6,7 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
+from gearshift.engines.base import OptimizerSpec
 from tests.engines.parity import around, spec
 from tests.engines.pool import Pool
 
@@ -85,8 +86,8 @@ def hook_calls(world):
     seen = []
     model["b"].bias.register_hook(lambda gradient: seen.append(gradient.tolist()))
     model["b"].bias.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.tolist()))
-    spec = OptimizerSpec([{}], lambda *_: 0, lambda groups: torch.optim.SGD(groups, lr=0.1), None)
-    with around(world, "ddp", model, spec, []) as (engine, module):
+    sgd = OptimizerSpec([{}], lambda *_: 0, lambda groups: torch.optim.SGD(groups, lr=0.1), None)
+    with around(world, "ddp", model, sgd, []) as (engine, module):
         for number in (1, 2, 3):
             with engine.accumulate(last=number == 3):
                 engine.backward(module(torch.ones(1, 2), number == 1).sum())

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from gearshift.engines.base import Engine, Piece, State
-from gearshift.engines.state import full_interval
 from gearshift.training.checkpoint.tensor_file import EMA, WEIGHT
 
 
@@ -71,7 +70,8 @@ class Ema:
         """Find the parameters to which a forward pass gave other memory."""
         for index, parameter in self._sources:
             if parameter.data_ptr() != self._weights[index].data_ptr():
-                _, self._weights[index] = full_interval(parameter)
+                parameter.data = parameter.detach().contiguous()
+                self._weights[index] = parameter.detach().view(-1)
 
     def _write(self, values: list[Tensor], engine: Engine) -> None:
         self._follow()
