@@ -143,10 +143,10 @@ def test_parameters_that_share_memory_train_where_they_stay_together(engine):
     if engine in ("local", "ddp"):
         check_parameters(shared_by_data(), [], engine, 2, DTYPES)
     else:
-        with pytest.raises(EngineError, match="'0.weight' and '1.weight'"):
+        with pytest.raises(EngineError, match=r"'0\.weight' and '1\.weight'"):
             check_parameters(shared_by_data(), [], engine, 2, DTYPES)
     for model, device in ((shared_by_data(transposed=True), "cpu"), (shared_by_data(), "cuda")):
-        with pytest.raises(EngineError, match="'0.weight' and '1.weight'"):
+        with pytest.raises(EngineError, match=r"'0\.weight' and '1\.weight'"):
             check_parameters(model, [], engine, 2, DTYPES, device)
 
 
