@@ -212,6 +212,8 @@ class Piece:
     start: int
     data: Tensor
     replica: tuple[int, int] = (0, 1)
+    source: Tensor | None = None
+    """The parameter that `data` views, to which a forward pass may give other memory."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any
@@ -12,6 +12,7 @@ from torch.nn import Module, Parameter
 from torch.nn.parallel import DistributedDataParallel
 
 from gearshift.engines.base import Engine, Options, World
+from gearshift.engines.parameters import registered_hooks
 from gearshift.engines.replicated import Replicated
 
 BUCKET_BYTES = 25 * 2**20
@@ -75,13 +76,33 @@ class BucketedAveraging:
         missed = [p for p in self._trained if p not in self._in_pass]
         zeros = [torch.zeros_like(p) for p in missed]
         self._shares.grad = None
-        torch.autograd.backward([*missed, self._shares], [*zeros, reached])
+        with _unnoticed(missed):
+            torch.autograd.backward([*missed, self._shares], [*zeros, reached])
         if not is_complete:
             assert self._shares.grad is not None
             for parameter, share in zip(self._trained, self._shares.grad.tolist(), strict=True):
                 if share == 0:
                     parameter.grad = None
         self._reached.clear()
+
+
+@contextmanager
+def _unnoticed(parameters: Sequence[Parameter]) -> Iterator[None]:
+    """Inside, gradients reach `parameters` without their hooks, also frozen ones."""
+    hooks = []
+    frozen = [p for p in parameters if not p.requires_grad]  # by the forward pass
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+        for registered in registered_hooks(parameter):
+            hooks.append((registered, dict(registered)))
+            registered.clear()
+    try:
+        yield
+    finally:
+        for registered, before in hooks:
+            registered.update(before)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 class _WithShares(Module):

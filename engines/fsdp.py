@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -38,6 +38,7 @@ from gearshift.engines.preparation import change_forward, freeze_empty, move_to_
 from gearshift.engines.state import full_interval, gather_state
 from gearshift.engines.state_cover import check_cover
 from gearshift.engines.used_parameters import UsedParameters
+from gearshift.engines.weight_changes import WeightChanges
 
 if TYPE_CHECKING:
     from gearshift.engines.overlapped_update import OverlappedUpdate
@@ -99,7 +100,7 @@ class FSDP(EngineWithOptimizerStep):
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Blocks) -> Module:
         freeze_empty(model)
-        whole = _whole(model)
+        whole = self._whole_ones = _whole(model)
         if self._options.precision in DTYPES:
             norms_in_fp32(model)
             if torch.__version__ < "2.8":  # what it shards together has one dtype
@@ -112,7 +113,6 @@ class FSDP(EngineWithOptimizerStep):
             self._restore.append(use_threads(self._options.offload_threads, self.world.local_size))
         self.begin_updates(model, optimizer, self._replicas, whole)
         check_cover(self.state(), self.world)
-        self._watch_weights()
         if self._offloads:
             self._overlap_update()
         self._used = UsedParameters(self.world, model, lambda m: isinstance(m, FSDPModule))
@@ -120,14 +120,30 @@ class FSDP(EngineWithOptimizerStep):
         self.resize(self._options.micro_batch, self._options.accumulation)
         return model
 
-    def _watch_weights(self) -> None:
-        """Note the gathered weights, which are other tensors than the shards."""
+    def _watch_weights(self) -> WeightChanges:
+        def shard_of(parameter: Parameter) -> Tensor | None:
+            return parameter.to_local().detach() if isinstance(parameter, DTensor) else None
 
-        def note(module: Module, _arguments: Any) -> None:
-            self.unchanged.note(module.named_parameters())
+        def gathered(unit: Module) -> Iterator[tuple[str, Tensor]]:
+            for name, parameter in unit.named_parameters():
+                # Those of other units are shards.
+                if not isinstance(parameter, DTensor) and parameter not in self._whole_ones:
+                    yield name, parameter.detach()
 
-        for unit in self._units:  # after the hook of FSDP, which gathers them
-            unit.register_forward_pre_hook(torch.compiler.disable(note))
+        changes = WeightChanges(
+            self.world,
+            self._options,
+            self._named,
+            pinned=self._named,
+            shard_of=shard_of,
+            replicas=self._replicas,
+        )
+        units: dict[Module, str] = {}
+        for name, module in self._model.named_modules():
+            if isinstance(module, FSDPModule):
+                units[module] = name
+        changes.watch(units, gathered)
+        return changes
 
     def _overlap_update(self) -> None:
         from gearshift.engines.overlapped_update import OverlappedUpdate, can_overlap
@@ -199,6 +215,9 @@ class FSDP(EngineWithOptimizerStep):
             self._overlapped.wait()
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
+        if self._changes.is_on:
+            self.settle()  # the update of the first step writes to the shards
+            self._changes.begin_pass()
         self._units[0].set_requires_gradient_sync(last or not self._holds_gradients)
         return self._used.micro_batch(last)
 

@@ -13,9 +13,10 @@ from torch.nn import Module, Parameter
 from torch.nn.utils import get_total_norm
 
 from gearshift.engines.base import Numbers, OptimizerSpec, Options, Update, World
-from gearshift.engines.parameters import UnchangedWeights, is_sharded
+from gearshift.engines.parameters import is_sharded
 from gearshift.engines.preparation import build_optimizer
 from gearshift.engines.state import broadcast_buffers, load_steps, shapes_of, stored_buffers
+from gearshift.engines.weight_changes import WeightChanges
 
 if TYPE_CHECKING:
     from gearshift.engines.loss_scale import LossScale
@@ -60,7 +61,10 @@ class EngineWithOptimizerStep:
         self._whole = dict.fromkeys(p for p in trained if p in whole)  # in one order on all ranks
         self._sharded = [p for p in trained if p not in self._whole]
         self._is_first = True
-        self.unchanged = UnchangedWeights()
+        self._changes = self._watch_weights()
+
+    def _watch_weights(self) -> WeightChanges:
+        return WeightChanges(self.world, self._options, self._named)
 
     @property
     def scale_state(self) -> dict[str, float]:
@@ -81,7 +85,7 @@ class EngineWithOptimizerStep:
         """Nothing to do: the loop passes each micro-batch."""
 
     def backward(self, loss: Tensor) -> None:
-        self.unchanged.check()
+        self._changes.end_pass()
         if self._loss_scale:
             loss = loss * self._loss_scale.value
         loss.backward()
@@ -93,7 +97,7 @@ class EngineWithOptimizerStep:
                 name for name, p in self._named.items() if p.requires_grad and p.grad is None
             ]
             self._is_first = False
-            self.unchanged.end()
+        self._changes.end_step()
         average(self._whole, self.world)
         gradients = gradients_of(self._sharded)
         whole = gradients_of(self._whole)
@@ -119,6 +123,7 @@ class EngineWithOptimizerStep:
         return update
 
     def discard(self) -> None:
+        self._changes.drop_step()
         self._optimizer.zero_grad()
 
     def settle(self) -> None:
@@ -167,6 +172,7 @@ def average(parameters: Iterable[Parameter], world: World) -> None:
     parameters = list(parameters)
     if not parameters:
         return
+    gradients_of(parameters)  # makes them dense
     on_this_rank = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
     reached = list(compress(parameters, world.maximum(on_this_rank).tolist()))
     for dtype in dict.fromkeys(p.dtype for p in reached):
@@ -204,6 +210,8 @@ def gradients_of(parameters: Iterable[Parameter]) -> list[Tensor]:
         gradient: Any = parameter.grad
         if gradient is None:
             continue
+        if gradient.is_sparse:  # which most optimizers refuse
+            gradient = parameter.grad = gradient.to_dense()
         gradients.append(gradient.to_local() if is_sharded(gradient) else gradient)
     return gradients
 

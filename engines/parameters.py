@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +14,7 @@ from torch.nn import Embedding, EmbeddingBag, Module, Parameter
 from torch.nn.parameter import is_lazy
 
 from gearshift.engines.base import Blocks, EngineError
-from gearshift.engines.catalog import ENGINES, Entry
+from gearshift.engines.catalog import ENGINES, Entry, Placement
 from gearshift.engines.state import read_buffers, stored_buffers
 
 
@@ -39,13 +42,18 @@ def with_dense_tensors(build: Callable[[], Module]) -> Module:
 
 
 def check_parameters(
-    model: Module, blocks: Blocks, engine: str, processes: int, storable: Collection[torch.dtype]
+    model: Module,
+    blocks: Blocks,
+    engine: str,
+    processes: int,
+    storable: Collection[torch.dtype],
+    device: str = "cpu",
 ) -> None:
     """Raise EngineError for what `engine` does not train as it is; it names engines that do.
 
     Weights are float32 in most models; other types, and several of them, need some engines; so do
-    gradient hooks of parameters, and weights that change where they are read. `storable`: what a
-    checkpoint can hold.
+    gradient hooks of parameters, weights that change where they are read, and tensors that share
+    memory. `storable`: what a checkpoint can hold. `device`: the type of the one that trains.
     """
     buffers = read_buffers(stored_buffers(model))
     for name, tensor in (*model.named_parameters(), *buffers.items()):
@@ -59,17 +67,34 @@ def check_parameters(
                 f"'{name}' is {_kind(tensor)}, which checkpoints do not hold; keep it in another "
                 "type, or as a buffer with persistent=False, which build() computes again"
             )
-    reason = _reason(model, blocks, ENGINES[engine], processes)
+    shared = _shared_memory(model, device)
+    reason = _reason(model, blocks, ENGINES[engine], processes, shared)
     if reason is None:
         return
-    able = []
+
+    def can_train(entry: Entry, processes: int) -> bool:
+        return _reason(model, blocks, entry, processes, shared) is None
+
+    able = engines_that(can_train, processes)
+    raise EngineError(f"{reason}; engines that train it: {able}")
+
+
+def engines_that(can_train: Callable[[Entry, int], bool], processes: int) -> str:
+    """The names of the engines that can, with `processes` or as many as they have; or "none"."""
+    names = []
     for name, entry in ENGINES.items():
-        if _reason(model, blocks, entry, entry.processes or processes) is None:
-            able.append(f"{name} with one process" if entry.processes else name)
-    raise EngineError(f"{reason}; engines that train it: {', '.join(able) or 'none'}")
+        if can_train(entry, entry.processes or processes):
+            names.append(f"{name} with one process" if entry.processes else name)
+    return ", ".join(names) or "none"
 
 
-def _reason(model: Module, blocks: Blocks, entry: Entry, processes: int) -> str | None:
+def _reason(
+    model: Module,
+    blocks: Blocks,
+    entry: Entry,
+    processes: int,
+    shared: Sequence[tuple[str, str, bool]],
+) -> str | None:
     """Why an engine cannot train `model`; None: it can."""
     named = {}
     for name, parameter in model.named_parameters():
@@ -87,6 +112,12 @@ def _reason(model: Module, blocks: Blocks, entry: Entry, processes: int) -> str 
         for method in gradient_hooks(parameter):
             if method not in entry.gradient_hooks:
                 return f"{what} with the hook of its {method}, which it would lose"
+    for name, other, stays in shared:
+        if not stays or entry.placement != Placement():
+            return (
+                f"engine {entry.name} does not train '{name}' and '{other}' as one, though they "
+                "share memory; let both modules have the same Parameter, as in  a.weight = b.weight"
+            )
     # What a forward pass changes in a weight stays only if one process updates the weight itself.
     is_whole = entry.placement.weights == "replicated" and not entry.has_fp32_copies
     if processes > 1 or not is_whole:
@@ -109,6 +140,38 @@ def _reason(model: Module, blocks: Blocks, entry: Entry, processes: int) -> str 
     return None
 
 
+def _shared_memory(model: Module, device: str) -> list[tuple[str, str, bool]]:
+    """The names of each tensor and of a parameter that has elements of the same memory.
+
+    Then whether they still share it after they were moved to a `device` and made contiguous.
+    """
+    by_storage = defaultdict(list)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if type(tensor) in (Tensor, Parameter) and tensor.numel() and not tensor.is_meta:
+            by_storage[tensor.untyped_storage().data_ptr()].append((name, tensor))
+    shared = []
+    for members in by_storage.values():
+        for (name, first), (other, second) in combinations(members, 2):
+            is_trained = isinstance(first, Parameter) or isinstance(second, Parameter)
+            if is_trained and _overlap(first, second):
+                are_contiguous = first.is_contiguous() and second.is_contiguous()
+                shared.append((name, other, are_contiguous and first.device.type == device))
+    return shared
+
+
+def _overlap(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors of one storage have an element in common."""
+    if first.is_contiguous() and second.is_contiguous():
+        start = max(first.data_ptr(), second.data_ptr())
+        return start < min(t.data_ptr() + t.nbytes for t in (first, second))
+    offsets = []
+    for tensor in (first, second):
+        elements = torch.arange(tensor.untyped_storage().nbytes() // tensor.itemsize)
+        view = elements.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        offsets.append(view.flatten() * tensor.itemsize)
+    return bool(torch.isin(*offsets).any())
+
+
 def _joined(
     named: Mapping[str, Parameter], blocks: Blocks, entry: Entry
 ) -> Iterator[Mapping[str, Parameter]]:
@@ -127,44 +190,19 @@ def _kind(tensor: Tensor) -> str:
 
 def gradient_hooks(parameter: Tensor) -> list[str]:
     """The methods by which `parameter` got its gradient hooks."""
-    hooks = {
+    return [method for method, registered in _hooks(parameter).items() if registered]
+
+
+def registered_hooks(parameter: Tensor) -> list[dict[int, Any]]:
+    """The gradient hooks of `parameter`, in the dictionaries that autograd reads."""
+    return [registered for registered in _hooks(parameter).values() if registered]
+
+
+def _hooks(parameter: Tensor) -> dict[str, Any]:
+    return {
         "register_hook": parameter._backward_hooks,
         "register_post_accumulate_grad_hook": parameter._post_accumulate_grad_hooks,
     }
-    return [method for method, registered in hooks.items() if registered]
-
-
-class UnchangedWeights:
-    """Raises EngineError for a forward pass before the first update that changes a trained weight.
-
-    Such a change is lost where an engine updates copies or shards, and where processes read other
-    samples, their weights drift apart. What `Embedding(max_norm=...)` does is seen by its version.
-    """
-
-    def __init__(self) -> None:
-        self._versions: list[tuple[str, Tensor, int]] | None = []
-
-    def note(self, named: Iterable[tuple[str, Tensor]]) -> None:
-        """Call before a forward pass, with the tensors that it will read."""
-        if self._versions is not None:
-            self._versions += [(name, p, p._version) for name, p in named if p.requires_grad]
-
-    def check(self) -> None:
-        """Call after the forward pass."""
-        if self._versions is None:
-            return
-        for name, parameter, version in self._versions:
-            if parameter._version != version:
-                raise EngineError(
-                    f"a forward pass changes the parameter '{name}' in place, which trains "
-                    "otherwise on several processes and under engines that shard; engines that "
-                    "train it: local with one process"
-                )
-        self._versions.clear()
-
-    def end(self) -> None:
-        """Look at no further pass."""
-        self._versions = None
 
 
 def is_sharded(tensor: Tensor) -> bool:

@@ -16,6 +16,7 @@ from gearshift.engines.optimizer_step import EngineWithOptimizerStep
 from gearshift.engines.precision import check_precision, set_matmul_precision
 from gearshift.engines.preparation import change_forward, freeze_empty, move_to_device
 from gearshift.engines.state import fill_slots, gather_state
+from gearshift.engines.weight_changes import WeightChanges
 
 
 class GradientAveraging(Protocol):
@@ -78,8 +79,7 @@ class Replicated(EngineWithOptimizerStep):
         Autocast drops the weights that it has cast when the outermost context ends: one that is
         open over all micro-batches of a step, and changes no precision, saves casting them again.
         """
-        if self.world.size > 1:
-            self.unchanged.note(self._named.items())
+        self._changes.begin_pass()
         is_first = self._casts is None
         graphs = self._options.graphs
         if graphs:
@@ -102,6 +102,11 @@ class Replicated(EngineWithOptimizerStep):
             if last:
                 self._casts.__exit__(None, None, None)
                 self._casts = None
+
+    def _watch_weights(self) -> WeightChanges:
+        # FairScale sends updated weights from buffers of its own.
+        pinned = [name for name, p in self._named.items() if self._sharding and p.requires_grad]
+        return WeightChanges(self.world, self._options, self._named, pinned=pinned)
 
     def state(self) -> State:
         replica = (self.world.rank, self.world.size)

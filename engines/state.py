@@ -45,6 +45,8 @@ def is_deferred(tensor: Tensor) -> bool:
 
 def full_interval(tensor: Tensor) -> tuple[int, Tensor]:
     """The interval of a tensor that this rank holds completely."""
+    if not tensor.is_contiguous():  # a forward pass gave it other memory
+        tensor.data = tensor.detach().contiguous()
     return 0, tensor.detach().view(-1)
 
 
@@ -220,7 +222,8 @@ def gather_state(
     pieces = []
     for name, parameter in named.items():
         start, values = interval_of(parameter)
-        pieces.append(Piece(WEIGHT, name, start, values, weight_replica))
+        source = parameter if interval_of is full_interval else None
+        pieces.append(Piece(WEIGHT, name, start, values, weight_replica, source))
     counts: dict[str, Tensor | float] = {}
     fresh = _fresh(optimizer)
     for group in optimizer.param_groups:

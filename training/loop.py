@@ -46,6 +46,7 @@ def train(
                 continue  # with other shares of the same batch
             run.agree_ahead(batches)
             run.updater.prepare(task, engine, run.step)
+            run.passes = micro_batches
             accumulated = run.throttle.without_oom(
                 partial(accumulate, task, engine, module, micro_batches, units, enter), run.step
             )
@@ -53,6 +54,7 @@ def train(
                 continue  # with smaller micro-batches
             enter(OPTIMIZER)
             update = run.updater.take(engine, accumulated, run.step + 1)
+            run.passes = None
             enter(OTHER)
             run.record(accumulated, update, batches.waited_s)
             run.fit()

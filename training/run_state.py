@@ -109,6 +109,8 @@ class TrainingRun:
         """
         self.step = train_plan.first_step
         """Updates taken, including skipped ones."""
+        self.passes: Sequence[MicroBatch] | None = None
+        """The micro-batches of forward and backward passes; None: outside of them."""
         self._plan = train_plan
         # Read here: a setting that is read after the start would count as unused.
         self._evaluates_last = settings.eval.last
@@ -179,9 +181,11 @@ class TrainingRun:
         validation = [part.batches for part in self._held_out.parts]
         self.throttle = Throttle(engine, module, self._callbacks, self.timer, batches, validation)
         module.train()
+        self.passes = ()
         if self.step == 0:
             check_measures(task, module, batches.micro_batch, engine.world)
         self._evaluator.start(module, self._interruption)  # before callbacks write anything
+        self.passes = None
         self._callbacks_started = True
         self._callbacks.start(self._plan)
         for text in self.updater.warnings:

@@ -68,7 +68,12 @@ class Trace(Callback):
         """Write a line about the present step."""
         digest = hashlib.sha256()
         for leaf in tree_leaves(value):
-            add(digest, leaf.detach().cpu() if isinstance(leaf, Tensor) else leaf)
+            if isinstance(leaf, Tensor):
+                leaf = leaf.detach()
+                if hasattr(leaf, "to_local"):
+                    leaf = leaf.to_local()  # the shard of this rank
+                leaf = leaf.cpu()
+            add(digest, leaf)
         line = [self._step, _PHASES.get(kind, 5), kind, name, digest.hexdigest()]
         print(json.dumps(line), file=self._file, flush=True)
 

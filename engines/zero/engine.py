@@ -28,7 +28,6 @@ from gearshift.engines.device import use_threads
 from gearshift.engines.frozen_weights import round_weights
 from gearshift.engines.loss_scale import LossScale
 from gearshift.engines.norms import norms_in_fp32
-from gearshift.engines.parameters import UnchangedWeights
 from gearshift.engines.precision import DTYPES, check_precision, set_matmul_precision
 from gearshift.engines.preparation import build_optimizer, change_forward, move_to_device
 from gearshift.engines.state import (
@@ -40,6 +39,7 @@ from gearshift.engines.state import (
 )
 from gearshift.engines.state_cover import check_cover
 from gearshift.engines.used_parameters import UsedParameters
+from gearshift.engines.weight_changes import WeightChanges
 from gearshift.engines.zero import library
 from gearshift.engines.zero.gradients import PassGradients, overflowed
 from gearshift.engines.zero.state import ZeroState
@@ -73,7 +73,6 @@ class Zero:
         self._loss_scale = LossScale() if options.precision == "fp16" else None
         library.load(world.device.type)
         self._is_first = True
-        self._unchanged = UnchangedWeights()
         self._undo = ExitStack()
         self._undo.callback(set_matmul_precision(options.precision))
 
@@ -117,6 +116,7 @@ class Zero:
         self._buffers = stored_buffers(model)
         broadcast_buffers(self._buffers, self.world)
         self._find_state(model, originals)
+        self._changes = self._watch_weights(model)
         self._used = UsedParameters(
             self.world,
             model,
@@ -124,6 +124,27 @@ class Zero:
         )
         self._undo.callback(self._used.close)
         return self._engine
+
+    def _watch_weights(self, model: Module) -> WeightChanges:
+        named = dict(model.named_parameters())
+        trained = [name for name, p in named.items() if p.requires_grad]
+        if not self._is_gathered:
+            return WeightChanges(
+                self.world, self._options, named, pinned=trained, copies=self._state.copies
+            )
+        names = {parameter: name for name, parameter in named.items()}
+
+        def gathered(module: Module) -> Iterator[tuple[str, Tensor]]:
+            read_outside: Mapping[int, Parameter] = getattr(module, "_external_params", {})
+            for parameter in (*module.parameters(recurse=False), *read_outside.values()):
+                if parameter.ds_status.name == "AVAILABLE":  # type: ignore[attr-defined]
+                    yield names[parameter], parameter.detach()
+
+        changes = WeightChanges(
+            self.world, self._options, named, pinned=named, shard_of=self._state.shard_of
+        )
+        changes.watch(dict.fromkeys(model.modules(), ""), gathered)
+        return changes
 
     def _config(self, clip_norm: float | None) -> dict[str, Any]:
         config = {
@@ -175,7 +196,7 @@ class Zero:
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
         self._engine.set_gradient_accumulation_boundary(last)
-        self._unchanged.note(self._engine.module.named_parameters())
+        self._changes.begin_pass()
         with self._used.micro_batch(last):
             yield
 
@@ -183,7 +204,7 @@ class Zero:
         if self._loss_scale:
             # DeepSpeed multiplies losses by it, and divides norm and gradients by it.
             self._zero.loss_scale = self._loss_scale.value
-        self._unchanged.check()
+        self._changes.end_pass()
         self._used.end_forward()
         self._gradients.reached.clear()
         self._engine.backward(loss)
@@ -194,7 +215,7 @@ class Zero:
         if self._is_first:
             self.without_gradient = self._gradients.never_reached()
             self._is_first = False
-            self._unchanged.end()
+        self._changes.end_step()
         with self._used.exchange():
             self._used.end_segment()
             self._gradients.finish()
@@ -225,6 +246,7 @@ class Zero:
         """As `Engine.settle`."""
 
     def discard(self) -> None:
+        self._changes.drop_step()
         self._gradients.discard()
 
     def resize(self, micro_batch: int, accumulation: int) -> None:

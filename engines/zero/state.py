@@ -119,17 +119,24 @@ class ZeroState:
         Raises EngineError on every rank otherwise.
         """
         differing = torch.zeros(())
-        parameters = dict(self._model.named_parameters())
-        for name, start, flat, interval in self._intervals():
-            working_start, working = self._working(parameters[name])
-            master = flat.detach()[interval]
-            part = working.narrow(0, start - working_start, master.numel())
+        for _, part, master in self.copies():
             # Deferred weights may be anything, also nan.
             if not torch.allclose(part, master.to(part), rtol=0, atol=0, equal_nan=True):
                 differing += 1
         count = int(self._world.sum(differing))
         if count:
             raise EngineError(f"the fp32 copies of {count} parameters differ from their weights")
+
+    def copies(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """The name of each trained parameter, its working weights, and the fp32 weights of them.
+
+        The part that this rank updates.
+        """
+        parameters = dict(self._model.named_parameters())
+        for name, start, flat, interval in self._intervals():
+            working_start, working = self._working(parameters[name])
+            master = flat.detach()[interval]
+            yield name, working.narrow(0, start - working_start, master.numel()), master
 
     def _intervals(self) -> Iterator[tuple[str, int, Tensor, slice]]:
         """The non-empty intervals of parameters that this rank updates.
@@ -169,6 +176,10 @@ class ZeroState:
         size = parameter.ds_numel  # type: ignore[attr-defined]
         start = min(part.numel() * self._world.rank, size)
         return start, part.narrow(0, 0, min(part.numel(), size - start))
+
+    def shard_of(self, parameter: Parameter) -> Tensor:
+        """A view of this rank's working weights."""
+        return self._working(parameter)[1]
 
     @contextmanager
     def _flat_parameters(self) -> Iterator[None]:

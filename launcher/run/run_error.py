@@ -73,7 +73,7 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
         message = "".join(traceback.format_exception_only(error)).strip()
         if isinstance(error, PeersMissing):
             kind = "peer lost"
-        elif isinstance(error, RuntimeError | OSError) and _LOST_PEER.search(message):
+        elif is_lost_peer(error):
             kind = "peer lost"
             text = f"{where} lost another rank"
         else:
@@ -81,6 +81,12 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
     return build(
         kind, rank, f"error: {text}", trace, fault=fault, micro_batch=micro_batch, cause=cause
     )
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether `error` is that of a collective whose other ranks have ended."""
+    message = "".join(traceback.format_exception_only(error))
+    return isinstance(error, RuntimeError | OSError) and bool(_LOST_PEER.search(message))
 
 
 def save_and_exit(end: RunEnd, folder: Path) -> NoReturn:

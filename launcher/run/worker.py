@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from gearshift.engines.base import Engine, World
-from gearshift.engines.catalog import build_engine, find
+from gearshift.engines.catalog import build_engine, by_processes, find
 from gearshift.engines.device import return_freed
 from gearshift.engines.parameters import check_parameters, with_dense_tensors
 from gearshift.engines.preparation import tune_convolutions
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from gearshift.models.base import Split
     from gearshift.training.checkpoint.base_weights import BaseWeights
     from gearshift.training.checkpoint.resume_point import ResumePoint
+    from gearshift.training.data.samples import MicroBatch
     from gearshift.training.evaluation.evaluate_split import SplitResult
 
 
@@ -170,7 +171,8 @@ def _prepare(job: RunPlan, cleanup: ExitStack) -> Rank:
     built = architecture(model)  # before the engine shards its parameters
     if task.channels_last:
         cleanup.callback(tune_convolutions())
-    engine, module = _prepare_engine(job, settings, storage, task, model, world)
+    name = job.resolved.settings.engine.name
+    engine, module = _prepare_engine(job, settings, storage, task, name, model, world)
     cleanup.push(partial(_unless_failed, world, engine.close))
     if initial and (not resumed or (base and base.frozen)):
         from gearshift.engines import deferred_init
@@ -283,6 +285,30 @@ def _train(rank: Rank, test: EvaluationBatches | None) -> Outcome:
         if world.rank == 0 and not job.resume:
             run_folder.clear(rank.storage.path)
         raise
+    except Exception as error:
+        if run.passes is not None and run.step == train_plan.first_step:
+            _refuse(error, rank, run.passes)
+        raise
+
+
+def _refuse(error: Exception, rank: Rank, passes: Sequence[MicroBatch]) -> None:
+    """Raise EngineError if `error`, of passes before the first update, is one of the engine."""
+    from gearshift.launcher.run.engine_error import refusal
+
+    job = rank.job
+    task = rank.tasks[0]
+    refused = refusal(
+        error,
+        job.resolved.settings.engine.name,
+        rank.world,
+        task,
+        [micro_batch.batch for micro_batch in passes],
+        job.resolved.batching.micro_batch,
+        rank.built.parameters,
+        partial(_prepare_engine, job, rank.settings, rank.storage, task, by_processes(1)),
+    )
+    if refused is not None:
+        raise refused from error
 
 
 def _train_plan(
@@ -441,7 +467,12 @@ def _build_model(
 
         model, initial = deferred_init.build(make, world)
     check_parameters(
-        model, task.blocks(model), job.resolved.settings.engine.name, world.size, tensor_file.DTYPES
+        model,
+        task.blocks(model),
+        job.resolved.settings.engine.name,
+        world.size,
+        tensor_file.DTYPES,
+        world.device.type,
     )
     base = None
     if isinstance(task, HasBaseWeights) and task.base_folder() is not None:
@@ -556,7 +587,13 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
 
 
 def _prepare_engine(
-    job: RunPlan, settings: Settings, storage: Storage, task: Task, model: Module, world: World
+    job: RunPlan,
+    settings: Settings,
+    storage: Storage,
+    task: Task,
+    name: str,
+    model: Module,
+    world: World,
 ) -> tuple[Engine, Module]:
     blocks = task.blocks(model)
     spec = optimizer.spec(settings, model, world, blocks, task)
@@ -564,7 +601,7 @@ def _prepare_engine(
     if job.split is None and not _has_adapters(task):
         options = replace(options, frozen_folder=storage.path)
     with signals.deferred():  # imports DeepSpeed or FairScale
-        engine = build_engine(job.resolved.settings.engine.name, world, options)
+        engine = build_engine(name, world, options)
     with world.connecting():
         module = engine.prepare(model, spec, blocks)
     return engine, module

@@ -6,6 +6,7 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
+from gearshift.engines.base import OptimizerSpec
 from tests.engines.parity import around, spec
 from tests.engines.pool import Pool
 
@@ -76,3 +77,23 @@ def test_what_any_rank_reached_has_a_gradient_and_no_step_waits_to_agree_on_it(w
         half = [accumulation / 2] * 2
         expected = [(0, [half, half, None])] * 4
         assert worlds[2].run(steps_of_branches, accumulation) == [expected] * 2
+
+
+def hook_calls(world):
+    """The gradients that hooks of a parameter saw; the last micro-batch does not reach it."""
+    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    model.forward = lambda x, uses_b: model["b" if uses_b else "a"](x)
+    seen = []
+    model["b"].bias.register_hook(lambda gradient: seen.append(gradient.tolist()))
+    model["b"].bias.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.tolist()))
+    sgd = OptimizerSpec([{}], lambda *_: 0, lambda groups: torch.optim.SGD(groups, lr=0.1), None)
+    with around(world, "ddp", model, sgd, []) as (engine, module):
+        for number in (1, 2, 3):
+            with engine.accumulate(last=number == 3):
+                engine.backward(module(torch.ones(1, 2), number == 1).sum())
+        engine.step()
+    return seen
+
+
+def test_hooks_do_not_see_the_zeros_of_a_parameter_that_the_last_micro_batch_does_not_reach(worlds):
+    assert worlds[2].run(hook_calls) == [[[1.0, 1.0], [1.0, 1.0]]] * 2

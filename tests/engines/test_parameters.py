@@ -128,3 +128,35 @@ def test_an_engine_under_another_name_refuses_float16_as_the_first(monkeypatch, 
     for name in (engine, "copied"):
         with pytest.raises(EngineError, match="'weight'"):
             check_parameters(model, [], name, 1, DTYPES)
+
+
+def shared_by_data(transposed=False):
+    """A model whose second weight is a view of the first one."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    weight = model[0].weight.data
+    model[1].weight.data = weight.t() if transposed else weight
+    return model
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_parameters_that_share_memory_train_where_they_stay_together(engine):
+    if engine in ("local", "ddp"):
+        check_parameters(shared_by_data(), [], engine, 2, DTYPES)
+    else:
+        with pytest.raises(EngineError, match=r"'0\.weight' and '1\.weight'"):
+            check_parameters(shared_by_data(), [], engine, 2, DTYPES)
+    for model, device in ((shared_by_data(transposed=True), "cpu"), (shared_by_data(), "cuda")):
+        with pytest.raises(EngineError, match=r"'0\.weight' and '1\.weight'"):
+            check_parameters(model, [], engine, 2, DTYPES, device)
+
+
+def test_parts_of_one_flat_tensor_share_no_memory():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    flat = torch.randn(18)
+    model[0].weight.data = flat[:9].view(3, 3)
+    model[1].weight.data = flat[9:].view(3, 3)
+    check_parameters(model, [], "fsdp", 2, DTYPES)
+    columns = torch.randn(3, 6)
+    model[0].weight.data = columns[:, :3]
+    model[1].weight.data = columns[:, 3:]
+    check_parameters(model, [], "fsdp", 2, DTYPES)

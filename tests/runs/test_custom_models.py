@@ -129,3 +129,26 @@ def test_a_checkpoint_that_is_found_damaged_as_it_is_loaded_is_renamed_and_the_o
     ]
     assert resumed == [2]
     assert (here / "run/checkpoints/damaged-step-00000004").is_dir()
+
+
+PENALIZED = """\
+    def measure(self, model, batch):
+        x = batch["input"].clone().requires_grad_()
+        with torch.enable_grad():
+            out = model(x)
+            (slope,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+        return {"loss": (out - batch["target"]).square().sum() + slope.square().sum()}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["fsdp", "zero2"])
+def test_an_error_of_the_engine_in_the_first_pass_is_a_sentence_and_writes_nothing(
+    here, program, engine
+):
+    body = BODY[: BODY.index("    def measure")] + PENALIZED
+    name = write(here, HEAD + LINE + body)
+    done = program("--model", f"{name}:Line", "--engine", engine, "--nproc", "2", "--out", "run")
+    assert done.returncode == 2, done.stderr
+    assert "local with one process, ddp" in done.stderr and "Traceback" not in done.stderr
+    assert not (here / "run").exists()

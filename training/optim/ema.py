@@ -24,6 +24,7 @@ class Ema:
 
     def __init__(self, engine: Engine, decay: float):
         self._decay = decay
+        self._sources: list[tuple[int, Tensor]] = []
         self._weights: list[Tensor] = []
         self._averages: list[Tensor] = []
         self.pieces: list[Piece] = []
@@ -36,13 +37,16 @@ class Ema:
             weight = piece.data.detach()
             dtype = torch.promote_types(weight.dtype, torch.float32)
             average = weight.to(dtype, copy=True)
+            if piece.source is not None:
+                self._sources.append((len(self._weights), piece.source))
             self._weights.append(weight)
             self._averages.append(average)
-            self.pieces.append(replace(piece, kind=EMA, data=average))
+            self.pieces.append(replace(piece, kind=EMA, data=average, source=None))
 
     def update(self, step: int) -> None:
         decay = min(self._decay, (1 + step) / (10 + step))
         if self._weights:
+            self._follow()
             # No copies, but of weights of 16 bits.
             pairs = zip(self._weights, self._averages, strict=True)
             weights = [weight.to(average.dtype) for weight, average in pairs]
@@ -54,6 +58,7 @@ class Ema:
 
         Holds a copy of the trained weights meanwhile: an evaluation has no gradients.
         """
+        self._follow()
         before = [weight.clone() for weight in self._weights]
         self._write(self._averages, engine)
         try:
@@ -61,7 +66,15 @@ class Ema:
         finally:
             self._write(before, engine)
 
+    def _follow(self) -> None:
+        """Find the parameters to which a forward pass gave other memory."""
+        for index, parameter in self._sources:
+            if parameter.data_ptr() != self._weights[index].data_ptr():
+                parameter.data = parameter.detach().contiguous()
+                self._weights[index] = parameter.detach().view(-1)
+
     def _write(self, values: list[Tensor], engine: Engine) -> None:
+        self._follow()
         for weight, value in zip(self._weights, values, strict=True):
             weight.copy_(value)
         engine.refresh()

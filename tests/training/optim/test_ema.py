@@ -121,3 +121,22 @@ def test_the_average_of_16_bits_moves_and_leaves_the_weights_as_they_were():
     assert torch.equal(model.weight, weight)
     assert torch.equal(piece.data, stored)
     engine.close()
+
+
+def test_the_average_follows_a_parameter_that_gets_other_memory():
+    model = nn.Linear(3, 3, bias=False)
+    engine = build_engine("local", one_rank(), Options())
+    spec = OptimizerSpec([{}], lambda *_: 0, lambda groups: torch.optim.SGD(groups, lr=0.1), None)
+    engine.prepare(model, spec, [])
+    average = Ema(engine, 0.5)
+    expected = model.weight.detach().clone()
+    for step in range(100, 104):
+        model.weight.data = torch.randn(3, 3)
+        average.update(step)
+        expected = 0.5 * expected + 0.5 * model.weight.detach()
+    torch.testing.assert_close(average.pieces[0].data.view(3, 3), expected)
+    weight = model.weight.detach().clone()
+    with average.in_place(engine):
+        torch.testing.assert_close(model.weight.detach(), expected)
+    assert torch.equal(model.weight, weight)
+    engine.close()
