@@ -237,6 +237,12 @@ def atomic_write(path: Path, content: bytes) -> None:
     Storage(path.parent).atomic_write(path.name, content)
 
 
+def write_file(path: Path, content: bytes) -> None:
+    """As atomic_write. Raises StorageError."""
+    with storage_errors(path):
+        atomic_write(path, content)
+
+
 def sync(folder: Path) -> None:
     """Make the names in `folder` survive a loss of power. Touches the disk. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY)

@@ -50,7 +50,7 @@ from gearshift.training.optim import optimizer
 from gearshift.training.resources.memory import PeakMemory
 from gearshift.training.run_state import TrainingRun
 from gearshift.training.settings import SettingError
-from gearshift.training.storage import Storage
+from gearshift.training.storage import Storage, write_file
 from gearshift.training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
@@ -354,6 +354,7 @@ def load_data(
         reset_data=is_reset,
         earlier_splits=_shared(earlier, world) or None,
         open_checkpoint=CheckpointWeights,
+        write_file=write_file,
     )
     sections: Any = settings  # of the family
     with signals.deferred():
