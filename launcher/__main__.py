@@ -1,4 +1,4 @@
-"""`python -m launcher` and the script `gearshift`: run one command line."""
+"""`python -m launcher`: run one command line."""
 
 from __future__ import annotations
 
