@@ -547,6 +547,8 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
     generation = job.generation
     if world.rank == 0:
         cleanup.enter_context(lock.hold(path, generation=generation))
+        if job.resume:
+            run_folder.remove_abandoned(path)
     if generation:
         from gearshift.launcher.run_folder import generations
 
