@@ -273,6 +273,8 @@ def _train(rank: Rank, test: EvaluationBatches | None) -> Outcome:
     check.check_before_training(job.resolved, train_plan, _tracked(settings), world.rank == 0)
     if world.rank == 0:
         _prepare_folder(rank, train_plan)
+        if job.resume:
+            retention.prune(rank.storage, writer.keep)
     world.wait_for_all()
     batches = Batches(samples, order, train_plan, world, settings.loader, rank.unused)
     if trace is not None:
