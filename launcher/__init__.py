@@ -1,5 +1,12 @@
 """Command line, settings, run folder, processes and reports."""
 
+import signal
+import sys
+
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # `python -m launcher` handles Ctrl-C later; in an import Python would print a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from pkgutil import extend_path
 from typing import NoReturn
 

@@ -1,4 +1,4 @@
-"""`python -m launcher` and the script `gearshift`: run one command line."""
+"""`python -m launcher`: run one command line."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _report(error: BaseException, command_line: CommandLine) -> int:
     from gearshift.models.base import DataError
     from gearshift.training.checkpoint.manifest import CheckpointError
     from gearshift.training.logging.console_reporter import discarding
-    from gearshift.training.storage import StorageError
+    from gearshift.training.storage import StorageError, disk_error
 
     if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT_ERRORS:
         for stream in (sys.stdout, sys.stderr):  # else it fails again when the interpreter exits
@@ -122,6 +122,7 @@ def _report(error: BaseException, command_line: CommandLine) -> int:
             return exit_codes.DONE
         diagnostics.say(f"error: the output cannot be written: {error.strerror}", sys.stderr)
         return exit_codes.FAILURE
+    error = disk_error(error) or error
     if isinstance(error, DataError):
         error = about_data(error)
     code: int = getattr(error, "code", exit_codes.FAILURE)

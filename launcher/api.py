@@ -247,6 +247,8 @@ def train(arguments: Facts, call: str = "train") -> Run:
         stages = ready.folders
         result = ready.nothing_left
         if result is not None:
+            if ready.is_rank_0:
+                run_command.write_missing_reports(ready)
             return _run_of(result, Path(result["folder"]) if ready.is_rank_0 else None, stages)
 
         if console and ready.is_rank_0 and ready.warnings:

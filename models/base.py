@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -109,8 +109,19 @@ class Context:
     that has grown, of the run that `model.start` names. None: the first data of a run."""
     open_checkpoint: OpenCheckpoint | None = None
     """None: weights are read from files of safetensors only."""
+    write_file: Callable[[Path, bytes], object] = Path.write_bytes
+    """Writes a file; the program passes the writer of its run folders, which is atomic."""
     estimates: bool = False
     """Sizes of the data may be estimated from a part of it: for a plan, which trains nothing."""
+
+    def save(self, name: str, text: str) -> None:
+        """Write a text file into the run folder, unless it holds the same. Touches the disk."""
+        if self.folder is None:
+            return
+        path = self.folder / name
+        content = text.encode()
+        if not path.is_file() or path.read_bytes() != content:
+            self.write_file(path, content)
 
 
 class Split(Protocol):

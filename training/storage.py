@@ -19,6 +19,7 @@ _MOST_LEVELS = 64
 _MOST_DIGITS = 40
 _FIXES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
 _FIXES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable")
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class StorageError(Exception):
@@ -32,6 +33,13 @@ class StorageError(Exception):
         if fix is not None:
             reason = f"{reason}; {fix}, or choose another folder with --out"
         super().__init__(f"cannot write {path}: {reason}")
+
+
+def disk_error(error: BaseException) -> StorageError | None:
+    """`error` as a StorageError, if only a disk that is full or read-only raises it; or None."""
+    if isinstance(error, OSError) and error.errno in _OF_DISKS:
+        return StorageError(Path(error.filename or "a file"), error)
+    return None
 
 
 @contextmanager
@@ -235,6 +243,12 @@ def atomic_write(path: Path, content: bytes) -> None:
     Leaves nothing behind on failure.
     """
     Storage(path.parent).atomic_write(path.name, content)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """As atomic_write. Raises StorageError."""
+    with storage_errors(path):
+        atomic_write(path, content)
 
 
 def sync(folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, TypeVar
 
 from gearshift.launcher.base import exit_codes
-from gearshift.launcher.base.redaction import redact
+from gearshift.launcher.base.redaction import redact, redact_values
 from gearshift.training.logging.encoding import printable
 
 Error = TypeVar("Error", bound="SettingsError")
@@ -160,7 +160,8 @@ def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
             fields["fix"] = arguments(diagnostic.fix)
         if diagnostic.overrides:
             fields["overrides"] = dict(zip(("value", "where"), diagnostic.overrides, strict=True))
-        objects.append(_redacted(fields))
+        fields.pop("order", None)
+        objects.append(redact_values(fields))
     return objects
 
 
@@ -237,14 +238,3 @@ def counted(number: int, noun: str) -> str:
     if number != 1:
         noun += "es" if noun.endswith("s") else "s"
     return f"{number} {noun}"
-
-
-def _redacted(value: Any) -> Any:
-    """Plain JSON without the secrets of the URLs in it."""
-    if isinstance(value, list | tuple):
-        return [_redacted(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _redacted(item) for key, item in value.items() if key != "order"}
-    if isinstance(value, str):
-        return redact(value)
-    return value

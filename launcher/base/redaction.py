@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
-from urllib.parse import unquote, urlsplit
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 MASK = "***"
 """Replaces a secret."""
 SCHEMES = ("http", "https", "file")
-_USER = re.compile(r"(?<=\w\w:/)(/?)[^/?#\s'\"]*(?=@)")
-"""User and password; a URL that became a path has one slash before them."""
+_USER = re.compile(r"(?<=\w\w:/)(/?)(?:[^/?#\s]*|[^/?#\s:]*:(?!\d*(?:[/?#\s]|$))\S*)(?=@)")
+"""User and password; a URL that became a path has one slash before them.
+
+A password with a slash, which no URL may have, is behind a colon that no port follows.
+"""
 _PARAMETER = re.compile(
-    r"(?i)([?&][^=&\s]*(?:token|key|sig|secret|passw|credential|auth)[^=&\s]*=)"
-    r"(?:\$\{\w+\}|[^&#\s'\"\]},])+"
+    r"(?i)([?&#;][^=&\s]*(?:token|key|sig|secret|pass|pwd|credential|auth)[^=&\s]*=)"
+    r"(?:\$\{\w+\}(?=[\s&#'\"\]},]|$)|[^&#\s]+)"
 )
+"""Up to a blank: a secret may have any other letter, such as a quote, a comma or a bracket."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 
@@ -50,12 +56,30 @@ def redact(text: str) -> str:
     return _PARAMETER.sub(masked, _USER.sub(masked, text))
 
 
+def redact_values(value: Any, change: Callable[[str], str] = redact) -> Any:
+    """Plain JSON, each text in it redacted by `change`, before it is encoded."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return [redact_values(item, change) for item in value]
+    if isinstance(value, dict):
+        redacted = {}
+        for key, item in value.items():
+            redacted[redact_values(key, change)] = redact_values(item, change)
+        return redacted
+    return value
+
+
 def redact_variables(text: str, variables: Mapping[str, str]) -> str:
-    """`text` without the values of environment variables named KEY, TOKEN, SECRET or PASSWORD."""
+    """`text` without the values of environment variables named KEY, TOKEN, SECRET or PASSWORD.
+
+    Also where a message shows such a value as Python or JSON writes it.
+    """
     for name, value in variables.items():
         # A value below eight letters is a word like `true`, not a secret.
         if _SECRET_NAME.search(name) and len(value) >= 8:
-            text = text.replace(value, f"[{name}]")
+            for written in (value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value)):
+                text = text.replace(written, f"[{name}]")
     return text
 
 

@@ -6,7 +6,7 @@ import sys
 
 from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import counted, program_line
-from gearshift.launcher.base.redaction import redact
+from gearshift.launcher.base.redaction import redact_values
 from gearshift.launcher.commands import output
 from gearshift.launcher.compare import candidates, report, runner
 from gearshift.launcher.compare.candidates import PlannedComparison
@@ -46,7 +46,7 @@ def _show_runs(command_line: CommandLine, comparison: PlannedComparison) -> int:
     runs = []
     lines = []
     for candidate in comparison.candidates:
-        words = [redact(text) for text in arguments(candidate.args)]
+        words = redact_values(arguments(candidate.args))
         runs.append({"mode": candidate.mode, "engine": candidate.engine, "arguments": words})
         lines.append(program_line(*words))
     rounds = [{"name": name, "set": sets} for name, sets in study.rounds.items()]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gearshift.launcher.base import exit_codes, signals
 from gearshift.launcher.base.diagnostics import SettingsError, program_line
-from gearshift.launcher.base.redaction import redact
+from gearshift.launcher.base.redaction import redact_values
 from gearshift.launcher.commands import output
 from gearshift.launcher.config import errors, hub, machine
 from gearshift.launcher.config.argument_list import arguments
@@ -129,7 +129,7 @@ def _lines(findings: Findings, file: Path, args: CliArgs) -> Iterator[str]:
 
     model = args.model or split_model_name(findings.model)[0]
     words = arguments(replace(args, model=model, options={"data.path": ("--data", findings.path)}))
-    yield redact(f"train on it:  {program_line(*words)}")
+    yield f"train on it:  {program_line(*redact_values(words))}"
 
 
 def _fetch(command_line: CommandLine) -> int:

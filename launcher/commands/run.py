@@ -88,6 +88,13 @@ def train(ready: Pipeline, console: bool, show: Show) -> RunEnd:
     return end
 
 
+def write_missing_reports(ready: Pipeline) -> None:
+    """Write the reports that could not be written when the runs of `ready` were completed."""
+    from gearshift.launcher.report.report import write_missing
+
+    write_missing([*ready.folders.values(), ready.folder])
+
+
 def _dry_run(command_line: CommandLine) -> int:
     ready = _prepared(command_line, command_line.args)
     as_json = command_line.as_json
@@ -119,6 +126,7 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
     if result:
         line = ready.line or ""
         if ready.is_rank_0:
+            write_missing_reports(ready)
             facts = {"exit_code": exit_codes.DONE, "error": None, **result}
             say(encode(facts, indent=2) if as_json else line)
         return generation.end("ended", exit_codes.DONE, line) if generation else exit_codes.DONE

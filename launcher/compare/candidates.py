@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from gearshift.launcher.base import disk
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, invalid
-from gearshift.launcher.base.redaction import redact
+from gearshift.launcher.base.redaction import redact_values
 from gearshift.launcher.compare import study as studies
 from gearshift.launcher.compare.study import Study
 from gearshift.launcher.config import machine, presets
@@ -188,6 +188,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     disk.check_writable(folder, where)
 
     values = candidates[0].resolved.values
+    argv = redact_values(command_line.argv)
     return PlannedComparison(
         candidates,
         folder,
@@ -195,7 +196,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
         {key: values[key].value for key in (AFTER, AT) if values[key].value is not None},
         warnings=distinct(chain.from_iterable(item.warnings for item in candidates)),
         facts={
-            "command": redact(f"{command_line.command.call} {shlex.join(command_line.argv)}"),
+            "command": f"{command_line.command.call} {shlex.join(argv)}",
             "machine": machine.detect_machine().sentence,
             "device": candidates[0].resolved.device,
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),

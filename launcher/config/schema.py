@@ -291,6 +291,7 @@ def task_with_data(settings: Any, folder: Path, *, estimates: bool = False) -> T
     import torch
 
     from gearshift.training.checkpoint.reader import CheckpointWeights
+    from gearshift.training.storage import write_file
 
     context = Context(
         settings.train.seed,
@@ -298,6 +299,7 @@ def task_with_data(settings: Any, folder: Path, *, estimates: bool = False) -> T
         folder,
         torch.device("cpu"),
         open_checkpoint=CheckpointWeights,
+        write_file=write_file,
         estimates=estimates,
     )
     task = task_class(settings.model.family)(settings.model, settings.data, context)
@@ -387,6 +389,8 @@ def read_text(info: SettingInfo, text: str) -> Any:
     if info.type in ("text", "one of") or (info.type == TEXTS and not is_list):
         return None if info.nullable and text in ("null", "~") else text
     if info.type == "list of texts" and not is_list:
+        if redaction.redact(text) != text:  # a comma may be of the secret
+            return [text]
         return [item.strip() for item in text.split(",")]
     return parse_yaml_value(text)
 

@@ -34,7 +34,7 @@ from gearshift.launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging.encoding import encode_bytes, printable
 from gearshift.training.logging.metrics import append_event
-from gearshift.training.storage import Storage, StorageError, atomic_write, storage_errors
+from gearshift.training.storage import Storage, StorageError, storage_errors, write_file
 
 _UNFINISHED = (
     ".part",
@@ -402,8 +402,7 @@ class ContinualLoop:
             facts["files"] = len(experience.files)
             rows.append({**facts, **(experience.forgetting or {})})
         path = self._folder / run_folder.RESULT
-        with storage_errors(path):
-            atomic_write(path, encode_bytes({**result, **changes, "experiences": rows}, indent=2))
+        write_file(path, encode_bytes({**result, **changes, "experiences": rows}, indent=2))
 
 
 def make_folder(run: Path, number: int, source: Path, names: Iterable[str]) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
 from gearshift.launcher.base import signals
+from gearshift.launcher.base.diagnostics import Diagnostic, program_line, say
+from gearshift.launcher.base.diagnostics import render as render_diagnostics
+from gearshift.launcher.config.settings_file import read_values
 from gearshift.launcher.report import facts, page, run_record
 from gearshift.launcher.report.page import PlotLine, Unit, plot
 from gearshift.launcher.report.run_record import Columns, RunRecord
@@ -85,19 +89,30 @@ def write(folders: Sequence[Path], out: Path) -> list[RunRecord]:
     return runs
 
 
+def write_missing(folders: Iterable[Path]) -> None:
+    """Write the report of each completed run that wants one and has none. Touches the disk."""
+    for folder in folders:
+        if not (folder / run_folder.REPORT).exists():
+            for run in run_record.runs_of(folder)[-1:]:
+                if read_values(run / run_folder.SETTINGS).get("report.enabled", True):
+                    write_at_end(folder)
+
+
 def write_at_end(folder: Path) -> None:
     """Write the report of the run in `folder`, which has just ended, into it. Touches the disk.
 
-    A report that cannot be written never fails a run: it is a warning event.
+    A report that cannot be written never fails a run: it is a warning, printed and as an event.
     """
     try:
         with signals.deferred():
             write([folder], folder / run_folder.REPORT)
     # The border of the run: whatever is wrong with a report, its training is done.
     except Exception as error:
+        text = f"{run_folder.REPORT} could not be written: {describe(error)}"
+        warning = Diagnostic(text, fix=program_line("report", folder), severity="warning")
+        say(render_diagnostics([warning]), sys.stderr)
         # A staged run has no events of its own.
         for run in run_record.runs_of(folder)[-1:]:
-            text = f"{run_folder.REPORT} could not be written: {describe(error)}"
             with suppress(StorageError):  # the disk is full, which the run has reported itself
                 append_event(Storage(run), "warning", 0, {"text": text, "subject": "report"})
             run_folder.append_log(run, f"warning    {text}")

@@ -13,7 +13,7 @@ from gearshift.launcher.base import exit_codes
 from gearshift.launcher.base.diagnostics import FetchError, SettingsError
 from gearshift.launcher.base.signals import Stopped
 from gearshift.launcher.run.run_end import Kind, RunEnd, build, exit_now, without_secrets
-from gearshift.training.storage import StorageError
+from gearshift.training.storage import StorageError, disk_error
 
 _LOST_PEER = re.compile(
     r"connection (was )?(closed|reset|refused)|broken pipe|remote process|socket ?timeout"
@@ -43,6 +43,8 @@ def of_error(error: BaseException, rank: int) -> RunEnd:
 
     where = f"rank {rank} on {socket.gethostname()}"
     cause = error
+    # Also of a custom task or a library, which has no writer of ours.
+    error = disk_error(error) or error
     if isinstance(error, EngineError):
         error = SettingsError.of(str(error))
     elif isinstance(error, DataError):

@@ -27,6 +27,7 @@ from gearshift.launcher.run.faults import FAULTS, recognized
 from gearshift.launcher.run.run_end import RunEnd
 from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.run_plan import RunPlan
+from gearshift.training.storage import write_file
 
 MODULE = "gearshift.launcher.run.rank"
 """What each rank runs."""
@@ -176,7 +177,7 @@ def save_plan(plan: RunPlan, folder: Path) -> None:
     """
     plain = replace(plan, resolved=replace(plan.resolved, warnings=()))
     content = TypeAdapter(RunPlan).dump_python(plain, mode="json")
-    (folder / PLAN).write_text(json.dumps(content), encoding="utf-8")
+    write_file(folder / PLAN, json.dumps(content).encode())
 
 
 def without_report(rank: int, code: int, output: str, forwarded: Collection[int]) -> RunEnd:

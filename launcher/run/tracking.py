@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import program_line
-from gearshift.launcher.base.redaction import redact, redact_variables
+from gearshift.launcher.base.redaction import redact, redact_values, redact_variables
 from gearshift.launcher.config.schema import Settings
 from gearshift.launcher.run_folder.run_plan import RunPlan
-from gearshift.training.callbacks.base import Callback, Emit, Facts, RunInfo
+from gearshift.training.callbacks.base import Callback, Emit, RunInfo
 from gearshift.training.logging.console_reporter import PlainOutput
 from gearshift.training.logging.console_text import render_row
 from gearshift.training.trackers.follow import Run
@@ -22,9 +21,9 @@ from gearshift.training.trackers.process import Trackers
 def build(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: Emit) -> Callback:
     """The trackers of rank 0."""
 
-    def clean(values: Facts) -> Any:
-        """`values` without secrets."""
-        return json.loads(redact_variables(redact(json.dumps(values)), environment.variables()))
+    def clean(text: str) -> str:
+        """`text` without secrets."""
+        return redact_variables(redact(text), environment.variables())
 
     def report(kind: Literal["notice", "warning"], label: str, text: str) -> None:
         """Write a message after the outputs of the run were closed."""
@@ -47,8 +46,8 @@ def build(job: RunPlan, settings: Settings, folder: Path, info: RunInfo, emit: E
     run = Run(
         folder=folder.absolute(),
         track=settings.track,
-        settings=clean(values),
-        origins=clean(origins),
+        settings=redact_values(values, clean),
+        origins=redact_values(origins, clean),
         facts={name: getattr(info, name) for name in names},
         went_back=went_back,
         checkpoints=settings.tracking.checkpoints,

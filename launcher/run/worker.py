@@ -50,7 +50,7 @@ from gearshift.training.optim import optimizer
 from gearshift.training.resources.memory import PeakMemory
 from gearshift.training.run_state import TrainingRun
 from gearshift.training.settings import SettingError
-from gearshift.training.storage import Storage
+from gearshift.training.storage import Storage, write_file
 from gearshift.training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
@@ -275,6 +275,8 @@ def _train(rank: Rank, test: EvaluationBatches | None) -> Outcome:
     check.check_before_training(job.resolved, train_plan, _tracked(settings), world.rank == 0)
     if world.rank == 0:
         _prepare_folder(rank, train_plan)
+        if job.resume:
+            retention.prune(rank.storage, writer.keep)
     world.wait_for_all()
     batches = Batches(samples, order, train_plan, world, settings.loader, rank.unused)
     if trace is not None:
@@ -380,6 +382,7 @@ def load_data(
         reset_data=is_reset,
         earlier_splits=_shared(earlier, world) or None,
         open_checkpoint=CheckpointWeights,
+        write_file=write_file,
     )
     sections: Any = settings  # of the family
     with signals.deferred():
@@ -576,6 +579,8 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
     generation = job.generation
     if world.rank == 0:
         cleanup.enter_context(lock.hold(path, generation=generation))
+        if job.resume:
+            run_folder.remove_abandoned(path)
     if generation:
         from gearshift.launcher.run_folder import generations
 

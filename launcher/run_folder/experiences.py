@@ -14,7 +14,7 @@ from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.run_folder.run_folder import EXPERIENCES
 from gearshift.training.callbacks.base import Facts
 from gearshift.training.logging.encoding import encode_bytes
-from gearshift.training.storage import atomic_write, storage_errors
+from gearshift.training.storage import write_file
 
 FOLDER = "experiences"
 """The folder of the run that holds a folder for each experience."""
@@ -95,8 +95,7 @@ class Ledger:
         """Write the ledger into the run folder, atomically. Raises StorageError."""
         path = run / EXPERIENCES
         content = {"format": _FORMAT, "experiences": [asdict(e) for e in self.experiences]}
-        with storage_errors(path):
-            atomic_write(path, encode_bytes(content, indent=1) + b"\n")
+        write_file(path, encode_bytes(content, indent=1) + b"\n")
 
 
 _LEDGER = TypeAdapter(Ledger)

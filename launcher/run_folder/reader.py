@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import SettingsError
-from gearshift.launcher.base.redaction import redact_variables
+from gearshift.launcher.base.redaction import redact_values, redact_variables
 from gearshift.launcher.config.render import ORIGINS
 from gearshift.launcher.run_folder.run_folder import (
     EVENTS,
@@ -190,11 +190,12 @@ class RunReader:
         """The JSON object in the file `name`, as the run writes it; None: there is no file."""
         path = self._folder / name
         with suppress(FileNotFoundError, NotADirectoryError), _reading(path):
-            content = read_regular(path)
-            if self._redacts:
-                text = content.decode(errors="replace")
-                content = redact_variables(text, environment.variables()).encode()
-            return parsed(content, adapter or _OF_FILES.get(name, _ANY))
+            value = parsed(read_regular(path), adapter or _OF_FILES.get(name, _ANY))
+            if not self._redacts:
+                return value
+            variables = environment.variables()
+            redacted: Json = redact_values(value, lambda text: redact_variables(text, variables))
+            return redacted
         return None
 
     def metrics(self) -> Iterator[Json]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from gearshift.launcher.base import disk
+from gearshift.launcher.base import disk, temporary
 from gearshift.launcher.base.diagnostics import Diagnostic, SettingsError, program_line
 from gearshift.launcher.config import render
 from gearshift.launcher.config.provenance import Resolved
@@ -40,8 +40,6 @@ METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 EXPORT = "export-"
 """Prefix of folders with an exported model."""
-UNFINISHED = ".gearshift-"
-"""In the hidden name of a folder that an export writes to."""
 EVALUATIONS = "evaluations.jsonl"
 """The results of the command `evaluate`."""
 PREDICTIONS = "predictions"
@@ -289,6 +287,20 @@ def rewrite_settings(storage: Storage, resolved: Resolved) -> None:
     for name, text in texts.items():
         with storage_errors(storage.path / name):
             storage.atomic_write(name, text.encode())
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed starts and exports left in the folder of a run that is resumed.
+
+    For the process that holds its lock. Touches the disk.
+    """
+    temporary.remove_abandoned(folder)
+    if not (folder / ORIGINS).exists():  # then a file that is left tells that this is a run
+        return
+    for path in folder.iterdir():
+        if _LEFT.fullmatch(path.name) and path.name != lock.NAME:
+            with suppress(OSError):
+                path.unlink()
 
 
 def write_new(path: Path, text: str) -> None:

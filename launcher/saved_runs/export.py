@@ -10,9 +10,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gearshift.launcher.base import disk, environment, temporary
+from gearshift.launcher.base import disk, environment
 from gearshift.launcher.base.diagnostics import CommandFailed, Diagnostic, SettingsError, unknown
-from gearshift.launcher.run_folder import lock, run_folder
+from gearshift.launcher.base.temporary import MARK, temporary_folder
+from gearshift.launcher.run_folder import run_folder
 from gearshift.launcher.run_folder.reader import RunReader
 from gearshift.launcher.saved_runs import saved_model
 from gearshift.launcher.saved_runs.saved_model import SavedModel, SavedRun
@@ -179,13 +180,6 @@ def _metrics(model: SavedModel) -> Facts | None:
     return metrics
 
 
-def _remove_left(folder: Path) -> None:
-    """Remove what killed exports left in `folder`; running ones hold a lock. Touches the disk."""
-    for export in folder.glob(f".*{run_folder.UNFINISHED}*/{lock.NAME}"):
-        if not export.parent.is_symlink() and lock.is_held(export.parent) is False:
-            shutil.rmtree(export.parent, ignore_errors=True)
-
-
 def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, where: str) -> Json:
     """Write the checkpoint `name` of `run`, completely or not at all; the facts to print.
 
@@ -194,7 +188,6 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     """
     folder = out or run.folder / f"{run_folder.EXPORT}{format_name}"
     run_folder.check_unused(folder, where)
-    _remove_left(folder.parent)
     model, checkpoint = saved_model.open_checkpoint(run, name)
     task = None if format_name == "safetensors" else _task(model, format_name)
     # Weights are fp32; an adapter needs less, and weights merged into their base more.
@@ -203,10 +196,7 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     with (
         storage_errors(folder),
         disk.new_parents(folder),
-        temporary.temporary_folder(
-            f".{folder.name}{run_folder.UNFINISHED}", folder.parent
-        ) as hidden,
-        lock.hold(hidden),  # a later export removes it where none holds it
+        temporary_folder(f".{folder.name}.{MARK}", folder.parent) as hidden,
         environment.logged(lambda text: None),  # of torch about its own functions
     ):
         unfinished = hidden / folder.name

@@ -210,6 +210,7 @@ class SavedModel:
         import torch
 
         from gearshift.training.checkpoint.reader import CheckpointWeights
+        from gearshift.training.storage import write_file
 
         build = self.task_class()
         config = config_of(self.family)
@@ -229,6 +230,7 @@ class SavedModel:
             self.folder,
             torch.device(device),
             open_checkpoint=CheckpointWeights,
+            write_file=write_file,
         )
         return build(model, data, context)
 

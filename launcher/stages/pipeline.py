@@ -23,7 +23,7 @@ from gearshift.launcher.run_folder.run_plan import Pipeline, PipelineStage, Resu
 from gearshift.models.catalog import Stage
 from gearshift.training.callbacks.base import Facts, Json
 from gearshift.training.logging.encoding import encode, encode_bytes
-from gearshift.training.storage import atomic_write, storage_errors
+from gearshift.training.storage import write_file
 
 _STATUSES = {
     exit_codes.DONE: "completed",
@@ -333,8 +333,7 @@ def save_result(folder: Path, stages: Mapping[str, Path], codes: Mapping[str, in
     """
     result = summarize(stages, codes)
     path = folder / run_folder.RESULT
-    with storage_errors(path):
-        atomic_write(path, encode_bytes(result, indent=2) + b"\n")
+    write_file(path, encode_bytes(result, indent=2) + b"\n")
     return result
 
 

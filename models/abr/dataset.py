@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch.utils.data import default_collate
 from gearshift.models.abr.config import CLASS_NAMES
 from gearshift.models.abr.loss import TERMS
 from gearshift.models.abr.responses import LABELS, Responses, Signal, Statistics, even_facts, fit
-from gearshift.models.base import Batch
+from gearshift.models.base import Batch, Context
 from gearshift.models.common.data_reports import few
 from gearshift.models.common.family import FACTS_FILE, Numbers, load_facts, save_facts
 
@@ -86,9 +85,10 @@ class TrainedOnResponses:
 def load_or_fit(
     responses: Responses,
     train: Numbers,
-    folder: Path | None,
+    context: Context,
 ) -> TrainedOnResponses:
     """What the run folder has saved; if there is nothing, fit it to the indices `train`."""
+    folder = context.folder
     if folder is not None and (folder / FACTS_FILE).exists():
         return load_facts(folder, TrainedOnResponses)
     known = {name for name, column in responses.labels.items() if np.isfinite(column[train]).any()}
@@ -101,7 +101,7 @@ def load_or_fit(
         responses.origin.species,
         responses.origin.window_ms,
     )
-    save_facts(trained, folder)
+    save_facts(trained, context)
     return trained
 
 

@@ -112,7 +112,7 @@ class AbrTask(FamilyTask):
 
     def fit(self, train: Numbers) -> None:
         """Fit the statistics. Without any class label, the goal is the reconstruction."""
-        self._set_trained(load_or_fit(self.records, train, self.context.folder))
+        self._set_trained(load_or_fit(self.records, train, self.context))
 
     def setup_without_data(self) -> None:
         self._set_trained(load_facts(self.context.folder, TrainedOnResponses))

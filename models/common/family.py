@@ -36,13 +36,7 @@ from gearshift.models.base import (
 )
 from gearshift.models.common.data_reports import library_errors
 from gearshift.models.common.layers import HasFrozenParts, count_flops
-from gearshift.models.common.split import (
-    SPLITS,
-    SplitRule,
-    save_split,
-    split_groups,
-    write_if_changed,
-)
+from gearshift.models.common.split import SPLITS, SplitRule, save_split, split_groups
 
 ENCODER = "encoder"
 _ENCODER_WEIGHTS = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
@@ -154,8 +148,7 @@ class FamilyTask:
 
     def save_split(self, splits: Groups) -> None:
         """Record a split in the run folder. Raises DataError if it has another one."""
-        if self.context.folder is not None:
-            save_split(splits, self.context.folder, self.context.reset_data, self.rule)
+        save_split(splits, self.context, self.rule)
 
     def network(self) -> HasFrozenParts:
         """The model with random weights, drawn from torch's global generator."""
@@ -406,13 +399,9 @@ FACTS_FILE = "model_facts.json"
 SavedFacts = TypeVar("SavedFacts")
 
 
-def save_facts(facts: Any, folder: Path | None) -> None:
-    """Write the dataclass `facts`, as JSON, into the run folder unless it holds the same.
-
-    None: write nothing.
-    """
-    if folder is not None:
-        write_if_changed(folder / FACTS_FILE, json.dumps(asdict(facts), indent=1))
+def save_facts(facts: Any, context: Context) -> None:
+    """Write the dataclass `facts`, as JSON, into the run folder unless it holds the same."""
+    context.save(FACTS_FILE, json.dumps(asdict(facts), indent=1))
 
 
 def load_facts(folder: Path | None, kind: type[SavedFacts]) -> SavedFacts:

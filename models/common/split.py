@@ -118,22 +118,19 @@ def _part(fold: str, count: int, noun: str) -> slice:
     return slice(count * (number - 1) // parts, count * number // parts)
 
 
-def save_split(
-    splits: Groups,
-    folder: Path,
-    replace: bool = False,
-    rule: SplitRule = SplitRule(0.0),
-) -> None:
+def save_split(splits: Groups, context: Context, rule: SplitRule = SplitRule(0.0)) -> None:
     """Write the split, and what of `rule` a later start needs, or check that it is there.
 
-    Raises DataError if the run folder holds another split, because the data has changed; with
-    `replace` the saved split is replaced instead.
+    Raises DataError if the run folder holds another split, because the data has changed; where the
+    context resets the data, the saved split is replaced instead. Without a folder: does nothing.
     """
-    before = _saved(folder)
+    if context.folder is None:
+        return
+    before = _saved(context.folder)
     groups = {name: list(splits[name]) for name in SPLITS}
     if before is not None and before.groups == groups:
         return
-    if before is not None and not replace:
+    if before is not None and not context.reset_data:
         raise DataError(
             "the data has changed since this run started: its groups split differently",
             where="data.path",
@@ -148,7 +145,7 @@ def save_split(
         present = set().union(*splits.values())
         saved["earlier"] = {group: side for group, side in rule.earlier.items() if group in present}
     saved["counts"] = {name: len(splits[name]) for name in SPLITS}
-    atomic_write(folder / SPLIT_FILE, json.dumps({**saved, **groups}, indent=1))
+    context.save(SPLIT_FILE, json.dumps({**saved, **groups}, indent=1))
 
 
 def load_sides(folder: Path, *, only_earlier: bool = False) -> dict[str, SplitName]:
@@ -222,19 +219,3 @@ def overlapping_groups(folder: Path) -> list[str] | None:
         return None
     counts = Counter(chain.from_iterable(map(set, saved.groups.values())))
     return sorted(group for group, count in counts.items() if count > 1)
-
-
-def atomic_write(path: Path, content: str) -> None:
-    """Write a text in UTF-8 to a file that is either absent or complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)  # of a process that was killed; a link is not followed
-    with partial.open("xb") as file:
-        file.write(content.encode())
-    partial.replace(path)
-
-
-def write_if_changed(path: Path, content: str) -> None:
-    """As atomic_write, unless the file holds `content` already."""
-    if not path.is_file() or path.read_bytes() != content.encode():
-        atomic_write(path, content)

@@ -10,9 +10,8 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from gearshift.models.base import DataError
+from gearshift.models.base import Context, DataError
 from gearshift.models.common.data_reports import library_errors
-from gearshift.models.common.split import write_if_changed
 
 TOKENIZER_FILE = "tokenizer.json"
 """Its name in the run folder, and in a folder of transformers."""
@@ -116,19 +115,18 @@ def truncate_at(tokens: Sequence[int], end: int) -> list[int]:
 
 
 def load_or_fit(
-    folder: Path | None,
+    context: Context,
     fit: Callable[[], tokenizers.Tokenizer],
 ) -> tokenizers.Tokenizer:
     """The tokenizer saved in the run folder; if there is none, it is fitted and saved there."""
-    path = folder / TOKENIZER_FILE if folder else None
+    path = context.folder / TOKENIZER_FILE if context.folder else None
     if path is not None and path.exists():
         return load_tokenizer(path)
     tokenizer = fit()
-    save_tokenizer(tokenizer, folder)
+    save_tokenizer(tokenizer, context)
     return tokenizer
 
 
-def save_tokenizer(tokenizer: tokenizers.Tokenizer, folder: Path | None) -> None:
-    """Write a tokenizer into the run folder, unless it holds the same; None: write nothing."""
-    if folder is not None:
-        write_if_changed(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
+def save_tokenizer(tokenizer: tokenizers.Tokenizer, context: Context) -> None:
+    """Write a tokenizer into the run folder, unless it holds the same."""
+    context.save(TOKENIZER_FILE, tokenizer.to_str(pretty=True))

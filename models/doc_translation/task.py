@@ -32,7 +32,6 @@ from gearshift.models.common.family import (
 )
 from gearshift.models.common.hugging_face import Coverage
 from gearshift.models.common.layers import check_kernel, restrict_blocks
-from gearshift.models.common.split import write_if_changed
 from gearshift.models.common.subwords import TOKENIZER_FILE
 from gearshift.models.doc_translation import embedded, formats, images, pretrained, showing
 from gearshift.models.doc_translation.config import SIZES, Data, Model
@@ -138,22 +137,20 @@ class DocTranslationTask(FamilyTask):
 
     def fit(self, train: Numbers) -> None:
         """The vocabulary of the pretrained decoder if it has one; otherwise that of `train`."""
-        folder = self.context.folder
         rows = [{"page": page, "why": reason} for page, reason in self.collection.skipped]
-        if folder is not None and rows:
-            text = json.dumps(rows, indent=1, ensure_ascii=False)
-            write_if_changed(folder / SKIPPED_FILE, text)
+        if rows:
+            self.context.save(SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))
 
         # A pretrained decoder has embeddings for the tokens of its own vocabulary.
         path = (self.pretrained or Path()) / "decoder" / TOKENIZER_FILE
         if self.pretrained is not None and path.is_file():
             self.vocabulary = load(path)
             self.size = replace(self.size, vocabulary=-(-self.vocabulary.size // 8) * 8)
-            subwords.save_tokenizer(self.vocabulary.inner, folder)
+            subwords.save_tokenizer(self.vocabulary.inner, self.context)
         else:
             texts = (self.records[number].target() for number in train)
-            self.vocabulary = load_or_train(texts, self.size.vocabulary, folder)
-        save_facts(_PageFacts(self.size.vocabulary), folder)
+            self.vocabulary = load_or_train(texts, self.size.vocabulary, self.context)
+        save_facts(_PageFacts(self.size.vocabulary), self.context)
 
     def setup_without_data(self) -> None:
         self.encoder = None  # the initial weights are among the trained ones

@@ -9,6 +9,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
+from gearshift.models.base import Context
 from gearshift.models.common import subwords
 from gearshift.models.common.subwords import SubwordTokenizer
 
@@ -64,6 +65,6 @@ def load(path: Path) -> Vocabulary:
     return Vocabulary(subwords.load_tokenizer(path, str(path)), str(path))
 
 
-def load_or_train(texts: Iterable[str], size: int, folder: Path | None) -> Vocabulary:
+def load_or_train(texts: Iterable[str], size: int, context: Context) -> Vocabulary:
     """Load the vocabulary of the run folder; if there is none, train and store it there."""
-    return Vocabulary(subwords.load_or_fit(folder, lambda: train(texts, size).inner))
+    return Vocabulary(subwords.load_or_fit(context, lambda: train(texts, size).inner))

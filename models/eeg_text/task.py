@@ -126,7 +126,7 @@ class EegTask(FamilyTask):
         recorded = sorted(set().union(*(item.channels for item in items)))
         trained = TrainedOnEeg(self.size, tuple(recorded), self.recordings.channel_map)
         self.trained = self.fit_texts(trained)
-        save_facts(self.trained, self.context.folder)
+        save_facts(self.trained, self.context)
         for name in SPLITS:
             self.splits[name] = self.samples_of(name, numbers[name])
 
@@ -248,19 +248,18 @@ class EegTextTask(EegTask):
             )
 
     def fit_texts(self, trained: TrainedOnEeg) -> TrainedOnEeg:
-        folder = self.context.folder
         # Reversed, so that of several spellings of a sentence the first counts.
         by_group = {item.group: item.text or "" for item in reversed(self.recordings.items)}
         if self.folder is not None:
             self.size = pretrained.size_of(self.folder, self.size)
             self.tokenizer = of_folder = pretrained.tokenizer_of(self.folder, self.size)
-            subwords.save_tokenizer(of_folder.inner, folder)
+            subwords.save_tokenizer(of_folder.inner, self.context)
         else:
             self.tokenizer = build_tokenizer(
                 self.model_settings.tokenizer,
                 (by_group[key] for key in self.groups["train"]),
                 self.size.vocabulary,
-                folder,
+                self.context,
             )
         self.texts = SentenceTexts(
             by_group,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from gearshift.models.base import DataError, Groups
+from gearshift.models.base import Context, DataError, Groups
 from gearshift.models.common import subwords
 from gearshift.models.common.family import padded
 from gearshift.models.common.subwords import SubwordTokenizer, truncate_at
@@ -82,7 +81,7 @@ def build_tokenizer(
     name: str,
     texts: Iterable[str],
     limit: int,
-    folder: Path | None,
+    context: Context,
 ) -> SentenceTokenizer:
     """The tokenizer that model.tokenizer names, with at most `limit` entries.
 
@@ -93,7 +92,7 @@ def build_tokenizer(
         return SentenceByteTokenizer()
     specials = (START, PAD, END, HIDDEN)
     fit = partial(subwords.train_byte_bpe, texts, limit, specials)
-    return BartTokenizer(subwords.load_or_fit(folder, fit), limit)
+    return BartTokenizer(subwords.load_or_fit(context, fit), limit)
 
 
 class SentenceTexts:

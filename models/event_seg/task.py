@@ -92,7 +92,7 @@ class EventSegTask(FamilyTask):
                 allowed="both classes",
             )
         window_ms = 1e3 * float(np.median(dataset.window_lengths(self.recordings)))
-        save_facts(TrainedOnEvents(window_ms, self.recordings[0].sensor), self.context.folder)
+        save_facts(TrainedOnEvents(window_ms, self.recordings[0].sensor), self.context)
 
     def setup_without_data(self) -> None:
         self.trained = load_facts(self.context.folder, TrainedOnEvents)

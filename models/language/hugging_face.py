@@ -12,7 +12,6 @@ from tokenizers import AddedToken, decoders, models
 from tokenizers.pre_tokenizers import ByteLevel
 
 from gearshift.models.common.hugging_face import TOKENIZER, TOKENIZER_CONFIG
-from gearshift.models.common.split import atomic_write
 from gearshift.models.language.subword_tokenizers import (
     SPECIALS,
     BpeTokenizer,
@@ -33,7 +32,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
         tokenizer.inner.save_pretrained(folder)
         return
     inner = _as_library_tokenizer(tokenizer)
-    atomic_write(folder / TOKENIZER, inner.to_str(pretty=True))
+    (folder / TOKENIZER).write_text(inner.to_str(pretty=True), encoding="utf-8")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": inner.id_to_token(tokenizer.end),
@@ -71,4 +70,5 @@ def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a file of a folder of transformers."""
-    atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")

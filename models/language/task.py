@@ -127,7 +127,7 @@ class LanguageTask(FamilyTask):
         self.is_chat = not corpora[0].is_text
         self.noun = "requests" if self.is_chat else "documents"
         self._split(corpora)
-        save_facts(_TextFacts(self.is_chat), self.context.folder)
+        save_facts(_TextFacts(self.is_chat), self.context)
 
         self.tokenizer = self._load_tokenizer(corpora)
         rules = Rules(
@@ -261,9 +261,8 @@ class LanguageTask(FamilyTask):
         from gearshift.models.common.subwords import TOKENIZER_FILE, load_or_fit
         from gearshift.models.language import subword_tokenizers as bpe
 
-        folder = self.context.folder
         if not corpora:
-            return bpe.load((folder or Path()) / TOKENIZER_FILE)
+            return bpe.load((self.context.folder or Path()) / TOKENIZER_FILE)
 
         def fit() -> tokenizers.Tokenizer:
             if self.start is not None:
@@ -273,7 +272,7 @@ class LanguageTask(FamilyTask):
             texts = self._training_texts(corpora, bpe.TRAINED_ON)
             return bpe.train(texts, self.source.size.vocabulary).inner
 
-        return bpe.BpeTokenizer(load_or_fit(folder, fit))
+        return bpe.BpeTokenizer(load_or_fit(self.context, fit))
 
     def _training_texts(self, corpora: Sequence[Corpus], most_bytes: int) -> Iterator[str]:
         """Records at even distances: the beginning may be of another kind than the rest."""

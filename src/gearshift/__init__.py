@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # that of typing: an import takes time, in which nothing handles Ctrl-C
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
@@ -112,5 +110,7 @@ def __getattr__(name: str) -> Any:
     """One of `__all__`, imported now: torch takes seconds."""
     if name not in __all__:
         raise AttributeError(f"module 'gearshift' has no attribute '{name}'")
+    from importlib import import_module
+
     module = import_module(f"gearshift.{_MODULES.get(name, 'models.base')}")
     return getattr(module, name)

@@ -9,7 +9,7 @@ import pytest
 from tests.launcher.given import ROOT, python
 
 SITE = """
-import atexit, os, signal, sys
+import atexit, enum, os, signal, sys
 
 moment, number = os.environ["MOMENT"], int(os.environ["NUMBER"])
 count = 0
@@ -17,7 +17,7 @@ count = 0
 
 def at_import(event, arguments):
     global count
-    if event == "import" and "gearshift.launcher.base.signals" in sys.modules:
+    if event == "import" and count + (arguments[0] in ("launcher", "gearshift")):
         count += 1
         if moment in (str(count), arguments[0]):
             signal.raise_signal(number)
@@ -26,7 +26,10 @@ def at_import(event, arguments):
 sys.addaudithook(at_import)
 atexit.register(lambda: print("imports:", count))
 """
-"""Raises a signal at the import of this number or of this module, once Ctrl-C has its first handler."""
+"""Raises a signal at the import of this number or of this module, from the first of our code on."""
+FIRST = 4
+"""Before are ours, `__future__` and the module of the script; `signal`, without which nothing handles Ctrl-C, is the first
+that ours imports."""
 NEVER = "0"
 ENDS = {signal.SIGINT: (130, -signal.SIGINT), signal.SIGTERM: (75, -signal.SIGTERM)}
 
@@ -37,9 +40,9 @@ def start(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SITE)
     path = os.pathsep.join((str(tmp_path), str(ROOT)))
 
-    def run(moment, number):
+    def run(moment, number, words=("-m", "launcher")):
         variables = {"PYTHONPATH": path, "MOMENT": moment, "NUMBER": str(int(number))}
-        return python("-m", "launcher", "explain", "optim.lr", folder=tmp_path, env=variables)
+        return python(*words, "explain", "optim.lr", folder=tmp_path, env=variables)
 
     return run
 
@@ -64,12 +67,27 @@ def test_a_signal_within_an_import_ends_a_command(start, moment, number):
     check(start(moment, number), number, moment)
 
 
+ENTRIES = {
+    "launcher": ("-m", "launcher"),
+    "gearshift": ("-m", "gearshift"),
+    "script": ("-c", "from gearshift.__main__ import program; program()"),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_ctrl_c_in_the_first_imports_prints_no_traceback(start, entry):
+    for moment in (*range(FIRST, FIRST + 8), 40):
+        done = start(str(moment), signal.SIGINT, ENTRIES[entry])
+        check(done, signal.SIGINT, moment)
+        assert "KeyboardInterrupt" not in done.stderr
+
+
 @pytest.mark.slow
 def test_a_signal_at_any_import_ends_a_command(start):
     complete = start(NEVER, signal.SIGINT)
     assert complete.returncode == 0
     imports = int(re.search(r"imports: (\d+)", complete.stdout)[1])
     assert imports > 100
-    for moment in range(1, imports + 1, 3):
+    for moment in range(FIRST, imports + 1, 3):
         number = list(ENDS)[moment % 2]
         check(start(str(moment), number), number, moment)

@@ -25,7 +25,7 @@ class Line(CustomTask):
     def setup(self):
         super().setup()
         val = ["a"] if self.data_settings.shared else ["b"]
-        save_split({"train": ["a"], "val": val, "test": ["c"]}, self.context.folder)
+        save_split({"train": ["a"], "val": val, "test": ["c"]}, self.context)
 
     def samples(self, split):
         return [{"x": torch.zeros(3)}] * 4

@@ -8,13 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gearshift.launcher.run_folder import lock
+from gearshift.launcher.base.temporary import temporary_folder
 from gearshift.launcher.saved_runs.saved_model import open_model
 from gearshift.models.catalog import Family
 from gearshift.models.common.data_reports import install_command
 from gearshift.models.language.config import SIZES
 from gearshift.models.language.model import Transformer
 from gearshift.training.checkpoint.reader import open_checkpoint
+from tests.launcher.given import python
 from tests.launcher.saved_runs import change_state, checkpoint, contents, flip_a_bit
 from tests.models.tasks import train_tiny
 
@@ -63,18 +64,20 @@ def test_plain_safetensors_contain_every_parameter_and_the_facts(run, tmp_path, 
 
 
 def test_what_a_killed_export_left_goes_and_what_a_running_one_writes_stays(run, tmp_path, said):
-    left, held, foreign = (
-        tmp_path / f".{name}.gearshift-1" for name in ("left", "held", "foreign")
-    )
-    for folder in (left, held, foreign):
-        (folder / "half").mkdir(parents=True)
-    (left / lock.NAME).touch()
-    with lock.hold(held):
-        said("export", run, "--format", "safetensors", "--out", tmp_path / "mine")
-    assert [path.name for path in sorted(tmp_path.glob(".*.gearshift-*"))] == [
-        foreign.name,
-        held.name,
-    ]
+    words = ["export", str(run), "--format", "safetensors", "--out", str(tmp_path / "mine")]
+    code = f"""
+import os
+from gearshift.launcher.__main__ import main
+from gearshift.launcher.saved_runs import export
+export.FORMATS["safetensors"] = lambda *_: os.kill(os.getpid(), 9)
+main({words})
+"""
+    assert python("-c", code).returncode == -9
+    (left,) = tmp_path.glob(".mine.gearshift-*")
+    with temporary_folder(".held.gearshift-", tmp_path) as held:
+        assert not left.exists()
+        said(*words)
+        assert [*tmp_path.glob(".*gearshift-*")] == [held]
 
 
 def test_a_missing_tokenizer_or_a_damaged_checkpoint_is_an_error_and_leaves_no_files(run, said):

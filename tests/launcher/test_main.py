@@ -136,3 +136,19 @@ def test_an_output_to_a_full_disk_is_an_error_of_one_line(stream, argument, code
     command = ("sh", "-c", f'exec {stream}>/dev/full; exec "$@"', "sh")
     done = python("-m", "launcher", "list", argument, prefix=command)
     assert (done.returncode, len(done.stderr.splitlines())) == (code, lines), done.stderr
+
+
+@pytest.mark.slow
+def test_a_temporary_folder_on_a_full_disk_ends_a_command_in_one_sentence(tmp_path):
+    code = """
+import errno, os, sys, tempfile
+from gearshift.launcher.base import temporary
+from gearshift.launcher.__main__ import program
+def full(*_, **__): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/gearshift-1")
+temporary.mkdtemp = full
+program()
+"""
+    (tmp_path / "a.txt").write_text("one two three " * 99)
+    done = python("-c", code, "data", "check", "a.txt", "--model", "language", folder=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: cannot write /tmp/gearshift-1: ")

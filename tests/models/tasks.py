@@ -12,6 +12,7 @@ import gearshift
 from gearshift.launcher.config.schema import task_class
 from gearshift.models.base import Context
 from gearshift.models.common.predictions import FixedDraws
+from gearshift.training.storage import write_file
 
 
 class Draws:
@@ -50,6 +51,11 @@ def maker(family, default_share, **defaults):
         return task_class(family)(config.Model(**in_model), config.Data(**in_data), context)
 
     return make
+
+
+def saving_context(folder):
+    """The context of a task whose run folder is `folder`."""
+    return Context(0, 0.1, folder, torch.device("cpu"), write_file=write_file)
 
 
 def batch_of(task, count=3, split="train"):

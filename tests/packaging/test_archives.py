@@ -78,7 +78,7 @@ def test_the_wheel_has_every_file_of_the_packages_the_console_script_and_the_lic
     assert archive.read("launcher/__main__.py") == archive.read("gearshift/launcher/__main__.py")
     (info,) = {name.split("/")[0] for name in names} - {"gearshift", "launcher"}
     script = archive.read(f"{info}/entry_points.txt").decode()
-    assert "gearshift = gearshift.launcher.__main__:program" in script
+    assert "gearshift = gearshift.__main__:program" in script
     assert f"{info}/licenses/LICENSE" in names
     lines = archive.read(f"{info}/METADATA").decode().splitlines()
     needs = [n.removeprefix("Requires-Dist: ") for n in lines if n.startswith("Requires-Dist: ")]

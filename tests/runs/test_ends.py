@@ -36,9 +36,9 @@ def program(tmp_path):
 
 
 @contextmanager
-def training(program, *args):
+def training(program, *args, **options):
     """A run that has saved a checkpoint; it is killed in the end, with its children."""
-    with program.start(*ARGS, *args, stderr=subprocess.STDOUT) as process:
+    with program.start(*ARGS, *args, stderr=subprocess.STDOUT, **options) as process:
         # No test waits for its run longer than this.
         watch = threading.Timer(LIMIT_S, process.kill)
         watch.start()
@@ -90,6 +90,24 @@ def test_a_run_started_by_nohup_is_not_ended_when_the_terminal_is_closed(program
     finally:
         signal.signal(signal.SIGHUP, ignored)
     assert process.returncode == 0, rest
+
+
+def test_a_killed_run_of_two_ranks_leaves_no_temporary_folder_after_the_next(program, tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    variables = environment() | {"TMPDIR": str(temporary)}
+    with training(program, "--nproc", "2", env=variables) as process:
+        children = ranks(process)
+        process.kill()
+        process.wait()
+        for child in children:
+            child.kill()
+    assert [*temporary.glob("gearshift-*")]
+    again = ["resume", "mine", "--max-steps", "8", "--set", "schedule.name=constant"]
+    with program.start(*again, "--reset", "schedule", env=variables) as process:
+        output, errors = process.communicate()
+    assert process.returncode == 0, output + errors
+    assert not [*temporary.glob("gearshift-*")]
 
 
 def test_a_killed_rank_is_reported_first_and_the_run_resumes_from_its_last_checkpoint(program):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gearshift.training.checkpoint import manifest
 from gearshift.training.checkpoint.manifest import CheckpointError, Manifest
 from gearshift.training.logging.encoding import size
-from gearshift.training.storage import Storage, sync
+from gearshift.training.storage import Storage, storage_errors, sync
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -105,6 +105,18 @@ def settle(storage: Storage, newest: Path, keep: Keep) -> None:
         if name not in remaining:
             _delete(newest.with_name(name))
     _delete(newest.with_name(f"{_REPLACED}{newest.name}"))
+
+
+def prune(storage: Storage, keep: Keep) -> None:
+    """Settle the newest checkpoint of a resumed run, which a kill may have prevented.
+
+    Touches the disk. Raises StorageError.
+    """
+    complete = _complete(storage.path)
+    if complete:
+        newest = storage.path / CHECKPOINTS / manifest.step_folder(complete[-1].step)
+        with storage_errors(newest):
+            settle(storage, newest, keep)
 
 
 def steps(run: Path) -> list[int]:

@@ -231,7 +231,7 @@ def test_a_diagnostic_in_json_is_an_object_and_a_warning_begins_with_its_name():
     }
     assert render([Diagnostic("careful", severity="warning")]) == "warning: careful"
     [found] = as_json([Diagnostic("m", value='https://h/?token=abc"', fix="'https://u:p@h' b")])
-    assert (found["value"], found["fix"]) == ('https://h/?token=***"', ["https://***@h", "b"])
+    assert (found["value"], found["fix"]) == ("https://h/?token=***", ["https://***@h", "b"])
 
 
 def test_the_closest_match_ignores_case_and_dashes():

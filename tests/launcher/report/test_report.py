@@ -155,9 +155,11 @@ def test_a_staged_run_has_one_report_with_the_outcome_of_each_stage(run):
     assert any({"whole/1-first", "whole/2-second"} <= {*names} for names in names_of_lines(page))
 
 
-def test_a_report_that_fails_is_a_warning_event(run):
+def test_a_report_that_fails_is_a_warning_printed_and_as_an_event(run, capsys):
     (run / "metrics.jsonl").write_text("no JSON\n")
     report.write_at_end(run)
+    printed = capsys.readouterr().err
+    assert printed.startswith("warning: report.html") and f"report {run}" in printed
     last = json.loads((run / "events.jsonl").read_text().splitlines()[-1])
     assert last["kind"] == "warning" and last["facts"]["subject"] == "report"
     assert "metrics.jsonl:1" in last["facts"]["text"]

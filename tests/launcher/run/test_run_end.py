@@ -1,6 +1,8 @@
 """Reports of failed ranks, and their transfer to the supervisor."""
 
+import errno
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,3 +75,13 @@ def test_a_failure_is_out_of_memory_if_the_kernel_killed_a_process(kind, kills, 
         assert report.text.endswith("  fix           --batch-size 4 --set train.global_batch=16")
     else:
         assert report == ending
+
+
+def test_a_disk_that_is_full_ends_a_task_with_a_writer_of_its_own_in_one_sentence(tmp_path):
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        error = OSError(number, os.strerror(number), str(tmp_path / "classes.json"))
+        end = run_error.of_error(error, 0)
+        assert (end.kind, end.exit_code, end.trace) == ("failed", 1, "")
+        assert end.text.startswith(f"error: cannot write {tmp_path}/classes.json: ")
+    assert "Traceback" not in run_error.of_error(OSError(errno.ENOSPC, "full"), 0).trace
+    assert run_error.of_error(OSError(errno.EINVAL, "odd"), 0).trace

@@ -83,8 +83,11 @@ def test_a_completed_run_resumes_if_it_is_extended(more):
     assert decided("runs/x/checkpoints/step-00000040").nothing_left is None
 
 
-def test_a_completed_run_is_reported_and_nothing_is_written(said, here):
+def test_a_completed_run_gets_a_report_that_it_lacks_and_nothing_else_is_written(said, here):
     ended(trained(X, resolved(), 60), "completed", 60)
+    before = {path for path in here.rglob("*")}
+    said("resume", "runs/x")
+    assert {path for path in here.rglob("*")} - before == {here / X / "report.html"}
     before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
     assert said("resume", "runs/x").startswith(DONE)
     content = said("--resume", "runs/x", "--json")

@@ -108,6 +108,18 @@ def test_a_start_that_was_killed_leaves_an_unused_folder_or_a_run(here):
     assert found == sorted(found) and set(found) == {False, True}
 
 
+def test_a_resumed_run_loses_the_files_of_killed_starts_but_not_what_makes_it_a_run(here):
+    folder = run_folder.create(resolved(), here / "mine", NAME).path
+    before = content(folder)
+    for name in (".settings.yaml.0123abcd", ".origins.json.0123abcd", ".lock.0123abcd"):
+        (folder / name).touch()
+    run_folder.remove_abandoned(folder)
+    assert content(folder) == before
+    (folder / "origins.json").rename(folder / ".origins.json.0123abcd")
+    run_folder.remove_abandoned(folder)
+    assert run_folder.is_run_folder(folder)
+
+
 def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

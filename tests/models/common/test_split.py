@@ -6,13 +6,13 @@ import pytest
 from gearshift.models.base import DataError
 from gearshift.models.common.split import (
     SplitRule,
-    atomic_write,
     load_sides,
     overlapping_groups,
     save_split,
     split_groups,
-    write_if_changed,
 )
+from gearshift.training.storage import StorageError
+from tests.models.tasks import saving_context
 
 NOUN = "files, documents or requests"
 GROUPS = [f"g{i:03}" for i in range(100)]
@@ -87,23 +87,25 @@ def test_more_folds_than_groups_are_an_error_with_the_most_that_fit(fold, fix):
 
 
 def test_a_run_folder_saves_the_split_and_refuses_another_unless_data_is_reset(tmp_path):
+    context = saving_context(tmp_path)
+    resetting = replace(context, reset_data=True)
     splits = split_groups(GROUPS, SplitRule(0.1), NOUN)
     assert load_sides(tmp_path) == {}
     for _ in range(2):
-        save_split(splits, tmp_path)
+        save_split(splits, context)
     saved = json.loads((tmp_path / "split.json").read_text())
     assert saved["val"] == splits["val"] and saved["counts"]["train"] == 80
     assert load_sides(tmp_path) == {g: name for name, groups in splits.items() for g in groups}
     other = split_groups(GROUPS[:99], SplitRule(0.1), NOUN)
     with pytest.raises(DataError, match="has changed since this run started"):
-        save_split(other, tmp_path)
-    save_split(other, tmp_path, replace=True)
-    save_split(other, tmp_path)
+        save_split(other, context)
+    save_split(other, resetting)
+    save_split(other, context)
     fold = split_groups(GROUPS, SplitRule(0.1, fold="2/5"), NOUN)
-    save_split(fold, tmp_path, replace=True, rule=SplitRule(0.1, fold="2/5"))
+    save_split(fold, resetting, SplitRule(0.1, fold="2/5"))
     assert json.loads((tmp_path / "split.json").read_text())["fold"] == "2/5"
     with pytest.raises(DataError, match="has changed since this run started"):
-        save_split(split_groups(GROUPS, SplitRule(0.1, fold="3/5"), NOUN), tmp_path)
+        save_split(split_groups(GROUPS, SplitRule(0.1, fold="3/5"), NOUN), context)
 
 
 def test_earlier_groups_stay_in_their_split():
@@ -142,11 +144,23 @@ def test_a_damaged_split_is_one_error_that_says_what_to_do(tmp_path, text):
         assert error.value.hint.startswith("delete it")
 
 
-def test_nothing_is_written_through_a_link_of_the_temporary_name(tmp_path):
-    (tmp_path / "a.partial").symlink_to(tmp_path / "victim")
-    atomic_write(tmp_path / "a", "ä")
+def test_a_context_replaces_a_file_only_where_it_changes_and_follows_no_link(tmp_path):
+    context = saving_context(tmp_path)
+    for name in ("a", ".a.new"):
+        (tmp_path / name).symlink_to(tmp_path / "victim")
+    context.save("a", "ä")
     assert (tmp_path / "a").read_bytes() == "ä".encode() and not (tmp_path / "a").is_symlink()
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     before = (tmp_path / "a").stat()
-    write_if_changed(tmp_path / "a", "ä")
+    context.save("a", "ä")
     assert (tmp_path / "a").stat() == before
+
+
+def test_a_failed_write_is_an_error_of_storage_and_leaves_the_file(tmp_path):
+    context = saving_context(tmp_path)
+    context.save("a", "before")
+    (tmp_path / ".a.new").mkdir()
+    with pytest.raises(StorageError) as error:
+        context.save("a", "after")
+    assert error.value.path == tmp_path / "a"
+    assert (tmp_path / "a").read_text() == "before"

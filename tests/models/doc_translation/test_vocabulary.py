@@ -1,4 +1,5 @@
 from gearshift.models.doc_translation.vocabulary import MIN_SIZE, load_or_train, train
+from tests.models.tasks import saving_context
 
 TEXTS = ["# 标题\n\n一只猫坐在垫子上。", "the cat  sat\ton the mat", "一只狗坐在那里。"] * 3
 NEVER_SEEN = [
@@ -27,9 +28,9 @@ def test_the_text_ends_at_the_first_end_token():
 
 
 def test_equal_texts_give_an_equal_vocabulary_which_the_run_folder_keeps(tmp_path):
-    first = load_or_train(TEXTS, 330, tmp_path)
+    first = load_or_train(TEXTS, 330, saving_context(tmp_path))
     assert train(TEXTS, 330).inner.get_vocab() == first.inner.get_vocab()
-    again = load_or_train(["other text"], 330, tmp_path)
+    again = load_or_train(["other text"], 330, saving_context(tmp_path))
     assert again.inner.get_vocab() == first.inner.get_vocab()
     assert again.decode(again.encode(NEVER_SEEN[2])) == NEVER_SEEN[2]
     assert MIN_SIZE == 259

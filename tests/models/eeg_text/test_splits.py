@@ -7,6 +7,7 @@ from gearshift.models.base import DataError
 from gearshift.models.common.split import SPLITS, SplitRule, save_split
 from gearshift.models.eeg_text.recordings import Item, normalized, split_items
 from tests.models.errors import error_of
+from tests.models.tasks import saving_context
 
 SENTENCES = [f"sentence number {i}" for i in range(30)]
 
@@ -52,12 +53,12 @@ def test_readers_can_be_held_out():
 def test_the_split_is_saved_in_the_run_folder_with_its_readers(tmp_path):
     rule = SplitRule(0.2)
     parts = Parts(*split_items(items(), "subject+sentence", rule))
-    save_split(parts.named, tmp_path)
+    save_split(parts.named, saving_context(tmp_path))
     saved = json.loads((tmp_path / "split.json").read_text())
     assert sum(name.startswith("reader ") for name in saved["val"]) == 1
-    save_split(parts.named, tmp_path)
+    save_split(parts.named, saving_context(tmp_path))
     with pytest.raises(DataError, match="has changed since this run started"):
-        save_split(split_items(items(), "sentence", rule)[2], tmp_path)
+        save_split(split_items(items(), "sentence", rule)[2], saving_context(tmp_path))
 
 
 def test_readers_and_sentences_together_have_no_folds():

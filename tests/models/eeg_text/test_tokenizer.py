@@ -1,4 +1,5 @@
 from gearshift.models.eeg_text.texts import SentenceByteTokenizer, build_tokenizer
+from tests.models.tasks import saving_context
 
 TEXTS = ["the old man finds a drum", "the old child paints a drum"] * 3
 
@@ -11,8 +12,8 @@ def test_bytes_are_decoded_up_to_the_first_end_token():
 
 
 def test_a_trained_tokenizer_is_saved_in_the_run_folder_and_loaded_from_there(tmp_path):
-    first = build_tokenizer("bpe", TEXTS, 400, tmp_path)
-    again = build_tokenizer("bpe", ["something else"], 400, tmp_path)
+    first = build_tokenizer("bpe", TEXTS, 400, saving_context(tmp_path))
+    again = build_tokenizer("bpe", ["something else"], 400, saving_context(tmp_path))
     text = "the old man, </s> and 家"
     assert again.encode(text) == first.encode(text)
     assert first.decode([*first.encode(text), first.end, 5]) == text

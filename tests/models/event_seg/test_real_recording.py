@@ -9,6 +9,7 @@ from gearshift.models.common.family import save_facts
 from gearshift.models.event_seg.formats import EVT2
 from gearshift.models.event_seg.readers.files import open_recording
 from gearshift.models.event_seg.showing import TrainedOnEvents
+from tests.models.tasks import saving_context
 
 RECORDING = Path(__file__).parents[4] / "shared/data/event/evt2.raw"
 pytestmark = pytest.mark.skipif(not RECORDING.is_file(), reason=f"{RECORDING} does not exist")
@@ -31,8 +32,8 @@ def test_a_real_recording_is_read_and_predicted_in_windows_of_the_training(
     assert (len(events), (events.p > 0).sum(), whole.sensor) == (521_252, 185_861, (480, 640))
     assert (events.t[0], events.t[-1]) == (913_716_224, 913_812_095)
     window_ms = 1000 / 30
-    save_facts(TrainedOnEvents(window_ms, (260, 346)), tmp_path / "run")
-    task = make_task(tmp_path / "run", downsample=2)
+    save_facts(TrainedOnEvents(window_ms, (260, 346)), saving_context(tmp_path))
+    task = make_task(tmp_path, downsample=2)
     task.setup_without_data()
     found = list(task.predict(task.build().eval(), sample))
     first, length = events.t[0], int(1e3 * window_ms)

@@ -10,6 +10,7 @@ from gearshift.models.common import subwords
 from gearshift.models.language import subword_tokenizers as bpe
 from gearshift.models.language.hugging_face import write_tokenizer
 from gearshift.models.language.tokenizer import TAGS, ByteTokenizer
+from tests.models.tasks import saving_context
 
 transformers = pytest.importorskip("transformers")
 
@@ -96,8 +97,9 @@ def test_byte_tokens_and_texts_are_equal(byte_folder):
 
 def test_a_trained_tokenizer_gives_the_same_tokens(make_task, tmp_path):
     run = tmp_path / "run"
+    run.mkdir()
     trained = bpe.train([TEXT], 400)
-    subwords.save_tokenizer(trained.inner, run)
+    subwords.save_tokenizer(trained.inner, saving_context(run))
     task = make_task(run, tokenizer="bpe", vocabulary=400)
     (tmp_path / "out").mkdir()
     task.write_hugging_face(tmp_path / "out")

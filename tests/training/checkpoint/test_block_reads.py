@@ -1,5 +1,6 @@
 """A block of a checkpoint is checked as it is read into its place, and nothing else is read."""
 
+import os
 from functools import cache
 
 import psutil
@@ -111,6 +112,62 @@ def test_a_flipped_bit_of_a_buffer_is_found(run, flipped):
     flipped(place)
     with pytest.raises(CheckpointDamaged):
         BlockReads(checkpoint, [buffer]).run()
+
+
+BUFFER_SIZE = 3 * BLOCK_BYTES // 8
+"""64-bit numbers, which fill a block that no other tensor shares."""
+ODD = {
+    ("weight", "w"): torch.arange(5.0),
+    ("ema", "w"): torch.arange(5.0) + 1,
+    ("exp_avg", "w"): torch.arange(5.0) + 2,
+    ("exp_avg_sq", "w"): torch.arange(5.0) + 3,
+    ("buffer", "large"): torch.arange(BUFFER_SIZE),
+    ("buffer", "half"): torch.ones(3, dtype=torch.bfloat16),
+}
+
+
+def state_of(tensors):
+    """A state of tensors by kind and name."""
+    pieces = [Piece(k, n, 0, tensor) for (k, n), tensor in tensors.items() if k != "buffer"]
+    buffers = {name: tensor for (k, name), tensor in tensors.items() if k == "buffer"}
+    return State({"w": (5,)}, pieces, buffers, {"w": 1.0}, [{"names": ["w"]}], {})
+
+
+def targets():
+    return [Piece(kind, name, 0, torch.zeros_like(t)) for (kind, name), t in ODD.items()]
+
+
+def test_a_flipped_byte_of_each_kind_of_tensor_is_found(tmp_path, alone):
+    saving(tmp_path, alone).save(1, state_of(ODD), {"samples": 1}, periodic=True, score=None)
+    unverified(tmp_path).fill(targets())
+    for (kind, name), tensor in ODD.items():
+        checkpoint = unverified(tmp_path)
+        ((file, start, *_),) = checkpoint.located(kind, name, 0, tensor.numel())
+        size = tensor.numel() * checkpoint.dtype(kind, name).itemsize
+        with (tmp_path / "last" / file).open("r+b", buffering=0) as stream:
+            byte = os.pread(stream.fileno(), 1, start + size // 2)
+            os.pwrite(stream.fileno(), bytes([byte[0] ^ 128]), start + size // 2)
+            with pytest.raises(CheckpointDamaged):
+                unverified(tmp_path).fill(targets())
+            os.pwrite(stream.fileno(), byte, start + size // 2)
+    unverified(tmp_path).fill(targets())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("kind", ["weight", "ema", "exp_avg"])
+def test_a_value_that_is_not_finite_is_refused_in_weights_and_their_average(
+    tmp_path, alone, kind, value
+):
+    tensor = torch.arange(5.0)
+    tensor[3] = value
+    state = state_of({**ODD, (kind, "w"): tensor})
+    saving(tmp_path, alone).save(1, state, {"samples": 1}, periodic=True, score=None)
+    pieces = targets()
+    if kind == "exp_avg":  # a model computes with it in no forward pass
+        unverified(tmp_path).fill(pieces)
+        return
+    with pytest.raises(CheckpointError, match="'w'"):
+        unverified(tmp_path).fill(pieces)
 
 
 def test_a_weight_that_is_not_finite_is_named_with_its_file(tmp_path, alone):

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import random
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -154,3 +155,55 @@ def test_checkpoints_at_multiples_and_at_the_named_step_stay_if_they_are_periodi
     for step in range(1, 12):
         save(saver, step, periodic=step != 8)
     assert steps(tmp_path) == [4, 5, 11]
+
+
+def retained(saves, keep, sign):
+    """The steps that stay after `saves`, and the best, by the words of the settings."""
+    present = {}
+    for step, loss, periodic in saves:
+        present[step] = (loss, periodic)
+        scored = sorted((sign * loss, at) for at, (loss, _) in present.items() if loss is not None)
+        best = [at for _, at in scored]
+        on_time = [at for at, (_, periodic) in present.items() if periodic]
+        stay = {step, *on_time[-keep.last :], *best[: max(1, keep.best)]}
+        stay |= {at for at in on_time if keep.every and at % keep.every == 0}
+        stay |= {at for at in on_time if at == keep.at}
+        present = {at: entry for at, entry in present.items() if at in stay}
+    return sorted(present), best[0] if best else None
+
+
+KEEPS = (Keep(1, 0, None), Keep(1, 1, 3), Keep(2, 2, None, 4), Keep(3, 1, 4, 5))
+
+
+@pytest.mark.parametrize(("number", "keep"), enumerate(KEEPS), ids=str)
+def test_the_checkpoints_that_stay_are_those_of_the_settings(tmp_path, alone, number, keep):
+    sign, direction = ((1, "min"), (-1, "max"))[number % 2]
+    draws = random.Random(number)
+    saver = saving(tmp_path, alone, False, keep.last, keep.best, keep.every, keep.at)
+    saves = []
+    for step in range(1, 11):
+        loss = draws.choice([None, 0.1, 0.2, 0.3, 0.4, -1.0])
+        saves.append((step, loss, draws.random() < 0.7))
+        score = None if loss is None else Score("loss", loss, direction)
+        saver.save(step, state(whole(step)), {"samples": step}, saves[-1][2], score)
+        expected, best = retained(saves, keep, sign)
+        assert steps(tmp_path) == expected
+        assert open_checkpoint(tmp_path / "last").manifest.step == step
+        if best is not None:
+            assert open_checkpoint(tmp_path / "best").manifest.step == best
+
+
+def test_a_resumed_run_prunes_what_a_kill_prevented(tmp_path, alone):
+    run = tmp_path / "run"
+    run.mkdir()
+    saver = saving(run, alone, last=9, best=9)
+    for step in range(1, 6):
+        save(saver, step, loss=1 / step)
+    (run / "last").unlink()
+    (run / "last").symlink_to("checkpoints/step-00000004")
+    retention.prune(Storage(run), Keep(2, 1, None))
+    assert steps(run) == [4, 5] and open_checkpoint(run / "last").manifest.step == 5
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    retention.prune(Storage(empty), Keep(1, 1, None))
+    assert not os.listdir(empty)
