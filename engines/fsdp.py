@@ -138,10 +138,7 @@ class FSDP(EngineWithOptimizerStep):
             shard_of=shard_of,
             replicas=self._replicas,
         )
-        units: dict[Module, str] = {}
-        for name, module in self._model.named_modules():
-            if isinstance(module, FSDPModule):
-                units[module] = name
+        units = {m: name for name, m in self._model.named_modules() if m in self._units}
         changes.watch(units, gathered)
         return changes
 
@@ -215,7 +212,7 @@ class FSDP(EngineWithOptimizerStep):
             self._overlapped.wait()
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
-        if self._changes.is_on:
+        if self._changes and self._changes.is_on:
             self.settle()  # the update of the first step writes to the shards
             self._changes.begin_pass()
         self._units[0].set_requires_gradient_sync(last or not self._holds_gradients)

@@ -16,10 +16,10 @@ from gearshift.engines.base import Numbers, OptimizerSpec, Options, Update, Worl
 from gearshift.engines.parameters import is_sharded
 from gearshift.engines.preparation import build_optimizer
 from gearshift.engines.state import broadcast_buffers, load_steps, shapes_of, stored_buffers
-from gearshift.engines.weight_changes import WeightChanges
 
 if TYPE_CHECKING:
     from gearshift.engines.loss_scale import LossScale
+    from gearshift.engines.weight_changes import WeightChanges
 
 
 class EngineWithOptimizerStep:
@@ -63,8 +63,9 @@ class EngineWithOptimizerStep:
         self._is_first = True
         self._changes = self._watch_weights()
 
-    def _watch_weights(self) -> WeightChanges:
-        return WeightChanges(self.world, self._options, self._named)
+    def _watch_weights(self) -> WeightChanges | None:
+        """The check of what forward passes do to weights; None: this engine loses nothing."""
+        return None
 
     @property
     def scale_state(self) -> dict[str, float]:
@@ -85,7 +86,8 @@ class EngineWithOptimizerStep:
         """Nothing to do: the loop passes each micro-batch."""
 
     def backward(self, loss: Tensor) -> None:
-        self._changes.end_pass()
+        if self._changes:
+            self._changes.end_pass()
         if self._loss_scale:
             loss = loss * self._loss_scale.value
         loss.backward()
@@ -97,7 +99,8 @@ class EngineWithOptimizerStep:
                 name for name, p in self._named.items() if p.requires_grad and p.grad is None
             ]
             self._is_first = False
-        self._changes.end_step()
+        if self._changes:
+            self._changes.end_step()
         average(self._whole, self.world)
         gradients = gradients_of(self._sharded)
         whole = gradients_of(self._whole)
@@ -123,7 +126,8 @@ class EngineWithOptimizerStep:
         return update
 
     def discard(self) -> None:
-        self._changes.drop_step()
+        if self._changes:
+            self._changes.drop_step()
         self._optimizer.zero_grad()
 
     def settle(self) -> None:

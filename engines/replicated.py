@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.nn import Module
 
 from gearshift.engines.base import Blocks, OptimizerSpec, Options, State, World
 from gearshift.engines.optimizer_step import EngineWithOptimizerStep
-from gearshift.engines.precision import check_precision, set_matmul_precision
+from gearshift.engines.precision import DTYPES, check_precision, set_matmul_precision
 from gearshift.engines.preparation import change_forward, freeze_empty, move_to_device
 from gearshift.engines.state import fill_slots, gather_state
-from gearshift.engines.weight_changes import WeightChanges
+
+if TYPE_CHECKING:
+    from gearshift.engines.weight_changes import WeightChanges
 
 
 class GradientAveraging(Protocol):
@@ -79,7 +81,8 @@ class Replicated(EngineWithOptimizerStep):
         Autocast drops the weights that it has cast when the outermost context ends: one that is
         open over all micro-batches of a step, and changes no precision, saves casting them again.
         """
-        self._changes.begin_pass()
+        if self._changes:
+            self._changes.begin_pass()
         is_first = self._casts is None
         graphs = self._options.graphs
         if graphs:
@@ -103,7 +106,11 @@ class Replicated(EngineWithOptimizerStep):
                 self._casts.__exit__(None, None, None)
                 self._casts = None
 
-    def _watch_weights(self) -> WeightChanges:
+    def _watch_weights(self) -> WeightChanges | None:
+        if self.world.size == 1 and self._options.precision not in DTYPES:
+            return None
+        from gearshift.engines.weight_changes import WeightChanges
+
         # FairScale sends updated weights from buffers of its own.
         pinned = [name for name, p in self._named.items() if self._sharding and p.requires_grad]
         return WeightChanges(self.world, self._options, self._named, pinned=pinned)
