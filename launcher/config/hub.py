@@ -24,7 +24,8 @@ Kind = Literal["model", "dataset"]
 FORM = f"{HUB}OWNER/NAME, or with a branch, tag or commit {HUB}OWNER/NAME@REVISION"
 DATA_FORM = f"{HUB}OWNER/NAME, with @REVISION, :CONFIG and :SPLIT if needed"
 _NAME = re.compile(
-    r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>(?!.*\.\.)\w[\w./-]*))?(?P<parts>(?::\w[\w.+ -]*){0,2})"
+    r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>(?![\w./-]*\.\.)\w[\w./-]*))?"
+    r"(?P<parts>(?::\w[\w.+ -]*){0,2})"
 )
 _WEIGHTS = "*.safetensors"
 _TEXTS = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja")
