@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from gearshift.launcher.base import environment
 from gearshift.launcher.base.diagnostics import PROGRAM, SettingsError, nearest_match
-from gearshift.launcher.config import other_tools
+from gearshift.launcher.config import hub_border, other_tools
 from gearshift.models.catalog import HUB, folder_of
 from gearshift.slurm.environment import InvalidEnvironment
 from gearshift.slurm.variables import read_rank_environment
@@ -24,7 +24,8 @@ Kind = Literal["model", "dataset"]
 FORM = f"{HUB}OWNER/NAME, or with a branch, tag or commit {HUB}OWNER/NAME@REVISION"
 DATA_FORM = f"{HUB}OWNER/NAME, with @REVISION, :CONFIG and :SPLIT if needed"
 _NAME = re.compile(
-    r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?(?P<parts>(?::\w[\w.+ -]*){0,2})"
+    r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>(?![\w./-]*\.\.)\w[\w./-]*))?"
+    r"(?P<parts>(?::\w[\w.+ -]*){0,2})"
 )
 _WEIGHTS = "*.safetensors"
 _TEXTS = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja")
@@ -84,7 +85,7 @@ class Repository:
         A connection that breaks is continued where it broke. `is_announced`: on stderr.
         """
         # With the network code, which takes half a second to import.
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import constants, snapshot_download
         from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
 
         logging.set_verbosity_error()
@@ -103,10 +104,13 @@ class Repository:
                 local_files_only=self.is_local,
             )
         )
-        return Path(folder)
+        path = Path(folder)
+        self.ask(partial(hub_border.check_snapshot, path, Path(constants.HF_HUB_CACHE)))
+        return path
 
     def ask(self, request: Callable[[], Answer], waits: Sequence[int] = _WAITS_S) -> Answer:
         """What the hub answers to `request`, which is repeated at its rate limit."""
+        hub_border.check_all_requests()
         try:
             return request()
         except Exception as error:  # of requests or httpx, by its version
@@ -143,6 +147,8 @@ class Repository:
             )
         elif isinstance(error, errors.LocalEntryNotFoundError):
             return self.absent("" if self.is_local else f", and cannot be downloaded: {text}")
+        elif isinstance(error, hub_border.UnsafeHub):
+            hint = "HF_ENDPOINT names the hub; without it, it is https://huggingface.co"
         elif isinstance(error, errors.RevisionNotFoundError):
             fix = suggestion = f"{HUB}{self.id}"
             hint = "without a revision it is the newest commit"

@@ -83,7 +83,7 @@ def test_the_wheel_has_every_file_of_the_packages_the_console_script_and_the_lic
     lines = archive.read(f"{info}/METADATA").decode().splitlines()
     needs = [n.removeprefix("Requires-Dist: ") for n in lines if n.startswith("Requires-Dist: ")]
     assert [n for n in needs if ">=" not in n and "extra ==" not in n] == []
-    assert "torch<2.16,>=2.6" in needs
+    assert "torch<2.16,>=2.9" in needs
 
 
 def test_the_source_archive_has_the_packages_the_pages_and_no_tests(tmp_path):
