@@ -121,6 +121,7 @@ class Context:
         path = self.folder / name
         content = text.encode()
         if not path.is_file() or path.read_bytes() != content:
+            self.folder.mkdir(parents=True, exist_ok=True)
             self.write_file(path, content)
 
 

@@ -69,9 +69,9 @@ class Ema:
     def _follow(self) -> None:
         """Find the parameters to which a forward pass gave other memory."""
         for index, parameter in self._sources:
-            if parameter.data_ptr() != self._weights[index].data_ptr():
+            if not parameter.is_contiguous():
                 parameter.data = parameter.detach().contiguous()
-                self._weights[index] = parameter.detach().view(-1)
+            self._weights[index] = parameter.detach().view(-1)
 
     def _write(self, values: list[Tensor], engine: Engine) -> None:
         self._follow()
