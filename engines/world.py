@@ -43,6 +43,7 @@ class ProcessWorld:
         self._last_sum: Callable[[], list[int]] = list
         self.store: dist.Store | None = None
         self._exchange = 0
+        self._spans_nodes = info.size > info.local_size
         self._owns_group = False
 
     def open_group(self, facts: Mapping[str, str] | None = None) -> None:
@@ -154,10 +155,6 @@ class ProcessWorld:
             self._local_ranks.close()
         self._owns_group = False
         self._hosts = None
-
-    @property
-    def _spans_nodes(self) -> bool:
-        return self.size > self.local_size
 
     def _sum_later(self, numbers: Sequence[int], limit_s: float | None) -> Callable[[], list[int]]:
         """Start a sum over ranks; on one machine without gloo, whose threads take 1 ms of a step.
