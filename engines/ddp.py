@@ -130,9 +130,12 @@ class _FixedBuckets(DistributedDataParallel):
         # Rank 0 broadcasts buffers after each update, under every engine.
         newer = "forward_sync_buffers"
         options: dict[str, Any] = {newer if newer in known else "broadcast_buffers": False}
-        if "init_sync" in known:  # not in torch 2.6; the ranks are equal already
-            options["init_sync"] = False
-        super().__init__(_WithShares(model, shares), gradient_as_bucket_view=True, **options)
+        super().__init__(
+            _WithShares(model, shares),
+            gradient_as_bucket_view=True,
+            init_sync=False,  # the ranks are equal already
+            **options,
+        )
         self.reducer._push_all_rebuilt_params()
         self.reducer._rebuild_buckets()
 

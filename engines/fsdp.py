@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from inspect import signature
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,6 @@ from gearshift.engines.base import (
     World,
 )
 from gearshift.engines.device import pinned_exactly, use_threads
-from gearshift.engines.frozen_weights import round_weights
 from gearshift.engines.norms import norms_in_fp32
 from gearshift.engines.optimizer_step import EngineWithOptimizerStep
 from gearshift.engines.precision import DTYPES, check_precision, set_matmul_precision
@@ -73,11 +71,6 @@ class FSDP(EngineWithOptimizerStep):
 
     def __init__(self, world: World, options: Options, *, offload: bool):
         check_precision(options.precision, world.device)
-        if world.device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
-            raise EngineError(
-                f"fsdp of torch {torch.__version__} does not run on a CPU; install a newer "
-                "torch, or use local, ddp, oss or a zero engine"
-            )
         self.world = world
         self.gathers_weights = world.size > 1
         self._options = options
@@ -103,9 +96,6 @@ class FSDP(EngineWithOptimizerStep):
         whole = self._whole_ones = _whole(model)
         if self._options.precision in DTYPES:
             norms_in_fp32(model)
-            if torch.__version__ < "2.8":  # what it shards together has one dtype
-                halves = {n: p for n, p in model.named_parameters() if p.dtype in DTYPES.values()}
-                round_weights(halves, torch.float32, keeps=False)
         change_forward(model, blocks, self._options, self.world.device)
         with pinned_exactly(self.world.device):
             self._shard(model, blocks, whole)
@@ -321,11 +311,4 @@ def _add_in_16_bits(units: list[Any], whole: Collection[Parameter]) -> None:
 
 def _whole(model: Module) -> set[Parameter]:
     """The parameters that every rank keeps: those without an axis or without elements."""
-    whole = {name: p for name, p in model.named_parameters() if 0 in (p.dim(), p.numel())}
-    if whole and "ignored_params" not in signature(fully_shard).parameters:
-        raise EngineError(
-            f"fsdp of torch {torch.__version__} shards all parameters along their first axis; "
-            f"{', '.join(whole)} has no such axis, or no elements; install a newer torch, or use "
-            "local, ddp, oss or a zero engine"
-        )
-    return set(whole.values())
+    return {p for p in model.parameters() if 0 in (p.dim(), p.numel())}

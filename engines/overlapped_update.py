@@ -11,16 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from gearshift.engines.optimizer_step import gradients_of, scale
 from gearshift.engines.parameters import is_sharded
-from gearshift.engines.state import ADAM
 
 
 def can_overlap(optimizer: Optimizer) -> bool:
     """Whether a part of the parameters may be updated alone, and without other ranks."""
-    return isinstance(optimizer, (*ADAM, SGD)) and not optimizer._optimizer_step_pre_hooks
+    return isinstance(optimizer, (Adam, SGD)) and not optimizer._optimizer_step_pre_hooks
 
 
 class OverlappedUpdate:

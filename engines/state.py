@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module, Parameter
-from torch.optim import SGD, Adafactor, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adafactor, Adam, Optimizer
 
 from gearshift.engines.base import (
     FACTORS,
@@ -27,7 +27,6 @@ from gearshift.engines.base import (
 )
 
 WEIGHT = "weight"
-ADAM = (Adam, AdamW)  # AdamW is an Adam from torch 2.7 on only
 SLOTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "variance", *FACTORS)
 
 IntervalOf = Callable[[Tensor], tuple[int, Tensor]]
@@ -57,7 +56,7 @@ def slot_names(
 
     Raises EngineError for an unknown class of optimizer.
     """
-    if isinstance(optimizer, ADAM):
+    if isinstance(optimizer, Adam):
         number = 3 if group["amsgrad"] else 2
         return SLOTS[:number]
     if isinstance(optimizer, SGD):
@@ -149,7 +148,7 @@ def fill_slots(optimizer: Optimizer) -> None:
 
 def _makes_own_state(optimizer: Optimizer) -> bool:
     """Whether the first step of `optimizer` must find no state; that of Muon finds zeros."""
-    known = isinstance(optimizer, (*ADAM, SGD, Adafactor, SharesWork))
+    known = isinstance(optimizer, (Adam, SGD, Adafactor, SharesWork))
     return dampens(optimizer) or (isinstance(optimizer, HasSlots) and not known)
 
 

@@ -16,8 +16,6 @@ SHARDED = ("fsdp", "fsdp-offload", "zero1", "zero2", "zero3", "zero2-offload", "
 
 def missing_backend(name):
     """The missing requirement of the engine `name` on a CPU; empty: none."""
-    if name.startswith("fsdp") and not hasattr(torch.cpu.Stream, "record_event"):
-        return "a torch whose fully_shard runs on a CPU"
     return ", ".join(missing(ENGINES[name]))
 
 

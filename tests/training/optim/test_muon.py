@@ -25,7 +25,6 @@ def test_the_singular_values_of_a_step_are_near_one(shape):
     assert torch.linalg.svdvals(matrices).max() > 3
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon is of torch 2.9")
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8)], ids=str)
 def test_a_matrix_is_updated_as_by_torch(shape):
     ours, theirs = (
