@@ -140,8 +140,14 @@ class Zero:
                 if parameter.ds_status.name == "AVAILABLE":  # type: ignore[attr-defined]
                     yield names[parameter], parameter.detach()
 
+        # With one process the gathered weights are the shard, of which fp32 copies are the master.
         changes = WeightChanges(
-            self.world, self._options, named, pinned=named, shard_of=self._state.shard_of
+            self.world,
+            self._options,
+            named,
+            pinned=named,
+            copies=self._state.copies,
+            shard_of=self._state.shard_of,
         )
         changes.watch(dict.fromkeys(model.modules(), ""), gathered)
         return changes
