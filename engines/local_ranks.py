@@ -13,6 +13,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 
@@ -51,7 +52,8 @@ class LocalRanks:
         name = environment.variables().get(FOLDER)
         self.folder = Path(name) if name else _derived_folder(info)
         if not name:
-            self.folder.mkdir(mode=0o700, exist_ok=True)
+            with suppress(FileExistsError):  # whatever stands there is checked below
+                self.folder.mkdir(mode=0o700)
         descriptor = _open_folder(self.folder)
         try:
             if not name and info.local_rank == 0:

@@ -258,7 +258,7 @@ gearshift_find_master() {
   # Below the ephemeral ports. Each generation uses another port: ranks of an earlier one that Slurm
   # believes dead may still hold theirs.
   MASTER_PORT=${MASTER_PORT:-$((20000 + (SLURM_JOB_ID + 97 * GEARSHIFT_GENERATION) % 12000))}
-  # No key without this secret of the ranks counts in their rendezvous.
+  # Ranks sign with this secret what they write into their rendezvous.
   GEARSHIFT_RENDEZVOUS=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
   export MASTER_ADDR MASTER_PORT GEARSHIFT_RENDEZVOUS
 }
