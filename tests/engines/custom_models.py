@@ -21,7 +21,6 @@ from tests.training.checkpoint.states import saving
 
 N = 6
 BATCH = 8
-ACCUMULATION = 2
 DECAY = 0.999
 LATE = 20_000
 """Steps before the first one, as the average counts them: its decay is then constant."""
@@ -147,6 +146,35 @@ class HookedAfter(Plain):
         self.lin.weight.register_post_accumulate_grad_hook(halve_rows)
 
 
+class InTheFirst(Plain):
+    """The second layer is used in the first micro-batch of a step only."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = 0
+
+    def forward(self, x, step):
+        self.passes += 1
+        is_first = self.passes % self.micro_batches == 1
+        return super().forward(x, step) if is_first else self.lin(x)
+
+
+class FirstOfThree(InTheFirst):
+    micro_batches = 3
+
+
+class FirstOfFour(InTheFirst):
+    micro_batches = 4
+
+
+class ShiftedInTheFirst(FirstOfThree):
+    """A hook that would move a gradient of zeros, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.later.weight.register_hook(lambda gradient: gradient + 0.1)
+
+
 class HookedModule(Plain):
     """A hook of a module, which changes the gradient of its output."""
 
@@ -233,6 +261,7 @@ class Case:
     named: str = ""
     """What an error names."""
     tolerance: float = 1e-5
+    micro_batches: int = 2
 
 
 CASES = {
@@ -245,6 +274,9 @@ CASES = {
     "whole numbers": Case(WholeNumbers),
     "hook": Case(Hooked, named="lin.weight"),
     "hook after": Case(HookedAfter, named="lin.weight"),
+    "first of three": Case(FirstOfThree, micro_batches=3),
+    "first of four": Case(FirstOfFour, micro_batches=4),
+    "hook in the first": Case(ShiftedInTheFirst, named="later.weight", micro_batches=3),
     "module hook": Case(HookedModule),
     "max_norm": Case(Limited, named="words.weight"),
     "frozen max_norm": Case(FrozenLimited, named="words.weight"),
@@ -297,7 +329,8 @@ def trained_or_refused(world, engine_name, case_name, last=4, folder=None, first
                 checkpoint.fill(average.pieces)
             done = Trained()
             for step in range(first, last + 1):
-                done.losses.append(one_step(world, engine, module.train(), step))
+                loss = one_step(world, engine, module.train(), step, case.micro_batches)
+                done.losses.append(loss)
                 updates += 1
                 engine.settle()
                 average.update(LATE + step)
@@ -316,12 +349,12 @@ def trained_or_refused(world, engine_name, case_name, last=4, folder=None, first
         return str(error)
 
 
-def one_step(world, engine, module, step):
-    """The loss of the global batch in two micro-batches."""
+def one_step(world, engine, module, step, micro_batches):
+    """The loss of the global batch."""
     total = torch.zeros((), dtype=torch.float64)
-    for number, part in enumerate(samples(step).chunk(ACCUMULATION), start=1):
+    for number, part in enumerate(samples(step).chunk(micro_batches), start=1):
         held = part.chunk(world.size)[world.rank]
-        with engine.accumulate(last=number == ACCUMULATION):
+        with engine.accumulate(last=number == micro_batches):
             loss = loss_of(module, held, step)
             engine.backward(loss * world.size)
         total += loss.detach()
@@ -339,7 +372,7 @@ def in_a_plain_loop(case_name, last=4):
     averages = {name: p.detach().double().clone() for name, p in named.items()}
     for step in range(1, last + 1):
         loss = 0.0
-        for part in samples(step).chunk(ACCUMULATION):
+        for part in samples(step).chunk(case.micro_batches):
             of_part = loss_of(model, part, step)
             of_part.backward()
             loss += of_part.item()
