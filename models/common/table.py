@@ -57,6 +57,9 @@ _IS_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | r
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _HEAD = 1 << 16
 """Characters in which a header ends."""
+_ELEMENT = re.compile(rb"<(?:\w+:)?(f|mergeCell)[ />]")
+_LONGEST_TAG = 32
+_CHUNK = 1 << 20
 _INVISIBLE = f"{whitespace}\xa0\u200b\ufeff"
 """Characters around the name of a column, of web pages and of joined files."""
 
@@ -137,10 +140,26 @@ class Table:
         ):
             with ZipFile(path) as parts:
                 unpacked = sum(part.file_size for part in parts.infolist())
-            check_expansion(path, unpacked)
-            with closing(load_workbook(path, read_only=True, data_only=True)) as book:
+                check_expansion(path, unpacked)
+                elements = _elements(parts)
+            is_merged = b"mergeCell" in elements
+            with closing(load_workbook(path, read_only=not is_merged, data_only=True)) as book:
                 self._sheets = [sheet.title for sheet in book.worksheets]
-                yield from enumerate(book.worksheets[0].iter_rows(values_only=True), start=1)
+                sheet = book.worksheets[0]
+                if is_merged:
+                    _fill_merged(sheet)
+                else:
+                    sheet.reset_dimensions()  # some programs write wrong ones
+                missing = _formulas_without_value(path) if b"f" in elements else 0
+                if not missing:
+                    yield from enumerate(sheet.iter_rows(values_only=True), start=1)
+        if missing:
+            raise DataError(
+                f"{missing} formulas of '{path.name}' have no stored value",
+                where=str(path),
+                allowed="a workbook that a spreadsheet program has computed",
+                hint="open it in a spreadsheet program, and save it again or as CSV",
+            )
 
     def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, Sequence[Any]]]:
         """Line and cells of each row, as many as columns; blank rows are left out. Once only.
@@ -195,6 +214,48 @@ class Table:
         if len(self._sheets) > 1:
             notes.append(f"the first of its {len(self._sheets)} sheets: '{self._sheets[0]}'")
         return notes
+
+
+def _elements(parts: ZipFile) -> set[bytes]:
+    """Which of the elements for formulas and for merged cells the sheets of a workbook have."""
+    found = set()
+    for name in parts.namelist():
+        if not name.startswith("xl/worksheets/"):
+            continue
+        with parts.open(name) as file:
+            end = b""
+            while chunk := file.read(_CHUNK):
+                found.update(_ELEMENT.findall(end + chunk))
+                end = chunk[-_LONGEST_TAG:]
+    return found
+
+
+def _fill_merged(sheet: Any) -> None:
+    """Write the value of a merged cell into each of its rows, as a spreadsheet program shows it."""
+    for merged in list(sheet.merged_cells.ranges):
+        value = sheet.cell(merged.min_row, merged.min_col).value
+        sheet.unmerge_cells(str(merged))
+        for row in range(merged.min_row, merged.max_row + 1):
+            sheet.cell(row, merged.min_col).value = value
+
+
+def _formulas_without_value(path: Path) -> int:
+    """How many cells of the first sheet have a formula that no program has computed."""
+    from openpyxl import load_workbook
+
+    count = 0
+    with (
+        closing(load_workbook(path, read_only=True)) as formulas,
+        closing(load_workbook(path, read_only=True, data_only=True)) as values,
+    ):
+        sheets = [formulas.worksheets[0], values.worksheets[0]]
+        for sheet in sheets:
+            sheet.reset_dimensions()
+        for cells in zip(*sheets, strict=True):
+            for formula, value in zip(*cells, strict=True):
+                is_empty = value.value is None and value.data_type != "str"  # not of an empty text
+                count += formula.data_type == "f" and is_empty
+    return count
 
 
 def _delimiter(head: str, file: TextFile) -> str:
