@@ -23,10 +23,14 @@ _KINDS = {
     ".json": "JSON",
     ".parquet": "Parquet",
     ".arrow": "Arrow",
+    ".feather": "Arrow",
+    ".ipc": "Arrow",
 }
 SUFFIXES = _KINDS.keys()
 _ARRAYS = ("data", "rows", "examples", "instances", "records")
 """Names of the array of rows in an object."""
+_ARROW_FILE = b"ARROW1"
+"""Begins a file; a stream has no mark. Source: Arrow columnar format, IPC file format."""
 _BATCH = 16
 """Rows that are decoded at a time: each may be as long as the dictionary of its column."""
 
@@ -73,14 +77,15 @@ def arrow_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:
     with library_errors(
         f"'{file.name}' is not {kind}",
         f"data.path, {file.path}",
-        allowed="a Parquet file, or an Arrow stream as datasets.save_to_disk writes it",
+        allowed="a Parquet file, or an Arrow stream or file as datasets and polars write them",
     ):
         unpacked = 0
         numbers = count(1)
         for batch in _batches(file.path, kind):
             unpacked += batch.nbytes  # values of a dictionary count as often as they occur
             check_expansion(file.path, unpacked)
-            yield from map(Row, numbers, batch.to_pylist())
+            for first in range(0, len(batch), _BATCH):
+                yield from map(Row, numbers, batch.slice(first, _BATCH).to_pylist())
 
 
 def _batches(path: Path, kind: str) -> Iterator[Any]:
@@ -92,8 +97,13 @@ def _batches(path: Path, kind: str) -> Iterator[Any]:
     else:
         from pyarrow import ipc
 
-        with path.open("rb") as stream:
-            yield from ipc.open_stream(stream)
+        with path.open("rb") as content:
+            if content.read(len(_ARROW_FILE)) == _ARROW_FILE:
+                table = ipc.open_file(content)
+                yield from map(table.get_batch, range(table.num_record_batches))
+                return
+            content.seek(0)
+            yield from ipc.open_stream(content)
 
 
 def table_rows(file: TextFile, bad_records: BadRecords) -> Iterator[Row]:

@@ -104,6 +104,13 @@ def in_parquet(path, table):
     parquet.write_table(pyarrow.Table.from_pylist(table), path)
 
 
+def in_feather(path, table):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import feather
+
+    feather.write_feather(pyarrow.Table.from_pylist(table), str(path))
+
+
 FORMATS = {
     "a.jsonl": in_jsonl,
     "b.jsonl": in_array,
@@ -113,6 +120,7 @@ FORMATS = {
     "a.tsv.gz": in_packed_tabs,
     "a.xlsx": in_sheet,
     "a.parquet": in_parquet,
+    "a.arrow": in_feather,
 }
 
 
