@@ -20,20 +20,13 @@ from gearshift.launcher.config.hub import Repository
 from gearshift.launcher.config.provenance import CLI_LAYER, Setting, Values, hub_names, with_another
 from gearshift.launcher.config.schema import DATA_PATH
 from gearshift.models.catalog import HUB, data_folder
+from gearshift.models.common.data_files import TRAIN, by_split
 
 _DATA = re.compile(r"\w.*\.(parquet|jsonl|json|csv|txt)(\.gz)?", re.IGNORECASE)
 _WORD = re.compile(r"\w[\w.+ -]*")
 """A config or a split: it names a folder."""
-_SHARD = re.compile(r"(?:.*/)?data/(\w+)-\d+-of-\d+\..*")
 _CARD = "README.md"
 _DEFAULT = "default"
-_TRAIN = "train"
-_SPLITS = {
-    "train": "train(ing)?",
-    "validation": "val(id(ation)?)?|dev",
-    "test": "test(ing)?|eval(uation)?",
-}
-"""Words in the names of files and folders, as the library `datasets` understands them."""
 Files = list[str]
 """Paths in the repository."""
 Configs = dict[str, dict[str, Files]]
@@ -139,7 +132,7 @@ def _configs(repository: Repository) -> tuple[str, Configs]:
     files = [path for path in paths if _DATA.fullmatch(path) and "../" not in path]
     configs = _by_card(snapshot / _CARD, files)
     if files and not configs:
-        configs = {_DEFAULT: _splits(files)}
+        configs = {_DEFAULT: by_split(files)}
     return commit, configs
 
 
@@ -163,7 +156,7 @@ def _by_card(card: Path, files: Files) -> Configs:
                     splits.setdefault(split, []).extend(matches)
             folder = entry.get("data_dir")
             if folder:
-                splits = _splits([path for path in files if path.startswith(str(folder))])
+                splits = by_split([path for path in files if path.startswith(str(folder))])
             config = str(entry.get("config_name", _DEFAULT))
             if splits and _WORD.fullmatch(config):
                 configs[config] = splits
@@ -174,7 +167,7 @@ def _by_card(card: Path, files: Files) -> Configs:
 
 def _patterns(data_files: Any) -> Iterator[tuple[str, str]]:
     """Each split with a pattern of paths, of the forms that `data_files` may have."""
-    pairs: list[tuple[Any, Any]] = [(_TRAIN, data_files or ())]
+    pairs: list[tuple[Any, Any]] = [(TRAIN, data_files or ())]
     if isinstance(data_files, list) and isinstance(next(iter(data_files), None), Mapping):
         pairs = [(entry["split"], entry["path"]) for entry in data_files]
     for split, paths in pairs:
@@ -190,27 +183,6 @@ def _matches(path: str, pattern: str) -> bool:
     return path.count("/") == pattern.count("/") and fnmatchcase(path, pattern)
 
 
-def _splits(files: Files) -> dict[str, Files]:
-    """The files of each split by their names; all train where no name tells."""
-    splits: dict[str, Files] = {}
-    for path in files:
-        split = _split_of(path)
-        if split:
-            splits.setdefault(split, []).append(path)
-    return splits or {_TRAIN: files}
-
-
-def _split_of(path: str) -> str | None:
-    shard = _SHARD.fullmatch(path)
-    if shard:
-        return shard[1]
-    for part in reversed(path.lower().split("/")):
-        for split, words in _SPLITS.items():
-            if re.search(f"(?<![a-z])({words})(?![a-z])", part):
-                return split
-    return None
-
-
 def _choose(name: str, head: str, parts: Sequence[str], configs: Configs) -> str:
     """`CONFIG:SPLIT` that `parts` name. Raises SettingsError, which lists them."""
     names = []
@@ -218,8 +190,8 @@ def _choose(name: str, head: str, parts: Sequence[str], configs: Configs) -> str
         names += [f"{config}:{split}" for split in splits]
     first = next(iter(configs))
     typed = ":".join(parts)
-    whole = typed if len(parts) == 2 else f"{first}:{typed or _TRAIN}"
-    wanted = [typed, f"{typed}:{_TRAIN}"]
+    whole = typed if len(parts) == 2 else f"{first}:{typed or TRAIN}"
+    wanted = [typed, f"{typed}:{TRAIN}"]
     if len(configs) == 1 or first == _DEFAULT:
         wanted.append(whole)
     for each in wanted:

@@ -228,6 +228,40 @@ def known_files(
     return known
 
 
+TRAIN = "train"
+_SPLITS = {
+    "train": "train(ing)?",
+    "validation": "val(id(ation)?)?|dev",
+    "test": "test(ing)?|eval(uation)?",
+}
+"""Words in the names of files and folders, as the library `datasets` understands them."""
+_SHARD = re.compile(r"(?:.*/)?data/(\w+)-\d+-of-\d+\..*")
+
+
+def by_split(paths: Sequence[str]) -> dict[str, list[str]]:
+    """The files of a data set, relative to its folder, by the split that their names say.
+
+    All train where no name tells.
+    """
+    splits: dict[str, list[str]] = {}
+    for path in paths:
+        split = _split_of(path)
+        if split:
+            splits.setdefault(split, []).append(path)
+    return splits or {TRAIN: [*paths]}
+
+
+def _split_of(path: str) -> str | None:
+    shard = _SHARD.fullmatch(path)
+    if shard:
+        return shard[1]
+    for part in reversed(path.lower().split("/")):
+        for split, words in _SPLITS.items():
+            if re.search(f"(?<![a-z])({words})(?![a-z])", part):
+                return split
+    return None
+
+
 def name_in(source: Path, file: Path) -> str:
     """The name of a file in a folder; or of `source`, if that is the file."""
     return file.relative_to(source.parent if file == source else source).as_posix()

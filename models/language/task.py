@@ -30,7 +30,7 @@ from gearshift.models.base import (
     SplitName,
     Tensors,
 )
-from gearshift.models.catalog import folder_of, local_path
+from gearshift.models.catalog import HUB, folder_of, local_path
 from gearshift.models.common import layers
 from gearshift.models.common.config import declared_columns
 from gearshift.models.common.data_reports import OnBad, listed, unknown_embedded
@@ -122,8 +122,7 @@ class LanguageTask(FamilyTask):
         Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
         length = self._row_length()  # refuses a wrong model.pretrained before the data is read
-        paths = map(local_path, self.paths)
-        corpora = [read(path, self.answers, self.on_bad, self.columns) for path in paths]
+        corpora = [read(path, self.answers, self.on_bad, self.columns) for path in self.paths]
         self.is_chat = not corpora[0].is_text
         self.noun = "requests" if self.is_chat else "documents"
         self._split(corpora)
@@ -221,6 +220,7 @@ class LanguageTask(FamilyTask):
             "kind": self._kind,
             "format": " and ".join(dict.fromkeys(source.format for source in sources)),
             "columns": meanings,
+            "splits": "; ".join(filter(None, (source.other_splits for source in sources))),
             "encoding": "; ".join(assumed),
         }
         return {name: fact for name, fact in facts.items() if fact}
@@ -524,7 +524,8 @@ def read(
     if not path.startswith("embedded:"):
         from gearshift.models.language.readers.file_corpus import read_corpus  # with all formats
 
-        return read_corpus(Path(path).expanduser(), answers, on_bad, columns)
+        folder = Path(local_path(path)).expanduser()
+        return read_corpus(folder, answers, on_bad, columns, has_one_split=path.startswith(HUB))
     if path == "embedded:python":
         from gearshift.models.language.embedded import read_documents
 

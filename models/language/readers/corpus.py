@@ -38,6 +38,7 @@ class RecordSource:
     stamp = ""
     parts = 1
     ignored = 0
+    other_splits = ""
     note = ""
     meanings: Mapping[str, str] = {}
 

@@ -17,13 +17,16 @@ def read_corpus(
     answers: Path | None,
     on_bad: OnBad,
     columns: Meanings | None = None,
+    *,
+    has_one_split: bool = False,
 ) -> Corpus:
     """Read the corpus under `path`; line N of `answers` answers line N of `path`.
 
-    `columns`: declared ones, see form_of. Reads the files once, or their cached index. Raises
+    `columns`: declared ones, see form_of. `has_one_split`: the names of its files tell nothing of
+    their split. Reads the files once, or their cached index. Raises
     DataError.
     """
-    source = FileSource(path, answers, columns or {})
+    source = FileSource(path, answers, columns or {}, has_one_split=has_one_split)
     make = partial(scan, source, on_bad)
     if source.size <= SMALL:
         return Corpus(source, make())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gearshift.models.base import DataError
 from gearshift.models.common import data_files
-from gearshift.models.common.data_files import identity, unreadable_file
+from gearshift.models.common.data_files import TRAIN, identity, unreadable_file
 from gearshift.models.common.data_reports import BadRecords
 from gearshift.models.common.table import Meanings
 from gearshift.models.common.text_file import TextFile
@@ -33,6 +33,7 @@ SUFFIXES = rows.SUFFIXES | {
     ".html", ".xml", ".css", ".toml", ".yaml", ".yml",
 }  # fmt: skip
 
+_TEXTS = {".txt", ".text", ".md"}
 _FEWEST = 3
 """Files for a split by file."""
 _ABOUT = re.compile(r"(readme|licen[cs]e|notice|citation)\b", re.IGNORECASE)
@@ -42,8 +43,19 @@ _ABOUT = re.compile(r"(readme|licen[cs]e|notice|citation)\b", re.IGNORECASE)
 class FileSource:
     """Files under a path, one part each; or line N of `answers` answers line N of the path."""
 
-    def __init__(self, path: Path, answers: Path | None, columns: Meanings) -> None:
-        """`columns`: see form_of. Raises DataError if there is nothing to read."""
+    def __init__(
+        self,
+        path: Path,
+        answers: Path | None,
+        columns: Meanings,
+        *,
+        has_one_split: bool = False,
+    ) -> None:
+        """`columns`: see form_of. Raises DataError if there is nothing to read.
+
+        Of a data set in several splits only the files for training are read, unless
+        `has_one_split`: the samples for validation and for the test are a share of them.
+        """
         self.name = str(path)
         self._path = path
         self._answers = answers
@@ -52,8 +64,12 @@ class FileSource:
         """The encoding that was assumed of the part that was read last."""
         self.meanings: dict[str, str] = {}
         """What the columns of the rows mean that were read."""
+        self.other_splits = ""
+        """The splits that are not read, with their numbers of files."""
         if answers is None:
             self._files, self.ignored = _find_files(path)
+            if not has_one_split:
+                self._leave_other_splits()
             self.format = " and ".join(sorted({file_kind(file) for file in self._files}))
             self.parts = len(self._files)
         else:
@@ -63,6 +79,27 @@ class FileSource:
             self.parts = 1
         self.stamp = self.current_stamp()
         self.size = sum(file.stat().st_size for file in self._files)
+
+    def _leave_other_splits(self) -> None:
+        """Keep the files of training, if there are some by their names, as of a data set.
+
+        The name of a folder of texts tells nothing: tests/ of a program is no split.
+        """
+        names = {data_files.name_in(self._path, file): file for file in self._files}
+        kinds = {suffix_of(file) for file in self._files}
+        has_rows = not kinds.isdisjoint(rows.SUFFIXES)
+        is_flat = kinds <= _TEXTS and not any("/" in name for name in names)
+        splits = data_files.by_split([*names])
+        kept = [split for split in splits if split.startswith(TRAIN)]
+        if not kept or not (has_rows or is_flat):
+            return
+        files = [names[name] for split in kept for name in splits.pop(split)]
+        if len(files) < len(self._files):
+            told = [f"{split} ({len(others)} files)" for split, others in splits.items()]
+            untold = len(self._files) - len(files) - sum(map(len, splits.values()))
+            told += [f"{untold} files that name none"] * (untold > 0)
+            self.other_splits = f"{TRAIN}; not read: {', '.join(told)}"
+        self._files = sorted(files)
 
     def part_name(self, part: int) -> str:
         """Name of a part for messages."""

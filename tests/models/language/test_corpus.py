@@ -7,6 +7,7 @@ import pytest
 from gearshift.models.base import DataError
 from gearshift.models.common.split import SplitRule, split_groups
 from gearshift.models.language.readers import plain_text
+from gearshift.models.language.readers.file_corpus import read_corpus
 from tests.models.errors import error_of
 from tests.models.language.reading import (
     documents,
@@ -64,6 +65,12 @@ def saved_to_disk(path, table):
     return path
 
 
+def rows_or_text(path, table):
+    if path.suffix == ".txt":
+        return write(path, "\n\n".join(" ".join(row.values()) for row in table))
+    return rows(path, *table)
+
+
 @pytest.mark.parametrize(
     ("name", "store"),
     [
@@ -79,6 +86,39 @@ def saved_to_disk(path, table):
 )
 def test_each_format_gives_the_same_rows(tmp_path, name, store):
     assert pairs(read(store(tmp_path / name, ROWS))) == [tuple(row.values()) for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "others"),
+    [
+        ("data/train-00000-of-00001.jsonl", "data/test-00000-of-00001.jsonl", "test (1 files)"),
+        ("data/train_sft-00000-of-00001.jsonl", "data/test_sft-0-of-1.jsonl", "test_sft (1 files)"),
+        ("train/data.jsonl", "validation/data.jsonl", "validation (1 files)"),
+        ("train.csv", "more.csv", "1 files that name none"),
+        ("wiki.train.txt", "wiki.test.txt", "test (1 files)"),
+    ],
+)
+def test_of_a_folder_with_splits_only_the_files_for_training_are_read(
+    tmp_path, train, test, others
+):
+    store = in_csv if train.endswith("csv") else rows_or_text
+    for name, table in ((train, ROWS), (test, [{"prompt": "held", "completion": "out"}])):
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store(path, table)
+    corpus = read(tmp_path / "set")
+    assert corpus.source.other_splits.endswith(others)
+    assert not any("held" in str(record) for record in corpus.records())
+    whole = read_corpus(tmp_path / "set", None, "stop", has_one_split=True)
+    assert any("held" in str(record) for record in whole.records())
+
+
+def test_without_files_for_training_all_are_read(tmp_path):
+    for name in ("tests/a.py", "training/b.py", "val/c.txt"):
+        (tmp_path / name).parent.mkdir()
+        write(tmp_path / name, f"name = '{name}'")
+    corpus = read(tmp_path)
+    assert len(corpus) == 3 and corpus.source.other_splits == ""
 
 
 def test_a_plain_text_file_becomes_documents_of_whole_blocks_or_lines(tmp_path):
