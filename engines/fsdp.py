@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 
@@ -157,13 +164,14 @@ class FSDP(EngineWithOptimizerStep):
             reduce_dtype=torch.float32 if dtype else None,
             cast_forward_inputs=False,
         )
-        shard = partial(fully_shard, mesh=mesh, mp_policy=policy)
-        if self._offloads:
-            shard = partial(shard, offload_policy=CPUOffloadPolicy())
-        # Every rank keeps the parameters without an axis or without elements.
-        whole = {p for p in model.parameters() if 0 in (p.dim(), p.numel())}
-        if whole:
-            shard = partial(shard, ignored_params=whole)
+        shard = partial(
+            fully_shard,
+            mesh=mesh,
+            mp_policy=policy,
+            offload_policy=CPUOffloadPolicy() if self._offloads else OffloadPolicy(),
+            # Every rank keeps the parameters without an axis or without elements.
+            ignored_params={p for p in model.parameters() if 0 in (p.dim(), p.numel())},
+        )
         # One by one, so that no device needs to hold more than one full block.
         for block in independent_blocks(model, blocks):
             move_to_device(block, self.world)
@@ -299,19 +307,18 @@ def independent_blocks(model: Module, blocks: Blocks) -> list[Module]:
 
     A parameter tied across the border of a block would be sharded on one side only.
     """
-    block_of: dict[Module, Module] = {}
-    for block in blocks:
-        block_of |= dict.fromkeys(block.modules(), block)
-    owners = defaultdict(set)
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            owners[parameter].add(block_of.get(module))
+    uses = _uses(model)
     independent = []
     for block in blocks:
-        shares = any(len(owners[p]) > 1 for p in block.parameters())
-        if block is not model and not shares:
+        is_independent = _uses(block).items() <= uses.items()
+        if block is not model and is_independent:
             independent.append(block)
     return independent
+
+
+def _uses(model: Module) -> Counter[Parameter]:
+    """How many modules have each parameter."""
+    return Counter(chain.from_iterable(m.parameters(recurse=False) for m in model.modules()))
 
 
 def _shards_apart(spec: OptimizerSpec) -> OptimizerSpec:

@@ -78,17 +78,16 @@ class OverlappedUpdate:
             self._running.pop(module).result()
 
     def _update(self, groups: list[dict[str, Any]], factor: Tensor | None) -> None:
-        parameters = list(chain.from_iterable(group["params"] for group in groups))
         if factor is not None:
+            parameters = chain.from_iterable(group["params"] for group in groups)
             scale(gradients_of(parameters), factor)
         all_groups = self._optimizer.param_groups
         self._optimizer.param_groups = groups
         try:
             self._optimizer.step()
+            self._optimizer.zero_grad()
         finally:
             self._optimizer.param_groups = all_groups
-        for parameter in parameters:
-            parameter.grad = None
 
 
 def _by_group(optimizer: Optimizer, parameters: Sequence[Parameter]) -> list[list[Parameter]]:

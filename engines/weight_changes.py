@@ -57,11 +57,10 @@ class WeightChanges:
         self._sharded = sharded
         self._interval_of = interval_of
         self._index = {name: index for index, name in enumerate(parameters)}
-        self._rounded = set()  # their fp32 values are in a file
-        for name, parameter in parameters.items():
-            is_half = options.precision in DTYPES and parameter.dtype in DTYPES.values()
-            if is_half and not parameter.requires_grad:
-                self._rounded.add(name)
+        halves = DTYPES.values() if options.precision in DTYPES else ()
+        self._rounded = {  # their fp32 values are in a file
+            name for name, p in parameters.items() if p.dtype in halves and not p.requires_grad
+        }
         self._before: dict[str, Tensor] = {}
         """The checksums of those that are rounded."""
         pinned = {*pinned, *self._rounded}
