@@ -22,6 +22,7 @@ _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64
 _CHUNK = 2**22
 """Elements that are summed at once: each is copied to 8 bytes."""
 _MOVED = 2
+_REPLACED = 3
 
 
 class WeightChanges:
@@ -77,20 +78,32 @@ class WeightChanges:
         """Check weights after the forward pass of each of `modules`.
 
         `gathered`: the names and full tensors of the parameters that are gathered for a module.
+        Others that are in their place before it, as by torch.func.functional_call, are lost.
         """
+        entries: dict[str, Tensor] = {}
+
+        def note(module: Module, *_: Any) -> None:
+            if self._is_open:
+                entries.update(gathered(module))
 
         @torch.no_grad()
         def compare(module: Module, *_: Any) -> None:
             if not self._is_open:  # an evaluation
                 return
             for name, tensor in gathered(module):
-                start, shard = self._interval_of(self._parameters[name])
+                parameter = self._parameters[name]
+                if entries.pop(name, tensor) not in {tensor, parameter}:
+                    self._codes[self._index[name]] = _REPLACED
+                start, shard = self._interval_of(parameter)
                 self._compare(name, tensor.reshape(-1)[start:][: shard.numel()], shard)
                 self._sums[self._index[name]] += checksum(tensor)
 
-        hook: Any = torch.compiler.disable(compare)
-        # Before the hook that frees them
-        self._hooks = [m.register_forward_hook(hook, prepend=True) for m in modules]
+        # Before the hooks that gather and that free them
+        for module in modules:
+            before = module.register_forward_pre_hook(torch.compiler.disable(note), prepend=True)
+            hook: Any = torch.compiler.disable(compare)
+            after = module.register_forward_hook(hook, prepend=True)
+            self._hooks += [before, after]
 
     def begin_pass(self) -> None:
         """Call before each forward pass of a step."""
@@ -139,11 +152,13 @@ class WeightChanges:
         def can_train(entry: Entry, processes: int) -> bool:
             if entry.placement.weights != "replicated" or not (is_equal or processes == 1):
                 return False
+            if code == _REPLACED:
+                return True
             if is_trained and is_moved:  # a sharded optimizer sends weights from its own memory
                 return entry.placement.optimizer == "replicated"
             return not (is_trained and entry.has_fp32_copies)
 
-        change = "replaces the memory of" if is_moved else "changes"
+        change = {_MOVED: "replaces the memory of", _REPLACED: "replaces"}.get(code, "changes")
         extent = "" if is_equal else ", on each process in another way"
         able = engines_that(can_train, self._world.size)
         if name in self._rounded:

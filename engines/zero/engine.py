@@ -138,7 +138,7 @@ class Zero:
             read_outside: Mapping[int, Parameter] = getattr(module, "_external_params", {})
             for parameter in (*module.parameters(recurse=False), *read_outside.values()):
                 if parameter.ds_status.name == "AVAILABLE":  # type: ignore[attr-defined]
-                    yield names[parameter], parameter.detach()
+                    yield names[parameter], parameter
 
         # With one process the gathered weights are the shard, of which fp32 copies are the master.
         changes = WeightChanges(
