@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import GroupNorm, LayerNorm, Module
 from torch.nn.modules.batchnorm import _NormBase
 
+from gearshift.engines.parameters import is_sharded
+
 _NORMS = (_NormBase, GroupNorm, LayerNorm)
 
 
@@ -27,7 +29,8 @@ def _with_fp32_weights(kind: type[Module]) -> type[Module]:
     def wide(name: str) -> property:
         def read(module: Module) -> Tensor | None:
             value = module._parameters[name]
-            return None if value is None else value.float()
+            # FSDP takes a shard that it reads here for its own; a copy would get no later values.
+            return value if value is None or is_sharded(value) else value.float()
 
         return property(read)
 
