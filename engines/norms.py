@@ -8,8 +8,6 @@ from torch import Tensor
 from torch.nn import GroupNorm, LayerNorm, Module
 from torch.nn.modules.batchnorm import _NormBase
 
-from gearshift.engines.parameters import is_sharded
-
 _NORMS = (_NormBase, GroupNorm, LayerNorm)
 
 
@@ -30,7 +28,7 @@ def _with_fp32_weights(kind: type[Module]) -> type[Module]:
         def read(module: Module) -> Tensor | None:
             value = module._parameters[name]
             # FSDP takes a shard that it reads here for its own; a copy would get no later values.
-            return value if value is None or is_sharded(value) else value.float()
+            return value if value is None or hasattr(value, "to_local") else value.float()
 
         return property(read)
 
