@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from inspect import signature
 from typing import Any
 
 import torch
@@ -12,11 +11,12 @@ from torch.nn import Module, Parameter
 from torch.nn.parallel import DistributedDataParallel
 
 from gearshift.engines.base import Engine, Options, World
-from gearshift.engines.parameters import registered_hooks
+from gearshift.engines.parameters import gradient_hooks
 from gearshift.engines.replicated import Replicated
 
 BUCKET_BYTES = 25 * 2**20
 """Of gradients that DDP averages together, or up to one tensor more: its default."""
+_SHARES = "_gearshift_shares"
 
 
 def ddp(world: World, options: Options) -> Engine:
@@ -93,7 +93,7 @@ def _unnoticed(parameters: Sequence[Parameter]) -> Iterator[None]:
     frozen = [p for p in parameters if not p.requires_grad]  # by the forward pass
     for parameter in parameters:
         parameter.requires_grad_(True)
-        for registered in registered_hooks(parameter):
+        for registered in gradient_hooks(parameter).values():
             hooks.append((registered, dict(registered)))
             registered.clear()
     try:
@@ -105,18 +105,6 @@ def _unnoticed(parameters: Sequence[Parameter]) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-class _WithShares(Module):
-    """A model and a parameter that comes before its own."""
-
-    def __init__(self, model: Module, shares: Parameter):
-        super().__init__()
-        self.shares = shares
-        self.model = model
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.model(*args, **kwargs)
-
-
 class _FixedBuckets(DistributedDataParallel):
     """DDP with the same buckets from its first step on: parameters in reverse order.
 
@@ -126,26 +114,20 @@ class _FixedBuckets(DistributedDataParallel):
     """
 
     def __init__(self, model: Module, shares: Parameter):
-        known = signature(DistributedDataParallel).parameters
+        """`shares`: averaged with the parameters of `model` itself, whose gradients come last."""
+        model.register_parameter(_SHARES, shares)  # while DDP looks for parameters
+        # The ranks are equal already.
+        super().__init__(model, gradient_as_bucket_view=True, init_sync=False)
+        delattr(model, _SHARES)
         # Rank 0 broadcasts buffers after each update, under every engine.
-        newer = "forward_sync_buffers"
-        options: dict[str, Any] = {newer if newer in known else "broadcast_buffers": False}
-        super().__init__(
-            _WithShares(model, shares),
-            gradient_as_bucket_view=True,
-            init_sync=False,  # the ranks are equal already
-            **options,
-        )
+        self.broadcast_buffers = False
         self.reducer._push_all_rebuilt_params()
         self.reducer._rebuild_buckets()
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            inner: Any = super().__getattr__("module")
-            return getattr(inner.model, name)
+        model = super().__getattr__("module")
+        return model if name == "module" else getattr(model, name)
 
-    def _build_params_for_reducer(self) -> tuple[list[Parameter], list[bool]]:
+    def _build_params_for_reducer(self) -> Any:
         parameters, are_sparse = super()._build_params_for_reducer()
         return parameters[::-1], are_sparse[::-1]

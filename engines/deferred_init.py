@@ -55,7 +55,7 @@ def build(make: Callable[[], Module], world: World) -> tuple[Module, dict[str, T
 
 def _without_values(make: Callable[[], Module]) -> Module | None:
     """The model of `make` in memory that nothing has written to; None: it cannot be built so."""
-    before = set(map(id, _on_meta()))
+    before = _on_meta()
     try:
         with torch.device("meta"):
             model = make()
@@ -71,8 +71,7 @@ def _without_values(make: Callable[[], Module]) -> Module | None:
         if isinstance(cause, _READS_VALUES):
             return None
         raise
-    has_more = any(id(tensor) not in before for tensor in _on_meta())  # such as one in a list
-    return None if has_more else model
+    return None if _on_meta() - before else model  # such as one in a list
 
 
 def _is_special(parameter: Parameter) -> bool:
@@ -88,9 +87,10 @@ def _give_memory(tensor: Tensor) -> None:
     swap_tensors(tensor, empty)
 
 
-def _on_meta() -> list[Tensor]:
+def _on_meta() -> set[int]:
+    """The identities of all tensors without memory."""
     gc.collect()
-    return [x for x in gc.get_objects() if type(x) in (Tensor, Parameter) and x.is_meta]
+    return {id(x) for x in gc.get_objects() if type(x) in (Tensor, Parameter) and x.is_meta}
 
 
 def write(weights: dict[str, Tensor], engine: Engine) -> None:
@@ -102,7 +102,8 @@ def write(weights: dict[str, Tensor], engine: Engine) -> None:
         return
     held = defaultdict(list)
     for piece in engine.state().pieces:
-        held[piece.kind, piece.name].append(piece)
+        if piece.kind == WEIGHT:
+            held[piece.name].append(piece)
     device = engine.world.device
     for name in list(weights):
         values = weights.pop(name).reshape(-1)
@@ -111,7 +112,7 @@ def write(weights: dict[str, Tensor], engine: Engine) -> None:
         else:  # no host memory was written to: it stays so
             values = torch.empty_like(values, device=device)
         broadcast(values)
-        for piece in held[WEIGHT, name]:
+        for piece in held[name]:
             piece.data.detach().copy_(values[piece.start :][: piece.data.numel()])
     del values
     trim_heap()  # glibc may keep them, in a heap full of holes

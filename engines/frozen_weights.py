@@ -22,7 +22,6 @@ from gearshift.engines.base import (
     Numbers,
     OptimizerSpec,
     Options,
-    Piece,
     State,
 )
 from gearshift.engines.norms import norms_in_fp32
@@ -59,8 +58,8 @@ class FrozenWeights:
                 if isinstance(embedding, Embedding | EmbeddingBag) and embedding.weight in tables:
                     embedding.forward = partial(_widened, embedding.forward)  # type: ignore[method-assign]
         module = self._engine.prepare(model, optimizer, blocks)
-        if self._folder is not None:
-            pieces = self._pieces(frozen)
+        if frozen and self._folder is not None:
+            pieces = [p for p in self._engine.state().pieces if p.name in frozen]
             self._values = _on_disk({p.name: p.data.numel() for p in pieces}, self._folder)
             for piece in pieces:
                 if piece.name in values:
@@ -70,8 +69,6 @@ class FrozenWeights:
 
     def state(self) -> State:
         state = self._engine.state()
-        if not self._values:
-            return state
         pieces = [replace(p, data=self._values.get(p.name, p.data)) for p in state.pieces]
         return replace(state, pieces=pieces)
 
@@ -88,14 +85,11 @@ class FrozenWeights:
         return is_fp32 and (self._is_sharded or parameter.dim() > 1)
 
     def _round(self) -> None:
-        for piece in self._pieces(self._values):
-            piece.data.copy_(self._values[piece.name])
-
-    def _pieces(self, names: Mapping[str, Tensor]) -> list[Piece]:
-        """The working weights `names` that this rank holds."""
-        if not names:
-            return []
-        return [p for p in self._engine.state().pieces if p.name in names]
+        if not self._values:
+            return
+        for piece in self._engine.state().pieces:
+            if piece.name in self._values:
+                piece.data.copy_(self._values[piece.name])
 
 
 def round_weights(

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 
@@ -30,7 +37,12 @@ from gearshift.engines.base import (
 )
 from gearshift.engines.device import pinned_exactly, use_threads
 from gearshift.engines.norms import norms_in_fp32
-from gearshift.engines.optimizer_step import EngineWithOptimizerStep
+from gearshift.engines.optimizer_step import (
+    EngineWithOptimizerStep,
+    average,
+    global_norm,
+    gradients_of,
+)
 from gearshift.engines.precision import DTYPES, check_precision, set_matmul_precision
 from gearshift.engines.preparation import change_forward, freeze_empty, move_to_device
 from gearshift.engines.state import full_interval, gather_state
@@ -81,27 +93,25 @@ class FSDP(EngineWithOptimizerStep):
         self._has_full = False
         self._shards = world.local_size if options.hybrid_shard else world.size
         if options.hybrid_shard:
-            is_node = torch.zeros(world.size + 1, dtype=torch.uint8)  # [processes]
-            is_node[world.local_size] = 1
-            sizes = world.maximum(is_node).nonzero().flatten().tolist()
-            if len(sizes) > 1:  # on every rank
+            size = world.local_size
+            most, fewest = world.maximum(torch.tensor([size, -size])).tolist()
+            if most != -fewest:  # on every rank
                 raise EngineError(
                     "engine.hybrid_shard needs the same number of processes on each node; there "
-                    f"are nodes with {', '.join(map(str, sizes[:-1]))} and {sizes[-1]}"
+                    f"are nodes with {-fewest} and with {most}"
                 )
-        self._replicas: int = world.size // self._shards
+        self._replicas = world.size // self._shards
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Blocks) -> Module:
         freeze_empty(model)
-        whole = self._whole_ones = _whole(model)
         if self._options.precision in DTYPES:
             norms_in_fp32(model)
         change_forward(model, blocks, self._options, self.world.device)
         with pinned_exactly(self.world.device):
-            self._shard(model, blocks, whole)
+            self._shard(model, blocks)
         if self._offloads:
             self._restore.append(use_threads(self._options.offload_threads, self.world.local_size))
-        self.begin_updates(model, optimizer, self._replicas, whole)
+        self.begin_updates(model, _shards_apart(optimizer))
         check_cover(self.state(), self.world)
         if self._offloads:
             self._overlap_update()
@@ -111,44 +121,35 @@ class FSDP(EngineWithOptimizerStep):
         return model
 
     def _watch_weights(self) -> WeightChanges:
-        def shard_of(parameter: Parameter) -> Tensor | None:
-            return parameter.to_local().detach() if isinstance(parameter, DTensor) else None
-
-        def gathered(unit: Module) -> Iterator[tuple[str, Tensor]]:
-            for name, parameter in unit.named_parameters():
-                # Those of other units are shards.
-                if not isinstance(parameter, DTensor) and parameter not in self._whole_ones:
-                    yield name, parameter.detach()
-
         changes = WeightChanges(
             self.world,
             self._options,
             self._named,
             pinned=self._named,
-            shard_of=shard_of,
-            replicas=self._replicas,
+            sharded=self._sharded,
+            interval_of=self._interval,
         )
-        units = {m: name for name, m in self._model.named_modules() if m in self._units}
-        changes.watch(units, gathered)
+        changes.watch(self._units, self._gathered)
         return changes
+
+    def _gathered(self, unit: Module) -> Iterator[tuple[str, Parameter]]:
+        """The parameters of `unit`, which are gathered in its forward pass."""
+        for name, module, attribute in self._owned[unit]:
+            yield name, module._parameters[attribute]
 
     def _overlap_update(self) -> None:
         from gearshift.engines.overlapped_update import OverlappedUpdate, can_overlap
 
         if not can_overlap(self._optimizer):
             return
-        owned: dict[Module, list[Parameter]] = {}
-        left = {p for p in self._named.values() if p.requires_grad}
+        owned = {}
         for unit in reversed(self._units):
-            ready = left
-            if unit is not self._model:  # a whole parameter may be read before its block
-                ready = left - {*self._whole}
-            owned[unit] = [p for p in unit.parameters() if p in ready]
-            left -= {*owned[unit]}
+            owned[unit] = [p for _, p in self._gathered(unit) if p.requires_grad]
+        owned[self._model] += self._whole  # they may be read before their blocks
         self._overlapped = OverlappedUpdate(self._optimizer, owned, self.world.device)
         self._restore.append(self._overlapped.close)
 
-    def _shard(self, model: Module, blocks: Blocks, whole: set[Parameter]) -> None:
+    def _shard(self, model: Module, blocks: Blocks) -> None:
         axes = {"replicas": self._replicas, "shards": self._shards}
         if self._replicas == 1:
             del axes["replicas"]
@@ -163,11 +164,14 @@ class FSDP(EngineWithOptimizerStep):
             reduce_dtype=torch.float32 if dtype else None,
             cast_forward_inputs=False,
         )
-        shard = partial(fully_shard, mesh=mesh, mp_policy=policy)
-        if self._offloads:
-            shard = partial(shard, offload_policy=CPUOffloadPolicy())
-        if whole:
-            shard = partial(shard, ignored_params=whole)
+        shard = partial(
+            fully_shard,
+            mesh=mesh,
+            mp_policy=policy,
+            offload_policy=CPUOffloadPolicy() if self._offloads else OffloadPolicy(),
+            # Every rank keeps the parameters without an axis or without elements.
+            ignored_params={p for p in model.parameters() if 0 in (p.dim(), p.numel())},
+        )
         # One by one, so that no device needs to hold more than one full block.
         for block in independent_blocks(model, blocks):
             move_to_device(block, self.world)
@@ -176,13 +180,44 @@ class FSDP(EngineWithOptimizerStep):
         shard(model)
         self._units: list[Any] = [m for m in model.modules() if isinstance(m, FSDPModule)]
         """The model itself, then its blocks."""
+        self._find_owners(model)
         if dtype and torch.__version__ >= "2.15":
-            _add_in_16_bits(self._units, whole)
+            for unit in self._units:
+                hook = torch.compiler.disable(self._add_in_16_bits)
+                unit.register_forward_pre_hook(hook)  # after that of FSDP, which gathers them
+
+    def _find_owners(self, model: Module) -> None:
+        """Find the unit that gathers each sharded parameter."""
+        unit_of: dict[Module, Module] = {}
+        for unit in self._units:
+            unit_of |= dict.fromkeys(unit.modules(), unit)
+        self._sharded: dict[str, Parameter] = {}
+        self._whole: list[Parameter] = []
+        """The trained ones that every rank keeps."""
+        self._owned: dict[Module, list[tuple[str, Any, str]]] = {unit: [] for unit in self._units}
+        """By unit the name of each parameter, its module, and its attribute there."""
+        for name, parameter in model.named_parameters():
+            path, _, attribute = name.rpartition(".")
+            module = model.get_submodule(path)
+            if isinstance(parameter, DTensor):
+                self._sharded[name] = parameter
+                self._owned[unit_of[module]].append((name, module, attribute))
+            elif parameter.requires_grad:
+                self._whole.append(parameter)
+
+    def _add_in_16_bits(self, unit: Module, _inputs: Any) -> None:
+        """Add the gradients of two uses of a weight in the dtype of the weight in each micro-batch.
+
+        As other engines do, and FSDP before torch 2.15, which adds them in fp32 in the first one.
+        """
+        for _, weight in self._gathered(unit):
+            if weight.requires_grad and weight.grad is None:
+                weight.grad_dtype = None  # until the backward pass ends
 
     def step(self) -> Update:
         """As `Engine.step`; with offload the update continues while the next pass begins."""
         self.settle()
-        self._used.add_gradients(p for p in self._sharded if p.grad is not None)
+        self._used.add_gradients(p for p in self._sharded.values() if p.grad is not None)
         with self._used.exchange():
             self._used.end_segment()
             return super().step()
@@ -190,6 +225,11 @@ class FSDP(EngineWithOptimizerStep):
     def backward(self, loss: Tensor) -> None:
         self._used.end_forward()
         super().backward(loss)
+
+    def _total_norm(self) -> Tensor:
+        average(self._whole, self.world)
+        shards = gradients_of(self._sharded.values())
+        return global_norm(shards, self.world, self._replicas, gradients_of(self._whole))
 
     def _apply(self, factor: Tensor | None) -> None:
         if self._overlapped:
@@ -202,9 +242,8 @@ class FSDP(EngineWithOptimizerStep):
             self._overlapped.wait()
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
-        if self._changes and self._changes.is_on:
-            self.settle()  # the update of the first step writes to the shards
-            self._changes.begin_pass()
+        assert self._changes is not None
+        self._changes.begin_pass()
         self._units[0].set_requires_gradient_sync(last or not self._holds_gradients)
         return self._used.micro_batch(last)
 
@@ -237,10 +276,9 @@ class FSDP(EngineWithOptimizerStep):
             slot_replica=replica,
         )
         everywhere = (self.world.rank, self.world.size)
-        sharded = {name for name, p in self._named.items() if isinstance(p, DTensor)}
         pieces = []
         for piece in state.pieces:
-            if piece.name not in sharded:
+            if piece.name not in self._sharded:
                 piece = replace(piece, replica=everywhere)
             pieces.append(piece)
         return replace(state, pieces=pieces)
@@ -251,7 +289,7 @@ class FSDP(EngineWithOptimizerStep):
             return full_interval(tensor)
         rows = ceil(len(tensor) / self._shards)
         first = min(self.world.rank % self._shards * rows, len(tensor))
-        return first * (tensor.numel() // len(tensor)), tensor.to_local().view(-1)
+        return first * tensor.stride(0), tensor.to_local().view(-1)
 
     def refresh(self) -> None:
         """Drop full tensors that an evaluation has gathered; the next use gathers them again."""
@@ -269,46 +307,28 @@ def independent_blocks(model: Module, blocks: Blocks) -> list[Module]:
 
     A parameter tied across the border of a block would be sharded on one side only.
     """
-    block_of: dict[Module, Module] = {}
-    for block in blocks:
-        block_of |= dict.fromkeys(block.modules(), block)
-    owners = defaultdict(set)
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            owners[parameter].add(block_of.get(module))
+    uses = _uses(model)
     independent = []
     for block in blocks:
-        shares = any(len(owners[p]) > 1 for p in block.parameters())
-        if block is not model and not shares:
+        is_independent = _uses(block).items() <= uses.items()
+        if block is not model and is_independent:
             independent.append(block)
     return independent
 
 
-def _add_in_16_bits(units: list[Any], whole: Collection[Parameter]) -> None:
-    """Add the gradients of two uses of a weight in the dtype of the weight in each micro-batch.
+def _uses(model: Module) -> Counter[Parameter]:
+    """How many modules have each parameter."""
+    return Counter(chain.from_iterable(m.parameters(recurse=False) for m in model.modules()))
 
-    As other engines do, and FSDP before torch 2.15, which adds them in fp32 in the first one.
+
+def _shards_apart(spec: OptimizerSpec) -> OptimizerSpec:
+    """The recipe with shards and whole parameters in groups of their own.
+
+    A fused kernel takes all parameters of a group at once, of one type only.
     """
 
-    def defer(owned: Sequence[tuple[Module, str]], *_: object) -> None:
-        for module, name in owned:
-            weight = getattr(module, name)
-            if weight.is_leaf and weight.grad is None:
-                weight.grad_dtype = None  # until the backward pass ends
+    def group_of(name: str, parameter: Parameter) -> int:
+        index = spec.group_of(name, parameter)
+        return index if isinstance(parameter, DTensor) else index + len(spec.options)
 
-    done: set[Module] = set()
-    for unit in reversed(units):
-        modules = [module for module in unit.modules() if module not in done]
-        done.update(modules)
-        owned = []
-        for module in modules:
-            for name, weight in module.named_parameters(recurse=False):
-                if weight.requires_grad and weight not in whole:
-                    owned.append((module, name))
-        hook = torch.compiler.disable(partial(defer, owned))
-        unit.register_forward_pre_hook(hook)  # after that of FSDP, which gathers the weights
-
-
-def _whole(model: Module) -> set[Parameter]:
-    """The parameters that every rank keeps: those without an axis or without elements."""
-    return {p for p in model.parameters() if 0 in (p.dim(), p.numel())}
+    return replace(spec, options=[*spec.options, *spec.options], group_of=group_of)

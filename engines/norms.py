@@ -27,7 +27,8 @@ def _with_fp32_weights(kind: type[Module]) -> type[Module]:
     def wide(name: str) -> property:
         def read(module: Module) -> Tensor | None:
             value = module._parameters[name]
-            return None if value is None else value.float()
+            # FSDP takes a shard that it reads here for its own; a copy would get no later values.
+            return value if value is None or hasattr(value, "to_local") else value.float()
 
         return property(read)
 

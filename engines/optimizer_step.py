@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module, Parameter
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import get_total_norm, vector_to_parameters
 
 from gearshift.engines.base import Numbers, OptimizerSpec, Options, Update, World
 from gearshift.engines.parameters import is_sharded
@@ -28,18 +28,8 @@ class EngineWithOptimizerStep:
     world: World
     _options: Options
 
-    def begin_updates(
-        self,
-        model: Module,
-        spec: OptimizerSpec,
-        replicas: int | None = None,
-        whole: Collection[Parameter] = (),
-    ) -> None:
-        """To be called once at the end of `prepare`.
-
-        `replicas`: how many ranks hold each shard of the gradients; None: they are not sharded.
-        `whole`: the parameters that are not sharded among others that are.
-        """
+    def begin_updates(self, model: Module, spec: OptimizerSpec) -> None:
+        """To be called once at the end of `prepare`."""
         self.without_gradient: Sequence[str] = ()
         self._model = model
         self._shapes = shapes_of(model)
@@ -56,10 +46,6 @@ class EngineWithOptimizerStep:
             self._loss_scale = LossScale()
         self._buffers = stored_buffers(model)
         self._clip_norm = spec.clip_norm
-        self._replicas = replicas
-        trained = [p for p in self._named.values() if p.requires_grad]
-        self._whole = dict.fromkeys(p for p in trained if p in whole)  # in one order on all ranks
-        self._sharded = [p for p in trained if p not in self._whole]
         self._is_first = True
         self._changes = self._watch_weights()
 
@@ -86,8 +72,6 @@ class EngineWithOptimizerStep:
         """Nothing to do: the loop passes each micro-batch."""
 
     def backward(self, loss: Tensor) -> None:
-        if self._changes:
-            self._changes.end_pass()
         if self._loss_scale:
             loss = loss * self._loss_scale.value
         loss.backward()
@@ -101,16 +85,11 @@ class EngineWithOptimizerStep:
             self._is_first = False
         if self._changes:
             self._changes.end_step()
-        average(self._whole, self.world)
-        gradients = gradients_of(self._sharded)
-        whole = gradients_of(self._whole)
-        norm = global_norm(gradients, self.world, self._replicas, whole)
-        clip = self._clip_norm
+        norm = self._total_norm()
         scale = self._loss_scale
         if scale is None:
-            factor = None if clip is None else clip_factor(norm, clip)
-            self._apply(factor)
             update = Update(norm)
+            self._apply(self._clip_factor(norm))
         else:
             used = scale.value
             norm /= used
@@ -119,11 +98,17 @@ class EngineWithOptimizerStep:
             if overflow:
                 self.discard()
             else:
-                factor = torch.ones_like(norm) if clip is None else clip_factor(norm, clip)
+                factor = self._clip_factor(norm)
+                if factor is None:
+                    factor = torch.ones_like(norm)
                 self._apply(factor / used)
             update = Update(norm, scale.update(overflow), used)
         broadcast_buffers(self._buffers, self.world)
         return update
+
+    def _total_norm(self) -> Tensor:
+        """The norm of the gradients that all ranks have averaged."""
+        return global_norm(gradients_of(self._named.values()), self.world, None)
 
     def discard(self) -> None:
         if self._changes:
@@ -133,36 +118,15 @@ class EngineWithOptimizerStep:
     def settle(self) -> None:
         """As `Engine.settle`."""
 
+    def _clip_factor(self, norm: Tensor) -> Tensor | None:
+        return None if self._clip_norm is None else clip_factor(norm, self._clip_norm)
+
     def _apply(self, factor: Tensor | None) -> None:
         """Update with gradients times the scalar `factor`, and clear them."""
         if factor is not None:
             scale(gradients_of(self._named.values()), factor)
-        self._update_weights()
+        self._optimizer.step()
         self._optimizer.zero_grad()
-
-    def _update_weights(self) -> None:
-        """Step the optimizer, with sharded and whole parameters in groups of their own.
-
-        A fused kernel takes all parameters of a group at once, of one kind only.
-        """
-        if not self._whole:
-            self._optimizer.step()
-            return
-        groups = self._optimizer.param_groups
-        members = [group["params"] for group in groups]
-        added = []
-        for group, parameters in zip(groups, members, strict=True):
-            whole = [p for p in parameters if p in self._whole]
-            if 0 < len(whole) < len(parameters):
-                group["params"] = [p for p in parameters if p not in self._whole]
-                added.append({**group, "params": whole})
-        self._optimizer.param_groups = [*groups, *added]
-        try:
-            self._optimizer.step()
-        finally:
-            self._optimizer.param_groups = groups
-            for group, parameters in zip(groups, members, strict=True):
-                group["params"] = parameters
 
 
 def average(parameters: Iterable[Parameter], world: World) -> None:
@@ -178,16 +142,16 @@ def average(parameters: Iterable[Parameter], world: World) -> None:
         return
     gradients_of(parameters)  # makes them dense
     on_this_rank = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
-    reached = list(compress(parameters, world.maximum(on_this_rank).tolist()))
-    for dtype in dict.fromkeys(p.dtype for p in reached):
-        same = [p for p in reached if p.dtype == dtype]
-        pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in same]
-        flat = torch.cat([piece.reshape(-1) for piece in pieces])
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for parameter in compress(parameters, world.maximum(on_this_rank).tolist()):
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        by_dtype.setdefault(parameter.dtype, []).append(parameter.grad)
+    for gradients in by_dtype.values():
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         flat /= world.size
         dist.all_reduce(flat)
-        means = flat.split([p.numel() for p in same])
-        for parameter, mean in zip(same, means, strict=True):
-            parameter.grad = mean.view(parameter.shape)
+        vector_to_parameters(flat, gradients)
 
 
 def global_norm(
@@ -202,9 +166,7 @@ def global_norm(
     if replicas and world.size > 1:
         norm = (world.sum(norm.square()) / replicas).sqrt()
     norm = norm.to(world.device)
-    if not whole:
-        return norm
-    return torch.hypot(norm, get_total_norm(whole).to(norm))
+    return torch.hypot(norm, get_total_norm(whole).to(norm)) if whole else norm
 
 
 def gradients_of(parameters: Iterable[Parameter]) -> list[Tensor]:

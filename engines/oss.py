@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fairscale.optim.oss import OSS
@@ -17,21 +19,16 @@ def oss(world: World, options: Options) -> Engine:
 
     torch's DDP averages the gradients; FairScale's own ShardedDDP is not maintained.
     """
-    return Replicated(world, options, BucketedAveraging, FullParameters())
+    return Replicated(world, options, BucketedAveraging, _sharded)
 
 
-class FullParameters:
-    """Assigns each parameter to the rank with the fewest elements so far."""
+def _sharded(spec: OptimizerSpec) -> OptimizerSpec:
+    """The recipe that assigns each parameter to the rank with the fewest elements so far."""
 
-    def build(self, spec: OptimizerSpec, groups: list[dict[str, Any]]) -> Optimizer:
+    def part(groups: list[dict[str, Any]], **_: Any) -> Optimizer:
+        optimizer = spec.build(groups)
+        if isinstance(optimizer, SharesWork):
+            optimizer.shares_work = False
+        return optimizer
 
-        def part(groups: list[dict[str, Any]], **_: Any) -> Optimizer:
-            optimizer = spec.build(groups)
-            if isinstance(optimizer, SharesWork):
-                optimizer.shares_work = False
-            return optimizer
-
-        return OSS(groups, optim=part)
-
-    def local_optimizer(self, optimizer: Any) -> Optimizer:
-        return optimizer.optim
+    return replace(spec, build=partial(OSS, optim=part))

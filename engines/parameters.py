@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Embedding, EmbeddingBag, Module, Parameter
 from torch.nn.parameter import is_lazy
@@ -57,15 +59,11 @@ def check_parameters(
     """
     buffers = read_buffers(stored_buffers(model))
     for name, tensor in (*model.named_parameters(), *buffers.items()):
-        if tensor.is_complex():
-            raise EngineError(
-                f"'{name}' is {_kind(tensor)}, and checkpoints hold real numbers; keep what "
-                "torch.view_as_real makes of it, and call torch.view_as_complex in forward()"
-            )
         if tensor.dtype not in storable:
             raise EngineError(
-                f"'{name}' is {_kind(tensor)}, which checkpoints do not hold; keep it in another "
-                "type, or as a buffer with persistent=False, which build() computes again"
+                f"'{name}' is {_type(tensor)}, which checkpoints do not hold; keep it in another "
+                "type (of complex numbers what torch.view_as_real makes of them), or as a buffer "
+                "with persistent=False, which build() computes again"
             )
     shared = _shared_memory(model, device)
     reason = _reason(model, blocks, ENGINES[engine], processes, shared)
@@ -128,15 +126,19 @@ def _reason(
                     f"engine {entry.name} does not train parameter '{weight}' with max_norm, "
                     "which changes rows where they are read, on each process others"
                 )
-    for group in filter(None, _joined(named, blocks, entry)):
-        widest = _kind(max(group.values(), key=lambda p: p.dtype is torch.float32))
-        for name, parameter in group.items():
-            kind = _kind(parameter)
-            if kind != widest and not {kind, widest} <= entry.mixed_types:
-                return (
-                    f"engine {entry.name} does not train parameter '{name}', which is {kind}, "
-                    f"together with others that are {widest}"
-                )
+    block_of: dict[Parameter, Module] = {}
+    if entry.types_by_block:
+        for block in reversed(blocks):
+            block_of |= dict.fromkeys(block.parameters(), block)
+    first_of: dict[Module | None, Parameter] = {}
+    for name, parameter in named.items():
+        first = first_of.setdefault(block_of.get(parameter), parameter)
+        types = {_type(parameter), _type(first)}
+        if len(types) > 1 and not types <= entry.mixed_types:
+            return (
+                f"engine {entry.name} does not train parameter '{name}', which is "
+                f"{_type(parameter)}, together with others that are {_type(first)}"
+            )
     return None
 
 
@@ -151,58 +153,36 @@ def _shared_memory(model: Module, device: str) -> list[tuple[str, str, bool]]:
             by_storage[tensor.untyped_storage().data_ptr()].append((name, tensor))
     shared = []
     for members in by_storage.values():
+        memory = np.empty(members[0][1].untyped_storage().nbytes(), np.uint8)
         for (name, first), (other, second) in combinations(members, 2):
             is_trained = isinstance(first, Parameter) or isinstance(second, Parameter)
-            if is_trained and _overlap(first, second):
+            if is_trained and np.shares_memory(_as_in(memory, first), _as_in(memory, second)):
                 are_contiguous = first.is_contiguous() and second.is_contiguous()
                 shared.append((name, other, are_contiguous and first.device.type == device))
     return shared
 
 
-def _overlap(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors of one storage have an element in common."""
-    if first.is_contiguous() and second.is_contiguous():
-        start = max(first.data_ptr(), second.data_ptr())
-        return start < min(t.data_ptr() + t.nbytes for t in (first, second))
-    offsets = []
-    for tensor in (first, second):
-        elements = torch.arange(tensor.untyped_storage().nbytes() // tensor.itemsize)
-        view = elements.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
-        offsets.append(view.flatten() * tensor.itemsize)
-    return bool(torch.isin(*offsets).any())
+def _as_in(memory: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
+    """The elements of `memory` that `tensor` has in its storage."""
+    size = tensor.itemsize
+    strides = [stride * size for stride in tensor.stride()]
+    return np.ndarray(tensor.shape, f"V{size}", memory, tensor.storage_offset() * size, strides)
 
 
-def _joined(
-    named: Mapping[str, Parameter], blocks: Blocks, entry: Entry
-) -> Iterator[Mapping[str, Parameter]]:
-    left = dict(named)
-    if entry.types_by_block:
-        for block in blocks:
-            inside = set(block.parameters())
-            names = [name for name, parameter in left.items() if parameter in inside]
-            yield {name: left.pop(name) for name in names}
-    yield left
-
-
-def _kind(tensor: Tensor) -> str:
+def _type(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def gradient_hooks(parameter: Tensor) -> list[str]:
-    """The methods by which `parameter` got its gradient hooks."""
-    return [method for method, registered in _hooks(parameter).items() if registered]
+def gradient_hooks(parameter: Tensor) -> dict[str, dict[int, Any]]:
+    """The gradient hooks of `parameter`, by the method that registered them.
 
-
-def registered_hooks(parameter: Tensor) -> list[dict[int, Any]]:
-    """The gradient hooks of `parameter`, in the dictionaries that autograd reads."""
-    return [registered for registered in _hooks(parameter).values() if registered]
-
-
-def _hooks(parameter: Tensor) -> dict[str, Any]:
-    return {
+    In the dictionaries that autograd reads.
+    """
+    hooks: dict[str, Any] = {
         "register_hook": parameter._backward_hooks,
         "register_post_accumulate_grad_hook": parameter._post_accumulate_grad_hooks,
     }
+    return {method: registered for method, registered in hooks.items() if registered}
 
 
 def is_sharded(tensor: Tensor) -> bool:

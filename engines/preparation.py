@@ -27,21 +27,19 @@ from gearshift.engines.state import broadcast, is_deferred
 if TYPE_CHECKING:
     from gearshift.engines.activation_offload import ActivationOffload
 
-_aten = torch.ops.aten
 _PRODUCTS = {
-    _aten.mm.default,
-    _aten.addmm.default,
-    _aten.bmm.default,
-    _aten.baddbmm.default,
-    _aten._scaled_mm.default,
-    _aten.convolution.default,
-    _aten._scaled_dot_product_cudnn_attention.default,
-    _aten._scaled_dot_product_efficient_attention.default,
-    _aten._scaled_dot_product_flash_attention.default,
-    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    "aten::mm",
+    "aten::addmm",
+    "aten::bmm",
+    "aten::baddbmm",
+    "aten::_scaled_mm",
+    "aten::convolution",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "torch_attn::_varlen_attn",
 }
-# By name: its module imports the compiler, and exists since torch 2.11.
-_PACKED_ATTENTION = "torch_attn::_varlen_attn"
 # Around the forward pass of a block, and around its recomputation.
 _Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 
@@ -176,7 +174,7 @@ def _checkpointed(
 
 
 def _product_policy(_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    if operator in _PRODUCTS or operator.name() == _PACKED_ATTENTION:
+    if operator.name() in _PRODUCTS:
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import Module
@@ -21,16 +19,6 @@ if TYPE_CHECKING:
     from gearshift.engines.weight_changes import WeightChanges
 
 
-class GradientAveraging(Protocol):
-    """A way to average gradients over the replicas."""
-
-    module: Module
-    """The one that the loop calls."""
-
-    def accumulate(self, last: bool) -> AbstractContextManager[None]:
-        """As `Engine.accumulate`."""
-
-
 class Replicated(EngineWithOptimizerStep):
     """An engine with full replicas; gradients are averaged, slots optionally sharded.
 
@@ -43,16 +31,20 @@ class Replicated(EngineWithOptimizerStep):
         self,
         world: World,
         options: Options,
-        averaging: Callable[[Module, World, Options], GradientAveraging],
-        sharding: Any = None,
+        averaging: Callable[[Module, World, Options], Any],
+        sharded: Callable[[OptimizerSpec], OptimizerSpec] | None = None,
     ):
-        """`sharding`: how an optimizer is sharded over ranks, as by oss; None: it is not."""
+        """`averaging`: gives the `module` that the loop calls, and `accumulate` as of an Engine.
+
+        `sharded`: the recipe of an optimizer whose `optim` has a part of the parameters;
+        None: each rank updates all of them.
+        """
         check_precision(options.precision, world.device)
         self.world = world
         self.can_retry_step = world.size == 1  # others would wait for this rank's gradients
         self._options = options
         self._averaging = averaging
-        self._sharding = sharding
+        self._sharded = sharded
         self._casts: torch.autocast | None = None
         self._restore_matmul = set_matmul_precision(options.precision)
 
@@ -61,13 +53,11 @@ class Replicated(EngineWithOptimizerStep):
         move_to_device(model, self.world)
         change_forward(model, blocks, self._options, self.world.device)
         self._averaged = self._averaging(model, self.world, self._options)
-        shard = self._sharding
-        if shard:
+        if self._sharded:
             from gearshift.engines.state_cover import check_cover
 
-            optimizer = replace(optimizer, build=partial(shard.build, optimizer))
-            self.begin_updates(model, optimizer)
-            self._local_optimizer = shard.local_optimizer(self._optimizer)
+            self.begin_updates(model, self._sharded(optimizer))
+            self._local_optimizer = self._optimizer.optim  # type: ignore[attr-defined]
             check_cover(self.state(), self.world)
         else:
             self.begin_updates(model, optimizer)
@@ -90,6 +80,7 @@ class Replicated(EngineWithOptimizerStep):
         if self._casts is None:
             self._casts = torch.autocast(self.world.device.type, enabled=False)
             self._casts.__enter__()
+        ends_step = True  # also with an error
         try:
             with self._averaged.accumulate(last):
                 yield
@@ -98,11 +89,9 @@ class Replicated(EngineWithOptimizerStep):
                 for parameter in self._named.values():
                     if parameter.grad is not None:
                         parameter.grad = parameter.grad.clone()
-        except BaseException:
-            last = True
-            raise
+            ends_step = last
         finally:
-            if last:
+            if ends_step:
                 self._casts.__exit__(None, None, None)
                 self._casts = None
 
@@ -112,7 +101,7 @@ class Replicated(EngineWithOptimizerStep):
         from gearshift.engines.weight_changes import WeightChanges
 
         # FairScale sends updated weights from buffers of its own.
-        pinned = [name for name, p in self._named.items() if self._sharding and p.requires_grad]
+        pinned = [name for name, p in self._named.items() if self._sharded and p.requires_grad]
         return WeightChanges(self.world, self._options, self._named, pinned=pinned)
 
     def state(self) -> State:
@@ -125,7 +114,7 @@ class Replicated(EngineWithOptimizerStep):
             self.groups,
             self.scale_state,
             weight_replica=replica,
-            slot_replica=(0, 1) if self._sharding else replica,
+            slot_replica=(0, 1) if self._sharded else replica,
         )
 
     def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from gearshift.engines.base import EngineError, Options, World
 from gearshift.engines.catalog import Entry
 from gearshift.engines.parameters import engines_that
 from gearshift.engines.precision import DTYPES
-from gearshift.engines.state import stored
+from gearshift.engines.state import IntervalOf, full_interval, stored
 
 STEPS = 2
 """Steps that are checked: a change that follows an update is seen in the second one."""
@@ -23,6 +22,7 @@ _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64
 _CHUNK = 2**22
 """Elements that are summed at once: each is copied to 8 bytes."""
 _MOVED = 2
+_REPLACED = 3
 
 
 class WeightChanges:
@@ -43,170 +43,134 @@ class WeightChanges:
         *,
         pinned: Collection[str] = (),
         copies: Callable[[], Iterable[tuple[str, Tensor, Tensor]]] = tuple,
-        shard_of: Callable[[Parameter], Tensor | None] = lambda parameter: None,
-        replicas: int = 1,
+        sharded: Collection[str] = (),
+        interval_of: IntervalOf = full_interval,
     ):
         """Call when the parameters have their final memory.
 
         `pinned`: parameters that the engine expects there. `copies`: names, parts of the weights,
-        and the copies that overwrite them. `shard_of`: the shard on this rank; None: the parameter
-        is whole. `replicas`: how many ranks hold each shard.
+        and the copies that overwrite them. `sharded`: parameters of which each rank has another
+        interval, that of `interval_of`.
         """
         self._world = world
-        self._parameters = dict(parameters)
+        self._parameters = parameters
         self._copies = copies
-        self._shard_of = shard_of
-        self._replicas = replicas
-        self._rounded = set()  # their fp32 values are in a file
-        for name, parameter in parameters.items():
-            is_half = options.precision in DTYPES and parameter.dtype in DTYPES.values()
-            if is_half and not parameter.requires_grad:
-                self._rounded.add(name)
-        self._pinned = {*pinned, *self._rounded}
-        self._addresses = [memory.data_ptr() for memory in self._memories()]
-        self._frozen_values: dict[str, Tensor] = {}
-        # The index of a parameter, and its checksum after a module has used it, by forward pass
-        self._gathered: list[tuple[int, Tensor]] = []
-        self._passes: list[tuple[list[tuple[int, Tensor]], Tensor]] = []
-        self._dtypes: dict[int, torch.dtype] = {}
+        self._sharded = sharded
+        self._interval_of = interval_of
+        self._index = {name: index for index, name in enumerate(parameters)}
+        halves = DTYPES.values() if options.precision in DTYPES else ()
+        self._rounded = {  # their fp32 values are in a file
+            name for name, p in parameters.items() if p.dtype in halves and not p.requires_grad
+        }
+        self._before: dict[str, Tensor] = {}
+        """The checksums of those that are rounded."""
+        pinned = {*pinned, *self._rounded}
+        self._addresses = {name: self._memory(name).data_ptr() for name in pinned}
         self._hooks: list[RemovableHandle] = []
-        self._is_open = False
-        self._remaining = STEPS if world.size > 1 or self._pinned else 0
-
-    @property
-    def is_on(self) -> bool:
-        return self._remaining > 0
+        self._remaining = STEPS if world.size > 1 or pinned else 0
+        self.drop_step()
 
     def watch(
         self,
-        modules: Mapping[Module, str],
+        modules: Iterable[Module],
         gathered: Callable[[Module], Iterable[tuple[str, Tensor]]],
     ) -> None:
-        """Check weights after the forward pass of each of `modules`, with their names.
+        """Check weights after the forward pass of each of `modules`.
 
-        `gathered`: the names within a module, and the tensors, of its parameters that are gathered.
+        `gathered`: the names and full tensors of the parameters that are gathered for a module.
+        Others that are in their place before it, as by torch.func.functional_call, are lost.
         """
-        indices = {name: i for i, name in enumerate(self._parameters)}
+        entries: dict[str, Tensor] = {}
 
-        def add(prefix: str, module: Module, *_: Any) -> None:
+        def note(module: Module, *_: Any) -> None:
+            if self._is_open:
+                entries.update(gathered(module))
+
+        @torch.no_grad()
+        def compare(module: Module, *_: Any) -> None:
             if not self._is_open:  # an evaluation
                 return
             for name, tensor in gathered(module):
-                index = indices[f"{prefix}.{name}".lstrip(".")]
-                self._dtypes[index] = tensor.dtype
-                self._gathered.append((index, checksum(tensor)))
+                parameter = self._parameters[name]
+                if entries.pop(name, tensor) not in {tensor, parameter}:
+                    self._codes[self._index[name]] = _REPLACED
+                start, shard = self._interval_of(parameter)
+                self._compare(name, tensor.reshape(-1)[start:][: shard.numel()], shard)
+                self._sums[self._index[name]] += checksum(tensor)
 
-        for module, prefix in modules.items():
-            hook: Any = torch.compiler.disable(partial(add, prefix))
-            # Before the hook that frees them
-            self._hooks.append(module.register_forward_hook(hook, prepend=True))
+        # Before the hooks that gather and that free them
+        for module in modules:
+            before = module.register_forward_pre_hook(torch.compiler.disable(note), prepend=True)
+            hook: Any = torch.compiler.disable(compare)
+            after = module.register_forward_hook(hook, prepend=True)
+            self._hooks += [before, after]
 
     def begin_pass(self) -> None:
         """Call before each forward pass of a step."""
-        if not self.is_on:
-            return
-        self._is_open = True
-        for name in self._rounded - self._frozen_values.keys():
-            self._frozen_values[name] = self._checksum(name)
-
-    def end_pass(self) -> None:
-        """Call after each forward pass."""
-        self._is_open = False
-        if not self._gathered:
-            return
-        sums = []
-        for index, memory in enumerate(self._memories()):
-            sums.append(checksum(memory.to(self._dtypes.get(index, memory.dtype))))
-        self._passes.append((self._gathered, self._stack(sums)))
-        self._gathered = []
+        self._is_open = self._remaining > 0
+        if self._is_open and not self._before:
+            self._before = {name: checksum(self._memory(name)) for name in self._rounded}
 
     def drop_step(self) -> None:
         """Forget the passes of a step whose gradients are dropped."""
         self._is_open = False
-        self._passes = []
-        self._gathered = []
+        self._sums = torch.zeros(
+            len(self._parameters), dtype=torch.int64, device=self._world.device
+        )
+        self._codes = torch.zeros_like(self._sums)
 
     def end_step(self) -> None:
         """Call before each update. Raises the same EngineError on all ranks."""
-        if not self.is_on:
+        if not self._remaining:
             return
-        memories = self._memories()
-        values = self._stack(map(checksum, memories))
-        codes = torch.zeros_like(values)
-        indices = {name: i for i, name in enumerate(self._parameters)}
-        for name, before in self._frozen_values.items():
-            codes[indices[name]] |= self._checksum(name) != before
+        for name, before in self._before.items():
+            self._codes[self._index[name]] |= checksum(self._memory(name)) != before
         for name, part, copy in self._copies():
-            expected = checksum(copy.to(part.dtype)).to(part.device)
-            codes[indices[name]] |= checksum(part) != expected
-        for name, index in indices.items():
-            if name in self._pinned and memories[index].data_ptr() != self._addresses[index]:
-                codes[index] = _MOVED
-            if self._shard_of(self._parameters[name]) is not None:
-                values[index] = 0  # each rank has another shard
-        self._compare_gathered(codes, values)
+            self._compare(name, part, copy)
+        for name, address in self._addresses.items():
+            if self._memory(name).data_ptr() != address:
+                self._codes[self._index[name]] = _MOVED
+        for name in self._index.keys() - self._sharded:
+            self._sums[self._index[name]] = checksum(self._memory(name))
+        numbers = self._world.maximum(torch.stack([self._codes, self._sums, -self._sums])).tolist()
         self.drop_step()
         self._remaining -= 1
-        if not self.is_on:
+        if not self._remaining:
             for hook in self._hooks:
                 hook.remove()
-            self._hooks.clear()
-        numbers = self._world.maximum(torch.stack([codes, values, -values])).tolist()
         for name, code, largest, smallest in zip(self._parameters, *numbers, strict=True):
             if code or largest != -smallest:
-                raise EngineError(self._describe(name, code, is_equal=largest == -smallest))
+                raise EngineError(self._describe(name, code, largest == -smallest))
 
-    def _compare_gathered(self, codes: Tensor, values: Tensor) -> None:
-        """Add what changed between a shard and what modules used of it."""
-        for gathered, of_shards in self._passes:
-            expected = self._world.sum(of_shards)
-            indices = [index for index, _ in gathered]
-            sums = self._stack(value for _, value in gathered)
-            is_changed = sums * self._replicas != expected[indices]
-            for index, value, changed in zip(indices, sums, is_changed, strict=True):
-                codes[index] |= changed.to(codes)
-                values[index] = torch.where(changed, value, values[index])
+    def _compare(self, name: str, part: Tensor, expected: Tensor) -> None:
+        self._codes[self._index[name]] |= checksum(part) != checksum(expected.to(part))
 
-    def _describe(self, name: str, code: int, *, is_equal: bool) -> str:
+    def _describe(self, name: str, code: int, is_equal: bool) -> str:
         is_trained = self._parameters[name].requires_grad
         is_moved = code == _MOVED
 
         def can_train(entry: Entry, processes: int) -> bool:
-            if processes > 1 and not is_equal:
+            if entry.placement.weights != "replicated" or not (is_equal or processes == 1):
                 return False
-            if entry.placement.weights != "replicated":
-                return False
-            keeps = not entry.has_fp32_copies
-            if is_moved:  # a sharded optimizer sends updated weights from memory of its own
-                keeps = entry.placement.optimizer == "replicated"
-            return keeps or not is_trained
+            if code == _REPLACED:
+                return True
+            if is_trained and is_moved:  # a sharded optimizer sends weights from its own memory
+                return entry.placement.optimizer == "replicated"
+            return not (is_trained and entry.has_fp32_copies)
 
-        if is_moved:
-            what = f"replaces the memory of the parameter '{name}'"
-        else:
-            what = f"changes the parameter '{name}'"
-        if not is_equal:
-            what += ", on each process in another way"
+        change = {_MOVED: "replaces the memory of", _REPLACED: "replaces"}.get(code, "changes")
+        extent = "" if is_equal else ", on each process in another way"
         able = engines_that(can_train, self._world.size)
         if name in self._rounded:
             able = f"with  --precision fp32  {able}"
-        return f"a forward pass {what}, which this engine loses; engines that train it: {able}"
+        return (
+            f"a forward pass {change} the parameter '{name}'{extent}, which this engine loses; "
+            f"engines that train it: {able}"
+        )
 
-    def _memories(self) -> list[Tensor]:
-        """The memory of this rank that holds each parameter, or its shard."""
-        memories = []
-        for parameter in self._parameters.values():
-            shard = self._shard_of(parameter)
-            memories.append(parameter.detach() if shard is None else shard)
-        return memories
-
-    def _checksum(self, name: str) -> Tensor:
-        parameter = self._parameters[name]
-        shard = self._shard_of(parameter)
-        return checksum(parameter if shard is None else shard)
-
-    def _stack(self, sums: Iterable[Tensor]) -> Tensor:
-        return torch.stack([value.to(self._world.device) for value in sums])
+    def _memory(self, name: str) -> Tensor:
+        """The memory of this rank that holds a parameter, or its shard."""
+        return self._interval_of(self._parameters[name])[1]
 
 
 def checksum(tensor: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ class Zero:
             read_outside: Mapping[int, Parameter] = getattr(module, "_external_params", {})
             for parameter in (*module.parameters(recurse=False), *read_outside.values()):
                 if parameter.ds_status.name == "AVAILABLE":  # type: ignore[attr-defined]
-                    yield names[parameter], parameter.detach()
+                    yield names[parameter], parameter
 
         # With one process the gathered weights are the shard, of which fp32 copies are the master.
         changes = WeightChanges(
@@ -147,9 +147,10 @@ class Zero:
             named,
             pinned=named,
             copies=self._state.copies,
-            shard_of=self._state.shard_of,
+            sharded=named,
+            interval_of=self._state.interval_of,
         )
-        changes.watch(dict.fromkeys(model.modules(), ""), gathered)
+        changes.watch(model.modules(), gathered)
         return changes
 
     def _config(self, clip_norm: float | None) -> dict[str, Any]:
@@ -210,7 +211,6 @@ class Zero:
         if self._loss_scale:
             # DeepSpeed multiplies losses by it, and divides norm and gradients by it.
             self._zero.loss_scale = self._loss_scale.value
-        self._changes.end_pass()
         self._used.end_forward()
         self._gradients.reached.clear()
         self._engine.backward(loss)

@@ -177,9 +177,9 @@ class ZeroState:
         start = min(part.numel() * self._world.rank, size)
         return start, part.narrow(0, 0, min(part.numel(), size - start))
 
-    def shard_of(self, parameter: Parameter) -> Tensor:
-        """A view of this rank's working weights."""
-        return self._working(parameter)[1]
+    def interval_of(self, parameter: Any) -> tuple[int, Tensor]:
+        """As `_working`, of any parameter."""
+        return self._working(parameter)
 
     @contextmanager
     def _flat_parameters(self) -> Iterator[None]:
