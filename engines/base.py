@@ -65,7 +65,6 @@ class World(Protocol):
     size: int
     local_rank: int
     local_size: int
-    node: int
     device: torch.device
     store: Store | None
     """What ranks share without a collective; None: there is no process group."""

@@ -22,6 +22,18 @@ def variables() -> MutableMapping[str, str]:
     return os.environ
 
 
+def address() -> tuple[str, str]:
+    """The host of rank 0, and its port. Raises EngineError if they are not set."""
+    host = variables().get("MASTER_ADDR")
+    port = variables().get("MASTER_PORT", "")
+    if not host or not port.isdigit():
+        raise EngineError(
+            "processes cannot find each other: MASTER_ADDR and MASTER_PORT, an integer, are not "
+            "set; torchrun sets both"
+        )
+    return host, port
+
+
 @dataclass(frozen=True)
 class RankInfo:
     """The position of a process among all processes, with the meaning of torchrun's variables."""

@@ -30,10 +30,11 @@ def interfaces() -> dict[str, list[str]]:
     """The interfaces of this machine with their addresses, IPv4 first."""
     by_name: dict[str, list[str]] = {}
     for name, addresses in psutil.net_if_addrs().items():
-        by_name[name] = []
-        for address in addresses:  # psutil sorts them by family
-            if address.family in (socket.AF_INET, socket.AF_INET6):
-                by_name[name].append(address.address.partition("%")[0])
+        by_name[name] = [
+            address.address.partition("%")[0]
+            for address in addresses  # psutil sorts them by family
+            if address.family in (socket.AF_INET, socket.AF_INET6)
+        ]
     return by_name
 
 
@@ -53,26 +54,22 @@ def select_interface(address: str) -> None:
     interfaces could. For ranks on several machines.
     """
     variables = environment.variables()
-    host = socket.gethostname()
     if variables.get(GLOO):
         return
-    try:
+    host = socket.gethostname()
+    with suppress(OSError):
         announced = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         if not _is_local(str(announced[0][4][0])):  # gloo takes the first
             return
-    except OSError:
-        pass
     available = interfaces()
     public = [name for name, addresses in available.items() if not all(map(_is_local, addresses))]
-    try:  # the local address of packets to `address`; sends none
+    with suppress(OSError):  # the local address of packets to `address`; sends none
         targets = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)
         family, kind, protocol, _, target = targets[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.connect(target)
             source = probe.getsockname()[0]
-            public = [name for name in public if source in available[name]] or public
-    except OSError:
-        pass
+        public = [name for name in public if source in available[name]] or public
     if len(public) != 1:
         raise EngineError(
             f"the host name {host} resolves to 127.0.0.1, which other nodes cannot reach; set "
@@ -88,23 +85,19 @@ def are_connected(secret: bytes) -> bool:
     connects first and sends a small number. So all pairs of ranks exchange what only those with the
     `secret` can compute.
     """
-    groups = list(dist.distributed_c10d._world.pg_map)
-    return all([_are_pairs_connected(group, secret) for group in groups])
-
-
-def _are_pairs_connected(group: dist.ProcessGroup, secret: bytes) -> bool:
-    here = dist.get_rank(group)
-    others = range(dist.get_world_size(group))
-    sent = torch.tensor([_proof(secret, here, other) for other in others])
-    expected = torch.tensor([_proof(secret, other, here) for other in others])
-    received = torch.zeros_like(sent)
-    options = dist.AllToAllOptions()
-    options.timeout = timedelta(seconds=_CHECK_S)
-    try:
-        group.alltoall_base(received, sent, [], [], options).wait()
-    except RuntimeError:
-        return False
-    return torch.equal(received, expected)
+    results = []
+    for group in list(dist.distributed_c10d._world.pg_map):
+        here = dist.get_rank(group)
+        others = range(dist.get_world_size(group))
+        sent = torch.tensor([_proof(secret, here, other) for other in others])
+        expected = torch.tensor([_proof(secret, other, here) for other in others])
+        received = torch.zeros_like(sent)
+        options = dist.AllToAllOptions()
+        options.timeout = timedelta(seconds=_CHECK_S)
+        with suppress(RuntimeError):
+            group.alltoall_base(received, sent, [], [], options).wait()
+        results.append(torch.equal(received, expected))
+    return all(results)
 
 
 def _proof(secret: bytes, source: int, target: int) -> int:

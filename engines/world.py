@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +15,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gearshift.engines import environment
-from gearshift.engines.base import PeersMissing
 from gearshift.engines.device import allocate_pinned, pick_device, use
 from gearshift.engines.environment import RankInfo, read_ranks
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 FLAG_BITS = 16
 _MAX_NUMBERS = 4096
 """More go through gloo: all local ranks send before they receive, and a socket holds 200 kB."""
+_LOOK = timedelta(seconds=1)
+"""Between two looks of a rank that waits for other machines: at signals, and at its time limit."""
+_NO_LIMIT = timedelta(days=10_000)
 
 
 class ProcessWorld:
@@ -33,59 +37,41 @@ class ProcessWorld:
         self.size = info.size
         self.local_rank = info.local_rank
         self.local_size = info.local_size
-        self.node = info.node
         self.device = device
-        self._timeout_s = timeout_s
-        self._hosts: dist.ProcessGroup | None = None
-        self._local_ranks: LocalRanks | None = None
-        self._node_group: dist.ProcessGroup | None = None
-        """The first rank of each machine, through which the machines agree."""
-        self._last_sum: Callable[[], list[int]] = list
         self.store: dist.Store | None = None
+        self._info = info
+        self._timeout_s = timeout_s
+        self._local_ranks: LocalRanks | None = None
+        self._node_group: Any = None
+        """The first rank of each machine, by which machines agree; None: there is one."""
+        self._connected = 0
         self._exchange = 0
-        self._spans_nodes = info.size > info.local_size
-        self._owns_group = False
+        self._last_sum: Callable[[], list[int]] = list
 
-    def open_group(self, facts: Mapping[str, str] | None = None) -> None:
+    def open_group(self, facts: Mapping[str, str]) -> None:
         """Join the process group, with ranks of the same `facts`. Collective.
 
         Raises EngineError if there is no group to join or ranks differ, and PeersMissing.
         """
         from gearshift.engines.rendezvous import join_group
 
-        joined = join_group(self, facts or {}, self._timeout_s)
-        self.store = joined.store
-        self._hosts = joined.hosts
-        self._local_ranks = joined.local_ranks
-        self._secret = joined.secret
-        self._owns_group = True
-        self._node_group = self._hosts
-        if self._spans_nodes:
+        joined = join_group(self._info, self.device, facts, self._timeout_s)
+        self.store, self._local_ranks, self._secret = joined
+        if self.size > self.local_size:
             is_first = torch.zeros(self.size, dtype=torch.uint8)  # [ranks]
             is_first[self.rank] = self.local_rank == 0
-            dist.all_reduce(is_first, dist.ReduceOp.MAX, group=self._hosts)
-            self._first_ranks = is_first.nonzero().flatten().tolist()
-            if len(self._first_ranks) < self.size:
-                timeout = timedelta(seconds=self._timeout_s)
-                with self.connecting():
-                    group: Any = dist.new_group(self._first_ranks, timeout, "gloo")
-                self._node_group = group
+            first_ranks = self.maximum(is_first).nonzero().flatten().tolist()
+            with self.connecting():
+                self._node_group = dist.new_group(first_ranks, _NO_LIMIT, "gloo")
 
-    @contextmanager
-    def connecting(self) -> Iterator[None]:
+    def connecting(self) -> AbstractContextManager[None]:
         if self.store is None:
-            yield
-            return
-        from gearshift.engines.network import are_connected, close_ports, listening
+            return nullcontext()
+        from gearshift.engines.rendezvous import only_ranks
 
-        before = listening()
-        yield
-        if not are_connected(self._secret):
-            raise PeersMissing(
-                f"rank {self.rank} is not connected with all others: one has ended, or another "
-                "process has connected to a port of this run"
-            )
-        close_ports(listening() - before)
+        self._connected += 1
+        store = dist.PrefixStore(f"connected/{self._connected}", self.store)
+        return only_ranks(store, self.size, self._secret, self._timeout_s, self.check_peers)
 
     def sum(self, value: Tensor) -> Tensor:
         return self._reduce(value, dist.ReduceOp.SUM)
@@ -120,13 +106,11 @@ class ProcessWorld:
             return data
         self.wait_for_all()  # the source may have read a slow disk
         size = torch.tensor([len(data or b"")])
-        dist.broadcast(size, source, group=self._hosts)
+        dist.broadcast(size, source)
         buffer = torch.empty(int(size), dtype=torch.uint8)
-        if self.rank == source:
-            assert data is not None
-            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else buffer
-        if buffer.numel():
-            dist.broadcast(buffer, source, group=self._hosts)
+        if data and self.rank == source:
+            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        dist.broadcast(buffer, source)
         return bytes(buffer.numpy())
 
     def rank_0_first(self, work: Callable[[], None]) -> None:
@@ -139,7 +123,7 @@ class ProcessWorld:
 
     def wait_for_all(self) -> None:
         if self.size > 1:
-            self._sum_later([], None)()
+            self._sum_later([0], None)()
 
     def check_peers(self) -> None:
         if self._local_ranks:
@@ -149,75 +133,56 @@ class ProcessWorld:
         return allocate_pinned(size, self.device)
 
     def close(self) -> None:
-        if self._owns_group and dist.is_initialized():
+        if self.store is not None and dist.is_initialized():
             dist.destroy_process_group()
         if self._local_ranks:
             self._local_ranks.close()
-        self._owns_group = False
-        self._hosts = None
+        self.store = None
+        self._local_ranks = None
 
     def _sum_later(self, numbers: Sequence[int], limit_s: float | None) -> Callable[[], list[int]]:
         """Start a sum over ranks; on one machine without gloo, whose threads take 1 ms of a step.
 
-        Over several machines in two levels: on each to its first rank, and between the first ranks.
         `limit_s`: how long the result waits for a rank; None: as long as its process is there.
         """
+        self._last_sum()  # all ranks take their collectives in one order
         if len(numbers) > _MAX_NUMBERS:
-            return self._reduce_later(numbers, self._hosts)
+            total = self.sum(torch.tensor(numbers)).tolist()
+            return lambda: total
+        assert self._local_ranks
         self._exchange += 1
-        exchange = self._exchange
-        local_ranks = self._local_ranks
-        if local_ranks and not self._spans_nodes:
-            local_ranks.send(exchange, numbers)
-            return cache(lambda: _total([numbers, *local_ranks.receive(exchange, limit_s)]))
-        self._last_sum()  # first ranks take their collectives in one order
-        self._last_sum = cache(self._start_in_two_levels(exchange, numbers, limit_s))
+        self._local_ranks.send(self._exchange, numbers)
+        self._last_sum = cache(partial(self._sum, self._local_ranks, numbers, limit_s))
         return self._last_sum
 
-    def _start_in_two_levels(
-        self, exchange: int, numbers: Sequence[int], limit_s: float | None
-    ) -> Callable[[], list[int]]:
-        local_ranks = self._local_ranks
-        if not local_ranks:  # alone on this machine
-            return self._sum_over_nodes(numbers, limit_s)
+    def _sum(
+        self, local_ranks: LocalRanks, numbers: Sequence[int], limit_s: float | None
+    ) -> list[int]:
+        """The sum of the latest exchange: over this machine, and between the first ranks of all."""
+        others = local_ranks.receive(self._exchange, limit_s)
+        total = [sum(column) for column in zip(numbers, *others, strict=True)]
+        if not self._node_group:
+            return total
+        result = -self._exchange
         if self.local_rank:
-            first = [local_ranks.first]
-            local_ranks.send(exchange, numbers, first)
-            return lambda: local_ranks.receive(exchange, limit_s, first)[0]
+            (total,) = local_ranks.receive(result, limit_s, [local_ranks.ranks[0]])
+            return total
+        total = self._sum_over_nodes(total, limit_s)
+        local_ranks.send(result, total)
+        return total
 
-        def result() -> list[int]:
-            here = _total([numbers, *local_ranks.receive(exchange, limit_s)])
-            everywhere = self._sum_over_nodes(here, limit_s)()
-            local_ranks.send(exchange, everywhere)
-            return everywhere
-
-        return result
-
-    def _sum_over_nodes(
-        self, numbers: Sequence[int], limit_s: float | None
-    ) -> Callable[[], list[int]]:
-        """Start a sum over the first ranks of all machines; without `limit_s` only a wait."""
-        if limit_s is not None:
-            return self._reduce_later(numbers, self._node_group)
-        from gearshift.engines.rendezvous import wait_for_count
-
-        assert self.store is not None
-        key = f"turn/{self._exchange}"
-        self.store.add(key, 1)
-        wait_for_count(self.store, key, len(self._first_ranks), None, self.check_peers)
-        return lambda: [*numbers]
-
-    def _reduce_later(
-        self, numbers: Sequence[int], group: dist.ProcessGroup | None
-    ) -> Callable[[], list[int]]:
+    def _sum_over_nodes(self, numbers: Sequence[int], limit_s: float | None) -> list[int]:
         total = torch.tensor(numbers)
-        work = dist.all_reduce(total, group=group, async_op=True)
-
-        def result() -> list[int]:
-            work.wait()
-            return total.tolist()
-
-        return result
+        work = dist.all_reduce(total, group=self._node_group, async_op=True)
+        deadline = inf if limit_s is None else time.monotonic() + limit_s
+        while not work.is_completed():
+            self.check_peers()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"timed out waiting {limit_s:g} s for other machines")
+            with suppress(RuntimeError):  # it is not complete yet, or has failed
+                work.wait(_LOOK)
+        work.wait()  # raises the error of what has failed
+        return total.tolist()
 
     def _reduce(self, value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
         if self.size == 1:
@@ -227,12 +192,8 @@ class ProcessWorld:
         return total
 
 
-def _total(numbers: Sequence[Sequence[int]]) -> list[int]:
-    return [sum(column) for column in zip(*numbers, strict=True)]
-
-
 def open_world(
-    device: str, timeout_s: float, always_group: bool, facts: Mapping[str, str] | None = None
+    device: str, timeout_s: float, always_group: bool, facts: Mapping[str, str] = {}
 ) -> ProcessWorld:
     """The world in the environment (torchrun's variables), or a world of one. Collective.
 

@@ -38,18 +38,18 @@ def test_every_rank_gets_the_missing_ranks():
     for error in register([{}] * 2, size=5):
         assert isinstance(error, PeersMissing)
         assert str(error) == (
-            f"ranks 2, 3, 4 of 5 did not register within 0.2 s; registered: {HOST} (ranks 0, 1)"
+            f"3 of 5 ranks did not register within 0.2 s: 2, 3, 4; the others are on {HOST}"
         )
 
 
 def test_a_missing_rank_0_is_named_where_others_differ():
     for error in register([{"a": "1"}, {"a": "2"}], size=3, first=1):
         assert isinstance(error, PeersMissing)
-        assert str(error).startswith("rank 0 of 3 did not register")
+        assert str(error).startswith("1 of 3 ranks did not register within 0.2 s: 0;")
 
 
 NEWER, OLDER = {"torch": "2.13", "optim.lr": "0.001"}, {"torch": "2.6", "optim.lr": "0.001"}
-DIFFERENT = f"ranks have different settings: {HOST} (ranks 1, 2): torch 2.6 instead of 2.13 "
+DIFFERENT = f"rank 1 ({HOST}), rank 2 ({HOST}): torch 2.6 instead of 2.13 as on rank 0 ({HOST});"
 
 
 @pytest.mark.parametrize(

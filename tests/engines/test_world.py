@@ -213,6 +213,26 @@ def test_rank_0_works_first_and_all_wait_for_all(worlds, tmp_path):
         assert worlds[2].run(in_order, tmp_path / name) == [["0", "1"], ["0", "1"]]
 
 
+def test_ranks_of_several_machines_wait_for_all(two_machines, tmp_path):
+    for lines in two_machines.run(in_order, tmp_path):
+        assert lines[0] == "0" and sorted(lines[1:]) == ["1", "2"]
+
+
+def lose_the_rank_of_another_machine(world):
+    """The kind of end of each rank whose peer, which is alone on its machine, is killed."""
+    if world.rank == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    with pytest.raises((PeersMissing, RuntimeError)) as raised:
+        world.wait_for_all()
+    world.close()  # as its process would by its end
+    return of_error(raised.value, world.rank).kind
+
+
+def test_a_rank_of_another_machine_that_is_killed_ends_all(two_machines):
+    kinds = two_machines.run(lose_the_rank_of_another_machine, ending={2})
+    assert kinds[:2] == ["peer lost"] * 2
+
+
 def test_each_attempt_starts_with_an_empty_store(monkeypatch):
     """A restarted rank would take the address of a dead one for its peer's, and hang."""
     store = TCPStore("127.0.0.1", 0, is_master=True)
