@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 from torch.nn import Module, Parameter
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from gearshift.models.base import DataError, Facts, Tensors
 from gearshift.models.common.data_reports import library_errors, listed
@@ -25,6 +27,9 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 _LOCAL: Facts = {"local_files_only": True, "trust_remote_code": False}
 """No download, and no code of a folder is run."""
 _NAMED = 3
+_MOST_LAYERS = 10_000
+_MOST_MODULES = 300_000
+"""Three times those of the largest models with experts; made in half a minute."""
 
 
 @contextmanager
@@ -44,10 +49,25 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def load_errors(folder: Path, allowed: str) -> Iterator[None]:
-    """Raise what transformers raises, of many kinds by version and architecture, as DataError."""
+    """Raise what transformers raises, of many kinds by version and architecture, as DataError.
+
+    Also where it makes so many modules that it might take hours, or fill the memory.
+    """
+    modules = 0
+
+    def count(owner: Module, name: str, module: Module | None) -> None:
+        nonlocal modules
+        modules += 1
+        if modules > _MOST_MODULES:
+            raise ValueError(f"its model has more than {_MOST_MODULES} modules")
+
+    counting = register_module_module_registration_hook(count)
     message = f"{KEY} '{folder}' cannot be loaded"
-    with library_errors(message, str(folder / CONFIG), allowed=allowed), quiet():
-        yield
+    try:
+        with library_errors(message, str(folder / CONFIG), allowed=allowed), quiet():
+            yield
+    finally:
+        counting.remove()
 
 
 def read_config(folder: Path, allowed: str) -> Any:
@@ -62,7 +82,17 @@ def read_config(folder: Path, allowed: str) -> Any:
             hint=f"--set {KEY}=hf:OWNER/NAME  downloads a model of the Hugging Face hub",
         )
     with load_errors(folder, allowed):
+        _check_depth(json.loads((folder / CONFIG).read_bytes()))
         return AutoConfig.from_pretrained(str(folder), **_LOCAL)
+
+
+def _check_depth(values: Any, name: str = "") -> None:
+    """Raise ValueError for too many layers: configurations of transformers list each of them."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            _check_depth(value, key)
+    elif isinstance(values, int) and "layer" in name and values > _MOST_LAYERS:
+        raise ValueError(f"{name} is {values}, of at most {_MOST_LAYERS}")
 
 
 def read_tokenizer(folder: Path) -> Any:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import signal
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
+from gearshift.models.common import trial
 from gearshift.models.common.data_files import check_expansion, identity, most_unpacked
 
 _SIGNATURE = b"MATLAB 5.0 MAT-file"
 _TOO_LARGE = 3
-_PROGRAM_BYTES = 2**29
-"""Memory of Python and scipy beside what they read."""
 _TRY = """
-import os, sys
-path, limit, variable, *sys.path = sys.argv[1:]
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
-import resource
+import json
 from scipy.io import loadmat
-_, most = resource.getrlimit(resource.RLIMIT_DATA)
-resource.setrlimit(resource.RLIMIT_DATA, (int(limit), most))
+path, names = json.load(sys.stdin)
 try:
-    loadmat(path, squeeze_me=True, variable_names=[variable] if variable else None)
+    loadmat(path, squeeze_me=True, variable_names=names)
 except MemoryError:
     sys.exit(3)
 except Exception as error:
@@ -48,18 +42,12 @@ def check(path: Path, variable: str = "") -> None:
 @cache
 def _check(path: Path, as_it_is: tuple[int, ...], variable: str) -> None:
     most = most_unpacked(path)
-    limit = _PROGRAM_BYTES + most
-    process = subprocess.run(
-        [sys.executable, "-c", _TRY, str(path), str(limit), variable, *sys.path],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,  # signals to this process are not about the file
-    )
+    inputs = json.dumps([str(path), [variable] if variable else None])
+    process = trial.run(_TRY, inputs, most)
     if process.returncode == _TOO_LARGE:
         check_expansion(path, most + 1)
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         raise ValueError(f"a process that read it was ended by {name}")
     if process.returncode:
-        raise ValueError(process.stderr.decode(errors="replace").strip().rpartition("\n")[2])
+        raise ValueError(process.stderr.strip().rpartition("\n")[2])

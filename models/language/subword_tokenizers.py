@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from itertools import compress
 from os.path import commonprefix
@@ -19,7 +19,7 @@ import tokenizers
 
 from gearshift.models.base import DataError, Message
 from gearshift.models.catalog import name_of
-from gearshift.models.common import initial_weights, subwords
+from gearshift.models.common import initial_weights, subwords, trial
 from gearshift.models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
 from gearshift.models.common.subwords import TOKENIZER_FILE
 from gearshift.models.language.byte_pairs import BytePairs, byte_pairs
@@ -249,6 +249,8 @@ class ExternalTokenizer(Tokenizer):
 
     def _render(self, turns: Sequence[Message], tokenize: bool = False, **options: Any) -> Any:
         """The text of a conversation, or what `options` ask for. Raises DataError."""
+        if self.form is None:
+            _try_template(self.inner.get_chat_template(), self._config)
         messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         try:
             return self.inner.apply_chat_template(
@@ -264,6 +266,38 @@ class ExternalTokenizer(Tokenizer):
                 where=f"{self._config}, for a conversation of {roles}",
                 allowed="a template that renders the conversations of data.path",
             ) from None
+
+
+_TRY = """
+from transformers.utils.chat_template_utils import _compile_jinja_template
+try:
+    template = _compile_jinja_template(sys.stdin.read())
+    chat = [dict(role=role, content="Is it so?") for role in ("user", "assistant")]
+    template.render(messages=chat, add_generation_prompt=False, bos_token="", eos_token="")
+except MemoryError:
+    sys.exit(3)
+except Exception:
+    pass  # a template may need other turns
+"""
+_TOO_LARGE = 3
+_TEMPLATE_S = 10
+_TEMPLATE_BYTES = 2**29
+
+
+@cache
+def _try_template(template: str, where: str) -> None:
+    """Render a short chat in another process: a template may loop for hours, or fill the memory.
+
+    Raises DataError.
+    """
+    end = trial.run(_TRY, template, _TEMPLATE_BYTES, _TEMPLATE_S).returncode
+    if end < 0 or end == _TOO_LARGE:
+        raise DataError(
+            f"the chat template takes more than {_TEMPLATE_S} s or {_TEMPLATE_BYTES >> 20} MiB "
+            "for two short turns",
+            where=where,
+            allowed="a template that renders the conversations of data.path",
+        )
 
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")

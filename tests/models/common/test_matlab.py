@@ -6,7 +6,7 @@ import pytest
 from scipy.io import savemat
 
 from gearshift.models.base import DataError
-from gearshift.models.common import matlab
+from gearshift.models.common import matlab, trial
 
 
 def test_a_file_of_cells_fields_and_text_passes(tmp_path):
@@ -18,7 +18,7 @@ def test_a_file_of_cells_fields_and_text_passes(tmp_path):
 
 
 def test_a_small_file_that_fills_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(matlab, "_PROGRAM_BYTES", 2**26)
+    monkeypatch.setattr(trial, "PROGRAM_BYTES", 2**26)
     # 2**27 numbers, each stored as a byte: 128 MiB from 128 kB.
     count = 1 << 27
     array = np.array([6, 8, 6, 0, 5, 8, 1, count, 1, 0, 2, count], "<i4").tobytes()

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from gearshift.models.base import Message, Prompt, Sampling
+from gearshift.models.base import DataError, Message, Prompt, Sampling
+from gearshift.models.language import subword_tokenizers
 from gearshift.models.language.readers.records import Turn
 from gearshift.models.language.rows import IGNORE
 from tests.models.language.chats import KINDS, TEMPLATES, chat_tokenizer, marked, plain
@@ -204,3 +205,16 @@ def test_generation_with_the_export_ends_where_the_template_does(tmp_path, make_
     end = tokenizer.inner.convert_tokens_to_ids("<|im_end|>")
     assert config.eos_token_id == ([2, 5, end] if has_file else [2, end])
     assert written.get("temperature") == (0.5 if has_file else None)
+
+
+HOURS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+GIGABYTES = "{{ 'a' * 10 ** 10 }}"
+
+
+@pytest.mark.parametrize("template", [HOURS, GIGABYTES])
+def test_a_template_that_takes_hours_or_all_memory_is_an_error(tmp_path, monkeypatch, template):
+    monkeypatch.setattr(subword_tokenizers, "_TEMPLATE_S", 1)
+    tokenizer = chat_tokenizer(tmp_path, "metaspace", template)
+    with pytest.raises(DataError) as raised:
+        tokenizer.prompt([Message("user", "Is it so?")])
+    assert raised.value.where.startswith(str(tmp_path))

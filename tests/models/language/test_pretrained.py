@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from gearshift.engines import deferred_init
 from gearshift.engines.state import is_deferred
 from gearshift.models.base import DataError
+from gearshift.models.common import hugging_face
 from gearshift.models.language import pretrained
 from gearshift.models.language import subword_tokenizers as bpe
 from gearshift.models.language.model import Head, decoder_layers
@@ -233,6 +234,18 @@ def test_weights_that_do_not_cover_the_configuration_are_refused(llama):
     save_file(tensors, path, {"format": "pt"})
     with pytest.raises(DataError, match=r"missing: model\.norm\.weight; unexpected: model\.other"):
         loaded(llama)
+
+
+def test_a_model_of_too_many_layers_or_modules_is_not_built(llama, monkeypatch):
+    edit_config(llama, num_hidden_layers=10**10)
+    error = error_of(loaded, llama)
+    assert error.where == str(llama / "config.json")
+    assert "num_hidden_layers is 10000000000" in error.message
+    edit_config(llama, num_hidden_layers=3)
+    monkeypatch.setattr(hugging_face, "_MOST_MODULES", 20)
+    assert "more than 20 modules" in error_of(loaded, llama).message
+    monkeypatch.undo()
+    assert loaded(llama)[1].render() == ""
 
 
 def test_tied_weights_and_buffers_of_older_versions_are_expected(tmp_path):
