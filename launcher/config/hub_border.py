@@ -36,19 +36,6 @@ def check_all_requests() -> None:
     import huggingface_hub
     from huggingface_hub.utils import _http as http
 
-    if hasattr(huggingface_hub, "configure_http_backend"):  # before huggingface_hub 1
-        from requests import Session
-
-        class CheckedSession(Session):
-            def send(self, request: Any, **options: Any) -> Any:
-                check_url(request.url)
-                response = super().send(request, **options)
-                check_response(response)
-                return response
-
-        huggingface_hub.configure_http_backend(CheckedSession)
-        return
-
     def checked_client() -> Any:
         client = http.default_client_factory()
         client.event_hooks["request"].append(lambda request: check_url(str(request.url)))
@@ -77,8 +64,7 @@ def check_response(response: Any) -> None:
                 _check_value(headers[name], _ETAG, name)
     is_json = "/api/" in str(response.url) and response.status_code == 200
     if is_json:
-        if hasattr(response, "read"):
-            response.read()  # httpx has not read it when it calls this
+        response.read()  # httpx has not read it when it calls this
         _check_json(response.json())
 
 

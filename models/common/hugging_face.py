@@ -121,15 +121,9 @@ def without_values(kind: Any, config: Any) -> Any:
     The values of its weights are undefined, and its tied weights are tied. No code of a folder is
     run.
     """
-    try:
-        from transformers.initialization import no_init_weights
-    except ImportError:  # before transformers 5
-        from transformers.modeling_utils import no_init_weights  # type: ignore
-    setattr(
-        config,
-        "dtype" if hasattr(config, "dtype") else "torch_dtype",
-        torch.float32,
-    )
+    from transformers.initialization import no_init_weights
+
+    config.dtype = torch.float32
     with no_init_weights():
         inner = kind.from_config(config, trust_remote_code=False)
     inner.tie_weights()

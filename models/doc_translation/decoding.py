@@ -21,13 +21,7 @@ class DecoderCache:
 
     def select(self, rows: Tensor) -> None:
         """Keep `rows` of the batch, int64 [batch], in this order; a row may appear repeatedly."""
-        if not isinstance(self.state, tuple):
-            self.state.reorder_cache(rows)
-            return
-        layers = []
-        for layer in self.state:  # in transformers 4
-            layers.append(tuple(x.index_select(0, rows) for x in layer))
-        self.state = tuple(layers)
+        self.state.reorder_cache(rows)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = [".ci/run", ".ci/wheel", "scripts/check", "scripts/readme-command"]
+SCRIPTS = [".ci/run", ".ci/lowest", ".ci/wheel", "scripts/check", "scripts/readme-command"]
 
 
 def sh(*args: str) -> subprocess.CompletedProcess[str]:

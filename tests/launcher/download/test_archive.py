@@ -204,12 +204,22 @@ LOCAL, CENTRAL = b"PK\x03\x04", b"PK\x01\x02"
     [
         ("set.zip", b""),
         ("set.zip", flipped(zipped(files={"a": os.urandom(5000)}))),
-        ("set.zip", changed((LOCAL, 6, 1), (CENTRAL, 8, 1))),  # encrypted
-        ("set.zip", changed((LOCAL, 8, 97), (CENTRAL, 10, 97))),  # unknown compression
+        ("set.zip", changed((LOCAL, 6, 1), (CENTRAL, 8, 1))),
+        ("set.zip", changed((LOCAL, 8, 97), (CENTRAL, 10, 97))),
         ("set.tar", b"no tar at all" * 100),
         ("set.tar", broken_in_the_middle()),
         ("set.tar.gz", tar(mode="w:gz")[:-20]),
-        ("set.tar.gz", tar(mode="w:gz")[:-6] + b"sum" + tar(mode="w:gz")[-3:]),  # of the stream
+        ("set.tar.gz", tar(mode="w:gz")[:-6] + b"sum" + tar(mode="w:gz")[-3:]),
+    ],
+    ids=[
+        "empty",
+        "damaged",
+        "encrypted",
+        "unknown compression",
+        "no tar file",
+        "broken",
+        "cut",
+        "wrong checksum",
     ],
 )
 def test_a_broken_archive_leaves_nothing(refused, name, content):

@@ -15,7 +15,7 @@ from tests.models.language.chats import KINDS, TEMPLATES, chat_tokenizer, marked
 from tests.models.language.in_memory import conversation, dialogues
 from tests.models.language.test_hugging_face import export, load_model, load_tokenizer
 
-ANSWERS = ("Hello word", "<b>bold</b>  two", "12\nyes ü", "think: <thin", "12")
+ANSWERS = ("Hello word", "<b>bold</b>  two", "12\nü yes", "think: <thin", "12")
 ONE_ROW = [name for name in TEMPLATES if name not in ("drops reasoning", "ends nothing")]
 
 

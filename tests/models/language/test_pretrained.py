@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -128,7 +128,7 @@ def test_weights_layers_and_loss_are_those_of_transformers(task, folder):
 
 def test_names_that_transformers_must_convert_are_left_to_it(llama):
     path = llama / "model.safetensors"
-    tensors = {f"old.{name}": value for name, value in load_file(path).items()}
+    tensors = {f"old.{name}": value for name, value in load(path.read_bytes()).items()}
     assert pretrained._by_name(llama, pretrained.read_config(llama)) is not None
     save_file(tensors, path, {"format": "pt"})
     assert pretrained._by_name(llama, pretrained.read_config(llama)) is None
@@ -137,7 +137,7 @@ def test_names_that_transformers_must_convert_are_left_to_it(llama):
 def test_a_base_model_without_its_prefix_is_read(tmp_path):
     folder = save(tmp_path / "model", CONFIGS["gpt2"]())
     path = folder / "model.safetensors"
-    tensors = load_file(path)
+    tensors = load(path.read_bytes())
     save_file(
         {n.removeprefix("transformer."): x for n, x in tensors.items()}, path, {"format": "pt"}
     )
@@ -229,7 +229,7 @@ def test_weights_that_do_not_cover_the_configuration_are_refused(llama):
         loaded(llama)
     edit_config(llama, intermediate_size=64)
     path = llama / "model.safetensors"
-    tensors = load_file(path)
+    tensors = load(path.read_bytes())
     tensors["model.other.weight"] = tensors.pop("model.norm.weight")
     save_file(tensors, path, {"format": "pt"})
     with pytest.raises(DataError, match=r"missing: model\.norm\.weight; unexpected: model\.other"):
@@ -251,7 +251,7 @@ def test_a_model_of_too_many_layers_or_modules_is_not_built(llama, monkeypatch):
 def test_tied_weights_and_buffers_of_older_versions_are_expected(tmp_path):
     folder = save(tmp_path / "model", CONFIGS["gpt2"]())
     path = folder / "model.safetensors"
-    tensors = load_file(path)
+    tensors = load(path.read_bytes())
     tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
     tensors["transformer.h.0.attn.bias"] = torch.ones(1, 1, 64, 64)
     save_file(tensors, path, {"format": "pt"})
