@@ -179,13 +179,16 @@ def told_copies(first_of: Mapping[Any, Any]) -> dict[str, str]:
     return {"copies": f"not read: {listed(names, MAX_EXAMPLES)}"}
 
 
-def check_reader(package: str, path: Path) -> None:
-    """Raise MissingPackage if the package that reads the file at `path` is not installed."""
+def check_reader(package: str, path: Path, fix: str = "") -> None:
+    """Raise MissingPackage if the package that reads the file at `path` is not installed.
+
+    `fix`: the line that installs it; default: that of the extra `data`.
+    """
     if find_spec(package) is None:
         raise MissingPackage(
             f"reading '{path.name}' requires the package {package}, which is not installed",
             where=str(path),
-            fix=install_command("data"),
+            fix=fix or install_command("data"),
         )
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -99,11 +100,15 @@ def read_tokenizer(folder: Path) -> Any:
     """The tokenizer in `folder`, or its tokenizer.json alone. Disk access; raises DataError."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    hint = "save it with  AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"
+    models = [*folder.glob("*.model"), *folder.glob("*.spm")]
+    if models and find_spec("sentencepiece") is None:
+        hint = f"pip install sentencepiece  reads {models[0].name}"
     with library_errors(
         f"transformers cannot load a tokenizer from '{folder}'",
         str(folder.absolute()),
         allowed=f"the tokenizer of the pretrained model, best with {TOKENIZER}",
-        hint="save it with  AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)",
+        hint=hint,
     ):
         if (folder / TOKENIZER).is_file() and not (folder / TOKENIZER_CONFIG).is_file():
             return PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER))

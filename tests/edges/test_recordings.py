@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gearshift.models.base import DataError
+from gearshift.models.common import data_files
 from gearshift.models.common.recordings.files import open_recording
 from gearshift.models.eeg_text.config import Data
 from gearshift.models.eeg_text.montage import SLOTS
@@ -179,3 +180,48 @@ def test_the_events_of_bids_are_the_sentences_of_a_recording(tmp_path):
         ("a child", 4.5),
     ]
     assert [item.samples for item in found.items] == [800, 250]
+
+
+STATUS = "name\ttype\tunits\tstatus\nCz\tEEG\tuV\tgood\nPz\tEEG\tuV\tbad\nFz\tEEG\tuV\tn/a\n"
+
+
+def read_with_status(folder, table):
+    """A recording of Cz, Pz and Fz beside a table of channels."""
+    signals = [Signal(name, RATE, noise()) for name in ("Cz", "Pz", "Fz")]
+    path = write_edf(folder / "sub-01_eeg.edf", signals)
+    (folder / "sub-01_channels.tsv").write_text(table)
+    return files.read(str(path), Data(), "encoder").facts
+
+
+def test_channels_that_bids_calls_bad_are_left_out_and_counted(tmp_path):
+    facts = read_with_status(tmp_path, STATUS)
+    assert facts["channels_dropped"] == ["Pz"]
+    assert facts["notes"] == ["sub-01_eeg.edf: 1 channels are marked as bad: Pz"]
+
+
+def test_a_bad_channel_that_does_not_exist_is_told(tmp_path):
+    facts = read_with_status(tmp_path, STATUS.replace("Pz", "P9") + "Cz\n")
+    assert "channels_dropped" not in facts
+    absent, row = facts["notes"]
+    assert "P9" in absent and "sub-01_channels.tsv:5" in row
+
+
+def test_a_difference_of_two_electrodes_is_no_electrode(tmp_path):
+    names = ["FP1-F7", "EEG T8-P8-0", "Fz", "C3-REF", "Pz-A1"]
+    path = write_edf(tmp_path / "a.edf", [Signal(name, RATE, noise()) for name in names])
+    found = files.read(str(path), Data(), "encoder")
+    assert found.facts["channels_dropped"] == sorted(names[:2])
+    assert any(
+        "2 channels are differences of two electrodes" in note for note in found.facts["notes"]
+    )
+
+
+def test_eeglab_files_of_matlab_7_3_name_the_package_that_reads_them(tmp_path, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.set", "w") as file:
+        file.create_group("EEG")
+    installed = {"mne": True, "h5py": True}
+    monkeypatch.setattr(data_files, "find_spec", installed.get)
+    with pytest.raises(DataError) as raised:
+        open_recording(tmp_path / "a.set")
+    assert raised.value.fix == "pip install pymatreader"

@@ -131,7 +131,8 @@ def _channel(
     Raises DataError, also if the recording is too slow.
     """
     names = recording.names
-    eeg = [channel.name for channel in recording.channels if channel.kind == "eeg"]
+    usable = [c for c in recording.channels if c.kind == "eeg" and not c.is_bad]
+    eeg = [channel.name for channel in usable]
     name = setting or "".join(eeg[:1])
     is_known = name in names
     if is_known and recording.rate_hz > 2 * BAND_HZ[1]:

@@ -1,4 +1,4 @@
-"""Tables of events beside recordings, as BIDS names and writes them."""
+"""Tables of events and channels beside recordings, as BIDS names and writes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ NAMES = ("trial_type", "value")
 """The columns that may name an event; the first of them that is columns does."""
 _KIND = re.compile("_(eeg|ieeg|meg|emg|nirs)$")
 """The end of the name of a recording, which tables of events do not have."""
-_EVENTS = "_events.tsv"
 NO_COLUMNS: Meanings = {}
 
 
@@ -29,9 +28,32 @@ def events_path(recording: Path) -> Path | None:
     Reads the disk. Source: Gorgolewski et al., The brain imaging data structure, 2016, and its
     specification, Task events.
     """
+    return _beside(recording, "_events.tsv")
+
+
+def bad_channels(recording: Path, bad_records: BadRecords) -> set[str]:
+    """The channels that the table beside `recording`, NAME_channels.tsv, gives the status bad.
+
+    Reads the disk. Raises DataError. Source: as `events_path`, EEG, Channels description.
+    """
+    path = _beside(recording, "_channels.tsv")
+    if path is None:
+        return set()
+    table = Table(TextFile(path))
+    columns = [name.lower() for name in table.header]
+    bad = set()
+    if {"name", "status"} <= {*columns}:
+        for _, cells in table.rows(bad_records):
+            row = dict(zip(columns, map(text_of, cells), strict=True))
+            if row["status"].lower() == "bad":
+                bad.add(row["name"])
+    return bad
+
+
+def _beside(recording: Path, ending: str) -> Path | None:
     stem = recording.name.removesuffix(".gz").rpartition(".")[0]
     for name in (_KIND.sub("", stem), stem):
-        path = recording.with_name(name + _EVENTS)
+        path = recording.with_name(name + ending)
         if path.is_file():
             return path
     return None

@@ -17,8 +17,8 @@ import numpy as np
 
 from gearshift.models.common import hdf5, matlab
 from gearshift.models.common.data_files import check_reader, identity, unreadable_file
-from gearshift.models.common.data_reports import listed
-from gearshift.models.common.recordings import edf
+from gearshift.models.common.data_reports import BadRecords, listed
+from gearshift.models.common.recordings import bids, edf
 from gearshift.models.common.recordings.recording import (
     NO_UNIT,
     STIM,
@@ -63,6 +63,7 @@ def _open(
     """Cached by the identity of the file. Raises DataError, OSError."""
     is_edf = path.suffix.lower() in edf.SUFFIXES
     pauses_s: Sequence[float] = ()
+    bad_rows = BadRecords()
     with recording_errors(path) as notes:
         if is_edf:
             channels, pauses_s = edf.read_file(path, unit)
@@ -81,8 +82,9 @@ def _open(
         is_rate = 0 < rate < inf and isclose(raw.info["sfreq"], rate, rel_tol=_SAME_RATE)
         if not is_rate or not raw.n_times:
             raise ValueError(f"{raw.n_times} samples at {rate:g} Hz")
+        bads = {*raw.info["bads"], *bids.bad_channels(path, bad_rows)}
         for channel in channels:
-            channel.is_bad = channel.name in raw.info["bads"]
+            channel.is_bad = channel.name in bads
             if not isclose(channel.rate_hz, rate, rel_tol=_SAME_RATE):
                 channel.problem = (
                     f"is sampled at {channel.rate_hz:g} Hz, "
@@ -95,6 +97,13 @@ def _open(
     unknown = [channel.name for channel in channels if channel.problem == NO_UNIT]
     if unknown:
         notes.append(f"{len(unknown)} channels name no unit and are not read: {listed(unknown, 3)}")
+    bad = [channel.name for channel in channels if channel.is_bad]
+    if bad:
+        notes.append(f"{len(bad)} channels are marked as bad: {listed(bad, 3)}")
+    absent = sorted(bads.difference(bad, faster))
+    if absent:
+        notes.append(f"{len(absent)} channels marked as bad are not in it: {listed(absent, 3)}")
+    notes += [f"{where}: {problem}" for where, problem in bad_rows.rows]
     if faster:
         notes.append(f"channels above {rate:g} Hz are not read: {listed(faster, 3)}")
     return Recording(
@@ -143,6 +152,8 @@ def _raw(path: Path, exclude: Sequence[str] = ()) -> Any:
     if suffix == ".set":
         matlab.check(path)
         hdf5.check(path)
+        if hdf5.is_hdf5(path):  # saved by MATLAB with -v7.3
+            check_reader("pymatreader", path, "pip install pymatreader")
     options: dict[str, Any] = {"preload": False, "verbose": "warning"}
     if exclude:
         options["exclude"] = list(exclude)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -30,9 +30,25 @@ class ChannelPicks:
 
 
 def electrode(name: str) -> str | None:
-    """The electrode of a channel name, such as `EEG Fp1-REF` or `Fp1.`; None: unknown."""
-    label = name.strip().upper().removeprefix("EEG").strip().split("-")[0].strip(" .")
-    return NAMES.get(label)
+    """The electrode of a channel name, such as `EEG Fp1-REF` or `Fp1.`; None: unknown.
+
+    A difference of two electrodes, such as `Fp1-F7`, is neither.
+    """
+    first, *others = _parts(name)
+    if any(part in NAMES for part in others):
+        return None
+    return NAMES.get(first)
+
+
+def _parts(name: str) -> list[str]:
+    """The parts of a channel name between dashes, in capitals."""
+    label = name.strip().upper().removeprefix("EEG")
+    return [part.strip(" .") for part in label.split("-")]
+
+
+def differences(names: Iterable[str]) -> list[str]:
+    """The names of channels that are differences of two electrodes."""
+    return [name for name in names if sum(part in NAMES for part in _parts(name)) > 1]
 
 
 def load_channel_map(path: str) -> dict[str, str]:

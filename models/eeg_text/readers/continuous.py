@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from gearshift.models.base import DataError
 from gearshift.models.common.config import declared_columns
-from gearshift.models.common.data_reports import BadRecords
+from gearshift.models.common.data_reports import BadRecords, listed
 from gearshift.models.common.recordings import bids, edf
 from gearshift.models.common.recordings.files import open_recording
 from gearshift.models.common.recordings.recording import Event, Recording
@@ -89,6 +89,12 @@ class Cutter:
         electrodes = channels.place(recording, self.channel_map)
         self.notes += recording.notes
         self.dropped.update(electrodes.dropped)
+        pairs = channels.differences(electrodes.dropped)
+        if pairs:
+            self.notes.append(
+                f"{path.name}: {len(pairs)} channels are differences of two electrodes and are not "
+                f"read: {listed(pairs, 3)}"
+            )
         readings = self._readings(recording)
         segments = self._windows(recording)
         if readings is not None:

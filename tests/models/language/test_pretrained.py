@@ -295,3 +295,11 @@ def test_model_start_replaces_weights_and_freezes_layers(task, folder, text, rea
     assert len(frozen) == len(expected) and not first_layer.training
     second.loss(loaded, batch_of(second)).sum.backward()
     assert all((p.grad is not None) == p.requires_grad for p in loaded.parameters())
+
+
+def test_a_model_of_sentencepiece_names_the_package_that_reads_it(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    monkeypatch.setattr(hugging_face, "find_spec", {}.get)
+    error = error_of(hugging_face.read_tokenizer, tmp_path)
+    assert error.hint.startswith("pip install sentencepiece")
