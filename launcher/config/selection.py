@@ -447,6 +447,10 @@ def _read(
         failures = [{**each} for each in error.errors() if len(each["loc"]) > key.count(".")]
         if not failures:
             return setting.value, ()
+        number = setting.value
+        is_whole = isinstance(number, float) and number.is_integer()  # as 1e3
+        if is_whole and failures[0]["type"] == "int_type":
+            return _read(family, key, replace(setting, value=int(number)), below)
     if not failures and not is_known(info, setting.value):
         failures = [{"type": "unknown", "loc": (), "msg": "should be known"}]
     if failures:

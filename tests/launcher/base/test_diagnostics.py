@@ -37,7 +37,7 @@ optim:
   clip_norm: none
 train:
   epoch: 3
-  seed: 1e3
+  seed: 1.5
   ema: 1
   preview: off
 schedule: {warmup: 5 percent}
@@ -84,7 +84,7 @@ error: unknown setting 'train.epoch'
   allowed       14 names; see  python -m launcher explain
   did you mean  train.epochs
   hint          in mine.yaml:11:  train.epochs: 3
-error: train.seed 1000 should be a valid integer
+error: train.seed 1.5 should be a valid integer
   where         mine.yaml:12 train.seed
   allowed       a whole number, at least 0, below 9223372036854775808
 error: train.ema 1 should be less than 1

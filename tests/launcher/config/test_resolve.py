@@ -117,6 +117,10 @@ def test_keys_and_values_mean_the_same_however_they_are_written(write, tmp_path,
     assert resolved(configs=[write("train:\n"), write("")]).settings == resolved().settings
     assert resolved(data="1e3").settings.data.path == "1e3"  # a text stays one
     assert resolved("optim.lr=1e-3", "optim.lr=2e-3").settings.optim.lr == 2e-3
+    for thousand in ("1e3", "1000.0"):
+        assert resolved(f"train.max_steps={thousand}").settings.train.max_steps == 1000
+    in_file = resolved(configs=[write("train: {max_steps: 1e3}")])
+    assert in_file.values["train.max_steps"].value == 1000
     run = resolved("optim.clip_norm=null", configs=[write("optim: {weight_decay: 0.01}")])
     assert run.settings.optim.clip_norm is None
     assert history(run.values["optim.weight_decay"]) == [
