@@ -119,7 +119,7 @@ class FileSource:
         if file_kind(file.path) != "text":
             yield from self._records_of(file, bad_records)
         elif self.parts < _FEWEST:
-            yield from plain_text.read_documents(file)
+            yield from plain_text.read_documents(file, self.meanings)
         else:
             yield from plain_text.records_of(file.lines(), file.name)
         self.note = file.note

@@ -9,6 +9,7 @@ from shlex import quote
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
+from gearshift.models.common.split import SPLITS
 from gearshift.models.common.text_file import TextFile, parse_json
 from gearshift.models.language.readers.records import Record, Turn, document, exchanges
 
@@ -18,6 +19,8 @@ PIECE = 4096
 """Minimum number of characters of a document made of blocks, if the file is long enough."""
 PIECES = 50
 """Approximate number of documents of a shorter file."""
+SHORTEST = 64
+"""Minimum number of characters of a document that is cut out of a line."""
 
 
 def records_of(lines: Iterable[str], name: str) -> Iterator[Record]:
@@ -44,10 +47,11 @@ def _joined(pieces: Iterable[str], minimum: int, separator: str) -> Iterator[str
         yield separator.join(buffer)
 
 
-def read_documents(file: TextFile) -> Iterator[Record]:
+def read_documents(file: TextFile, meanings: dict[str, str]) -> Iterator[Record]:
     """The documents of one of few files: neighboring blocks, joined up to PIECE characters.
 
-    Blocks stay whole, up to PART. In a text without blank lines every line is a block.
+    Blocks stay whole, up to PART. In a text without blank lines every line is a block, and one
+    without lines is cut between words, which `meanings` says then.
     """
     with suppress(ValueError):
         if isinstance(parse_json(file.first_line()), dict):
@@ -58,13 +62,35 @@ def read_documents(file: TextFile) -> Iterator[Record]:
                 hint=f"rename it, such as  mv {quote(file.name)} {quote(file.name)}.jsonl",
             )
     minimum = min(PIECE, len(next(file.chunks())) // PIECES)
-    if len(list(islice(_blocks(file), 2))) == 1:
-        texts = _joined(filter(str.strip, file.lines()), minimum, "\n")
-    else:
+    lines = filter(str.strip, file.lines())
+    if _has_several(_blocks(file)):
         parts = (_joined(block, PART, "\n") for block in _blocks(file))
         texts = _joined(chain.from_iterable(parts), minimum, "\n\n")
+    elif _has_several(filter(str.strip, file.lines())):
+        texts = _joined(lines, minimum, "\n")
+    else:
+        size = max(minimum, SHORTEST)
+        meanings[file.name] = f"a text without lines, cut between words after {size:,} letters"
+        texts = chain.from_iterable(_cut(line, size) for line in lines)
     for number, text in enumerate(texts):
         yield document(f"{file.name}#{number:06}", text)
+
+
+def _has_several(blocks: Iterable[object]) -> bool:
+    """Whether there are enough for training, validation and a test."""
+    return len(list(islice(blocks, len(SPLITS)))) == len(SPLITS)
+
+
+def _cut(text: str, size: int) -> Iterator[str]:
+    """Parts of `text` of at least `size` letters, which end before a space if one is near."""
+    begin = 0
+    while begin < len(text):
+        end = begin + size
+        space = text.find(" ", end, end + size)
+        if space >= 0:
+            end = space
+        yield text[begin:end]
+        begin = end
 
 
 def _blocks(file: TextFile) -> Iterator[Iterator[str]]:

@@ -131,6 +131,16 @@ def test_a_plain_text_file_becomes_documents_of_whole_blocks_or_lines(tmp_path):
     assert len(read(lines)) > 30
 
 
+@pytest.mark.parametrize("separator", [" ", ""])
+def test_a_text_of_one_line_is_cut_by_position_and_says_so(tmp_path, separator):
+    words = [f"{n}{separator}" for n in range(20_000)]
+    corpus = read(write(tmp_path / "text8", "".join(words)))
+    assert 20 <= len(corpus) <= 60
+    assert "".join(texts(corpus)) == "".join(words)
+    assert all(text.startswith(separator) for text in texts(corpus)[1:])
+    assert list(corpus.meanings) == ["text8"]
+
+
 def test_lines_of_json_are_not_trained_on_as_text(tmp_path):
     content = json.dumps({"prompt": "a", "response": "b"})
     for name in ("lines", "lines.txt"):
