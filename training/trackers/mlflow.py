@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ from gearshift.training.callbacks.base import RUN_AGAIN, Facts, Numbers
 from gearshift.training.settings import flat
 from gearshift.training.trackers.follow import TAGS, Run, Tracker
 
+log = logging.getLogger(__name__)
+
 # Tags: the run folder that a run belongs to, and the newest step that it has.
 _ID = "gearshift.id"
 _LAST_STEP = "gearshift.last_step"
 # A value has a limit, and a request one of 1000 metrics. Source: MLflow, REST API, "Log Batch".
 _VALUE_LENGTH = 6000
 _MOST_METRICS = 800
+_NAME_LENGTH = 250
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 
 
@@ -114,4 +119,18 @@ class Session(Tracker):
     def _metrics(self, values: Numbers, step: int) -> list[Any]:
         now = int(time.time() * 1000)
         metric = self._mlflow.entities.Metric
-        return [metric(_NOT_IN_NAMES.sub("_", name), v, now, step) for name, v in values.items()]
+        return [metric(accepted(name), v, now, step) for name, v in values.items()]
+
+
+@cache
+def accepted(name: str) -> str:
+    """The name of a metric as MLflow accepts it: it refuses a whole request for one name.
+
+    It takes a name as a path, without empty parts and dots alone. Logs a warning of a change.
+    """
+    text = _NOT_IN_NAMES.sub("_", name)[:_NAME_LENGTH].lstrip("./")
+    parts = [part for part in text.split("/") if part.strip(".")]
+    changed = "/".join(parts) or "_"
+    if changed != name:
+        log.warning(f"MLflow has the metric '{name[:_NAME_LENGTH]}' as '{changed}'")
+    return changed

@@ -53,6 +53,32 @@ def test_a_run_has_settings_metrics_samples_an_end_and_nothing_of_the_machine(ml
         assert word.encode() not in bytes(mlflow.bytes)
 
 
+NAMES = [
+    "train/f1 @ 0.5",
+    "train//a",
+    "train/../b",
+    "/c/",
+    "...",
+    "a\nb",
+    "x" * 500,
+    "train/ü",
+    "..d",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_mlflow_refuses_is_changed_once_with_a_warning(name, caplog):
+    from mlflow.utils.validation import _validate_metric
+
+    from gearshift.training.trackers.mlflow import accepted
+
+    accepted.cache_clear()
+    for _ in range(2):
+        _validate_metric(accepted(name), 1.0, 0, 0)
+    assert len(caplog.records) == (accepted(name) != name)
+    assert accepted("train/loss_en:a-b c.d") == "train/loss_en:a-b c.d"
+
+
 @pytest.mark.slow
 def test_generations_and_the_command_track_make_one_run_without_gaps(mlflow, tmp_path):
     generation(tmp_path).begin().until_open().log(*range(1, 101)).stop()  # more than one request
