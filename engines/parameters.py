@@ -23,6 +23,8 @@ from gearshift.engines.state import read_buffers, stored_buffers
 def with_dense_tensors(build: Callable[[], Module]) -> Module:
     """The model of `build`, with dense gradients: the optimizers of no engine take sparse ones.
 
+    Its persistent buffers have memory for each element.
+
     Raises EngineError for a parameter or buffer without a shape, or a sparse one.
     """
     model = build()
@@ -37,6 +39,11 @@ def with_dense_tensors(build: Callable[[], Module]) -> Module:
                 f"'{name}' is a sparse tensor, which no engine sends; keep it dense, and make the "
                 "sparse one in forward()"
             )
+    for module, name in stored_buffers(model).values():
+        buffer = getattr(module, name)
+        # Nothing can be read into one that has an element in several places, as of expand().
+        if type(buffer) is Tensor and torch._debug_has_internal_overlap(buffer):
+            setattr(module, name, buffer.contiguous().clone())
     for module in model.modules():
         if isinstance(module, Embedding | EmbeddingBag):
             module.sparse = False

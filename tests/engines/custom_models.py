@@ -100,6 +100,8 @@ class ManyBuffers(Plain):
         self.register_buffer("scalar", torch.tensor(3, dtype=torch.int16))
         self.register_buffer("large", torch.tensor(2**40 + 1))
         self.register_buffer("empty", torch.zeros(0, dtype=torch.int16))
+        self.register_buffer("expanded", torch.tensor(1.5).expand(N))
+        self.register_buffer("windows", torch.arange(2.0 * N).unfold(0, N, 1))
 
     def forward(self, x, step):
         factor = self.short + self.sixteen * self.mask + self.eight.float() + self.unsigned.float()
@@ -107,7 +109,7 @@ class ManyBuffers(Plain):
             self.scalar.add_(1)
             self.sixteen.mul_(0.5)
             self.mask.logical_not_()
-        return super().forward(x, step) * factor
+        return super().forward(x, step) * factor * self.expanded + self.windows.sum()
 
 
 class WholeNumbers(Plain):
