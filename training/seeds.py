@@ -36,16 +36,30 @@ def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:
     A resumed run therefore draws the same numbers as an unbroken one. Python and numpy are seeded
     too, for custom tasks.
     """
-    import numpy as np
     import torch
 
     number = derive(seed, "step", step, rank)
+    _seed_host(number)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(number)
+
+
+def seed_sample(seed: int, epoch: int, index: int) -> None:
+    """Seed the global generators of a loader worker for one sample, as transforms use them.
+
+    They draw the same numbers in any worker, on any rank and after a resume.
+    """
+    _seed_host(derive(seed, "transforms", epoch, index))
+
+
+def _seed_host(number: int) -> None:
+    import numpy as np
+    import torch
+
     random.seed(number)
     np.random.seed(number & 0xFFFF_FFFF)
     # torch.manual_seed would visit every kind of device and every GPU, twenty times the cost.
     torch.default_generator.manual_seed(number)
-    if device.type != "cpu":
-        torch.get_device_module(device).manual_seed(number)
 
 
 def make_deterministic(environment: MutableMapping[str, str]) -> None:

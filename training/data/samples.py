@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
 
 from gearshift.models.base import Batch, CountsTokens, DataError
-from gearshift.training.seeds import derive
+from gearshift.training.seeds import derive, seed_sample
 
 if TYPE_CHECKING:
     from gearshift.engines.base import World
@@ -93,7 +94,10 @@ class Samples:
         key = derive(self.seed, "sample", epoch)
         try:
             samples = []
+            in_worker = get_worker_info() is not None
             for index in indices:
+                if in_worker:
+                    seed_sample(self.seed, epoch, index)
                 draws = SampleDraws(key, index)
                 samples.append(self.split.sample(index, draws))
             batch = task.collate(samples)

@@ -1,9 +1,11 @@
 import multiprocessing
 import os
+import random
 import signal
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +32,7 @@ def batches(
     micro_batch=2,
     split=None,
     global_batch=8,
+    seed=0,
     **plan,
 ):
     task = task or TinyTask()
@@ -39,7 +42,7 @@ def batches(
     sizes = (global_batch, micro_batch, accumulation, size)
     train_plan = TrainPlan(6, order.steps_per_epoch, *sizes, "", first_step, **plan)
     loader = make_settings(loader={"workers": workers}).loader
-    return Batches(Samples(task, split, 0), order, train_plan, world(rank, size), loader)
+    return Batches(Samples(task, split, seed), order, train_plan, world(rank, size), loader)
 
 
 def rows(taken):
@@ -60,6 +63,36 @@ def test_worker_processes_give_the_batches_of_the_main_process(taken_in_process)
     assert [rows(helped.take()) for _ in range(6)] == taken_in_process
     helped.close()
     assert torch.rand(1) == expected  # the global generator is unchanged
+
+
+class Jittered(TinySplit):
+    """A split whose samples draw from the global generators, as transforms of torchvision do."""
+
+    def sample(self, index, draws):
+        sample = super().sample(index, draws)
+        drawn = (torch.rand(()).item() + np.random.rand() + random.random()) / 3
+        return {**sample, "x": np.full_like(sample["x"], index + drawn)}
+
+
+def jittered(seed=0, **changes):
+    """The value of each sample of the first steps by its number, in the first epoch."""
+    source = batches(split=Jittered(24), seed=seed, **changes)
+    by_sample = {}
+    for _ in range(3 - changes.get("first_step", 0)):
+        for micro_batch in rows(source.take()):
+            by_sample |= {int(value): value for value, *_ in micro_batch}
+    source.close()
+    return by_sample
+
+
+def test_global_generators_in_workers_depend_on_seed_and_sample_only():
+    whole = jittered(workers=2)
+    assert len(set(value % 1 for value in whole.values())) == 24
+    assert jittered(workers=1, micro_batch=4) == whole
+    resumed = jittered(workers=2, first_step=2)
+    assert resumed.items() <= whole.items() and len(resumed) == 8
+    other = jittered(workers=2, seed=7)
+    assert not other.items() & whole.items()
 
 
 def test_batches_seen_ahead_are_those_taken_next(taken_in_process):
