@@ -7,7 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gearshift.launcher.base.diagnostics import SettingsError, counted, plain
-from gearshift.launcher.config.provenance import BATCH_SETTINGS, Batching, KeySets, Resolved, Values
+from gearshift.launcher.config.provenance import (
+    BATCH_SETTINGS,
+    RESUMED_LAYER,
+    Batching,
+    KeySets,
+    Resolved,
+    Values,
+)
 
 SHARES = "engine.shares"
 GLOBAL, MICRO, ACCUMULATION = BATCH_SETTINGS
@@ -46,12 +53,16 @@ def solve_batching(values: Values, keys: KeySets, world_size: int) -> Batching:
         if ACCUMULATION in users:
             micro = total // numbers[ACCUMULATION]
     if total % world_size:
+        divisible = max(world_size, round(total / world_size) * world_size)
+        line = batch_line(keys, micro, divisible)
+        if RESUMED_LAYER in {values[key].origin.layer for key in users}:
+            line += " --reset data"  # a resume keeps its batch otherwise
         raise _error(
             values,
             users[0] if users else MICRO,
             f"a global batch of {total} cannot be split among {world_size} processes",
             f"a multiple of {world_size}; or {largest_divisor(total, world_size)} processes",
-            fix=batch_line(keys, micro, max(world_size, round(total / world_size) * world_size)),
+            fix=line,
         )
     solved = split(total, micro, world_size)
     _check_shares(values, solved)

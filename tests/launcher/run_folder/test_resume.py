@@ -56,6 +56,15 @@ def test_settings_are_compared_with_those_of_the_checkpoint_and_not_of_a_later_s
     assert refused()[1].startswith("  where         runs/x/settings.yaml:")
 
 
+def test_the_line_for_other_processes_is_accepted_as_printed():
+    trained(X, resolved(), 10)
+    (line,) = [line for line in refused(nproc="3") if line.startswith("  fix")]
+    words = line.split()
+    sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    reset = [words[i + 1] for i, word in enumerate(words) if word == "--reset"]
+    assert decided("runs/x", *sets, nproc="3", reset=reset).nothing_left is None
+
+
 DONE = "nothing to do: runs/x was completed at step 60; to train longer: "
 
 
