@@ -158,7 +158,9 @@ class TrainingRun:
             from gearshift.training.time_budget import TimeBudget  # for runs with such a budget
 
             self._budget = TimeBudget(train_plan.time_s, train_plan, settings)
-        self._straggler_ratio = settings.log.stragglers
+        self._straggler_ratio: float | None = None
+        if train_plan.world_size > 1:
+            self._straggler_ratio = settings.log.stragglers
         self._stragglers: Stragglers | None = None
         self._balance: Balance | None = None
         if resume_point:
@@ -204,7 +206,7 @@ class TrainingRun:
         reason = self._evaluator.reason_to_stop
         if reason:  # the checkpoint was the last one
             self._stop = completed(reason)
-        if self._straggler_ratio is not None and engine.world.size > 1:
+        if self._straggler_ratio is not None:
             from gearshift.training.stragglers import Stragglers  # of several ranks only
 
             self._stragglers = Stragglers(self._straggler_ratio, engine.world, self._callbacks)

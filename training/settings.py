@@ -292,7 +292,9 @@ class Train(Section):
     """Train as many steps as fit into this time, evaluations and saves included, such as '90m' or
     '2h'; slurm: what is left of the job. With `epochs` or `max_steps` the earlier end counts. In
     continual learning: save and stop after this time."""
-    least_steps: Steps | None = Field(default=None, ge=1)
+    least_steps: Steps | None = Field(
+        default=None, ge=1, json_schema_extra=_rule("unless", "mode", "default")
+    )
     """Steps that an epoch, or a shorter run, keeps: on little data a mode's global batch grows less
     over the default's, or not at all. null: no limit, or the batch fits the data already."""
     seed: int = Field(default=0, ge=0, lt=2**63)

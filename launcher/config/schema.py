@@ -150,6 +150,9 @@ class Report(Section):
     """Write report.html at the end of a run."""
 
 
+_DECLARED: dict[str, Any] = {"unless": {"download.files": [[]]}}
+
+
 class Download(Section):
     """Files to download before training."""
 
@@ -159,16 +162,18 @@ class Download(Section):
         default_factory=list, json_schema_extra={"allowed": ALLOWED_FILES}
     )
     """URLs of data; each alone, or with checksum, name and size."""
-    variables: list[str] = Field(default_factory=list)
+    variables: list[str] = Field(default_factory=list, json_schema_extra=_DECLARED)
     """Environment variables that URLs may use, as ${NAME}; only the command line can set it."""
-    folder: str | None = None
+    folder: str | None = Field(default=None, json_schema_extra=_DECLARED)
     """Folder for the files; default: downloads/, several files in a subfolder of it. Only the
     command line can set one elsewhere."""
-    max_gb: float = Field(default=100.0, gt=0, le=10**6, json_schema_extra={"unit": "10^9 bytes"})
+    max_gb: float = Field(
+        default=100.0, gt=0, le=10**6, json_schema_extra={**_DECLARED, "unit": "10^9 bytes"}
+    )
     """Maximum size of a file, downloaded and unpacked."""
-    retries: int = Field(default=5, ge=0, le=1000)
+    retries: int = Field(default=5, ge=0, le=1000, json_schema_extra=_DECLARED)
     """Retries in a row after a broken connection."""
-    timeout_s: float = Field(default=30.0, gt=0, le=DAY_S)
+    timeout_s: float = Field(default=30.0, gt=0, le=DAY_S, json_schema_extra=_DECLARED)
     """Seconds without data before a retry."""
 
 

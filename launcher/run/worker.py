@@ -535,7 +535,10 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
         return_freed()
     always_group = find(resolved.settings.engine.name).always_group
     device = resolved.device if settings.device == "auto" else settings.device
-    world = open_world(device, settings.engine.timeout_s, always_group, consistency_facts(resolved))
+    timeout_s = 0.0
+    if resolved.world_size > 1 or always_group:
+        timeout_s = settings.engine.timeout_s
+    world = open_world(device, timeout_s, always_group, consistency_facts(resolved))
     cleanup.push(partial(_unless_failed, world, world.close))
     threads = settings.engine.threads
     if threads:

@@ -44,6 +44,15 @@ UNCAPPED, FIFTY = ("schedule.warmup=90", "schedule.warmup_cap=null"), {"max_step
         (("optim.momentum=0.8", "unread_settings=error"), {}, "error", ["optim.momentum"]),
         (("optim.betas=[0.9, 0.95]", "optim.name=sgd"), {}, None, []),  # the default
         (("loader.prefetch=4",), {}, "warning", ["loader.prefetch"]),
+        (("train.least_steps=5",), {}, "warning", ["train.least_steps"]),
+        (("train.least_steps=5",), {"mode": "fast"}, None, []),
+        (("download.retries=3",), {}, "warning", ["download.retries"]),
+        (
+            ("download.max_gb=3", "download.files=[https://a.b/c.txt]"),
+            {},
+            "warning",
+            ["download.files"],
+        ),
     ],
 )
 def test_what_never_happens_or_has_no_effect_is_reported(sets, options, severity, keys):
