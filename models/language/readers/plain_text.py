@@ -66,7 +66,7 @@ def read_documents(file: TextFile, meanings: dict[str, str]) -> Iterator[Record]
     if _has_several(_blocks(file)):
         parts = (_joined(block, PART, "\n") for block in _blocks(file))
         texts = _joined(chain.from_iterable(parts), minimum, "\n\n")
-    elif _has_several(filter(str.strip, file.lines())):
+    elif _has_several(line for line in file.lines() if line.strip()):
         texts = _joined(lines, minimum, "\n")
     else:
         size = max(minimum, SHORTEST)
