@@ -34,8 +34,6 @@ SUFFIXES = rows.SUFFIXES | {
 }  # fmt: skip
 
 _TEXTS = {".txt", ".text", ".md"}
-_FEWEST = 3
-"""Files for a split by file."""
 _ABOUT = re.compile(r"(readme|licen[cs]e|notice|citation)\b", re.IGNORECASE)
 """Names of files about the rows beside them."""
 
@@ -118,7 +116,7 @@ class FileSource:
             return
         if file_kind(file.path) != "text":
             yield from self._records_of(file, bad_records)
-        elif self.parts < _FEWEST:
+        elif self.parts < plain_text.FEWEST:
             yield from plain_text.read_documents(file, self.meanings)
         else:
             yield from plain_text.records_of(file.lines(), file.name)

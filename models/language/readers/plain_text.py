@@ -9,7 +9,6 @@ from shlex import quote
 
 from gearshift.models.base import DataError
 from gearshift.models.common.data_reports import BadRecords
-from gearshift.models.common.split import SPLITS
 from gearshift.models.common.text_file import TextFile, parse_json
 from gearshift.models.language.readers.records import Record, Turn, document, exchanges
 
@@ -19,6 +18,8 @@ PIECE = 4096
 """Minimum number of characters of a document made of blocks, if the file is long enough."""
 PIECES = 50
 """Approximate number of documents of a shorter file."""
+FEWEST = 3
+"""Documents, or files, that can be split: one each to train, to validate and to test."""
 SHORTEST = 64
 """Minimum number of characters of a document that is cut out of a line."""
 
@@ -78,7 +79,7 @@ def read_documents(file: TextFile, meanings: dict[str, str]) -> Iterator[Record]
 
 def _has_several(blocks: Iterable[object]) -> bool:
     """Whether there are enough for training, validation and a test."""
-    return len(list(islice(blocks, len(SPLITS)))) == len(SPLITS)
+    return len(list(islice(blocks, FEWEST))) == FEWEST
 
 
 def _cut(text: str, size: int) -> Iterator[str]:

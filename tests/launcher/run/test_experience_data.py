@@ -130,7 +130,6 @@ def test_a_group_seen_again_stays_in_its_split(new_run):
 @pytest.mark.parametrize(
     ("count", "least", "message"),
     [
-        (2, 1, "would be empty"),
         (4, 10_000, "continual.min_samples is 10000"),
         (0, 1, "the new data is conversations, but the run trains on text"),
     ],
@@ -140,6 +139,16 @@ def test_too_little_new_data_or_data_of_another_kind_is_an_error(of_text, count,
     of_text.add(*(texts(of_text, "b", "gamma delta", count) or ["b.jsonl"]))
     with pytest.raises(DataError, match=message):
         of_text.load(least=least)
+
+
+def test_new_texts_of_one_line_are_enough_unless_they_are_short(of_text):
+    of_text.add(*texts(of_text, "b", "gamma delta", 2))
+    _, split = of_text.load()
+    assert len(split) > 0
+    (of_text.source / "c.txt").write_text("gamma")
+    of_text.add("c.txt")
+    with pytest.raises(DataError, match="would be empty"):
+        of_text.load()
 
 
 def test_a_reader_that_fails_on_new_files_is_a_data_error(of_text, monkeypatch):
